@@ -1,0 +1,203 @@
+"""The command line: a command per benchmark, found through entry points, and the tables.
+
+Heavy imports happen inside the command that needs them: `harness --help` loads no torch.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.errors import HarnessError, UsageError
+from harness.plugins import task_names
+
+EPILOG = "`harness tasks` lists the benchmarks, `harness tasks NAME` explains one."
+
+
+class Group(click.Group):
+    """The fixed commands, then one for each installed benchmark, built when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Fixed commands first."""
+        fixed = super().list_commands(ctx)
+        return [*fixed, *(name for name in task_names() if name not in fixed)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or None if there is none of that name."""
+        fixed = super().get_command(ctx, cmd_name)
+        if fixed is not None or cmd_name not in task_names():
+            return fixed
+        return benchmark_command(cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, but an unknown name is answered with the nearest known ones."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from harness.task import unknown
+
+            raise UsageError(unknown("command or benchmark", args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Fixed commands with their help; benchmarks by name only, since none is imported."""
+        fixed = [(name, self.commands[name].get_short_help_str(70)) for name in self.commands]
+        with formatter.section("Commands"):
+            formatter.write_dl(fixed)
+        with formatter.section("Benchmarks"):
+            formatter.write_text(", ".join(n for n in task_names() if n not in self.commands))
+
+
+_RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--model",
+        multiple=True,
+        required=True,
+        help="hub name, folder, GGUF file, or smollm2-135m (the demo); may be repeated",
+    ),
+    click.option("--revision", help="commit, branch or tag on the hub"),
+    click.option(
+        "--trust-remote-code", is_flag=True, help="run code that comes with the model; recorded"
+    ),
+    click.option("--device", help="cpu, cuda, cuda:1, ...; default: the accelerator if any"),
+    click.option(
+        "--dtype",
+        default="float32",
+        show_default=True,
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+    ),
+    click.option(
+        "--context",
+        type=click.IntRange(min=8),
+        help="tokens fed at once; default: the smaller of 1024 and what the model has",
+    ),
+    click.option(
+        "--batch-tokens", type=click.IntRange(min=1), help="padded tokens a batch; changes no score"
+    ),
+    click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        envvar="HARNESS_DATA",
+        help="folder with the original files; default: the environment variable HARNESS_DATA",
+    ),
+    click.option("--data-file", type=click.Path(path_type=Path), help="this file and no other"),
+    click.option("--sample", is_flag=True, help="the built-in rows: shows that it works"),
+    click.option("--hub", is_flag=True, help="fetch what --data-dir lacks from the hub"),
+    click.option("--limit", type=int, help="so many rows, taken at random by --seed"),
+    click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0)),
+    click.option("--protocol", default="paper", show_default=True, help="named preset"),
+    click.option("--set", multiple=True, metavar="KEY=VALUE", help="change one option"),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=Path("results/records"),
+        show_default=True,
+        help="folder for the records",
+    ),
+    click.option(
+        "--dump", type=click.Path(path_type=Path), help="write one JSON line an item to this file"
+    ),
+    click.option("--json", is_flag=True, help="print the records as one JSON object, nothing else"),
+    click.option(
+        "--strict", is_flag=True, help="refuse truncation, wrong checksums and missing data"
+    ),
+)
+
+
+def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that all benchmark commands share."""
+    for option in reversed(_RUN_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.group(cls=Group, epilog=EPILOG, context_settings={"max_content_width": 100})
+@click.version_option(package_name="zero-shot-harness", prog_name="harness")
+def cli() -> None:
+    """Zero-shot benchmarks of the GPT-2 paper for any Hugging Face causal checkpoint."""
+
+
+@cli.command()
+@run_options
+@click.option("--size", help="the paper's model to compare with: 117M, 345M, 762M or 1542M")
+def table3(**options: Any) -> None:
+    """The ten columns of the paper's Table 3, its numbers beside yours."""
+    from harness.commands import RunOptions, run_table3
+
+    run_table3(RunOptions(**options))
+
+
+@cli.command()
+@click.argument("name", required=False)
+def tasks(name: str | None) -> None:
+    """What there is; with a NAME, one benchmark with its data, options and protocols."""
+    from harness.commands import explain_task, list_tasks
+
+    if name:
+        explain_task(name)
+    else:
+        list_tasks()
+
+
+@cli.command()
+@click.argument("name")
+@click.option("-n", "count", default=1, show_default=True, type=click.IntRange(min=1))
+@run_options
+def show(name: str, count: int, **options: Any) -> None:
+    """What the model would see of a benchmark: tokens and scored span; computes nothing."""
+    from harness.commands import RunOptions, show_examples
+
+    show_examples(name, RunOptions(**options), count)
+
+
+@cli.command()
+@click.option(
+    "--records",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    default=[Path("results/records")],
+    show_default=True,
+    help="folder with records; may be repeated",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/leaderboard.csv"),
+    show_default=True,
+    help="CSV to write; a Markdown table is written beside it",
+)
+def leaderboard(records: tuple[Path, ...], out: Path) -> None:
+    """Records as one CSV and one Markdown table."""
+    from harness.commands import write_leaderboard
+
+    write_leaderboard(records, out)
+
+
+def benchmark_command(name: str) -> click.Command:
+    """The command of one benchmark; imports it only to run it or to print its help."""
+
+    def run(**options: Any) -> None:
+        from harness.commands import RunOptions, run_benchmark
+
+        run_benchmark(name, RunOptions(**options))
+
+    command = click.command(name, short_help=name, epilog=f"`harness tasks {name}` explains it.")
+    return command(run_options(run))
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one line and exit code 2."""
+    try:
+        status = cli.main(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except HarnessError as error:
+        click.echo(f"harness: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("harness: interrupted", err=True)
+        sys.exit(2)

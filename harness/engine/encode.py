@@ -1,0 +1,239 @@
+"""Requests -> spans of tokens, with the boundary rule, windows and preflight.
+
+    Loglikelihood("The cat", " sat")  ->  start + [The][ cat] | [ sat]
+                                          inputs: all but the last token; targets: after the bar
+
+Everything is encoded before the first forward pass, so that what will be truncated, crosses a
+token boundary or is empty is known, counted and, with `strict`, refused in advance.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.core import Encoding, Loglikelihood, NextWord, Request, RollingLoglikelihood
+from harness.engine.tokenizer import Tokenizer
+from harness.errors import EncodingError
+
+WORD_TOKENS = 6  # NextWord: one first token and at most five more
+
+
+class Span(NamedTuple):
+    """Tokens to feed and tokens to predict.
+
+    `targets` are predicted at the last `len(targets)` inputs. With `top` the most probable
+    tokens after the last input are wanted as well.
+    """
+
+    inputs: tuple[int, ...]
+    targets: tuple[int, ...]
+    top: bool = False
+
+
+class Window(NamedTuple):
+    """Feed tokens [start, stop-1), score tokens [first, stop) of a sequence."""
+
+    start: int
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One request as tokens."""
+
+    spans: tuple[Span, ...]
+    pieces: tuple[int, ...] = ()  # rolling: how many scored tokens belong to each piece
+    truncated: bool = False
+    crossing: bool = False  # the boundary rule found a token across context and continuation
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What is unusual about a set of requests; each tuple holds indices into it."""
+
+    requests: int
+    truncated: tuple[int, ...]
+    crossing: tuple[int, ...]
+    empty: tuple[int, ...]
+    duplicates: int
+
+    def counts(self) -> dict[str, int]:
+        """The numbers, for the record."""
+        return {
+            "truncated": len(self.truncated),
+            "crossing": len(self.crossing),
+            "empty": len(self.empty),
+            "duplicates": self.duplicates,
+        }
+
+
+class Encoder:
+    """Turns requests into spans for one tokenizer and one context length.
+
+    Args:
+        tokenizer: of the checkpoint.
+        context: how many tokens the model may be fed at once.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, context: int) -> None:
+        self.tokenizer = tokenizer
+        self.context = context
+
+    def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
+        """Spans of every request, in order.
+
+        Raises:
+            EncodingError: a continuation has no tokens, or more than the context holds. The
+                attribute `request` of the error is its index.
+        """
+        start = self.tokenizer.start(encoding.bos)
+        pairs = {
+            i: self._pair(request)
+            for i, request in enumerate(requests)
+            if not isinstance(request, RollingLoglikelihood)
+        }
+        texts = {text: None for pair in pairs.values() for text in (pair[0], "".join(pair))}
+        ids = dict(zip(texts, self.tokenizer.encode(list(texts)), strict=True))
+        done: list[Encoded] = []
+        for i, request in enumerate(requests):
+            try:
+                if isinstance(request, RollingLoglikelihood):
+                    done.append(self._rolling(request, start, encoding))
+                elif isinstance(request, NextWord):
+                    done.append(self._next_word(ids[pairs[i][0]], start))
+                else:
+                    done.append(self._loglikelihood(pairs[i], ids, start, encoding))
+            except EncodingError as error:
+                error.request = i
+                raise
+        return done
+
+    @staticmethod
+    def _pair(request: Loglikelihood | NextWord) -> tuple[str, str]:
+        """Context and continuation; white space that ends a context opens the continuation."""
+        if isinstance(request, NextWord):
+            return request.context, ""
+        context = request.context.rstrip() or request.context
+        return context, request.context[len(context) :] + request.continuation
+
+    def _loglikelihood(
+        self,
+        pair: tuple[str, str],
+        ids: dict[str, list[int]],
+        start: tuple[int, ...],
+        encoding: Encoding,
+    ) -> Encoded:
+        before, whole = ids[pair[0]], ids["".join(pair)]
+        crossing = whole[: len(before)] != before
+        after = self.tokenizer.encode([pair[1]])[0] if crossing else whole[len(before) :]
+        if not before and not start and encoding.bos == "tokenizer":
+            start = self.tokenizer.start("auto")
+        if not before and not start:  # nothing to condition on: the first token is context only
+            before, after = after[:1], after[1:]
+        if not after:
+            raise EncodingError(f"continuation {pair[1]!r} has no token to score")
+        if len(after) > self.context:
+            raise EncodingError(
+                f"a continuation of {len(after)} tokens does not fit the context of {self.context}"
+            )
+        room = self.context + 1 - len(after)
+        kept, truncated = self._left_truncate(before, start, room)
+        tokens = (*kept, *after)
+        return Encoded((Span(tokens[:-1], tuple(after)),), truncated=truncated, crossing=crossing)
+
+    def _next_word(self, before: list[int], start: tuple[int, ...]) -> Encoded:
+        if not before and not start:
+            raise EncodingError("NextWord needs a context or a start token")
+        kept, truncated = self._left_truncate(before, start, self.context - WORD_TOKENS)
+        return Encoded((Span(kept, (), top=True),), truncated=truncated)
+
+    @staticmethod
+    def _left_truncate(
+        before: list[int], start: tuple[int, ...], room: int
+    ) -> tuple[tuple[int, ...], bool]:
+        """Start token and context in at most `room` tokens; the oldest go, the start stays."""
+        if len(start) + len(before) <= room:
+            return (*start, *before), False
+        start = start if room > len(start) else ()
+        return (*start, *before[len(before) - (room - len(start)) :]), True
+
+    def _rolling(
+        self, request: RollingLoglikelihood, start: tuple[int, ...], encoding: Encoding
+    ) -> Encoded:
+        text, ends = _join(request.pieces)
+        ids, starts = self.tokenizer.encode_long(text)
+        if encoding.windows == "hf":
+            start = ()
+        sequence = (*start, *ids)
+        plan = windows(
+            len(sequence),
+            context=self.context,
+            stride=min(encoding.stride, self.context),
+            kind=encoding.windows,
+            given=len(start),
+        )
+        spans = tuple(
+            Span(sequence[w.start : w.stop - 1], sequence[w.first : w.stop]) for w in plan
+        )
+        scored = [k - len(start) for w in plan for k in range(w.first, w.stop)]
+        piece_of = np.searchsorted(ends, starts[scored], side="right")
+        counts = np.bincount(piece_of, minlength=len(request.pieces))
+        return Encoded(spans, pieces=tuple(int(n) for n in counts))
+
+
+def windows(n: int, *, context: int, stride: int, kind: str, given: int) -> list[Window]:
+    """Windows over a sequence of `n` tokens, `given` of which only open it as context.
+
+    Every token after the given ones is scored once, except under `hf`. Two tokens a window:
+
+        >>> windows(5, context=2, stride=2, kind="plain", given=1)  # start token + 4
+        [Window(start=0, first=1, stop=3), Window(start=2, first=3, stop=5)]
+
+    `lm-eval` fills the last window up to the left; `hf` feeds no token that it does not also
+    hold as a label, so that the first one of a disjoint window goes unscored
+    (huggingface.co/docs/transformers/perplexity).
+    """
+    reach = context if kind == "hf" else context + 1
+    found: list[Window] = []
+    start, done = 0, max(given, 1)
+    while done < n:
+        stop = min(start + reach, n)
+        begin = max(0, stop - reach) if kind == "lm-eval" else start
+        first = max(done, start + 1) if kind == "hf" else done
+        if first < stop:
+            found.append(Window(begin, first, stop))
+        done = stop
+        start += stride
+    return found
+
+
+def preflight(requests: Sequence[Request], encoded: Sequence[Encoded]) -> Preflight:
+    """Count what is unusual, before any forward pass."""
+    return Preflight(
+        requests=len(requests),
+        truncated=tuple(i for i, e in enumerate(encoded) if e.truncated),
+        crossing=tuple(i for i, e in enumerate(encoded) if e.crossing),
+        empty=tuple(i for i, e in enumerate(encoded) if not e.spans),
+        duplicates=len(requests) - len(set(requests)),
+    )
+
+
+def _join(
+    pieces: tuple[str, ...] | tuple[bytes, ...],
+) -> tuple[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """The whole text, and the character at which each piece ends (exclusive)."""
+    if any(isinstance(piece, bytes) for piece in pieces):
+        whole = b"".join(p for p in pieces if isinstance(p, bytes))
+        text = whole.decode("utf-8", "surrogateescape")
+        sizes = np.array([len(p) for p in pieces], np.int64)
+        # Byte at which each character ends; a piece that ends inside a character counts it.
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+        escaped = (points >= 0xDC80) & (points <= 0xDCFF)
+        widths = 1 + (points > 0x7F) + (points > 0x7FF) + (points > 0xFFFF)
+        byte_ends = np.cumsum(np.where(escaped, 1, widths))
+        return text, np.searchsorted(byte_ends, np.cumsum(sizes), side="right")
+    lengths = np.array([len(p) for p in pieces], np.int64)
+    return "".join(p for p in pieces if isinstance(p, str)), np.cumsum(lengths)

@@ -1,0 +1,276 @@
+"""The engine: requests in, responses out, each as soon as it is complete.
+
+    requests --encode--> spans --arrange--> rows --batches--> score --> responses
+
+Identical spans run once; rows run longest first; when memory runs out the budget is halved and
+the same rows go on. Nothing here knows what a benchmark is.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from harness.core import (
+    Encoding,
+    Loglikelihood,
+    NextWord,
+    Request,
+    Response,
+    Rolled,
+    RollingLoglikelihood,
+    Scored,
+    Tokens,
+    Word,
+)
+from harness.engine import probe
+from harness.engine.checkpoint import Checkpoint, Identity
+from harness.engine.encode import Encoded, Encoder, Preflight, Span, preflight
+from harness.engine.forward import Forward
+from harness.engine.plan import Sharing, TreeRow, arrange, batches
+from harness.engine.score import Prefilled, SpanScores, score
+from harness.engine.words import Path, WordSearch, expand
+from harness.errors import CheckpointError, NumericsError
+
+log = logging.getLogger(__name__)
+
+CPU_BUDGET = 2048  # padded tokens a batch; more does not help a CPU, its caches overflow
+ACCELERATOR_BUDGET = 16384
+
+Advance = Callable[[int, int], None]
+"""Called after each batch with the tokens done so far and in all."""
+
+
+class Engine:
+    """Answers requests with one resident checkpoint.
+
+    Args:
+        checkpoint: the loaded model.
+        budget: padded tokens a batch; None chooses by the device.
+        share: whether requests may share prefixes.
+
+    Attributes:
+        tokens: what all answers so far have cost.
+
+    Raises:
+        CheckpointError: the model is not causal.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        budget: int | None = None,
+        share: bool = True,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.encoder = Encoder(checkpoint.tokenizer, checkpoint.identity.context)
+        self.tokens = Tokens()
+        on_cpu = checkpoint.device.type == "cpu"
+        self._budget = budget or (CPU_BUDGET if on_cpu else ACCELERATOR_BUDGET)
+        self._forward = Forward(checkpoint)
+        self._tested = 0  # length up to which trees are known to be right
+        self._strings: dict[int, str] = {}
+        with torch.inference_mode():
+            probe.check_model(self._forward, checkpoint.identity.name)
+        self._sharing: Sharing | None = None
+        if share:
+            self._sharing, reason = self._forward.sharing(max(self._budget, 1))
+            if reason:
+                log.warning("prefixes are not shared: %s", reason)
+
+    @property
+    def identity(self) -> Identity:
+        """Of the resident checkpoint."""
+        return self.checkpoint.identity
+
+    def describe(self) -> dict[str, int | bool]:
+        """How requests are run, for the record; none of it may change a score."""
+        return {"budget": self._budget, "sharing": self._sharing is not None}
+
+    def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
+        """Tokens of every request; raises as `Encoder.encode` does."""
+        return self.encoder.encode(requests, encoding)
+
+    @staticmethod
+    def preflight(requests: Sequence[Request], encoded: Sequence[Encoded]) -> Preflight:
+        """What is unusual about encoded requests."""
+        return preflight(requests, encoded)
+
+    def answer(
+        self,
+        requests: Sequence[Request],
+        encoded: Sequence[Encoded],
+        advance: Advance = lambda done, total: None,
+    ) -> Iterator[tuple[int, Response]]:
+        """(index, response) of every request, in the order in which they become complete.
+
+        Raises:
+            NumericsError: a log-probability is not finite; its `request` is the index.
+        """
+        spans = list(dict.fromkeys(span for e in encoded for span in e.spans))
+        number = {span: s for s, span in enumerate(spans)}
+        owners: dict[int, list[int]] = defaultdict(list)
+        missing: dict[int, int] = {}
+        for i, e in enumerate(encoded):
+            missing[i] = len(e.spans)
+            for span in e.spans:
+                owners[number[span]].append(i)
+            if not e.spans:
+                yield i, _response(requests[i], e, [])
+        asked = sum(len(span.inputs) for e in encoded for span in e.spans)
+        self.tokens += Tokens(asked=asked)
+        held: dict[int, SpanScores] = {}
+        words: dict[int, Word] = {}
+        for scores, found in self._run(spans, requests, owners, advance):
+            held.update(scores)
+            words.update(found)
+            for s in scores:
+                for i in owners[s]:
+                    missing[i] -= 1
+                    if not missing[i]:
+                        parts = [held[number[span]] for span in encoded[i].spans]
+                        _check_finite(parts, i)
+                        word = words.get(i)
+                        yield i, word or _response(requests[i], encoded[i], parts)
+
+    def _run(
+        self,
+        spans: Sequence[Span],
+        requests: Sequence[Request],
+        owners: Mapping[int, list[int]],
+        advance: Advance,
+    ) -> Iterator[tuple[dict[int, SpanScores], dict[int, Word]]]:
+        """Scores and words of each batch; the planned rows shrink to what memory allows."""
+        rows = self._plan(spans)
+        total = sum(len(row) for row in rows)
+        done = 0
+        advance(done, total)
+        while rows:
+            batch = next(batches(rows, self._budget))
+            keep = self._sharing is not None and any(spans[s].top for r in batch for s in r.nodes)
+            try:
+                with torch.inference_mode():
+                    scores, kept = score(self._forward, batch, spans, keep=keep)
+                    words = self._words(scores, kept, spans, requests, owners)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._shrink(error, batch)
+                continue
+            rows = rows[len(batch) :]
+            done += sum(len(row) for row in batch)
+            reads = sum(max(len(spans[s].targets), 1) for row in batch for s in row.nodes)
+            self.tokens += Tokens(computed=sum(len(row) for row in batch), scored=reads)
+            advance(done, total)
+            yield scores, words
+
+    def _plan(self, spans: Sequence[Span]) -> list[TreeRow]:
+        """Rows, after making sure that trees of their length are scored rightly."""
+        rows = arrange(spans, self._sharing)
+        searching = any(span.top for span in spans)
+        shared = [len(row) for row in rows if row.branches or searching]
+        longest = min(max(shared, default=0), self.checkpoint.identity.context)
+        if self._sharing is None or longest <= self._tested:
+            return rows
+        with torch.inference_mode():
+            good = probe.honours_trees(self._forward, longest)
+        if good:
+            self._tested = longest
+            return rows
+        self._sharing = None
+        log.warning(
+            "prefixes are not shared: at %d tokens this model scores rows with branches "
+            "differently from separate rows",
+            longest,
+        )
+        return arrange(spans, None)
+
+    def _shrink(self, error: RuntimeError, batch: Sequence[TreeRow]) -> None:
+        """Halve the budget after running out of memory; anything else is raised again."""
+        text = str(error).lower()
+        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in text:
+            raise error
+        if len(batch) == 1:
+            raise CheckpointError(
+                f"out of memory on a single row of {len(batch[0])} tokens; use a smaller "
+                "--context, --dtype bfloat16 or another device"
+            ) from error
+        if self.checkpoint.device.type == "cuda":
+            torch.cuda.empty_cache()
+        width = len(batch[0])
+        self._budget = max(width, min(self._budget, width * len(batch)) // 2)
+        log.warning("out of memory: going on with batches of %d tokens", self._budget)
+
+    def _words(
+        self,
+        scores: Mapping[int, SpanScores],
+        kept: Prefilled | None,
+        spans: Sequence[Span],
+        requests: Sequence[Request],
+        owners: Mapping[int, list[int]],
+    ) -> dict[int, Word]:
+        """The words of all `NextWord` requests of a batch."""
+        searches: dict[int, tuple[int, WordSearch]] = {}
+        for s, found in scores.items():
+            for i in owners[s]:
+                request = requests[i]
+                if found.top and isinstance(request, NextWord):
+                    searches[i] = (s, WordSearch(request, found.top, self._string))
+        while True:
+            wanted = dict.fromkeys(
+                (s, path) for s, search in searches.values() for path in search.wants()
+            )
+            if not wanted:
+                break
+            following = dict(zip(wanted, self._following(list(wanted), kept, spans), strict=True))
+            for s, search in searches.values():
+                for path in search.wants():
+                    search.tell(path, following[s, path])
+        return {i: search.result for i, (_, search) in searches.items() if search.result}
+
+    def _following(
+        self, wanted: Sequence[tuple[int, Path]], kept: Prefilled | None, spans: Sequence[Span]
+    ) -> list[Sequence[int]]:
+        """Most probable tokens after each (span, path), over the kept cache or as plain rows."""
+        context = sum(len(spans[s].inputs) for s, _ in wanted)
+        paths = sum(len(path) for _, path in wanted)
+        count = len(wanted)
+        if kept is not None:
+            self.tokens += Tokens(context + paths, paths, count)
+            return list(expand(self._forward, kept, wanted))
+        self.tokens += Tokens(context + paths, context + paths, count)
+        plain = [Span((*spans[s].inputs, *path), (), top=True) for s, path in wanted]
+        found: dict[int, SpanScores] = {}
+        for batch in batches(arrange(plain, None), self._budget):
+            found.update(score(self._forward, batch, plain)[0])
+        return [found[k].top for k in range(count)]
+
+    def _string(self, token: int) -> str:
+        text = self._strings.get(token)
+        if text is None:
+            text = self._strings[token] = self.checkpoint.tokenizer.strings([token])[0]
+        return text
+
+
+def _check_finite(parts: Sequence[SpanScores], request: int) -> None:
+    for part in parts:
+        bad = part.logprobs[~np.isfinite(part.logprobs)]
+        if bad.size:
+            raise NumericsError(f"a log-probability is {bad[0]}, expected a finite number", request)
+
+
+def _response(request: Request, encoded: Encoded, parts: Sequence[SpanScores]) -> Response:
+    """Scores of a request's spans, in order -> its response."""
+    logprobs = [float(x) for part in parts for x in part.logprobs]
+    greedy = [bool(x) for part in parts for x in part.greedy]
+    if isinstance(request, RollingLoglikelihood):
+        pieces: list[Scored] = []
+        done = 0
+        for count in encoded.pieces:
+            stop = done + count
+            pieces.append(Scored(tuple(logprobs[done:stop]), tuple(greedy[done:stop])))
+            done = stop
+        return Rolled(tuple(pieces))
+    assert isinstance(request, Loglikelihood), f"no score for {type(request).__name__}"
+    return Scored(tuple(logprobs), tuple(greedy))

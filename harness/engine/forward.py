@@ -1,0 +1,113 @@
+"""One model's forward pass in the forms the engine needs: trunk, head, and rows that are trees.
+
+Letters: B rows of a batch, T padded tokens of a row, M tokens fed after a prefill, H width of
+the hidden states, V vocabulary.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engine.checkpoint import Checkpoint
+from harness.engine.plan import Sharing
+
+_ATTENTION_OVERHEAD = 2.0  # masked attention runs at about half the rate of plain products
+
+
+class Forward:
+    """Calls a checkpoint's trunk and head.
+
+    The head is applied to chosen hidden states only. Where trunk and head alone do not give the
+    model's own logits (soft-capping, scaling), `probe` sets `whole` and the trunk returns logits.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.model = checkpoint.model
+        self.device = checkpoint.device
+        self.context = checkpoint.identity.context
+        self.whole = False
+        parameters = inspect.signature(self._base.forward).parameters
+        self._takes_cache = "use_cache" in parameters
+        self._takes_tree = {"position_ids", "attention_mask"} <= set(parameters)
+
+    @property
+    def _base(self) -> Any:
+        return self.model if self.whole else self.model.base_model
+
+    def trunk(self, ids: Tensor, **tree: Any) -> Tensor:
+        """Hidden states (B, T, H) of `ids` (B, T) on the plain causal path, or over trees.
+
+        Right padding needs no mask on the causal path: no token sees a later one. `tree` holds
+        `position_ids` (B, T), `attention_mask` (B, 1, T, past + T) and `past_key_values`.
+        """
+        if self._takes_cache:
+            tree.setdefault("use_cache", tree.get("past_key_values") is not None)
+        output = self._base(input_ids=ids, **tree)
+        states: Tensor = output.logits if self.whole else output.last_hidden_state
+        return states
+
+    def head(self, states: Tensor) -> Tensor:
+        """Logits (N, V) in float32 of hidden states (N, H)."""
+        logits: Tensor = states if self.whole else self.model.get_output_embeddings()(states)
+        return logits.float()
+
+    def empty_cache(self) -> Any:
+        """A key-value cache to prefill."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.model.config)
+
+    def mask(self, allowed: Tensor) -> Tensor:
+        """(B, 1, M, N) additive mask, in the model's dtype, of boolean `allowed` (B, M, N)."""
+        dtype = self.model.dtype
+        lowest = torch.finfo(dtype).min
+        zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+        return zeros.masked_fill_(~allowed, lowest).unsqueeze(1)
+
+    def sharing(self, max_row: int) -> tuple[Sharing | None, str]:
+        """How rows may share prefixes, or None and the reason why they may not."""
+        reason = self._limited()
+        if reason:
+            return None, reason
+        config = self.model.config.get_text_config()
+        embeddings = self.model.get_input_embeddings().weight.numel()
+        trunk = max(1, sum(p.numel() for p in self._base.parameters()) - embeddings)
+        pair = 4 * config.hidden_size * config.num_hidden_layers
+        return Sharing(_ATTENTION_OVERHEAD * pair / (2 * trunk), max_row), ""
+
+    def _limited(self) -> str:
+        """Why a tree mask would be wrong for this model, judged by signature and config."""
+        if not self._takes_tree:
+            return "the model takes no position ids with an attention mask"
+        config = self.model.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ())
+        windowed = kinds - {"full_attention"}
+        window = _window(config)
+        if windowed - {"sliding_attention", "chunked_attention"}:
+            return f"the model has layers of kind {', '.join(sorted(windowed))}"
+        if window is not None and window < self.context and (windowed or not kinds):
+            return f"layers see {window} tokens, less than the context of {self.context}"
+        if windowed and window is None:
+            return f"the model has layers of kind {', '.join(sorted(windowed))}"
+        return ""
+
+
+def _window(config: Any) -> int | None:
+    """The shortest attention window that a config speaks of."""
+    names = ["sliding_window", "attention_chunk_size", "window_size", "local_attention_window"]
+    if not getattr(config, "use_sliding_window", True):
+        names.remove("sliding_window")
+    sizes = [getattr(config, name, None) for name in names]
+    return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
+
+
+def tree_allowed(ends: Tensor) -> Tensor:
+    """(B, T, T) boolean: may token i see j? Exactly if j is its ancestor or itself.
+
+    `ends` (B, T) says where the subtree of each token ends (`harness.engine.plan`).
+    """
+    place = torch.arange(ends.shape[1], device=ends.device)
+    seen = place[None, :, None] >= place[None, None, :]  # j <= i
+    return seen & (place[None, :, None] < ends[:, None, :])

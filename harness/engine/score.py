@@ -1,0 +1,175 @@
+"""Batches of rows -> log-probabilities; logits only where they are read.
+
+The trunk runs once over the batch, the hidden states that are read are gathered, and the head
+is applied to those alone, in chunks. A log-probability is target logit minus log-sum-exp in
+float32. One host-to-device copy in, one copy out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.engine.encode import Span
+from harness.engine.forward import Forward, tree_allowed
+from harness.engine.plan import TreeRow
+
+TOP = 128  # how many first tokens a search for a word may walk through
+CHUNK_BYTES = 64 << 20  # of logits at a time
+
+
+@dataclass(frozen=True, slots=True)
+class SpanScores:
+    """What was read for one span."""
+
+    logprobs: NDArray[np.float32]  # one a target, in nats
+    greedy: NDArray[np.bool_]
+    top: tuple[int, ...] = ()  # most probable next tokens, the best first, if asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Prefilled:
+    """A batch whose keys and values are kept, so that branches can be fed after it."""
+
+    cache: Any
+    ends: Tensor  # (B, T)
+    positions: Tensor  # (B, T)
+    places: dict[int, tuple[int, int]]  # span -> (row, node) of its last input
+
+
+@dataclass(frozen=True, slots=True)
+class _Reads:
+    """Which logits of a batch are read. Sorted by place, so that a chunk is a slice of each."""
+
+    places: NDArray[np.int64]  # (N,) distinct places among the B * T hidden states, ascending
+    at: NDArray[np.int64]  # (R,) index into `places` of each target, ascending
+    targets: NDArray[np.int64]  # (R,) token ids
+    order: NDArray[np.int64]  # (R,) which target, in the spans' order, stands here
+    tops: NDArray[np.int64]  # (K,) indices into `places` whose best tokens are wanted, ascending
+
+
+def score(
+    forward: Forward, rows: Sequence[TreeRow], spans: Sequence[Span], *, keep: bool = False
+) -> tuple[dict[int, SpanScores], Prefilled | None]:
+    """Scores of every span in the rows; with `keep` also the prefilled cache."""
+    order = [(r, s) for r, row in enumerate(rows) for s in row.nodes]
+    width = max(len(row) for row in rows)
+    reads = _reads(rows, spans, order, width)
+    ids, positions, ends = _pad(rows, width)
+    parts = [ids, positions, ends, reads.places, reads.at, reads.targets, reads.tops]
+    moved = to_device(parts, forward.device)  # the one copy in
+    d_ids, d_positions, d_ends, places = moved[:4]
+
+    tree: dict[str, Any] = {}
+    if rows[0].branches:
+        tree = {"position_ids": d_positions, "attention_mask": forward.mask(tree_allowed(d_ends))}
+    if keep:
+        tree["past_key_values"] = forward.empty_cache()
+    states = forward.trunk(d_ids, **tree)  # (B, T, H)
+    states = states.reshape(-1, states.shape[-1])[places]  # (N, H)
+    values = _read_logits(forward, states, reads, moved[4:]).cpu().numpy()  # the one copy out
+    kept = None
+    if keep:
+        last = {s: (r, rows[r].nodes[s][-1]) for r, s in order if spans[s].top}
+        kept = Prefilled(tree["past_key_values"], d_ends, d_positions, last)
+    return _unpack(values, reads, spans, order), kept
+
+
+def _reads(
+    rows: Sequence[TreeRow], spans: Sequence[Span], order: Sequence[tuple[int, int]], width: int
+) -> _Reads:
+    flat: list[int] = []
+    targets: list[int] = []
+    tops: list[int] = []
+    for r, s in order:
+        nodes = [r * width + node for node in rows[r].nodes[s]]
+        if spans[s].targets:
+            flat.extend(nodes)
+            targets.extend(spans[s].targets)
+        if spans[s].top:
+            tops.append(nodes[-1])
+    places = np.unique(np.array(flat + tops, np.int64))
+    at = np.searchsorted(places, np.array(flat, np.int64))
+    by_place = np.argsort(at, kind="stable")
+    return _Reads(
+        places,
+        at[by_place],
+        np.array(targets, np.int64)[by_place],
+        by_place,
+        np.unique(np.searchsorted(places, np.array(tops, np.int64))),
+    )
+
+
+def _pad(rows: Sequence[TreeRow], width: int) -> tuple[NDArray[np.int64], ...]:
+    """Token ids, positions and subtree ends, each (B, T); padding sees itself only."""
+    ids = np.zeros((len(rows), width), np.int64)
+    positions = np.zeros_like(ids)
+    ends = np.tile(np.arange(1, width + 1), (len(rows), 1))
+    for r, row in enumerate(rows):
+        ids[r, : len(row)] = row.tokens
+        positions[r, : len(row)] = row.positions
+        ends[r, : len(row)] = row.ends
+    return ids, positions, ends
+
+
+def to_device(parts: Sequence[NDArray[np.int64]], device: torch.device) -> list[Tensor]:
+    """Integer arrays -> tensors on the device, in one copy."""
+    packed = torch.from_numpy(np.concatenate([part.ravel() for part in parts]))
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    moved = torch.split(packed.to(device, non_blocking=True), [part.size for part in parts])
+    return [t.view(p.shape) for t, p in zip(moved, parts, strict=True)]
+
+
+def _read_logits(
+    forward: Forward, states: Tensor, reads: _Reads, moved: Sequence[Tensor]
+) -> Tensor:
+    """One flat float64 tensor: R log-probabilities, R greedy flags, K * TOP token ids.
+
+    Float64 holds all three exactly, so that one copy brings them to the host.
+    """
+    at, targets, tops = moved
+    vocabulary = forward.model.get_input_embeddings().weight.shape[0]
+    chunk = max(16, CHUNK_BYTES // (4 * vocabulary))
+    parts: list[Tensor] = []
+    flags: list[Tensor] = []
+    best: list[Tensor] = []
+    for begin in range(0, len(states), chunk):
+        logits = forward.head(states[begin : begin + chunk])  # (C, V) float32
+        first, last = np.searchsorted(reads.tops, [begin, begin + chunk])
+        if first < last:
+            chosen = logits[tops[first:last] - begin].topk(min(TOP, logits.shape[1])).indices
+            best.append(torch.nn.functional.pad(chosen, (0, TOP - chosen.shape[1])).flatten())
+        first, last = np.searchsorted(reads.at, [begin, begin + chunk])
+        local, wanted = at[first:last] - begin, targets[first:last]
+        peak, argmax = logits.max(dim=-1)
+        picked = logits[local, wanted]
+        total = logits.sub_(peak[:, None]).exp_().sum(dim=-1).log_().add_(peak)  # log-sum-exp
+        parts.append(picked - total[local])
+        flags.append(argmax[local] == wanted)
+    return torch.cat([part.double() for part in (*parts, *flags, *best)])
+
+
+def _unpack(
+    values: NDArray[np.float64],
+    reads: _Reads,
+    spans: Sequence[Span],
+    order: Sequence[tuple[int, int]],
+) -> dict[int, SpanScores]:
+    count = len(reads.targets)
+    sorted_logprobs, sorted_greedy, best = np.split(values, [count, 2 * count])
+    logprobs, greedy = np.empty(count, np.float32), np.empty(count, np.bool_)
+    logprobs[reads.order], greedy[reads.order] = sorted_logprobs, sorted_greedy > 0.5
+    tops = iter(best.reshape(-1, TOP).astype(np.int64).tolist())
+    found: dict[int, SpanScores] = {}
+    done = 0
+    for _, s in order:
+        stop = done + len(spans[s].targets)
+        top = tuple(next(tops)) if spans[s].top else ()
+        found[s] = SpanScores(logprobs[done:stop], greedy[done:stop], top)
+        done = stop
+    return found

@@ -1,0 +1,169 @@
+"""NextWord: walk the most probable first tokens, extend each to a whole word, judge the word.
+
+`WordSearch` is one request's state, plain Python over token strings. `expand` feeds candidate
+branches of a whole batch after its prefilled cache, in one masked forward pass.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from harness.core import NextWord, Word
+from harness.engine.encode import WORD_TOKENS
+from harness.engine.forward import Forward
+from harness.engine.score import TOP, Prefilled, to_device
+
+FIRST_TOKENS = 50  # protocols walk this many; beyond them the mass is negligible
+WIDTH = 4  # candidates extended at the same time: a branch token costs far less than a pass
+
+Path = tuple[int, ...]
+
+
+def ends_word(text: str) -> bool:
+    """Whether a token with this text begins something new rather than going on with a word.
+
+    White space and punctuation do. So does a broken UTF-8 sequence (U+FFFD): in practice the
+    first bytes of typographic quotes and dashes.
+    """
+    return not text or not text[0].isalnum()
+
+
+def may_begin(text: str) -> bool:
+    """Whether a token can begin a word: it has a letter or digit and no line break."""
+    return any(c.isalnum() for c in text) and not any(c in "\n\r" for c in text)
+
+
+@dataclass(slots=True)
+class WordSearch:
+    """The search for one request.
+
+    Attributes:
+        request: what is sought.
+        first: the most probable first tokens, the best first.
+        string: token id -> its text.
+    """
+
+    request: NextWord
+    first: Sequence[int]
+    string: Callable[[int], str]
+    result: Word | None = None
+    _paths: list[Path] = field(default_factory=list)  # candidates in order of their first token
+    _complete: dict[Path, bool] = field(default_factory=dict)
+    _skipped: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.request.rule == "every-token":
+            self._paths = [self._best_allowed((), self.first)]
+        else:
+            walk = self.first[:FIRST_TOKENS]
+            self._paths = [(t,) for t in walk if may_begin(self.string(t)) and self._first_ok(t)]
+        self._settle()
+
+    def wants(self) -> list[Path]:
+        """Paths whose next token must be known to go on; none once there is a result."""
+        if self.result is not None:
+            return []
+        return [p for p in self._paths[:WIDTH] if not self._complete.get(p)]
+
+    def tell(self, path: Path, following: Sequence[int]) -> None:
+        """Take the most probable tokens after a path, the best first."""
+        if self.result is not None or path not in self._paths:
+            return
+        longer = self._best_allowed(path, following)
+        if self.request.rule == "every-token":
+            ends = _first_word(self._text(longer)) != self._text(longer).strip()
+        else:
+            ends = ends_word(self.string(longer[-1]))
+        if ends:
+            self._complete[path] = True
+        else:
+            self._paths[self._paths.index(path)] = longer
+        self._settle()
+
+    def _first_ok(self, token: int) -> bool:
+        if self.request.rule != "first-token":
+            return True
+        return self.string(token).strip().lower() not in self.request.skip
+
+    def _best_allowed(self, path: Path, tokens: Sequence[int]) -> Path:
+        if self.request.rule != "every-token":
+            return (*path, tokens[0])
+        allowed = (t for t in tokens if self.string(t).strip().lower() not in self.request.skip)
+        return (*path, next(allowed, tokens[0]))
+
+    def _settle(self) -> None:
+        """Judge complete candidates in order, until one is accepted or one is incomplete."""
+        while self._paths:
+            path = self._paths[0]
+            if len(path) < WORD_TOKENS and not self._complete.get(path):
+                return
+            text = self._text(path).strip()
+            word = _first_word(text) if self.request.rule == "every-token" else text
+            if self._accepts(word):
+                self.result = Word(word, tuple(self._skipped))
+                return
+            self._skipped.append(word)
+            self._paths.pop(0)
+        self.result = Word("", tuple(self._skipped))
+
+    def _accepts(self, word: str) -> bool:
+        if self.request.rule == "word" and word.lower() in self.request.skip:
+            return False
+        return self.request.among is None or word in self.request.among
+
+    def _text(self, path: Path) -> str:
+        return "".join(self.string(token) for token in path)
+
+
+def _first_word(text: str) -> str:
+    """The first word as a basic tokenizer splits it: a run of letters and digits, or one sign."""
+    text = text.strip()
+    stop = next((i for i, c in enumerate(text) if not c.isalnum()), len(text))
+    return text[: max(stop, 1)]
+
+
+def expand(
+    forward: Forward, kept: Prefilled, branches: Sequence[tuple[int, Path]]
+) -> list[list[int]]:
+    """Most probable tokens after each branch, the best first.
+
+    Args:
+        forward: the model.
+        kept: the prefilled batch (B rows of T tokens).
+        branches: (span, path): `path` continues the last input of `span`.
+
+    The cache is cropped back afterwards, so that the next call sees the batch as it was.
+    """
+    rows, past = kept.ends.shape
+    laid: list[list[tuple[int, int, int, int]]] = [
+        [] for _ in range(rows)
+    ]  # token, node, depth, branch
+    lasts: list[tuple[int, int]] = []
+    for b, (span, path) in enumerate(branches):
+        row, node = kept.places[span]
+        laid[row] += [(token, node, depth, b) for depth, token in enumerate(path)]
+        lasts.append((row, len(laid[row]) - 1))
+    width = max(len(tokens) for tokens in laid)
+    fill = (0, 0, 0, -1)
+    table = np.array([[*tokens, *[fill] * (width - len(tokens))] for tokens in laid], np.int64)
+    read = np.array([row * width + m for row, m in lasts], np.int64)
+    d_table, d_read = to_device([table, read], forward.device)
+    ids, nodes, depth, branch = d_table.unbind(-1)  # (B, M) each
+
+    columns = torch.arange(past, device=ids.device)
+    ends = kept.ends[:, None, :]
+    trunk = (columns <= nodes[:, :, None]) & (nodes[:, :, None] < ends)  # (B, M, T)
+    same = (branch[:, :, None] == branch[:, None, :]) & (branch[:, None, :] >= 0)
+    own = same & (depth[:, :, None] >= depth[:, None, :])  # (B, M, M)
+    states = forward.trunk(
+        ids,
+        position_ids=kept.positions.gather(1, nodes) + 1 + depth,
+        attention_mask=forward.mask(torch.cat([trunk, own], dim=2)),
+        past_key_values=kept.cache,
+    )
+    kept.cache.crop(-width)  # negative: remove so many
+    logits = forward.head(states.reshape(-1, states.shape[-1])[d_read])
+    found: list[list[int]] = logits.topk(min(TOP, logits.shape[1]), dim=-1).indices.tolist()
+    return found

@@ -1,0 +1,62 @@
+"""Entry points of the group `harness.tasks` -> `Task` values.
+
+Built-in and third-party benchmarks take the same road: installed metadata. Names are listed
+without importing anything; only the task that is asked for is imported, and refused here, by
+name, if it is not what it says.
+"""
+
+from collections import Counter
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
+
+from harness.errors import PluginError, UsageError
+
+if TYPE_CHECKING:
+    from harness.task import Task
+
+GROUP = "harness.tasks"
+
+
+def task_names() -> list[str]:
+    """Names of all installed benchmarks, in the order of their distributions."""
+    return list(_points())
+
+
+def load_task(name: str) -> "Task":
+    """The benchmark called `name`.
+
+    Raises:
+        UsageError: there is none; names the nearest.
+        PluginError: the entry point is taken twice, cannot be imported, or leads to something
+            that is no `Task` of that name.
+    """
+    from harness.task import Task, unknown
+
+    points = _points()
+    if name not in points:
+        raise UsageError(unknown("benchmark", name, points))
+    point = points[name]
+    try:
+        task = point.load()
+    except Exception as error:
+        raise PluginError(
+            f"benchmark {name!r} ({point.value}) cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(task, Task):
+        raise PluginError(f"{point.value} is a {type(task).__name__}, expected a harness.task.Task")
+    if task.name != name:
+        raise PluginError(f"{point.value} is named {task.name!r}, its entry point {name!r}")
+    return task
+
+
+def _points() -> dict[str, EntryPoint]:
+    found = list(entry_points(group=GROUP))
+    # An editable install can list the same distribution twice; only different targets clash.
+    twice = [
+        n for n, k in Counter(n for n, _ in {(p.name, p.value) for p in found}).items() if k > 1
+    ]
+    if twice:
+        owners = ", ".join(f"{p.name} = {p.value}" for p in found if p.name in twice)
+        raise PluginError(f"two packages claim the same benchmark: {owners}; uninstall one")
+    return {p.name: p for p in found}

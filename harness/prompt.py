@@ -1,0 +1,62 @@
+"""Prompt templates: plain text files that show the bytes the model reads.
+
+A slot is `{name}`; `{{` and `}}` are braces. Filling is strict in both directions, braces in
+the data stay as they are. The loader removes the one newline that ends a text file and
+nothing else.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from string import Formatter
+
+from harness.errors import PromptError
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A template and the name of the file it came from."""
+
+    name: str
+    template: str
+
+    @classmethod
+    def load(cls, name: str, package: str = "prompts") -> "Prompt":
+        """Read `name` from a package's folder; a plugin ships its own with `package=`.
+
+        Raises:
+            PromptError: there is no such file, or a slot in it is no plain name.
+        """
+        path = files(package) / name
+        if not path.is_file():
+            raise PromptError(f"prompt {name!r} is not in package {package!r}")
+        text = path.read_bytes().decode("utf-8")
+        prompt = cls(name, text.removesuffix("\n"))
+        bad = [slot for slot in prompt.slots if not slot.isidentifier()]
+        if bad:
+            raise PromptError(f"prompt {name!r}: slots must be plain names, got {bad}")
+        return prompt
+
+    @cached_property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the slots, in order, each once."""
+        names = (name for _, name, _, _ in Formatter().parse(self.template) if name is not None)
+        return tuple(dict.fromkeys(names))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the template's text, for the record."""
+        return hashlib.sha256(self.template.encode()).hexdigest()
+
+    def render(self, **fields: str) -> str:
+        """Fill every slot: `Prompt("q", "Q: {q}").render(q="Why?")` gives `"Q: Why?"`.
+
+        Raises:
+            PromptError: a field is missing, or one is given that the template does not use.
+        """
+        if set(fields) != set(self.slots):
+            raise PromptError(
+                f"prompt {self.name!r} has slots {sorted(self.slots)}, got {sorted(fields)}"
+            )
+        return self.template.format_map(fields)

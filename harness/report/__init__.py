@@ -1,0 +1,1 @@
+"""What a run leaves behind: records, and tables made of records. No torch here."""

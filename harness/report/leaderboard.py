@@ -1,0 +1,119 @@
+"""Records -> one CSV and one Markdown table: a row a checkpoint and protocol.
+
+Columns are the paper's, in its order, then those of other benchmarks. Only scores of one
+protocol on one selection of rows share a row. Where two records would fill the same cell with
+different signatures the newer one gets a row of its own and both say so.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RecordError
+from harness.report import paper
+from harness.report.record import Record, read, write_text
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def load(roots: Sequence[Path]) -> list[Record]:
+    """All records below the folders, oldest first.
+
+    Raises:
+        RecordError: a folder has none, or a file in it is no record.
+    """
+    paths = sorted(path for root in roots for path in root.rglob("*.json"))
+    if not paths:
+        where = ", ".join(str(root) for root in roots)
+        raise RecordError(f"no records below {where}; run a benchmark or give --records")
+    return sorted((read(path) for path in paths), key=lambda record: record.created)
+
+
+def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The table's rows; scores are numbers, everything else is text."""
+    table: dict[tuple[str, ...], dict[str, Any]] = {}
+    for record in records:
+        key = _key(record)
+        cells = {s.column or f"{record.task} {s.metric}": s.value for s in record.scores}
+        copy = 0
+        while _taken(table.get((*key, str(copy)), {}), cells, record):
+            copy += 1
+        row = table.setdefault((*key, str(copy)), _head(record, copy))
+        row.update(cells)
+        row["_signatures"][record.task] = record.signature
+    order = _columns(list(table.values()))
+    return [
+        {**{name: row.get(name, "") for name in order}, "signatures": _joined(row)}
+        for row in table.values()
+    ]
+
+
+def _key(record: Record) -> tuple[str, ...]:
+    """What a row stands for."""
+    selection = "all" if record.limit is None else f"{record.limit}~{record.seed}"
+    road = "sample" if record.data["road"] == "sample" else "data"
+    model = record.model
+    return (
+        model["name"],
+        model["digest"],
+        record.protocol,
+        selection,
+        road,
+        model["dtype"],
+        str(model["context"]),
+    )
+
+
+def _head(record: Record, copy: int) -> dict[str, Any]:
+    selection = "all" if record.limit is None else f"{record.limit} rows, seed {record.seed}"
+    if record.data["road"] == "sample":
+        selection = "built-in sample"
+    return {
+        "model": record.model["name"],
+        "digest": record.model["digest"][:12],
+        "parameters": record.model["parameters"],
+        "protocol": record.protocol,
+        "rows": selection,
+        "dtype": record.model["dtype"],
+        "variant": str(copy + 1) if copy else "",
+        "_signatures": {},
+    }
+
+
+def _taken(row: dict[str, Any], cells: dict[str, float], record: Record) -> bool:
+    """Whether a row already holds one of the cells under another signature."""
+    known = row.get("_signatures", {}).get(record.task)
+    return any(name in row for name in cells) and known != record.signature
+
+
+def _columns(table: Sequence[dict[str, Any]]) -> list[str]:
+    present = dict.fromkeys(name for row in table for name in row if not name.startswith("_"))
+    head = ["model", "digest", "parameters", "protocol", "rows", "dtype", "variant"]
+    others = [name for name in present if name not in head and name not in paper.COLUMNS]
+    return [*head, *paper.COLUMNS, *others]
+
+
+def _joined(row: dict[str, Any]) -> str:
+    return " ".join(row["_signatures"].values())
+
+
+def harmless(cell: Any) -> Any:
+    """A text cell that no spreadsheet takes for a formula: `=x` becomes `'=x`."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
+    """Write `path` as CSV and its neighbour with the ending .md as Markdown.
+
+    Raises:
+        RecordError: they cannot be written.
+    """
+    from pandas import DataFrame
+
+    frame = DataFrame([{k: harmless(v) for k, v in row.items()} for row in table])
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    markdown = path.with_suffix(".md")
+    shown = frame.drop(columns="signatures").map(lambda v: round(v, 4) if type(v) is float else v)
+    text = shown.to_markdown(index=False, disable_numparse=True)
+    write_text(markdown, text.replace("\r", " ") + "\n")
+    return path, markdown

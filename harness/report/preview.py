@@ -1,0 +1,70 @@
+"""One encoded request as lines for the terminal: tokens apart, the scored span marked."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from rich.text import Text
+
+from harness.core import Loglikelihood, NextWord, Request, RollingLoglikelihood
+
+EDGE = 40  # tokens shown at either end of what is fed
+
+
+class EncodedRequest(Protocol):
+    """What the engine's encoder makes of a request."""
+
+    @property
+    def spans(self) -> Sequence[Any]: ...  # noqa: D102
+    @property
+    def truncated(self) -> bool: ...  # noqa: D102
+    @property
+    def crossing(self) -> bool: ...  # noqa: D102
+
+
+def preview(
+    request: Request, encoded: EncodedRequest, strings: Callable[[Sequence[int]], list[str]]
+) -> Iterator[Text]:
+    """Lines for one request; scored tokens are bold and stand after a double bar."""
+    yield Text(f"  {_kind(request)}: {_facts(encoded)}")
+    for number, span in enumerate(encoded.spans):
+        if number == 3:
+            yield Text(f"    ... and {len(encoded.spans) - 3} more windows")
+            return
+        fed = len(span.inputs) - max(len(span.targets) - 1, 0)
+        context, scored = span.inputs[:fed], span.targets
+        line = Text("    ")
+        line.append_text(_tokens(strings(context), "dim"))
+        line.append(" ‖ ")
+        line.append_text(_tokens(strings(scored), "bold green"))
+        if span.top:
+            line.append("<best words follow>", "bold green")
+        yield line
+
+
+def _kind(request: Request) -> str:
+    match request:
+        case Loglikelihood():
+            return "loglikelihood"
+        case RollingLoglikelihood():
+            return "rolling"
+        case NextWord():
+            return f"next word ({len(request.skip)} stop words, filter {request.rule})"
+
+
+def _facts(encoded: EncodedRequest) -> str:
+    fed = sum(len(span.inputs) for span in encoded.spans)
+    scored = sum(len(span.targets) for span in encoded.spans)
+    facts = [f"{fed} tokens fed", f"{scored} scored"]
+    if len(encoded.spans) > 1:
+        facts.append(f"{len(encoded.spans)} windows")
+    facts += ["cut to fit the context"] * encoded.truncated
+    facts += ["a token crosses the boundary: encoded apart"] * encoded.crossing
+    return ", ".join(facts)
+
+
+def _tokens(strings: Iterable[str], style: str) -> Text:
+    shown = [repr(s)[1:-1] for s in strings]
+    if len(shown) > 2 * EDGE:
+        left_out = f"[... {len(shown) - 2 * EDGE} tokens ...]"
+        shown = [*shown[:EDGE], left_out, *shown[-EDGE:]]
+    return Text("|".join(shown), style)

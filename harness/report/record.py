@@ -1,0 +1,172 @@
+"""A record: one task, one protocol, one checkpoint, with everything that produced the numbers.
+
+The JSON form is what `--json` prints and what lies in the records' folder. The signature is one
+line, derived from the record and never stored apart from what it says.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.core import Score, Tokens
+from harness.errors import RecordError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The result of one task."""
+
+    task: str
+    version: int
+    protocol: str  # preset, with `+option=value` for each option set by hand
+    options: Mapping[str, str | int]
+    model: Mapping[str, Any]  # harness.engine.checkpoint.Identity
+    data: Mapping[str, Any]  # road, name, sha256, bytes, rows, warnings
+    prompt: Mapping[str, str] | None  # name, sha256
+    limit: int | None  # rows taken at random
+    seed: int
+    examples: int  # rows scored
+    requests: int
+    tokens: Tokens
+    seconds: float
+    scores: tuple[Score, ...]
+    preflight: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, float] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""  # ISO 8601, UTC
+
+    @property
+    def signature(self) -> str:
+        """What a score depends on besides the weights, in one line, as sacrebleu's does."""
+        options = ",".join(f"{k}={v}" for k, v in sorted(self.options.items()))
+        versions = self.environment.get("versions", {})
+        parts = {
+            "v": self.version,
+            "p": self.protocol,
+            "o": options or "none",
+            "data": f"{self.data['name']}@{self.data['sha256'][:8]}",
+            "n": self.examples if self.limit is None else f"{self.examples}~seed{self.seed}",
+            "prompt": self.prompt["sha256"][:8] if self.prompt else "none",
+            "tok": self.model["tokenizer"][:8],
+            "ctx": self.model["context"],
+            "dtype": self.model["dtype"],
+            **{k: versions[k] for k in ("harness", "torch", "transformers") if k in versions},
+        }
+        return "|".join([self.task, *(f"{k}:{v}" for k, v in parts.items())])
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON values."""
+        plain = asdict(self)
+        plain.update(schema=SCHEMA, signature=self.signature)
+        plain["scores"] = [asdict(score) for score in self.scores]
+        return plain
+
+    @classmethod
+    def from_json(cls, value: Any, name: str) -> "Record":
+        """The record in a parsed JSON value that came from `name`.
+
+        Raises:
+            RecordError: it is no record of a schema that this version reads.
+        """
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            raise RecordError(f"{name} is no record; expected a JSON object with schema {SCHEMA}")
+        fields = {k: v for k, v in value.items() if k not in ("schema", "signature")}
+        try:
+            fields["tokens"] = Tokens(**fields["tokens"])
+            fields["scores"] = tuple(
+                Score(**{k: v for k, v in score.items() if k != "paper"})
+                for score in fields["scores"]
+            )
+            record = cls(**fields)
+            if value.get("signature") != record.signature:
+                raise RecordError(f"{name} was changed: its signature does not fit its fields")
+        except (TypeError, KeyError, AttributeError) as error:
+            raise RecordError(f"{name} is no record of this version: {error}") from error
+        return record
+
+    def filename(self) -> str:
+        """`<task>-<protocol>-<digest>.json`; different signatures never share a file."""
+        key = hashlib.sha256(f"{self.model['digest']}|{self.signature}".encode()).hexdigest()
+        return f"{slug(self.task)}-{slug(self.protocol)}-{key[:10]}.json"
+
+
+def slug(text: str) -> str:
+    """`text` as a file name: letters, digits, dot, dash and underscore only."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "_"
+
+
+def write(record: Record, root: Path) -> Path:
+    """Write a record under `root/<model>/`, whole or not at all.
+
+    Raises:
+        RecordError: the folder cannot be written.
+    """
+    name = slug(Path(record.model["name"]).name or record.model["name"])
+    path = root / f"{name}-{record.model['digest'][:8]}" / record.filename()
+    write_text(path, json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content in one step, so that no reader ever sees half of it.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise RecordError(
+            f"cannot write {str(path)!r}: {error.strerror}; give a folder that can be written"
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure, before anything is computed, that records can be written.
+
+    Raises:
+        RecordError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RecordError(
+            f"cannot write to output folder {str(folder)!r}: {error.strerror}; give --out a "
+            "folder that can be written"
+        ) from error
+
+
+def read(path: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        RecordError: the file cannot be read or is no record.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecordError(f"cannot read {str(path)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(f"{str(path)!r} is no JSON file: {error}") from error
+    return Record.from_json(value, str(path))

@@ -1,0 +1,101 @@
+"""95 % intervals: binomial for accuracies, bootstrap for everything else.
+
+Outcomes are sufficient statistics, so a resample is a vector of counts times their matrix.
+Lines of one text are not independent; they are pooled into equal blocks of neighbours first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from harness.core import Score
+from harness.errors import NumericsError
+from harness.metrics import Metric, Outcome
+from harness.task import Measure
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Standard error and 95 % interval, in the metric's unit."""
+
+    stderr: float | None
+    low: float | None
+    high: float | None
+
+
+def score(measure: Measure, outcomes: Sequence[Outcome], seed: int) -> Score:
+    """The score of all outcomes together, with its interval.
+
+    Raises:
+        NumericsError: there are no outcomes, no units to divide by, or the value is not finite.
+    """
+    table = np.array(outcomes, np.float64).reshape(len(outcomes), -1)
+    sums = [float(column) for column in table.sum(axis=0)]
+    if not outcomes or sums[-1] <= 0:
+        raise NumericsError(f"{measure.name}: nothing to divide by; expected at least one unit")
+    value = float(measure.metric.compute(sums))
+    if not np.isfinite(value):
+        raise NumericsError(f"{measure.name} is {value}, expected a finite number")
+    found = interval(measure.metric, table, blocks=measure.blocks, seed=seed)
+    return Score(
+        metric=measure.name,
+        value=value,
+        unit=measure.metric.unit,
+        higher_is_better=measure.metric.higher_is_better,
+        stderr=found.stderr,
+        low=found.low,
+        high=found.high,
+        totals=dict(zip(measure.statistics, sums, strict=True)),
+        column=measure.column,
+    )
+
+
+def interval(
+    metric: Metric, table: NDArray[np.float64], *, blocks: int | None, seed: int
+) -> Interval:
+    """Interval of a metric over outcomes (n, statistics); Wilson's for proportions."""
+    if metric.proportion:
+        right, total = (round(x) for x in table.sum(axis=0))
+        share = right / total
+        ci = binomtest(right, total).proportion_ci(LEVEL, method="wilson")
+        return Interval(100 * (share * (1 - share) / total) ** 0.5, 100 * ci.low, 100 * ci.high)
+    pooled = pool(table, blocks) if blocks else table
+    if len(pooled) < 2:
+        return Interval(None, None, None)
+    values = bootstrap(metric, pooled, seed=seed)
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(values.std(ddof=1)), float(low), float(high))
+
+
+def pool(table: NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
+    """Sums over at most `blocks` runs of consecutive outcomes of about equal units.
+
+    The last statistic counts the units.
+    """
+    place = np.cumsum(table[:, -1])
+    edges = np.searchsorted(place, np.linspace(0, place[-1], blocks + 1)[1:-1], side="right")
+    starts = np.unique(np.concatenate([[0], edges[edges < len(table)]]))
+    return np.add.reduceat(table, starts, axis=0)
+
+
+def bootstrap(
+    metric: Metric, table: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """The metric's value on resamples (with replacement) of the outcomes."""
+    rng = np.random.default_rng(seed)
+    n = len(table)
+    values: list[NDArray[np.float64]] = []
+    step = max(1, 4_000_000 // n)  # bounds the memory of one block of draws
+    for done in range(0, resamples, step):
+        draws = rng.integers(0, n, (min(step, resamples - done), n))
+        sums = [np.take(column, draws).sum(axis=1) for column in table.T]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values.append(np.asarray(metric.compute(sums)))
+    found = np.concatenate(values)
+    return found[np.isfinite(found)]

@@ -1,0 +1,149 @@
+"""The shape of a benchmark: a `Task` is a value made of functions, never a class to derive from.
+
+    Source rows --read--> Examples --ask--> requests --(engine)--> responses --extract--> outcomes
+
+A protocol is data: a task declares its options and named presets; `Task.protocol` resolves
+them. Every function of a task receives the resolved options, a mapping of plain strings.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from harness.core import Encoding, Example, Request, Response, Row, Source
+from harness.errors import UsageError
+from harness.metrics import Metric, Outcome
+from harness.prompt import Prompt
+
+Options = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One choice of a protocol."""
+
+    name: str
+    default: str
+    choices: tuple[str, ...]  # allowed values; "<n>" stands for a positive whole number
+    help: str
+
+    def check(self, value: str) -> str:
+        """`value` if it is allowed.
+
+        Raises:
+            UsageError: it is not; says what is.
+        """
+        number = value.isascii() and value.isdigit() and int(value) > 0
+        if value in self.choices and value != "<n>":
+            return value
+        if number and "<n>" in self.choices:
+            return str(int(value))
+        allowed = ", ".join(c.replace("<n>", "a positive whole number") for c in self.choices)
+        raise UsageError(f"option {self.name}={value!r} is not allowed; choose from: {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """A preset's name and all options after every override."""
+
+    name: str
+    options: Options
+    overrides: Options = field(default_factory=dict)  # what --set changed
+
+    @property
+    def label(self) -> str:
+        """`paper`, or `paper+stride=32` where an option was set by hand."""
+        return "+".join([self.name, *(f"{k}={v}" for k, v in sorted(self.overrides.items()))])
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """An extractor and a metric: one number of a task."""
+
+    name: str
+    metric: Metric
+    extract: Callable[[Example, Sequence[Response]], Sequence[Outcome]]
+    """Responses of one example -> its outcomes, in order (several where it has parts)."""
+    statistics: tuple[str, ...]  # names of an outcome's numbers, for --dump
+    help: str
+    column: str | None = None  # the column of Table 3 that this measure fills
+    blocks: int | None = None
+    """Resample this many equal blocks of consecutive outcomes instead of single ones: lines of
+    one text are not independent."""
+
+
+def no_prompt(options: Options) -> Prompt | None:
+    """The prompt of tasks whose text goes to the model as it is."""
+    del options
+    return None
+
+
+def encoding(options: Options) -> Encoding:
+    """The engine's part of the options: `bos`, `stride` and `windows` where they exist."""
+    fallback = Encoding()
+    return Encoding(
+        bos=options.get("bos", fallback.bos),  # type: ignore[arg-type] # checked by Option
+        stride=int(options.get("stride", fallback.stride)),
+        windows=options.get("windows", fallback.windows),  # type: ignore[arg-type]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A benchmark."""
+
+    name: str
+    version: int  # raised by anything that can move a number
+    title: str
+    description: str  # what is measured and what the paper leaves open, a few sentences
+    source: Callable[[Options], Source]
+    read: Callable[[Sequence[Row], Options], Iterable[Example]]
+    """Consecutive rows -> examples. Gets all rows in file order, or the rows of `--limit`."""
+    ask: Callable[[Example, Prompt | None, Options], Sequence[Request]]
+    measures: Callable[[Options], tuple[Measure, ...]]
+    options: tuple[Option, ...] = ()
+    presets: Mapping[str, Options] = field(default_factory=lambda: {"paper": {}})
+    """Name -> the options that differ from the defaults; `paper` is the defaults."""
+    prompt: Callable[[Options], Prompt | None] = no_prompt
+    stream: bool = False
+    """Rows follow each other in one text: `--limit` then takes blocks of neighbouring rows and
+    `read` is called once a block."""
+    notes: Callable[[Sequence[Example], Options], Mapping[str, float]] | None = None
+    """Facts about the examples for the record, such as a detokeniser's round-trip rate."""
+
+    def protocol(self, preset: str = "paper", overrides: Options | None = None) -> Protocol:
+        """Defaults, then the preset, then the overrides, all checked.
+
+        Raises:
+            UsageError: unknown preset, option or value; names what is known.
+        """
+        if preset not in self.presets:
+            known = ", ".join(self.presets)
+            raise UsageError(f"{self.name} has no protocol {preset!r}; choose from: {known}")
+        declared = {option.name: option for option in self.options}
+        resolved = {name: option.default for name, option in declared.items()}
+        checked: dict[str, str] = {}
+        for name, value in (overrides or {}).items():
+            if name not in declared:
+                raise UsageError(unknown("option", name, declared, f"{self.name} has no"))
+            checked[name] = declared[name].check(value)
+        resolved.update({k: declared[k].check(v) for k, v in self.presets[preset].items()})
+        changed = {k: v for k, v in checked.items() if v != resolved[k]}
+        return Protocol(preset, {**resolved, **checked}, changed)
+
+
+def unknown(kind: str, name: str, known: Iterable[str], lead: str = "there is no") -> str:
+    """One line for an unknown name: the nearest known ones first, then all."""
+    names = list(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"{lead} {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+
+
+def each(read_row: Callable[[Row, Options], Example]) -> Callable[..., list[Example]]:
+    """`Task.read` for benchmarks where a row is an example."""
+
+    def read(rows: Sequence[Row], options: Options) -> list[Example]:
+        return [read_row(row, options) for row in rows]
+
+    return read

@@ -1,0 +1,1 @@
+"""Result data: published numbers; no code."""

@@ -1,0 +1,1 @@
+"""Published numbers, typed once; data only."""

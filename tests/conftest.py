@@ -1,0 +1,76 @@
+"""Fakes, not mocks: a byte tokenizer and two-layer random models, no network."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from harness.engine.checkpoint import Checkpoint, Settings, load
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """256 byte tokens, a few merges, and `<|endoftext|>`."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {c: i for i, c in enumerate(alphabet)}
+    merges = []
+    for pair in [("t", "h"), ("th", "e"), ("Ġ", "the"), ("a", "n"), ("Ġ", "s"), ("Ġs", "a")]:
+        merges.append(pair)
+        vocabulary["".join(pair)] = len(vocabulary)
+    backend = Backend(models.BPE(vocabulary, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    eot = "<|endoftext|>"
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=eot, eos_token=eot)
+
+
+def save_tiny(folder: Path, *, context: int = 64, seed: int = 0, **changes: object) -> Path:
+    """A two-layer GPT-2 of random weights with the byte tokenizer, as a checkpoint folder."""
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_layer=2,
+        n_head=2,
+        n_embd=32,
+        n_positions=context,
+        initializer_range=0.5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **changes,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "tiny-gpt2", context=256)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Checkpoint:
+    return load(str(tiny_folder), Settings(device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    folder = os.environ.get("HARNESS_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("HARNESS_DATA is not set to a folder with the benchmarks' original files")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes the user's cache, except the slow ones that convert the demo."""
+    if "HARNESS_TEST_CACHE" in os.environ:
+        monkeypatch.setenv("HARNESS_CACHE", os.environ["HARNESS_TEST_CACHE"])
+    else:
+        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
