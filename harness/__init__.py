@@ -1,6 +1,12 @@
 """Zero-shot benchmarks of the GPT-2 paper for any Hugging Face causal checkpoint.
 
-    >>> from harness import load_task, read_data, load_checkpoint, Engine, Job, evaluate
+The public Python API, all of it:
+
+    task = load_task("lambada")
+    protocol = task.protocol("paper", {"bos": "none"})
+    rows = load_data(task.source(protocol.options), Where(sample=True))
+    engine = Engine(load_checkpoint("gpt2", Settings(dtype="float32")))
+    record = evaluate(Job(task, protocol, rows), engine)
 
 Names are imported when they are first used, so that `import harness` loads no torch.
 """
@@ -9,18 +15,22 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "Engine": "harness.engine.engine",
-    "Job": "harness.runner",
-    "Where": "harness.data",
-    "evaluate": "harness.runner",
-    "load_task": "harness.plugins",
-    "task_names": "harness.plugins",
+    "Engine": ("harness.engine.engine", "Engine"),
+    "Job": ("harness.runner", "Job"),
+    "Settings": ("harness.engine.checkpoint", "Settings"),
+    "Where": ("harness.data", "Where"),
+    "evaluate": ("harness.runner", "evaluate"),
+    "load_checkpoint": ("harness.engine.checkpoint", "load"),
+    "load_data": ("harness.data", "load"),
+    "load_task": ("harness.plugins", "load_task"),
+    "task_names": ("harness.plugins", "task_names"),
 }
 
-__all__ = list(_PUBLIC)
+__all__ = [*_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    module, attribute = _PUBLIC[name]
+    return getattr(import_module(module), attribute)

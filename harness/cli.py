@@ -3,10 +3,11 @@
 Heavy imports happen inside the command that needs them: `harness --help` loads no torch.
 """
 
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -22,7 +23,7 @@ class Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Fixed commands first."""
         fixed = super().list_commands(ctx)
-        return [*fixed, *(name for name in task_names() if name not in fixed)]
+        return [*fixed, *(name for name in _benchmarks() if name not in fixed)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, or None if there is none of that name."""
@@ -47,7 +48,14 @@ class Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(fixed)
         with formatter.section("Benchmarks"):
-            formatter.write_text(", ".join(n for n in task_names() if n not in self.commands))
+            formatter.write_text(", ".join(n for n in _benchmarks() if n not in self.commands))
+
+
+def _benchmarks() -> list[str]:
+    """Names of all installed benchmarks, those of Table 3 first."""
+    from harness.report.paper import in_order
+
+    return in_order(task_names())
 
 
 _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -123,7 +131,7 @@ def cli() -> None:
 @run_options
 @click.option("--size", help="the paper's model to compare with: 117M, 345M, 762M or 1542M")
 def table3(**options: Any) -> None:
-    """The ten columns of the paper's Table 3, its numbers beside yours."""
+    """The paper's Table 3, its numbers beside yours."""
     from harness.commands import RunOptions, run_table3
 
     run_table3(RunOptions(**options))
@@ -132,7 +140,10 @@ def table3(**options: Any) -> None:
 @cli.command()
 @click.argument("name", required=False)
 def tasks(name: str | None) -> None:
-    """What there is; with a NAME, one benchmark with its data, options and protocols."""
+    """List the benchmarks, or explain one.
+
+    With a NAME: what it measures, where its data comes from, its options and protocols.
+    """
     from harness.commands import explain_task, list_tasks
 
     if name:
@@ -146,7 +157,11 @@ def tasks(name: str | None) -> None:
 @click.option("-n", "count", default=1, show_default=True, type=click.IntRange(min=1))
 @run_options
 def show(name: str, count: int, **options: Any) -> None:
-    """What the model would see of a benchmark: tokens and scored span; computes nothing."""
+    """Show what the model would see; compute nothing.
+
+    The tokens of the first items, what is cut to fit the context, and after a double bar the
+    tokens whose probability is asked for. Needs a tokenizer and a config, no weights.
+    """
     from harness.commands import RunOptions, show_examples
 
     show_examples(name, RunOptions(**options), count)
@@ -169,35 +184,52 @@ def show(name: str, count: int, **options: Any) -> None:
     help="CSV to write; a Markdown table is written beside it",
 )
 def leaderboard(records: tuple[Path, ...], out: Path) -> None:
-    """Records as one CSV and one Markdown table."""
+    """Turn records into a CSV and a Markdown table."""
     from harness.commands import write_leaderboard
 
     write_leaderboard(records, out)
 
 
 def benchmark_command(name: str) -> click.Command:
-    """The command of one benchmark; imports it only to run it or to print its help."""
+    """The command of one benchmark, with its description as help."""
+    from harness.plugins import load_task
+
+    task = load_task(name)
 
     def run(**options: Any) -> None:
         from harness.commands import RunOptions, run_benchmark
 
         run_benchmark(name, RunOptions(**options))
 
-    command = click.command(name, short_help=name, epilog=f"`harness tasks {name}` explains it.")
+    epilog = f"`harness tasks {name}` explains its options and protocols."
+    command = click.command(name, help=f"{task.title}.\n\n{task.description}", epilog=epilog)
     return command(run_options(run))
 
 
 def main() -> None:
     """Run the command line; an error of ours becomes one line and exit code 2."""
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="harness", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "harness"
+        _fail(f"{error.format_message().rstrip('.')}; see {command} --help")
+    except click.ClickException as error:
+        _fail(error.format_message())
     except HarnessError as error:
-        click.echo(f"harness: {' '.join(str(error).split())}", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _fail(f"cannot write the output: {error.strerror}")
     except (KeyboardInterrupt, click.Abort):
-        click.echo("harness: interrupted", err=True)
-        sys.exit(2)
+        _fail("interrupted")
+
+
+def _fail(message: str) -> NoReturn:
+    """One line on standard error, exit code 2."""
+    click.echo(f"harness: {' '.join(message.split())}", err=True)
+    sys.exit(2)

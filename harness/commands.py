@@ -5,20 +5,22 @@ only then the model, which is slow to load. torch is imported no earlier than th
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rich.text import Text
 
 from harness import data, terminal
-from harness.errors import DataError, HarnessError, RecordError, UsageError
+from harness.errors import DataError, HarnessError, UsageError
 from harness.plugins import load_task, task_names
 from harness.report import paper, table3
+from harness.report.dump import Writer
 from harness.report.record import Record, check_writable, write
 from harness.runner import Job, Watch, ask, evaluate
-from harness.task import Task, encoding
+from harness.task import Protocol, Task, encoding, unknown
 
 if TYPE_CHECKING:
     from harness.engine.checkpoint import Settings
@@ -62,6 +64,19 @@ class RunOptions:
             self.device, self.dtype, self.context, self.revision, self.trust_remote_code
         )
 
+    def check(self) -> None:
+        """Refuse what is wrong whatever the benchmark is.
+
+        Raises:
+            UsageError: a limit below 1, two roads to the data, one dump for several models.
+        """
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit {self.limit}: expected at least 1")
+        if self.data_file and self.sample:
+            raise UsageError("--data-file and --sample name different rows; give one of them")
+        if self.dump and len(self.model) > 1:
+            raise UsageError(f"--dump takes the items of one model; {len(self.model)} were given")
+
     def overrides(self) -> dict[str, str]:
         """`--set key=value` as a mapping.
 
@@ -85,7 +100,9 @@ class Outcome:
 
 def run_benchmark(name: str, options: RunOptions) -> None:
     """One benchmark for each model, printed and recorded."""
-    job = _job(load_task(name), options)
+    options.check()
+    task = load_task(name)
+    job = _job(task, task.protocol(options.protocol, options.overrides()), options)
     with _session(options) as (done, dump):
         for model in options.model:
             engine = _engine(model, options)
@@ -101,6 +118,7 @@ def run_table3(options: RunOptions) -> None:
     Raises:
         DataError: there is no data for any of them, or for one of them under --strict.
     """
+    options.check()
     size = paper.check_size(options.size) if options.size else None
     if options.data_file:
         raise UsageError("--data-file names the file of one benchmark; table3 takes --data-dir")
@@ -118,43 +136,61 @@ def run_table3(options: RunOptions) -> None:
                     beside = size or paper.nearest_size(int(records[0].model["parameters"]))
                     cells = table3.cells(records, beside, reasons)
                     terminal.show_table3(cells, records, beside)
-        _finish(done, options)
+        _finish(done, options, size)
 
 
 def _table3_jobs(options: RunOptions) -> tuple[list[Job], dict[str, str]]:
+    """A job for each benchmark that has data, and why the others have none."""
     jobs: list[Job] = []
     reasons: dict[str, str] = {}
-    for name in paper.tasks():
-        task = load_task(name)
-        preset = options.protocol if options.protocol in task.presets else "paper"
-        if preset != options.protocol and not options.json:
-            terminal.ERR.print(f"note: {name} has no protocol {options.protocol!r}, using paper")
+    for task, protocol in _table3_protocols(options):
         try:
-            jobs.append(_job(task, options, preset))
+            jobs.append(_job(task, protocol, options))
         except DataError as error:
             if options.strict:
                 raise
-            reasons[name] = str(error)
+            reasons[task.name] = str(error)
     if not jobs:
-        raise DataError(next(iter(reasons.values())))
+        raise DataError(
+            f"none of the {len(reasons)} benchmarks can be run; {next(iter(reasons.values()))}"
+        )
     return jobs, reasons
 
 
-def _job(task: Task, options: RunOptions, preset: str | None = None) -> Job:
+def _table3_protocols(options: RunOptions) -> list[tuple[Task, Protocol]]:
+    """Each benchmark with the preset and the options that it has; `paper` where it has not.
+
+    Raises:
+        UsageError: no benchmark has the preset or one of the options.
+    """
+    tasks = [load_task(name) for name in paper.tasks()]
+    presets = dict.fromkeys(preset for task in tasks for preset in task.presets)
+    if options.protocol not in presets:
+        raise UsageError(unknown("protocol", options.protocol, presets, "no benchmark has a"))
+    declared = {task.name: {option.name for option in task.options} for task in tasks}
+    known = sorted(set().union(*declared.values()))
     overrides = options.overrides()
-    if preset is not None:  # table3: an option counts for the benchmarks that have it
-        known = {option.name for option in task.options}
-        overrides = {k: v for k, v in overrides.items() if k in known}
-    protocol = task.protocol(preset or options.protocol, overrides)
-    if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit {options.limit}: expected at least 1")
+    for name in overrides:
+        if name not in known:
+            raise UsageError(unknown("option", name, known, "no benchmark has an"))
+    found = []
+    for task in tasks:
+        preset = options.protocol if options.protocol in task.presets else "paper"
+        if preset != options.protocol:
+            terminal.note(f"{task.name} has no protocol {options.protocol!r}, using paper")
+        own = {k: v for k, v in overrides.items() if k in declared[task.name]}
+        found.append((task, task.protocol(preset, own)))
+    return found
+
+
+def _job(task: Task, protocol: Protocol, options: RunOptions) -> Job:
     task.measures(protocol.options)  # refuses options that contradict each other
     rows = data.load(task.source(protocol.options), options.where(), strict=options.strict)
     return Job(task, protocol, rows, options.limit, options.seed, options.strict)
 
 
 def _engine(model: str, options: RunOptions) -> "Engine":
-    with terminal.ERR.status(f"loading {model}"):
+    with terminal.ERR.status(Text(f"loading {model}")):
         from harness.engine.checkpoint import load
         from harness.engine.engine import Engine
 
@@ -162,103 +198,61 @@ def _engine(model: str, options: RunOptions) -> "Engine":
 
 
 @contextmanager
-def _session(options: RunOptions) -> Iterator[tuple[Outcome, IO[str] | None]]:
+def _session(options: RunOptions) -> Iterator[tuple[Outcome, Writer | None]]:
     """Outputs opened before anything is computed; an interruption says what stays."""
+    terminal.start_logging()
     check_writable(options.out)
     done = Outcome()
-    dump = _open_dump(options.dump)
+    dump = Writer(options.dump) if options.dump else None
     try:
         yield done, dump
     except KeyboardInterrupt:
-        kept = f"{len(done.paths)} records in {options.out}" if done.paths else "no record yet"
-        raise HarnessError(f"interrupted; what was finished stays: {kept}") from None
+        count = len(done.paths)
+        records = f"{count} record{'s' * (count != 1)}" if count else "no record yet"
+        raise HarnessError(
+            f"interrupted; finished before and kept in {options.out}: {records}"
+        ) from None
     finally:
         if dump:
             dump.close()
 
 
-def _open_dump(path: Path | None) -> IO[str] | None:
-    if path is None:
-        return None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise RecordError(
-            f"cannot write --dump {str(path)!r}: {error.strerror}; name a file that can be written"
-        ) from error
-
-
 def _evaluate(
-    job: Job, engine: "Engine", options: RunOptions, done: Outcome, dump: IO[str] | None
+    job: Job, engine: "Engine", options: RunOptions, done: Outcome, dump: Writer | None
 ) -> Record:
     """Run one job with a progress bar, and write its record at once."""
-
-    def write_item(item: dict[str, Any]) -> None:
-        assert dump is not None
-        dump.write(json.dumps(item, ensure_ascii=False) + "\n")
-        dump.flush()
-
     with terminal.progress(job.task.name) as bar:
-        watch = Watch(bar.advance, lambda counts: None, write_item if dump else None)
+        # Under --strict the refusal says it.
+        preflight = (lambda counts: None) if options.strict else bar.preflight
+        watch = Watch(bar.advance, preflight, dump.write if dump else None)
         record = evaluate(job, engine, watch)
     done.paths.append(write(record, options.out))
     done.records.append(record)
     return record
 
 
-def _finish(done: Outcome, options: RunOptions) -> None:
+def _finish(done: Outcome, options: RunOptions, size: str | None = None) -> None:
     if options.json:
-        values = [table3.with_paper(record) for record in done.records]
+        values = [table3.with_paper(record, size) for record in done.records]
         terminal.OUT.file.write(json.dumps({"records": values}, ensure_ascii=False) + "\n")
+        terminal.OUT.file.flush()
         return
     for path in done.paths:
         terminal.ERR.print(f"wrote {path}", markup=False)
 
 
 def list_tasks() -> None:
-    """Names and titles of all benchmarks."""
+    """Names, titles and protocols of all benchmarks."""
+    tasks = [load_task(name) for name in paper.in_order(task_names())]
     terminal.show_mapping(
         "benchmarks (harness tasks NAME explains one)",
-        {name: load_task(name).title for name in task_names()},
+        {task.name: f"{task.title} [{', '.join(task.presets)}]" for task in tasks},
     )
 
 
 def explain_task(name: str) -> None:
     """One benchmark: what it measures, its data, options, presets and scores."""
-    task = load_task(name)
-    options = task.protocol().options
-    source = task.source(options)
-    out = terminal.OUT
-    out.print(f"{task.name} (version {task.version}): {task.title}\n", markup=False)
-    out.print(task.description + "\n", markup=False)
-    hub = f"{source.hub.repo} {source.hub.file} at {source.hub.revision}" if source.hub else "-"
-    facts = {
-        "rows": source.title,
-        "file": " or ".join(source.files),
-        "from": source.origin,
-        "hub": hub,
-        "published": f"{source.rows or 'unknown number of'} rows",
-    }
-    terminal.show_mapping("data", facts)
-    terminal.show_mapping(
-        "options (--set NAME=VALUE)",
-        {o.name: f"{o.help} [{', '.join(o.choices)}; default {o.default}]" for o in task.options},
-    )
-    terminal.show_mapping(
-        "protocols (--protocol NAME)",
-        {
-            preset: ", ".join(f"{k}={v}" for k, v in changes.items()) or "the defaults"
-            for preset, changes in task.presets.items()
-        },
-    )
-    terminal.show_mapping(
-        "scores",
-        {
-            m.name: f"{m.help} ({m.metric.unit})" + (f" -> {m.column}" if m.column else "")
-            for m in task.measures(options)
-        },
-    )
+    terminal.show_task(load_task(name))
 
 
 def show_examples(name: str, options: RunOptions, count: int) -> None:
@@ -267,7 +261,10 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
     from harness.engine.encode import Encoder
     from harness.report.preview import preview
 
-    job = _job(load_task(name), options)
+    options.check()
+    task = load_task(name)
+    job = _job(task, task.protocol(options.protocol, options.overrides()), options)
+    terminal.start_logging()
     tokenizer, context = tokenizer_and_context(options.model[0], options.settings())
     asked = ask(job)
     shown = asked.examples[:count]
@@ -290,9 +287,3 @@ def write_leaderboard(records: Sequence[Path], out: Path) -> None:
     table = leaderboard.rows(leaderboard.load(records))
     for path in leaderboard.write(table, out):
         terminal.OUT.print(f"wrote {path} ({len(table)} rows)", markup=False)
-
-
-def environment_data_dir() -> Path | None:
-    """The data folder that HARNESS_DATA names."""
-    folder = os.environ.get("HARNESS_DATA")
-    return Path(folder) if folder else None

@@ -63,6 +63,8 @@ def load(source: Source, where: Where, *, strict: bool = False) -> Data:
             file is empty or malformed, or, with `strict`, not the published one.
     """
     road, name, content = _fetch(source, where)
+    if not content:
+        raise DataError(f"{name} is empty; expected {source.title} ({source.origin})")
     try:
         fields = source.parse(content)
     except DataError as error:
@@ -70,21 +72,27 @@ def load(source: Source, where: Where, *, strict: bool = False) -> Data:
     if not fields:
         raise DataError(f"{name} has no rows; expected {source.title} ({source.origin})")
     digest = hashlib.sha256(content).hexdigest()
-    warnings = _differences(source, name, digest, len(fields)) if road != "sample" else ()
+    # What a pinned commit of the hub holds is known; its restored bytes may be one split of many.
+    known = source.sha256 if road == "file" else ()
+    expected = source.rows if road != "sample" else None
+    warnings = _differences(name, (digest, known), (len(fields), expected))
     if strict and warnings:
         raise DataError(f"{'; '.join(warnings)}; refused by --strict")
     rows = tuple(Row(i, f) for i, f in enumerate(fields))
     return Data(rows, road, name, digest, len(content), warnings)
 
 
-def _differences(source: Source, name: str, digest: str, rows: int) -> tuple[str, ...]:
+def _differences(
+    name: str, digest: tuple[str, tuple[str, ...]], rows: tuple[int, int | None]
+) -> tuple[str, ...]:
+    """What differs from the published data; each pair is what there is and what is published."""
     found = []
-    if source.sha256 and digest not in source.sha256:
+    if digest[1] and digest[0] not in digest[1]:
         found.append(
-            f"{name} has sha256 {digest[:12]}..., the published file {source.sha256[0][:12]}..."
+            f"{name} has sha256 {digest[0][:12]}..., the published file {digest[1][0][:12]}..."
         )
-    if source.rows is not None and rows != source.rows:
-        found.append(f"{name} has {rows} rows, the published data {source.rows}")
+    if rows[1] is not None and rows[0] != rows[1]:
+        found.append(f"{name} has {rows[0]} rows, the published data {rows[1]}")
     return tuple(found)
 
 
@@ -125,23 +133,20 @@ def missing(source: Source, where: Where) -> str:
     """One line that says where each road would find the rows."""
     names = " or ".join(name.removeprefix("./") for name in source.files)
     folder = f"in {str(where.folder)!r}" if where.folder else "in --data-dir (none was given)"
-    hub = f"--hub ({source.hub.repo}, {source.hub.file})" if source.hub else "not on the hub"
+    hub = f"--hub ({source.hub.repo}, {source.hub.file}), or " if source.hub else ""
     return (
         f"no data for {source.title}: looked for {names} {folder}; get it from {source.origin}, "
-        f"or use {hub}, or --sample for the built-in rows"
+        f"or use {hub}--sample for the built-in rows"
     )
 
 
 def _read(path: Path) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(
             f"cannot read {str(path)!r}: {error.strerror}; give --data-file a readable file"
         ) from error
-    if not content:
-        raise DataError(f"{path.name} is empty")
-    return content
 
 
 def hub_bytes(hub: Hub) -> bytes:
@@ -158,9 +163,12 @@ def hub_bytes(hub: Hub) -> bytes:
         reason = str(error).strip().split("\n")[0][:140]
         raise DataError(
             f"the hub did not give {hub.file} of {hub.repo} at {hub.revision[:12]} "
-            f"({type(error).__name__}: {reason})"
+            f"({type(error).__name__}: {reason}); or give --data-dir the original file"
         ) from error
-    return hub.restore(_parquet(path)) if hub.restore else Path(path).read_bytes()
+    try:
+        return hub.restore(_parquet(path)) if hub.restore else Path(path).read_bytes()
+    except KeyError as error:
+        raise DataError(f"{hub.file} of {hub.repo} has no column {error}") from error
 
 
 def _parquet(path: str) -> Iterable[Fields]:

@@ -5,10 +5,13 @@ stand inside benchmark texts. Every parser names the first line it cannot read.
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from harness.core import Fields
 from harness.errors import DataError
+
+_HALF = re.compile("[\ud800-\udfff]")  # JSON can escape half a character; that is no text
 
 
 def decode(data: bytes) -> str:
@@ -49,7 +52,7 @@ def json_lines(data: bytes, *, required: Sequence[str]) -> list[Fields]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or not all(isinstance(row.get(k), str) for k in required):
+        if not isinstance(row, dict) or not all(_is_text(row.get(k)) for k in required):
             keys = ", ".join(required)
             raise DataError(
                 f"line {number}: expected a JSON object with the text key(s) {keys}, "
@@ -57,6 +60,10 @@ def json_lines(data: bytes, *, required: Sequence[str]) -> list[Fields]:
             )
         rows.append(row)
     return rows
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not _HALF.search(value)
 
 
 def stretches(data: bytes, size: int) -> list[Fields]:

@@ -28,7 +28,7 @@ def load_task(name: str) -> "Task":
     Raises:
         UsageError: there is none; names the nearest.
         PluginError: the entry point is taken twice, cannot be imported, or leads to something
-            that is no `Task` of that name.
+            that is no `Task` of that name, or one whose options and presets do not fit.
     """
     from harness.task import Task, unknown
 
@@ -47,6 +47,8 @@ def load_task(name: str) -> "Task":
         raise PluginError(f"{point.value} is a {type(task).__name__}, expected a harness.task.Task")
     if task.name != name:
         raise PluginError(f"{point.value} is named {task.name!r}, its entry point {name!r}")
+    if faults := task.faults():
+        raise PluginError(f"benchmark {name!r} ({point.value}): {'; '.join(faults)}")
     return task
 
 
@@ -57,6 +59,10 @@ def _points() -> dict[str, EntryPoint]:
         n for n, k in Counter(n for n, _ in {(p.name, p.value) for p in found}).items() if k > 1
     ]
     if twice:
-        owners = ", ".join(f"{p.name} = {p.value}" for p in found if p.name in twice)
+        owners = ", ".join(f"{p.name} = {p.value}{_owner(p)}" for p in found if p.name in twice)
         raise PluginError(f"two packages claim the same benchmark: {owners}; uninstall one")
     return {p.name: p for p in found}
+
+
+def _owner(point: EntryPoint) -> str:
+    return f" ({point.dist.name})" if point.dist else ""

@@ -6,6 +6,7 @@ nothing else.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -33,7 +34,13 @@ class Prompt:
             raise PromptError(f"prompt {name!r} is not in package {package!r}")
         text = path.read_bytes().decode("utf-8")
         prompt = cls(name, text.removesuffix("\n"))
-        bad = [slot for slot in prompt.slots if not slot.isidentifier()]
+        try:
+            slots = [(slot, *how) for _, slot, *how in Formatter().parse(prompt.template)]
+        except ValueError as error:
+            raise PromptError(
+                f"prompt {name!r}: {error}; write {{{{ and }}}} where a brace is meant"
+            ) from None
+        bad = [slot for slot, *how in slots if slot is not None and not _plain(slot, how)]
         if bad:
             raise PromptError(f"prompt {name!r}: slots must be plain names, got {bad}")
         return prompt
@@ -49,7 +56,7 @@ class Prompt:
         """Digest of the template's text, for the record."""
         return hashlib.sha256(self.template.encode()).hexdigest()
 
-    def render(self, **fields: str) -> str:
+    def render(self, /, **fields: str) -> str:
         """Fill every slot: `Prompt("q", "Q: {q}").render(q="Why?")` gives `"Q: Why?"`.
 
         Raises:
@@ -60,3 +67,8 @@ class Prompt:
                 f"prompt {self.name!r} has slots {sorted(self.slots)}, got {sorted(fields)}"
             )
         return self.template.format_map(fields)
+
+
+def _plain(slot: str, how: Sequence[str | None]) -> bool:
+    """Whether a slot is a name and nothing else: no index, format or conversion."""
+    return slot.isidentifier() and not any(how)

@@ -111,7 +111,7 @@ class _Cost(NamedTuple):
 class Asked:
     """What a job asks of the engine."""
 
-    prompt: Prompt | None
+    prompt: Prompt
     examples: tuple[Example, ...]
     groups: tuple[tuple[Request, ...], ...]  # one an example
     rows: int  # that the examples were read from
@@ -190,7 +190,7 @@ def _record(
         options={k: int(v) if v.isdigit() else v for k, v in options.items()},
         model=asdict(engine.identity),
         data=job.data.facts(),
-        prompt={"name": prompt.name, "sha256": prompt.sha256} if prompt else None,
+        prompt={"name": prompt.name, "sha256": prompt.sha256} if prompt.name else None,
         limit=job.limit,
         seed=job.seed,
         examples=asked.rows,

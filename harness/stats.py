@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from harness.core import Score
 from harness.errors import NumericsError
@@ -35,11 +34,12 @@ def score(measure: Measure, outcomes: Sequence[Outcome], seed: int) -> Score:
     Raises:
         NumericsError: there are no outcomes, no units to divide by, or the value is not finite.
     """
-    table = np.array(outcomes, np.float64).reshape(len(outcomes), -1)
-    sums = [float(column) for column in table.sum(axis=0)]
+    table = np.array(outcomes, np.float64).reshape(len(outcomes), len(measure.statistics))
+    sums = table.sum(axis=0)
     if not outcomes or sums[-1] <= 0:
         raise NumericsError(f"{measure.name}: nothing to divide by; expected at least one unit")
-    value = float(measure.metric.compute(sums))
+    with np.errstate(over="ignore"):
+        value = float(measure.metric.compute(sums))
     if not np.isfinite(value):
         raise NumericsError(f"{measure.name} is {value}, expected a finite number")
     found = interval(measure.metric, table, blocks=measure.blocks, seed=seed)
@@ -51,7 +51,7 @@ def score(measure: Measure, outcomes: Sequence[Outcome], seed: int) -> Score:
         stderr=found.stderr,
         low=found.low,
         high=found.high,
-        totals=dict(zip(measure.statistics, sums, strict=True)),
+        totals=dict(zip(measure.statistics, sums.tolist(), strict=True)),
         column=measure.column,
     )
 
@@ -61,6 +61,8 @@ def interval(
 ) -> Interval:
     """Interval of a metric over outcomes (n, statistics); Wilson's for proportions."""
     if metric.proportion:
+        from scipy.stats import binomtest  # a second of import that option errors need not wait for
+
         right, total = (round(x) for x in table.sum(axis=0))
         share = right / total
         ci = binomtest(right, total).proportion_ci(LEVEL, method="wilson")
@@ -95,7 +97,7 @@ def bootstrap(
     for done in range(0, resamples, step):
         draws = rng.integers(0, n, (min(step, resamples - done), n))
         sums = [np.take(column, draws).sum(axis=1) for column in table.T]
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             values.append(np.asarray(metric.compute(sums)))
     found = np.concatenate(values)
     return found[np.isfinite(found)]

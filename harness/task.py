@@ -72,10 +72,8 @@ class Measure:
     one text are not independent."""
 
 
-def no_prompt(options: Options) -> Prompt | None:
-    """The prompt of tasks whose text goes to the model as it is."""
-    del options
-    return None
+NO_PROMPT = Prompt("", "")
+"""The prompt of tasks whose text goes to the model as it is."""
 
 
 def encoding(options: Options) -> Encoding:
@@ -99,17 +97,38 @@ class Task:
     source: Callable[[Options], Source]
     read: Callable[[Sequence[Row], Options], Iterable[Example]]
     """Consecutive rows -> examples. Gets all rows in file order, or the rows of `--limit`."""
-    ask: Callable[[Example, Prompt | None, Options], Sequence[Request]]
+    ask: Callable[[Example, Prompt, Options], Sequence[Request]]
     measures: Callable[[Options], tuple[Measure, ...]]
     options: tuple[Option, ...] = ()
     presets: Mapping[str, Options] = field(default_factory=lambda: {"paper": {}})
     """Name -> the options that differ from the defaults; `paper` is the defaults."""
-    prompt: Callable[[Options], Prompt | None] = no_prompt
+    prompt: Callable[[Options], Prompt] = lambda options: NO_PROMPT
     stream: bool = False
     """Rows follow each other in one text: `--limit` then takes blocks of neighbouring rows and
     `read` is called once a block."""
     notes: Callable[[Sequence[Example], Options], Mapping[str, float]] | None = None
     """Facts about the examples for the record, such as a detokeniser's round-trip rate."""
+
+    def faults(self) -> list[str]:
+        """What contradicts itself in the declaration, a line each; plugins are refused for it."""
+        declared = {option.name: option for option in self.options}
+        found = []
+        if len(declared) < len(self.options):
+            found.append("two options have the same name")
+        if "paper" not in self.presets:
+            found.append("there is no preset 'paper', the default")
+        values = [(f"the default of {o.name}", o.name, o.default) for o in self.options]
+        for preset, changes in self.presets.items():
+            values += [(f"preset {preset!r}", name, value) for name, value in changes.items()]
+        for where, name, value in values:
+            if name not in declared:
+                found.append(f"{where} sets {name}, which is no option")
+                continue
+            try:
+                declared[name].check(value)
+            except UsageError as error:
+                found.append(f"{where}: {error}")
+        return found
 
     def protocol(self, preset: str = "paper", overrides: Options | None = None) -> Protocol:
         """Defaults, then the preset, then the overrides, all checked.

@@ -72,13 +72,13 @@ def restore(rows: Iterable[Fields]) -> bytes:
     return join_lines(lines())
 
 
-def texts(row: Row, prompt: Prompt, options: Options) -> list[str]:
-    """The passage and query with each choice put in, detokenised after that."""
+def texts(row: Row, choices: Sequence[str], prompt: Prompt, options: Options) -> list[str]:
+    """The passage and query with each of `choices` put in, detokenised after that."""
     join = "\n" if options["join"] == "newline" else " "
     fields = {"passage": join.join(row.fields["sentences"])} if "passage" in prompt.slots else {}
     detokenise = DETOKENISERS["cbt" if options["detok"] == "on" else "none"].detokenise
     found = []
-    for choice in row.fields["choices"]:
+    for choice in choices:
         whole = prompt.render(query=row.fields["query"].replace(GAP, choice), **fields)
         found.append("\n".join(detokenise(line) for line in whole.split("\n")))
     return found
@@ -95,9 +95,10 @@ def prompt(options: Options) -> Prompt:
 
 def read_row(row: Row, options: Options) -> Example:
     """Context, and for each choice the part that is scored."""
-    whole = texts(row, prompt(options), options)
+    *whole, gapped = texts(row, [*row.fields["choices"], GAP], prompt(options), options)
     start = _gap_start(whole)
-    tail = _common_suffix(whole, limit=len(row.fields["query"].split(GAP)[-1]))
+    # The gap itself is among the texts, so that a last letter of all choices is not their tail.
+    tail = _common_prefix([text[::-1] for text in [*whole, gapped]])
     ends = {"joint": 0, "choice-only": tail, "rest-only": 0}[options["score"]]
     begins = [len(t) - tail if options["score"] == "rest-only" else start for t in whole]
     return Example(
@@ -119,11 +120,6 @@ def _gap_start(whole: Sequence[str]) -> int:
     return max(whole[0].rfind(" ", 0, common), whole[0].rfind("\n", 0, common), 0)
 
 
-def _common_suffix(whole: Sequence[str], limit: int) -> int:
-    """Length of the text after the choice, which all texts share."""
-    return min(_common_prefix([text[::-1] for text in whole]), limit)
-
-
 def _common_prefix(texts: Sequence[str]) -> int:
     """How many characters all texts have in common at their beginning."""
     columns = zip(*texts, strict=False)
@@ -131,7 +127,7 @@ def _common_prefix(texts: Sequence[str]) -> int:
     return next((i for i, column in enumerate(columns) if len(set(column)) > 1), shortest)
 
 
-def ask(example: Example, prompt: Prompt | None, options: Options) -> list[Request]:
+def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     """One request a choice; they share the passage, which is computed once."""
     del prompt, options
     pairs = zip(example.fields["contexts"], example.fields["continuations"], strict=True)

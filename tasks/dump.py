@@ -1,6 +1,7 @@
 """What enwik8 and text8 have in common: 100,000,000 bytes, cut 90 / 5 / 5 million, scored raw."""
 
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 
@@ -13,7 +14,8 @@ from harness.prompt import Prompt
 from harness.task import Measure, Option, Options
 from tasks.lines import BLOCKS
 
-WHOLE = 100_000_000
+MILLION = 1_000_000
+WHOLE = 100 * MILLION
 SPLITS = {"train": (0, 90), "valid": (90, 95), "test": (95, 100), "all": (0, 100)}  # millions
 ROW = 500  # bytes; a row is a stretch of the file, for --limit and the interval
 
@@ -33,7 +35,7 @@ def parse(split: str, member: str) -> Callable[[bytes], Sequence[Fields]]:
             data = _unzip(data, member)
         if len(data) == WHOLE:
             start, stop = SPLITS[split]
-            data = data[start * 1_000_000 : stop * 1_000_000]
+            data = data[start * MILLION : stop * MILLION]
         return stretches(data, ROW)
 
     return rows
@@ -43,7 +45,7 @@ def _unzip(data: bytes, member: str) -> bytes:
     try:
         with zipfile.ZipFile(BytesIO(data)) as archive:
             return archive.read(member)
-    except (zipfile.BadZipFile, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError) as error:
         raise DataError(f"expected a zip archive with the member {member!r} ({error})") from error
 
 
@@ -53,7 +55,7 @@ def example(rows: Sequence[Row], pieces: Sequence[bytes]) -> Example:
     return Example(f"{rows[0].number}-{rows[-1].number}", {"pieces": tuple(pieces), "bytes": sizes})
 
 
-def ask(example: Example, prompt: Prompt | None, options: Options) -> list[Request]:
+def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     """The whole text, as bytes."""
     del prompt, options
     return [RollingLoglikelihood(example.fields["pieces"])]

@@ -14,7 +14,7 @@ from tasks import dump
 from tasks.lines import BOS, STRIDE, WINDOWS
 
 _ENTITY = re.compile(rb"&(?:lt|gt|amp|quot);")
-_OPEN_ENTITY = re.compile(rb"&[a-z]{0,4}$")
+_OPEN_ENTITY = re.compile(rb"&[a-z]{0,4}\Z")
 
 
 def restore(rows: Iterable[Fields]) -> bytes:

@@ -91,9 +91,8 @@ def stop_words(name: str) -> frozenset[str]:
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
-def ask(example: Example, prompt: Prompt | None, options: Options) -> list[Request]:
+def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     """The target's probability and, for the filter, the best word that is no stop word."""
-    assert prompt is not None
     context = prompt.render(context=example.fields["context"])
     asked: list[Request] = [Loglikelihood(context, example.fields["target"])]
     if options["filter"] != "off":

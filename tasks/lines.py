@@ -86,7 +86,7 @@ def example(
     )
 
 
-def ask(example: Example, prompt: Prompt | None, options: Options) -> list[Request]:
+def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     """The whole text."""
     del prompt, options
     return [RollingLoglikelihood(example.fields["pieces"])]

@@ -64,6 +64,5 @@ TASK = Task(
     presets={
         "paper": {},
         "strided": {"stride": "32"},
-        "hf": {"detok": "off", "unit": "tokens", "windows": "hf", "bos": "none"},
     },
 )

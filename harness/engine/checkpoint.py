@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -120,7 +121,7 @@ def pick_device(wish: str | None) -> torch.device:
         device = torch.device(wish)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0][:80]
+        reason = _short(error)
         raise CheckpointError(f"device {wish!r} cannot be used ({reason}); {there}") from error
     if device.type == "meta":
         raise CheckpointError(f"device {wish!r} holds no numbers; {there}")
@@ -163,7 +164,7 @@ def load_tokenizer(folder: Path, name: str, settings: Settings) -> Tokenizer:
             folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
         )
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:120]
+        reason = _short(error)
         raise CheckpointError(
             f"model {name!r} has no tokenizer that can be loaded ({reason}); expected "
             "tokenizer.json, or vocab.json with merges.txt, beside its weights"
@@ -229,7 +230,7 @@ def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
         if not any(folder.glob("*.safetensors")):
             snapshot_download(name, revision=settings.revision, allow_patterns=["*.bin"])
     except Exception as error:
-        reason = str(error).strip().split("\n")[0][:140]
+        reason = _short(error)
         raise CheckpointError(
             f"model {name!r} is no folder, no GGUF file, not the demo {DEMO}, and the hub did not "
             f"give it ({type(error).__name__}: {reason})"
@@ -249,6 +250,11 @@ def _config(folder: Path, name: str, settings: Settings) -> Any:
             f"model {name!r} is an encoder-decoder ({config.model_type}); expected a causal "
             "language model"
         )
+    masked = [a for a in getattr(config, "architectures", None) or () if "MaskedLM" in a]
+    if masked:
+        raise CheckpointError(
+            f"model {name!r} is an encoder ({masked[0]}); expected a causal language model"
+        )
     return config
 
 
@@ -260,11 +266,16 @@ def _one_line(name: str) -> Iterator[None]:
     except HarnessError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = _short(error)
         raise CheckpointError(
             f"model {name!r} cannot be loaded as a causal language model: "
             f"{type(error).__name__}: {reason}"
         ) from error
+
+
+def _short(error: Exception) -> str:
+    """An error's text on one line, cut between words."""
+    return shorten(str(error), width=160, placeholder=" ...")
 
 
 def _digest(folder: Path, name: str, config: Any) -> str:

@@ -137,7 +137,8 @@ class Encoder:
             raise EncodingError(f"continuation {pair[1]!r} has no token to score")
         if len(after) > self.context:
             raise EncodingError(
-                f"a continuation of {len(after)} tokens does not fit the context of {self.context}"
+                f"a continuation of {len(after)} tokens does not fit the context of "
+                f"{self.context}; expected a longer --context or another model"
             )
         room = self.context + 1 - len(after)
         kept, truncated = self._left_truncate(before, start, room)

@@ -71,7 +71,7 @@ class Engine:
         on_cpu = checkpoint.device.type == "cpu"
         self._budget = budget or (CPU_BUDGET if on_cpu else ACCELERATOR_BUDGET)
         self._forward = Forward(checkpoint)
-        self._tested = 0  # length up to which trees are known to be right
+        self._tested: dict[probe.Check, int] = {}  # lengths up to which a check has passed
         self._strings: dict[int, str] = {}
         with torch.inference_mode():
             probe.check_model(self._forward, checkpoint.identity.name)
@@ -168,23 +168,29 @@ class Engine:
     def _plan(self, spans: Sequence[Span]) -> list[TreeRow]:
         """Rows, after making sure that trees of their length are scored rightly."""
         rows = arrange(spans, self._sharing)
-        searching = any(span.top for span in spans)
-        shared = [len(row) for row in rows if row.branches or searching]
-        longest = min(max(shared, default=0), self.checkpoint.identity.context)
-        if self._sharing is None or longest <= self._tested:
+        if self._sharing is None:
             return rows
-        with torch.inference_mode():
-            good = probe.honours_trees(self._forward, longest)
-        if good:
-            self._tested = longest
-            return rows
-        self._sharing = None
-        log.warning(
-            "prefixes are not shared: at %d tokens this model scores rows with branches "
-            "differently from separate rows",
-            longest,
-        )
-        return arrange(spans, None)
+        deepest = max((max(row.positions) + 1 for row in rows if row.branches), default=0)
+        searched = max((len(span.inputs) for span in spans if span.top), default=0)
+        for check, length in ((probe.honours_trees, deepest), (probe.honours_cache, searched)):
+            if not self._passes(check, length):
+                self._sharing = None
+                log.warning(
+                    "prefixes are not shared: at %d tokens this model scores rows with branches "
+                    "differently from separate rows",
+                    length,
+                )
+                return arrange(spans, None)
+        return rows
+
+    def _passes(self, check: probe.Check, length: int) -> bool:
+        """Whether the model passes a check at this length; a longer one that passed counts."""
+        if length > self._tested.get(check, 0):
+            with torch.inference_mode():
+                if not check(self._forward, length):
+                    return False
+            self._tested[check] = length
+        return True
 
     def _shrink(self, error: RuntimeError, batch: Sequence[TreeRow]) -> None:
         """Halve the budget after running out of memory; anything else is raised again."""

@@ -2,6 +2,8 @@
 honour a tree mask? Each check runs a few rows and compares with the plain way.
 """  # noqa: D205
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,9 @@ from harness.errors import CheckpointError
 
 _TOLERANCE = {torch.float32: 2e-3, torch.float64: 2e-3}  # nats; rounding alone gives some 3e-5
 _HALF_TOLERANCE = 0.25  # bfloat16 has 8 bits
+_ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}  # of the largest state
+_HALF_ROUNDING = 3e-2
+Check = Callable[[Forward, int], bool]
 _ALWAYS = Sharing(pair_cost=0.0, max_row=1 << 20)
 
 
@@ -29,15 +34,15 @@ def check_model(forward: Forward, name: str) -> None:
     second[0, -1] = (first[0, -1] + 1) % _vocabulary(forward)
     before = forward.trunk(first)[0, :-1]
     after = forward.trunk(second)[0, :-1]
-    if not torch.allclose(before.float(), after.float(), atol=1e-2, rtol=1e-2):
+    if not _equal(before, after, _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING)):
         raise CheckpointError(
             f"model {name!r} is no causal language model: a later token changes the states of "
             "earlier ones; expected a decoder"
         )
     own: Tensor = forward.model(input_ids=first).logits[0].float()
     split = forward.head(forward.trunk(first)[0])
-    bound = 10 * _tolerance(forward)
-    if own.shape != split.shape or not torch.allclose(own, split, atol=bound, rtol=1e-3):
+    rounding = 10 * _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING)
+    if own.shape != split.shape or not _equal(own, split, rounding):
         forward.whole = True
 
 
@@ -47,20 +52,16 @@ def honours_trees(forward: Forward, length: int) -> bool:
     The length matters: attention windows that the config does not mention go unnoticed in
     shorter rows.
     """
-    ids = _tokens(forward, max(length, 8))
-    cut = max(1, len(ids) - 6)
-    trunk = ids[:cut]
-    one, two = ids[cut:], ids[cut:][::-1]
-    spans = [_span(trunk + one), _span(trunk + two)]
+    trunk, branch = _forked(forward, length)
+    spans = [_span(trunk + branch), _span(trunk + branch[::-1])]
     joined, _ = score(forward, arrange(spans, _ALWAYS), spans)
     alone, _ = score(forward, arrange(spans[:1], None), spans[:1])
-    if not _close(forward, joined[0].logprobs, alone[0].logprobs):
-        return False
-    return _honours_cache(forward, trunk, one)
+    return _close(forward, joined[0].logprobs, alone[0].logprobs)
 
 
-def _honours_cache(forward: Forward, trunk: tuple[int, ...], branch: tuple[int, ...]) -> bool:
+def honours_cache(forward: Forward, length: int) -> bool:
     """Whether a branch fed after a kept prefix ranks next tokens as the plain row does."""
+    trunk, branch = _forked(forward, length)
     head, rest = Span(trunk, (), top=True), Span(trunk + branch, (), top=True)
     _, kept = score(forward, arrange([head], None), [head], keep=True)
     assert kept is not None
@@ -69,18 +70,30 @@ def _honours_cache(forward: Forward, trunk: tuple[int, ...], branch: tuple[int, 
     return len(set(fed[:20]) & set(plain[:20])) >= 15  # the order within a tie may differ
 
 
+def _forked(forward: Forward, length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A trunk and a branch, `length` tokens together."""
+    ids = _tokens(forward, max(length, 8))
+    return ids[:-6], ids[-6:]
+
+
 def _span(tokens: tuple[int, ...]) -> Span:
     return Span(tokens[:-1], tokens[-4:])
 
 
 def _close(forward: Forward, one: object, two: object) -> bool:
-    return torch.allclose(
-        torch.as_tensor(one), torch.as_tensor(two), atol=_tolerance(forward), rtol=0
-    )
+    tolerance = _TOLERANCE.get(forward.model.dtype, _HALF_TOLERANCE)
+    pair = torch.as_tensor(one), torch.as_tensor(two)
+    return torch.allclose(*pair, atol=tolerance, rtol=0, equal_nan=True)
 
 
-def _tolerance(forward: Forward) -> float:
-    return _TOLERANCE.get(forward.model.dtype, _HALF_TOLERANCE)
+def _equal(one: Tensor, two: Tensor, rounding: float) -> bool:
+    """Whether two tensors differ by rounding only, measured against their largest entry.
+
+    NaN equals NaN here: that is found, and its item named, where scores are checked.
+    """
+    one, two = one.float(), two.float()
+    bound = rounding * float(one.nan_to_num().abs().max())
+    return torch.allclose(one, two, atol=bound, rtol=0, equal_nan=True)
 
 
 def _vocabulary(forward: Forward) -> int:

@@ -1,6 +1,9 @@
 """One JSON value an item, for `--dump`: the strings the tokenizer was given, and what came back."""
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from harness.core import (
@@ -13,6 +16,57 @@ from harness.core import (
     Scored,
     Word,
 )
+from harness.errors import RecordError
+
+
+class Writer:
+    """A file of JSON lines, each on disk as soon as it is written.
+
+    That the file can be written is known at once; what is in it goes when the first line comes,
+    so that a run that never gets there leaves an older file alone.
+
+    Raises:
+        RecordError: it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begun = False
+        self._new = not path.exists()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def write(self, value: Mapping[str, Any]) -> None:
+        """Add one line.
+
+        Raises:
+            RecordError: the disk is full, say.
+        """
+        try:
+            if not self._begun:
+                self._file.close()
+                self._file = self._path.open("w", encoding="utf-8")
+                self._begun = True
+            self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def close(self) -> None:
+        """Close the file; one that was made for nothing goes."""
+        with suppress(OSError):  # what could not be written was said when it was tried
+            self._file.close()
+        if self._new and not self._begun:
+            self._path.unlink(missing_ok=True)
+
+    def _refusal(self, error: OSError) -> RecordError:
+        return RecordError(
+            f"cannot write --dump {str(self._path)!r}: {error.strerror}; name a file that can be "
+            "written"
+        )
 
 
 def item(

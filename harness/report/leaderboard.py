@@ -75,6 +75,7 @@ def _head(record: Record, copy: int) -> dict[str, Any]:
         "protocol": record.protocol,
         "rows": selection,
         "dtype": record.model["dtype"],
+        "context": record.model["context"],
         "variant": str(copy + 1) if copy else "",
         "_signatures": {},
     }
@@ -88,7 +89,7 @@ def _taken(row: dict[str, Any], cells: dict[str, float], record: Record) -> bool
 
 def _columns(table: Sequence[dict[str, Any]]) -> list[str]:
     present = dict.fromkeys(name for row in table for name in row if not name.startswith("_"))
-    head = ["model", "digest", "parameters", "protocol", "rows", "dtype", "variant"]
+    head = ["model", "digest", "parameters", "protocol", "rows", "dtype", "context", "variant"]
     others = [name for name in present if name not in head and name not in paper.COLUMNS]
     return [*head, *paper.COLUMNS, *others]
 
@@ -98,8 +99,11 @@ def _joined(row: dict[str, Any]) -> str:
 
 
 def harmless(cell: Any) -> Any:
-    """A text cell that no spreadsheet takes for a formula: `=x` becomes `'=x`."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+    """A text cell on one line that no spreadsheet takes for a formula: `=x` becomes `'=x`."""
+    if not isinstance(cell, str):
+        return cell
+    line = cell.replace("\r", " ").replace("\n", " ")
+    return f"'{line}" if cell.startswith(_FORMULA) else line
 
 
 def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
@@ -113,7 +117,13 @@ def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
     frame = DataFrame([{k: harmless(v) for k, v in row.items()} for row in table])
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
     markdown = path.with_suffix(".md")
-    shown = frame.drop(columns="signatures").map(lambda v: round(v, 4) if type(v) is float else v)
-    text = shown.to_markdown(index=False, disable_numparse=True)
-    write_text(markdown, text.replace("\r", " ") + "\n")
+    shown = frame.drop(columns="signatures").map(_markdown)
+    write_text(markdown, shown.to_markdown(index=False, disable_numparse=True) + "\n")
     return path, markdown
+
+
+def _markdown(cell: Any) -> Any:
+    """A cell that stays one cell: numbers rounded, no line breaks, bars escaped."""
+    if isinstance(cell, float):
+        return round(cell, 4)
+    return " ".join(cell.split()).replace("|", "\\|") if isinstance(cell, str) else cell

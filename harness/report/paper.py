@@ -5,6 +5,7 @@ Only the report storey reads them; nothing that computes a score does.
 
 import csv
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -75,6 +76,13 @@ def tasks() -> tuple[str, ...]:
     return tuple(dict.fromkeys(p.task for c in COLUMNS for p in numbers() if p.column == c))
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of benchmarks, those of Table 3 first and in its order."""
+    given = list(names)
+    first = [name for name in tasks() if name in given]
+    return first + [name for name in given if name not in first]
+
+
 def check_size(size: str) -> str:
     """`size` if it is one of the paper's.
 
@@ -88,6 +96,6 @@ def check_size(size: str) -> str:
 
 def verdict(value: float, paper: float, unit: str) -> str:
     """`matches` within 3 % (1.5 points for accuracies), else `apart`."""
-    if unit == "%":
-        return "matches" if abs(value - paper) <= POINTS_BAND else "apart"
-    return "matches" if abs(value / paper - 1) <= RELATIVE_BAND else "apart"
+    gap = abs(value - paper)
+    band = POINTS_BAND if unit == "%" else RELATIVE_BAND * paper
+    return "matches" if gap <= band + 1e-9 else "apart"  # the edge itself is inside

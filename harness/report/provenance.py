@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def _version(package: str) -> str:
         return "unknown"
 
 
+@cache  # what runs is what was loaded at the start
 def _git(root: Path) -> dict[str, Any] | None:
     """Commit and dirty flag of the checkout this package runs from; None if it is installed."""
 

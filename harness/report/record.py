@@ -78,7 +78,10 @@ class Record:
             RecordError: it is no record of a schema that this version reads.
         """
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            raise RecordError(f"{name} is no record; expected a JSON object with schema {SCHEMA}")
+            got = f"schema {value.get('schema')!r}" if isinstance(value, dict) else "something else"
+            raise RecordError(
+                f"{name} is no record: expected a JSON object with schema {SCHEMA}, got {got}"
+            )
         fields = {k: v for k, v in value.items() if k not in ("schema", "signature")}
         try:
             fields["tokens"] = Tokens(**fields["tokens"])
@@ -96,7 +99,7 @@ class Record:
     def filename(self) -> str:
         """`<task>-<protocol>-<digest>.json`; different signatures never share a file."""
         key = hashlib.sha256(f"{self.model['digest']}|{self.signature}".encode()).hexdigest()
-        return f"{slug(self.task)}-{slug(self.protocol)}-{key[:10]}.json"
+        return f"{slug(self.task)}-{slug(self.protocol)[:80]}-{key[:10]}.json"
 
 
 def slug(text: str) -> str:
@@ -110,7 +113,7 @@ def write(record: Record, root: Path) -> Path:
     Raises:
         RecordError: the folder cannot be written.
     """
-    name = slug(Path(record.model["name"]).name or record.model["name"])
+    name = slug(Path(record.model["name"]).name or record.model["name"])[:80]
     path = root / f"{name}-{record.model['digest'][:8]}" / record.filename()
     write_text(path, json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
     return path

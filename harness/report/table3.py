@@ -1,6 +1,6 @@
 """Table 3 of Radford et al. 2019, the paper's numbers beside ours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.core import Score
@@ -71,29 +71,65 @@ def cells(records: Sequence[Record], size: str, reasons: dict[str, str]) -> list
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
-    """One line a record whose numbers are not those of the published data in full."""
-    lines = []
+    """What sets the numbers apart from those of the published data in full.
+
+    One line a fact; it names its benchmarks unless it holds for all of them.
+    """
+    concerned: dict[str, list[str]] = {}
     for record in records:
-        facts = []
-        if record.data["road"] == "sample":
-            facts.append("built-in sample, says only that it works")
-        facts += record.data["warnings"]
-        if record.limit is not None and record.examples < record.data["rows"]:
-            facts.append(f"{record.examples} of {record.data['rows']} rows, seed {record.seed}")
-        facts += [
-            f"{record.preflight[k]} requests {text}"
-            for k, text in (("truncated", "cut to the context"), ("crossing", "cross a token"))
-            if record.preflight.get(k)
-        ]
-        if facts:
-            lines.append(f"{record.task}: {'; '.join(facts)}")
-    return lines
+        for fact in _facts(record):
+            concerned.setdefault(fact, []).append(record.task)
+    return [
+        fact if len(tasks) == len(records) else f"{', '.join(tasks)}: {fact}"
+        for fact, tasks in concerned.items()
+    ]
 
 
-def with_paper(record: Record) -> dict[str, object]:
+def _facts(record: Record) -> list[str]:
+    facts = []
+    if record.data["road"] == "sample":
+        facts.append("built-in sample, says only that it works")
+    facts += record.data["warnings"]
+    if record.limit is not None and record.examples < record.data["rows"]:
+        facts.append(f"at most {record.limit} rows, taken at random by seed {record.seed}")
+    return facts + unusual(record.preflight, record.requests)
+
+
+def unusual(counts: Mapping[str, int], requests: int | None = None) -> list[str]:
+    """What preflight found, in words."""
+    of = f" of {requests:,}" if requests is not None else ""
+    return [
+        f"{counts[kind]:,}{of} requests {text}"
+        for kind, text in (
+            ("truncated", "are cut to fit the context"),
+            ("crossing", "have a token across context and continuation"),
+            ("empty", "have no token to score"),
+        )
+        if counts.get(kind)
+    ]
+
+
+def fold(signatures: Sequence[str]) -> tuple[list[str], str]:
+    """Signatures without the end that they share, and that end.
+
+    >>> fold(["a|n:1|ctx:8", "b|n:2|ctx:8"])
+    (['a|n:1', 'b|n:2'], '|ctx:8')
+    """
+    parts = [signature.split("|") for signature in signatures]
+    shared = 0
+    while (
+        shared < min(len(part) for part in parts) - 1
+        and len({part[-1 - shared] for part in parts}) == 1
+    ):
+        shared += 1
+    heads = ["|".join(part[: len(part) - shared]) for part in parts]
+    return heads, signatures[0][len(heads[0]) :]
+
+
+def with_paper(record: Record, size: str | None = None) -> dict[str, object]:
     """The record's JSON with the paper's number beside each score that fills a column."""
     value = record.to_json()
-    size = paper.nearest_size(int(record.model["parameters"]))
+    beside = size or paper.nearest_size(int(record.model["parameters"]))
     for score in value["scores"]:
-        score["paper"] = paper.published(score["column"], size) if score["column"] else None
+        score["paper"] = paper.published(score["column"], beside) if score["column"] else None
     return value

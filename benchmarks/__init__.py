@@ -1,0 +1,1 @@
+"""Scripts that measure speed and agreement; run them as `python -m benchmarks.NAME`."""

@@ -1,0 +1,135 @@
+"""What the benchmark scripts share: models to run, requests to ask, lm-eval beside us.
+
+Two checkpoints: the demo (135M, real weights) and a GPT-2 of 124M with random weights and the
+real tokenizer, built from `gpt2-bpe/` in the folder that HARNESS_DATA names.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import data
+from harness.core import Loglikelihood, Request, RollingLoglikelihood
+from harness.engine.checkpoint import DEMO, Checkpoint, Settings, load
+from harness.engine.digest import cache_root
+from harness.plugins import load_task
+from harness.runner import Job, ask
+
+SEED = 0
+
+
+def data_dir() -> Path:
+    """The folder with the benchmarks' original files."""
+    folder = os.environ.get("HARNESS_DATA")
+    if not folder:
+        sys.exit("set HARNESS_DATA to the folder with the benchmarks' original files")
+    return Path(folder)
+
+
+def random_gpt2() -> str:
+    """A folder with GPT-2's architecture (124M), random weights and the real tokenizer."""
+    from transformers import GPT2Config, GPT2LMHeadModel, GPT2TokenizerFast
+
+    folder = cache_root() / "benchmarks" / f"gpt2-random-{SEED}"
+    if not (folder / "model.safetensors").is_file():
+        torch.manual_seed(SEED)
+        GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+        bpe = data_dir() / "gpt2-bpe"
+        GPT2TokenizerFast(
+            vocab=str(bpe / "encoder.json"),
+            merges=str(bpe / "vocab.bpe"),
+            bos_token="<|endoftext|>",
+            eos_token="<|endoftext|>",
+        ).save_pretrained(folder)
+    return str(folder)
+
+
+def checkpoint(name: str) -> Checkpoint:
+    """`demo` or `gpt2`, in float32 on the CPU."""
+    return load(DEMO if name == "demo" else random_gpt2(), Settings(device="cpu"))
+
+
+def lambada(count: int, preset: str = "lm-eval") -> list[Request]:
+    """The first requests of LAMBADA."""
+    return requests("lambada", preset)[:count]
+
+
+def requests(task: str, preset: str) -> list[Request]:
+    """All requests of a task on its original file."""
+    found = load_task(task)
+    protocol = found.protocol(preset)
+    rows = data.load(found.source(protocol.options), data.Where(folder=data_dir()))
+    return ask(Job(found, protocol, rows)).requests
+
+
+def pages(tokens: int, checkpoint: Checkpoint) -> list[Request]:
+    """WikiText articles under the `lm-eval` preset, together at least so many tokens."""
+    taken: list[Request] = []
+    count = 0
+    for request in requests("wikitext2", "lm-eval"):
+        assert isinstance(request, RollingLoglikelihood)
+        taken.append(request)
+        count += sum(len(ids) for ids in checkpoint.tokenizer.encode([*map(str, request.pieces)]))
+        if count >= tokens:
+            break
+    return taken
+
+
+def choices(questions: int, checkpoint: Checkpoint) -> list[Request]:
+    """CBT-shaped questions: 550 tokens of context, ten options of 20 tokens."""
+    text = (data_dir() / "tinyshakespeare" / "input.txt").read_text("utf-8")
+    ids = checkpoint.tokenizer.encode([text])[0]
+    found: list[Request] = []
+    for q in range(questions):
+        begin = q * 900
+        context = checkpoint.tokenizer.text(ids[begin : begin + 550]).rstrip()
+        for option in range(10):
+            at = begin + 600 + 25 * option
+            found.append(Loglikelihood(context, " " + checkpoint.tokenizer.text(ids[at : at + 20])))
+    return found
+
+
+def lm_eval_model(checkpoint: Checkpoint, batch_size: int, softmax_dtype: str | None = None) -> Any:
+    """lm-eval's own Hugging Face back end on the same weights and tokenizer.
+
+    By default its log-softmax runs in the model's float32, whose rounding adds up to some 2e-5
+    nats a token over a vocabulary of 50,000; `softmax_dtype="float64"` takes that away.
+    """
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from harness.engine.checkpoint import locate
+
+    folder, _ = locate(checkpoint.identity.name, Settings())
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return HFLM(
+        pretrained=model,
+        tokenizer=AutoTokenizer.from_pretrained(folder),
+        backend="causal",
+        device="cpu",
+        dtype="float32",
+        batch_size=batch_size,
+        max_length=checkpoint.identity.context,
+        logits_cache=False,
+        softmax_dtype=softmax_dtype,
+    )
+
+
+def lm_eval_instances(asked: Sequence[Request]) -> list[Any]:
+    """The same requests in lm-eval's form."""
+    from lm_eval.api.instance import Instance
+
+    found = []
+    for i, request in enumerate(asked):
+        if isinstance(request, Loglikelihood):
+            kind: Any = "loglikelihood"
+            arguments: tuple[str, ...] = (request.context, request.continuation)
+        else:
+            assert isinstance(request, RollingLoglikelihood)
+            kind, arguments = "loglikelihood_rolling", ("".join(map(str, request.pieces)),)
+        found.append(Instance(request_type=kind, doc={}, arguments=arguments, idx=i))
+    return found

@@ -1,0 +1,148 @@
+"""Side by side with lm-eval on the same weights, requests and threads, in one run.
+
+    python -m benchmarks.lm_eval_speed [--model gpt2] [--repeat 3] [--only lambada,choices,rolling]
+
+Needs HARNESS_DATA and `pip install -c constraints.txt -e '.[bench]'`. Float32, CPU, two threads;
+lm-eval runs at the best of its batch sizes 1, 8 and 32 (tried once on a part of the requests).
+The sides take turns and the median of the paired ratios is printed. The same run measures the
+machine's plain matrix-product rate, taking turns with our LAMBADA trunk.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks import common
+from harness.core import Encoding, Loglikelihood, Request
+from harness.engine.checkpoint import Checkpoint
+from harness.engine.engine import Engine
+from harness.engine.plan import arrange, batches
+from harness.engine.score import score
+
+THREADS = 2
+TARGETS = {"lambada": 3.5, "choices": 12.0, "rolling": 1.6}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison."""
+
+    name: str
+    requests: Sequence[Request]
+    encoding: Encoding
+
+
+def cases(checkpoint: Checkpoint, names: Sequence[str]) -> list[Case]:
+    """The three kinds of requests of Table 3."""
+    plain = Encoding(bos="tokenizer")
+    made: dict[str, Callable[[], Case]] = {
+        "lambada": lambda: Case("lambada", common.lambada(400), plain),
+        "choices": lambda: Case("choices", common.choices(4, checkpoint), plain),
+        "rolling": lambda: Case(
+            "rolling", common.pages(12_000, checkpoint), Encoding(windows="lm-eval")
+        ),
+    }
+    return [made[name]() for name in names]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def run_ours(engine: Engine, case: Case) -> None:
+    """Encode and answer everything."""
+    list(engine.answer(case.requests, engine.encode(case.requests, case.encoding)))
+
+
+def lm_eval_runner(checkpoint: Checkpoint, case: Case) -> tuple[Callable[[], object], int]:
+    """lm-eval at the best of three batch sizes, and that size."""
+    instances = common.lm_eval_instances(case.requests)
+    part = instances[: max(1, len(instances) // 8)]
+    tried: dict[int, tuple[float, Callable[[], object]]] = {}
+    for size in (1, 8, 32):
+        peer = common.lm_eval_model(checkpoint, batch_size=size)
+        kind = (
+            "loglikelihood"
+            if isinstance(case.requests[0], Loglikelihood)
+            else ("loglikelihood_rolling")
+        )
+        method = getattr(peer, kind)
+        spent = seconds(lambda m=method: m(part, disable_tqdm=True))  # type: ignore[misc]
+        tried[size] = (spent, lambda m=method: m(instances, disable_tqdm=True))  # type: ignore[misc]
+    best = min(tried, key=lambda size: tried[size][0])
+    return tried[best][1], best
+
+
+def matmul_rate(rows: int, inner: int, columns: int, repeat: int = 8) -> float:
+    """Median GFLOP/s of a plain float32 matrix product of the trunk's shape."""
+    a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+    spent = [seconds(lambda: a @ b) for _ in range(repeat)]
+    return 2 * rows * inner * columns / statistics.median(spent) / 1e9
+
+
+def trunk_rate(checkpoint: Checkpoint, engine: Engine) -> tuple[float, float]:
+    """GFLOP/s of our LAMBADA trunk (matrix products only), and of plain products beside it.
+
+    The trunk's batches and the products take turns, so that both see the same machine.
+    """
+    case = Case("lambada", common.lambada(200), Encoding(bos="tokenizer"))
+    spans = list({s for e in engine.encode(case.requests, case.encoding) for s in e.spans})
+    config = checkpoint.model.config
+    base = checkpoint.model.base_model
+    embedding = checkpoint.model.get_input_embeddings().weight.numel()
+    flops = 2 * (sum(p.numel() for p in base.parameters()) - embedding)
+    width = config.hidden_size
+    trunk: list[float] = []
+    plain: list[float] = []
+    with torch.inference_mode():
+        for batch in batches(arrange(spans, None), engine.describe()["budget"]):
+            ids = torch.zeros((len(batch), max(len(row) for row in batch)), dtype=torch.long)
+            plain.append(matmul_rate(ids.numel(), width, 4 * width, repeat=4))
+            spent = seconds(lambda ids=ids: base(input_ids=ids, use_cache=False))  # type: ignore[misc]
+            trunk.append(ids.numel() * flops / spent / 1e9)
+            plain.append(matmul_rate(ids.numel(), width, 4 * width, repeat=4))
+            score(engine._forward, batch, spans)
+    return statistics.median(trunk), statistics.median(plain)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="gpt2", choices=["gpt2", "demo"])
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only", default="lambada,choices,rolling")
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    checkpoint = common.checkpoint(options.model)
+    engine = Engine(checkpoint)
+    ours, plain = trunk_rate(checkpoint, engine)
+    print(f"trunk {ours:.0f} GFLOP/s, plain products {plain:.0f} GFLOP/s: {ours / plain:.0%}")
+    print("| requests | lm-eval s (batch) | ours s | ratio | wanted | asked | computed |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for case in cases(checkpoint, options.only.split(",")):
+        theirs, size = lm_eval_runner(checkpoint, case)
+        pairs: list[tuple[float, float]] = []
+        before = engine.tokens
+        for _ in range(options.repeat):
+            mine = seconds(lambda case=case: run_ours(engine, case))  # type: ignore[misc]
+            pairs.append((seconds(theirs), mine))
+        spent = engine.tokens - before
+        ratio = statistics.median(peer / mine for peer, mine in pairs)
+        peer_s, our_s = (statistics.median(column) for column in zip(*pairs, strict=True))
+        print(
+            f"| {case.name} ({len(case.requests)}) | {peer_s:.1f} ({size}) | {our_s:.1f} | "
+            f"{ratio:.1f} | {TARGETS[case.name]} | {spent.asked // options.repeat:,} | "
+            f"{spent.computed // options.repeat:,} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

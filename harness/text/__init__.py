@@ -1,0 +1,82 @@
+"""De-tokenisers: tokenised benchmark text back to natural English, one line at a time.
+
+Source: the GPT-2 paper scores WikiText, PTB, 1BW and LAMBADA with "invertible de-tokenizers"
+(section 3.1) but does not publish them. These are written from the paper's description and from
+the conventions of the tokenisers that made the files: Moses for WikiText and 1BW, Penn Treebank
+for PTB, LAMBADA and CBT. Two lossy ones follow the rules published with Megatron-LM, on which
+comparable perplexities depend.
+
+Departure: invertibility is checked, not claimed. `Detokeniser.checked` keeps a line as it was
+when its original cannot be recovered. One bit a line, which form was used, is not charged.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.text.megatron import megatron_ptb, megatron_wikitext, megatron_wikitext_line
+from harness.text.moses import moses, moses_back, wikitext, wikitext_back
+from harness.text.penn import penn, penn_back, ptb, ptb_back
+
+__all__ = ["DETOKENISERS", "Detokeniser", "detokenise_lines", "megatron_wikitext"]
+
+
+@dataclass(frozen=True, slots=True)
+class Detokeniser:
+    """A named pair of functions over one line without its line end."""
+
+    name: str
+    # The line as natural text.
+    detokenise: Callable[[str], str]
+    # The tokenised line again; None for a lossy mapping, which cannot be inverted.
+    retokenise: Callable[[str], str] | None
+
+    def checked(self, line: str) -> tuple[str, bool]:
+        """(detokenised line, True) if the original can be recovered, else (line, False).
+
+        A lossy detokeniser has no inverse to check: it gives (detokenised line, False).
+        `" it did n't "` under `ptb` gives `("it didn't", True)`.
+        """
+        text = self.detokenise(line)
+        if self.retokenise is None:
+            return text, False
+        return (text, True) if self.retokenise(text) == line else (line, False)
+
+
+def detokenise_lines(
+    lines: Sequence[str], name: str, mode: Literal["checked", "lossy"] = "checked"
+) -> tuple[list[str], int]:
+    """The lines under `DETOKENISERS[name]`, and how many were left as they were.
+
+    `checked` leaves a line whose round trip fails; `lossy` leaves none. A lossy detokeniser has
+    no round trip, so it leaves none in either mode: look at `retokenise is None` to flag it.
+    `([" it 's ", "it 's"], "ptb")` gives `(["it's", "it 's"], 1)`: the second has no outer spaces.
+    """
+    detokeniser = DETOKENISERS[name]
+    if mode == "lossy" or detokeniser.retokenise is None:
+        return [detokeniser.detokenise(line) for line in lines], 0
+    results = [detokeniser.checked(line) for line in lines]
+    return [text for text, _ in results], sum(not inverted for _, inverted in results)
+
+
+def _lambada_quotes(text: str) -> str:
+    """The OpenAI file needs only this: curly double quotes to straight ones."""
+    return text.replace("“", '"').replace("”", '"')
+
+
+def _same(line: str) -> str:
+    return line
+
+
+_ALL = (
+    Detokeniser("none", _same, _same),
+    Detokeniser("ptb", ptb, ptb_back),
+    Detokeniser("wikitext", wikitext, wikitext_back),
+    Detokeniser("1bw", moses, moses_back),
+    Detokeniser("lambada", penn, lambda text: penn_back(text, upper=False)),
+    Detokeniser("cbt", penn, lambda text: penn_back(text, upper=True)),
+    Detokeniser("lambada-quotes", _lambada_quotes, None),
+    Detokeniser("ptb-megatron", megatron_ptb, None),
+    Detokeniser("wikitext-megatron", megatron_wikitext_line, None),
+)
+DETOKENISERS: Mapping[str, Detokeniser] = {entry.name: entry for entry in _ALL}

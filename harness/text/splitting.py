@@ -1,0 +1,93 @@
+"""Splitting natural text into tokens again: what the inverses of the detokenisers share."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+Rules = Sequence[tuple[str, str]]
+
+# A full stop beside another one stays apart: `U.S. .` and `. . .` would read as other tokens.
+STOP = (r"(?<!\.) (?=\.[\"'”)\]}]*(?:'s)?(?: |$)(?!\.))", "")
+# Private marks beside a token: no space is kept after OPEN or before CLOSE.
+OPEN, CLOSE = "\x02", "\x03"
+
+# A chunk is what stands between two spaces of natural text, such as `("Oh,`. Marks are taken
+# from its front while _HEAD matches, then from its end while the tail pattern does.
+_HEAD = re.compile(r"[\"“(\[{]|'(?!(?:em|til|tis|twas|n|T)\b)")
+SUFFIX = r"'(?:s|S|m|M|d|D|re|RE|ve|VE|ll|LL)"
+_MARK = r"[,;:\"”)\]}']|\.(?<!\.\.)"
+PENN_TAIL = re.compile(rf"(?<=.)(?:n't|N'T|{SUFFIX}|[?!]+|{_MARK})$")
+# Moses cuts before any apostrophe inside a word (O 'Neill) and before a per cent sign.
+WORD_SUFFIX = r"'[^\W\d_](?:[\w.-]*[\w-])?"
+MOSES_TAIL = re.compile(rf"(?<=.)(?:(?<=[^\W\d_]|>){WORD_SUFFIX}|{SUFFIX}|[?!]|{_MARK}|%)$")
+
+# Words that own their full stop: initials, words with an inner stop (p.m., N.C.), short titles.
+_ALWAYS = re.compile(
+    r"(?:[A-Z]|(?=.*[^\W\d_]).*\..*|Adm|Brig|Bros|Capt|Cmdr|Col|Corp|Cpl|Drs?|Gen|Gov|Lt|Maj"
+    r"|Messrs|Mrs?|Ms|Prof|Pvt|Reps?|Rev|Sens?|Sgt|Sr|St|Supt|vs?|mrs?|ms|dr|det|jr|st)\."
+)
+_BEFORE_NUMBER = re.compile(r"(?:Art|Nos?|pp|Ph)\.")
+
+
+def apply(text: str, rules: Rules) -> str:
+    """The text after every (pattern, replacement), in order."""
+    for pattern, replacement in rules:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def close_up(text: str) -> str:
+    """The text without marks, and without the spaces that they take away."""
+    return re.sub(f"{OPEN} ?| ?{CLOSE}", "", text)
+
+
+def penn_owns_stop(word: str, following: str) -> bool:
+    """Whether the treebank keeps `word` whole: `Mr.`, `p.m.`."""
+    return _ALWAYS.fullmatch(word) is not None
+
+
+def moses_owns_stop(word: str, following: str) -> bool:
+    """Whether Moses keeps `word` whole before `following`: `Inc.` before `said`, not `The`."""
+    return (
+        _ALWAYS.fullmatch(word) is not None
+        or following[:1].islower()
+        or (_BEFORE_NUMBER.fullmatch(word) is not None and following[:1].isdigit())
+    )
+
+
+def _split_chunk(
+    chunk: str, following: str, tail: re.Pattern[str], owns_stop: Callable[[str, str], bool]
+) -> Iterator[str]:
+    """The tokens of one chunk, opening marks tagged: `(dogs'` gives `(` + OPEN, `dogs`, `'`."""
+    while len(chunk) > 1 and (match := _HEAD.match(chunk)):
+        yield match[0] + OPEN
+        chunk = chunk[match.end() :]
+    ends: list[str] = []
+    while match := tail.search(chunk):
+        after = ends[-1] if ends else following
+        if match[0] == "." and chunk[-2].isalnum() and owns_stop(chunk, after):
+            break
+        ends.append(match[0])
+        chunk = chunk[: match.start()]
+    yield chunk
+    yield from reversed(ends)
+
+
+def split(text: str, tail: re.Pattern[str], owns_stop: Callable[[str, str], bool]) -> list[str]:
+    """The tokens of a text, opening marks tagged."""
+    chunks = [*text.split(" "), ""]
+    return [
+        token
+        for chunk, following in pairwise(chunks)
+        for token in _split_chunk(chunk, following, tail, owns_stop)
+    ]
+
+
+def without_outer_spaces(line: str) -> str:
+    """` no it was ` gives `no it was`; the blank line of one space gives an empty line."""
+    return line.removeprefix(" ").removesuffix(" ")
+
+
+def with_outer_spaces(line: str) -> str:
+    """The inverse of `without_outer_spaces`."""
+    return f" {line} " if line else " "

@@ -1,0 +1,88 @@
+"""The command line inside this process, and records made by hand, for several test files."""
+
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.cli import main
+from harness.core import Score, Tokens
+from harness.report.record import Record
+
+
+class Result(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def harness(*words: object) -> Result:
+    """Run `harness WORDS`; an exception that is no exit of ours comes through."""
+    out, err = io.StringIO(), io.StringIO()
+    before, sys.argv = sys.argv, ["harness", *map(str, words)]
+    code = 0
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    finally:
+        sys.argv = before
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def refused(*words: object) -> str:
+    """The one line that `harness WORDS` ends with, notes apart: exit code 2, no output."""
+    result = harness(*words)
+    assert result.code == 2, result
+    assert result.out == ""
+    lines = [x for x in result.err.strip().split("\n") if not x.startswith("note: ")]
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("harness: ")
+    return lines[0]
+
+
+def record_files(folder: Path) -> list[Path]:
+    """Everything that lies below an output folder; none if it was never made."""
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def made_record(**changes: Any) -> Record:
+    """A record of LAMBADA with two scores, some fields changed."""
+    scores = (
+        Score("ppl", 35.5, "per word", False, 0.5, 34.5, 36.5, {"nats": 7.0, "words": 2.0},
+              "LAMBADA PPL"),
+        Score("acc", 45.0, "%", True, None, None, None, {"right": 9.0, "words": 20.0},
+              "LAMBADA ACC"),
+    )  # fmt: skip
+    fields: dict[str, Any] = {
+        "task": "lambada",
+        "version": 1,
+        "protocol": "paper",
+        "options": {"quotes": "on", "stride": 1024},
+        "model": {
+            "name": "gpt2",
+            "digest": "a1" * 32,
+            "tokenizer": "b2" * 32,
+            "parameters": 124439808,
+            "dtype": "float32",
+            "context": 1024,
+            "device": "cpu",
+        },
+        "data": {"road": "file", "name": "x.jsonl", "sha256": "c3" * 32, "rows": 20,
+                 "warnings": []},
+        "prompt": {"name": "lambada.txt", "sha256": "d4" * 32},
+        "limit": None,
+        "seed": 0,
+        "examples": 20,
+        "requests": 40,
+        "tokens": Tokens(100, 60, 20, 0),
+        "seconds": 2.0,
+        "scores": scores,
+        "environment": {"versions": {"harness": "0.1.0", "torch": "2.13.0"}},
+        "created": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    return Record(**{**fields, **changes})

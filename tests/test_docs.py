@@ -1,0 +1,313 @@
+"""The documentation against the code: options, commands, quoted code, figures, the tree."""
+
+import json
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from harness.cli import cli
+from harness.data import Where, load
+from harness.plugins import load_task
+from harness.report import paper
+from harness.text import DETOKENISERS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text("utf-8")
+PLUGINS = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+EXAMPLE = ROOT / "examples" / "harness-rhymes"
+PAGES = {
+    "README.md": README,
+    "docs/protocols.md": PROTOCOLS,
+    "docs/plugins.md": PLUGINS,
+    "examples/harness-rhymes/README.md": (EXAMPLE / "README.md").read_text("utf-8"),
+}
+
+# Benchmark -> its section of docs/protocols.md; two share one where their options are the same.
+SECTIONS = {
+    "lambada": "lambada",
+    "cbt-cn": "cbt-cn and cbt-ne",
+    "cbt-ne": "cbt-cn and cbt-ne",
+    "wikitext2": "wikitext2 and wikitext103",
+    "wikitext103": "wikitext2 and wikitext103",
+    "ptb": "ptb",
+    "enwik8": "enwik8",
+    "text8": "text8",
+    "lm1b": "lm1b",
+}
+
+
+def fenced(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def section(title: str) -> str:
+    [found] = re.findall(rf"^## {title}\n(.*?)(?=^## )", PROTOCOLS, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """Cells of the rows of the table whose first head cell is `first`."""
+    [body] = re.findall(rf"^\| {first} \|.*\n\|[-:| ]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    return [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in body.splitlines()]
+
+
+def code(cell: str) -> list[str]:
+    return re.findall("`([^`]+)`", cell)
+
+
+# --- options and presets ----------------------------------------------------------------
+
+
+def test_every_benchmark_of_table_3_has_a_section() -> None:
+    assert set(SECTIONS) == set(paper.tasks())
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_options_are_documented_as_they_are(name: str) -> None:
+    documented = [
+        (*code(row[0]), code(row[1]), *code(row[2]))
+        for row in table(section(SECTIONS[name]), "option")
+    ]
+    options = load_task(name).options
+    assert documented == [(o.name, list(o.choices), o.default) for o in options]
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_presets_are_documented_as_they_are(name: str) -> None:
+    documented = {
+        row.split("|")[1].strip(" `"): dict(pair.split("=", 1) for pair in code(row.split("|")[2]))
+        for row in re.findall(r"^\| `.*\|$", _presets(name), re.MULTILINE)
+    }
+    assert documented == {k: dict(v) for k, v in load_task(name).presets.items()}
+
+
+def _presets(name: str) -> str:
+    return (
+        section(SECTIONS[name]).partition("| protocol | options that differ |")[2].split("\n\n")[0]
+    )
+
+
+def test_published_numbers_are_those_of_the_csv_file() -> None:
+    for column, name, unit, *values in table(PROTOCOLS, "column"):
+        found = [p for p in paper.numbers() if p.column == column]
+        assert {p.task for p in found} == set(code(name))
+        assert {p.unit for p in found} == {unit}
+        shown = dict(zip((paper.STATE_OF_THE_ART, *paper.SIZES), map(float, values), strict=True))
+        assert shown == {p.model: p.value for p in found}
+    assert [row[0] for row in table(PROTOCOLS, "column")] == list(paper.COLUMNS)
+
+
+def test_detokeniser_examples() -> None:
+    rows = re.findall(
+        r"^\| `([\w-]+)` \| `.*?` \| (`+)(.*?)\2 \| `(.*?)` \|$", _detokenisers(), re.M
+    )
+    assert len(rows) == 7
+    for name, ticks, tokenised, natural in rows:
+        # Markdown takes one space off each side where a span of code begins with a backtick.
+        line = tokenised[1:-1] if len(ticks) > 1 else tokenised
+        assert DETOKENISERS[name].checked(line) == (natural, True)
+
+
+def _detokenisers() -> str:
+    return section("Detokenisers")
+
+
+# --- figures ----------------------------------------------------------------------------
+
+
+def test_counts_of_the_real_files(data_dir: Path) -> None:
+    """Rows, words and LAMBADA's edge cases, as docs/protocols.md states them."""
+    for name, lines, words in (("wikitext2", 4358, 241_211), ("ptb", 3761, 78_669)):
+        task = load_task(name)
+        rows = load(task.source(task.protocol().options), Where(folder=data_dir)).rows
+        assert len(rows) == lines
+        assert sum(len(row.fields["text"].split()) for row in rows) == words
+    assert "241,211 words in 4,358 lines" in PROTOCOLS
+    assert "78,669 words in 3,761 lines" in PROTOCOLS
+
+
+def test_lambada_tokenisation_facts(data_dir: Path) -> None:
+    if not (data_dir / "gpt2-bpe").is_dir():
+        pytest.skip("HARNESS_DATA has no folder gpt2-bpe with GPT-2's vocabulary")
+    from tasks.lambada import stop_words
+
+    gpt2 = _gpt2(data_dir / "gpt2-bpe")
+    task = load_task("lambada")
+    options = task.protocol().options
+    rows = load(task.source(options), Where(folder=data_dir)).rows
+    targets = [example.fields["target"] for example in task.read(rows, options)]
+    stops = stop_words("nltk127")
+    tokens = [gpt2.encode(target).ids for target in targets]
+    firsts = [gpt2.decode(ids[:1]).strip().lower() for ids in tokens if len(ids) > 1]
+    facts = (
+        sum(
+            gpt2.decode(ids[-1:]).strip() != t.strip()
+            for ids, t in zip(tokens, targets, strict=True)
+        ),
+        sum(target.strip().lower() in stops for target in targets),
+        sum(first in stops for first in firsts),
+        sum("\n" in target for target in targets),
+    )
+    text = " ".join(PROTOCOLS.split())
+    assert facts == (1142, 47, 69, 7)
+    assert "on 1,142 of the 5,153 passages" in text
+    assert "line break in it in 7 passages" in text
+    assert "(69 targets)" in text
+    assert "47 targets are themselves" in text
+
+
+def _gpt2(folder: Path) -> Tokenizer:
+    merges = (folder / "vocab.bpe").read_text("utf-8").split("\n")[1:]
+    vocabulary = json.loads((folder / "encoder.json").read_text("utf-8"))
+    found = Tokenizer(models.BPE(vocabulary, [tuple(m.split()) for m in merges if m]))
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    return found
+
+
+def test_constants_stated_in_the_text() -> None:
+    from harness.engine.encode import WORD_TOKENS
+    from harness.engine.words import FIRST_TOKENS
+    from harness.runner import BLOCK
+    from harness.stats import LEVEL, RESAMPLES
+    from tasks.dump import ROW
+    from tasks.lines import BLOCKS
+
+    text = " ".join(PROTOCOLS.split())
+    assert f"at most {FIRST_TOKENS} first tokens are tried" in text
+    assert WORD_TOKENS == 6
+    assert "by at most five more tokens" in text
+    assert f"blocks of neighbouring rows of about {BLOCK:,} characters" in text
+    assert f"All intervals are {LEVEL:.0%}".replace("%", " %") in text
+    assert f"bootstrap with {RESAMPLES:,} resamples" in text
+    assert f"pooled into {BLOCKS} blocks" in text
+    assert f"a stretch of {ROW} bytes" in text
+    assert f"within {paper.RELATIVE_BAND:.0%}".replace("%", " %") in text
+    assert f"within {paper.POINTS_BAND} points" in text
+
+
+# --- commands ---------------------------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, str, bool]]:
+    """(page, command, whether it is complete) of every `harness ...` in the pages."""
+    for page, text in PAGES.items():
+        blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        blocks += re.findall(r"^    harness .*$", text, re.MULTILINE)
+        for line in "\n".join(blocks).split("\n"):
+            for part in re.split(r"&&|>", line):
+                if part.strip().startswith("harness "):
+                    yield page, part.strip(), True
+        prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+        for span in re.findall(r"`(harness [^`]+)`", prose):
+            yield page, span, False
+
+
+COMMANDS = sorted(set(commands()))
+
+
+def test_the_pages_have_commands() -> None:
+    pages = Counter(page for page, _, complete in COMMANDS if complete)
+    assert set(pages) == set(PAGES)
+    named = {shlex.split(command)[1] for _, command, _ in COMMANDS}
+    assert {"table3", "tasks", "show", "leaderboard", "lambada"} <= named
+
+
+@pytest.mark.parametrize(("page", "command", "complete"), COMMANDS)
+def test_commands_exist_with_all_their_options(page: str, command: str, complete: bool) -> None:
+    # The example plugin is not installed here; its command has the options of every benchmark.
+    name, *arguments = shlex.split(command.replace("rhymes", "lambada"))[1:]
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None, f"{page}: no command {name!r}"
+    if complete:
+        context = found.make_context(name, arguments)
+    else:  # in running text options may be left out, but not invented
+        context = click.Context(found)
+        found.make_parser(context).parse_args(list(arguments))
+        return
+    task = load_task(name) if name in SECTIONS else None
+    if task is None and name != "table3":
+        return
+    sets = dict(pair.split("=", 1) for pair in context.params["set"])
+    preset = context.params["protocol"].replace("no-rhyme", "paper")
+    assert (task or load_task("wikitext2")).protocol(preset, sets).name == preset
+
+
+def test_protocols_named_in_the_pages_exist() -> None:
+    known = {preset for name in SECTIONS for preset in load_task(name).presets} | {"NAME"}
+    named = set(re.findall(r"--protocol ([\w-]+)", PROTOCOLS + README))
+    assert named <= known, named - known
+    options = {(o.name, c) for n in SECTIONS for o in load_task(n).options for c in o.choices}
+    for key, value in re.findall(r"--set ([\w]+)=([\w+<>-]+)", PROTOCOLS + README):
+        assert (key, value) in options or (key, "<n>") in options, f"--set {key}={value}"
+
+
+# --- data, quoted code, Python ----------------------------------------------------------
+
+
+def test_data_table_names_the_files_and_their_origin() -> None:
+    listed = README.partition("### Data")[2].partition("## For each user")[0]
+    for name in SECTIONS:
+        task = load_task(name)
+        for preset in task.presets:
+            options = task.protocol(preset).options
+            if options.get("split") == "test" and name.startswith("cbt"):
+                continue  # the same archive; the table has the default split
+            source = task.source(options)
+            assert source.files[0].rpartition("/")[2] in listed
+            assert source.origin in listed
+
+
+def test_quoted_code_is_the_example() -> None:
+    module = (EXAMPLE / "harness_rhymes" / "__init__.py").read_text("utf-8")
+    assert module in fenced(README, "python")
+    assert [module] == fenced(PLUGINS, "python")
+    assert [(EXAMPLE / "pyproject.toml").read_text("utf-8")] == fenced(PLUGINS, "toml")
+    prompt = (EXAMPLE / "harness_rhymes" / "rhymes.txt").read_text("utf-8")
+    assert prompt in fenced(PLUGINS, "text")
+    rows = (EXAMPLE / "harness_rhymes" / "rhymes.jsonl").read_text("utf-8").split("\n")
+    assert [rows[0] + "\n"] == fenced(PLUGINS, "json")
+
+
+def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [example] = [block for block in fenced(README, "python") if "smollm2-135m" in block]
+    names: dict[str, object] = {}
+    exec(compile(example.replace("smollm2-135m", str(tiny_folder)), "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert printed.startswith("lambada|v:1|p:lm-eval|")
+    assert "('acc-word-greedy', " in printed
+
+
+# --- the tree ---------------------------------------------------------------------------
+
+
+def tree() -> set[str]:
+    """Paths of all files and folders in the README's tree."""
+    found: set[str] = set()
+    folders: list[str] = []
+    [text] = [block for block in fenced(README, "text") if block.startswith("harness/")]
+    for line in text.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [name.rstrip("/")] if name.endswith("/") else []
+        found.add("/".join([*folders[:depth], name.rstrip("/")]))
+    return found
+
+
+def test_the_tree_lists_every_module_and_nothing_else() -> None:
+    listed = tree()
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("harness", "tasks")
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    in_tree = {path for path in listed if path.startswith(("harness/", "tasks/"))}
+    assert modules == {path for path in in_tree if path.endswith(".py")}
+    assert not [path for path in listed if not (ROOT / path).exists()]

@@ -1,0 +1,137 @@
+"""Entry points: three lists that agree, an outside package, and what is refused at the door."""
+
+import tomllib
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from harness.errors import PluginError, UsageError
+from harness.plugins import GROUP, load_task, task_names
+from harness.task import Task
+
+ROOT = Path(__file__).parents[1]
+Install = Callable[..., None]
+REINSTALL = "an editable install sees a new benchmark only after `pip install -e .`"
+
+
+def test_three_lists_agree() -> None:
+    """Tasks in `tasks/`, the table in pyproject.toml, what is installed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = project["entry-points"][GROUP]
+    found = {
+        value.name: f"tasks.{path.stem}:{name}"
+        for path in (ROOT / "tasks").glob("*.py")
+        for name, value in vars(import_module(f"tasks.{path.stem}")).items()
+        if isinstance(value, Task)
+    }
+    installed = {
+        point.name: point.value
+        for point in entry_points(group=GROUP)
+        if point.dist is not None and point.dist.name == project["name"]
+    }
+    assert found == declared, "tasks/*.py and the entry points of pyproject.toml differ"
+    assert installed == declared, REINSTALL
+
+
+def test_all_can_be_loaded() -> None:
+    names = task_names()
+    assert len(names) == len(set(names)) >= 9
+    assert all(load_task(name).name == name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lamdaba", "there is no benchmark 'lamdaba'; did you mean lambada?"),
+        ("wikitext", "did you mean wikitext2 or wikitext103?"),
+        ("zzz", r"there is no benchmark 'zzz' \(known: .*lambada.*\)"),
+    ],
+)
+def test_unknown_names_the_nearest(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        load_task(name)
+
+
+PLUGIN = """
+from harness.task import Task
+from tasks.ptb import TASK as model
+import dataclasses
+TASK = dataclasses.replace(model, name="outside")
+NUMBER = 17
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts the metadata of a distribution on the path, as an installer would."""
+
+    def add(distribution: str, points: dict[str, str], module: str = "", source: str = "") -> None:
+        folder = tmp_path / distribution
+        info = folder / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        )
+        lines = [f"[{GROUP}]", *(f"{name} = {value}" for name, value in points.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        if module:
+            (folder / f"{module}.py").write_text(source)
+        monkeypatch.syspath_prepend(folder)
+
+    return add
+
+
+def test_an_outside_package_is_found(install: Install) -> None:
+    install("outside-task", {"outside": "outside_found:TASK"}, "outside_found", PLUGIN)
+    assert "outside" in task_names()
+    assert load_task("outside").name == "outside"
+
+
+def test_same_name_from_two_distributions(install: Install) -> None:
+    install("one-task", {"mine": "one:TASK"})
+    install("other-task", {"mine": "other:TASK"})
+    words = (
+        r"two packages claim the same benchmark: .*mine = one:TASK \(one-task\).*; uninstall one"
+    )
+    with pytest.raises(PluginError, match=words):
+        task_names()
+    with pytest.raises(PluginError, match=r"mine = other:TASK \(other-task\)"):
+        load_task("lambada")
+
+
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        (
+            {"number": "outside_bad:NUMBER"},
+            "outside_bad:NUMBER is a int, expected a harness.task.Task",
+        ),
+        ({"renamed": "outside_bad:TASK"}, "is named 'outside', its entry point 'renamed'"),
+        (
+            {"gone": "outside_bad:NOTHING"},
+            r"benchmark 'gone' \(outside_bad:NOTHING\) cannot be imported: AttributeError",
+        ),
+        (
+            {"absent": "no_such_module:TASK"},
+            "cannot be imported: ModuleNotFoundError: .*no_such_module",
+        ),
+    ],
+)
+def test_what_is_refused(install: Install, point: dict[str, str], words: str) -> None:
+    install("outside-bad", point, "outside_bad", PLUGIN)
+    [name] = point
+    assert name in task_names(), "names are listed without importing anything"
+    with pytest.raises(PluginError, match=words):
+        load_task(name)
+
+
+def test_an_import_that_fails_is_named(install: Install) -> None:
+    install(
+        "broken-task", {"broken": "outside_broken:TASK"}, "outside_broken", "raise OSError('disk')"
+    )
+    with pytest.raises(PluginError, match=r"'broken' .* cannot be imported: OSError: disk"):
+        load_task("broken")
+    assert load_task("lambada").name == "lambada", "one broken plugin hinders no other"

@@ -1,0 +1,102 @@
+"""Prompt files hold the bytes that the model reads; filling is strict in both directions."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import PromptError
+from harness.prompt import Prompt
+
+Load = Callable[[bytes], Prompt]
+NAMES = sorted(p.name for p in files("prompts").iterdir() if p.name.endswith(".txt"))
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Load:
+    """Loads bytes as a prompt file of a package of its own."""
+
+    def loaded(content: bytes) -> Prompt:
+        package = f"prompts_of_{abs(hash(request.node.name))}"
+        folder = tmp_path / package
+        folder.mkdir()
+        (folder / "__init__.py").touch()
+        (folder / "some.txt").write_bytes(content)
+        monkeypatch.syspath_prepend(tmp_path)
+        return Prompt.load("some.txt", package=package)
+
+    return loaded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prompt_files(name: str) -> None:
+    prompt = Prompt.load(name)
+    content = (files("prompts") / name).read_bytes()
+    assert content.decode("utf-8") == prompt.template + "\n"
+    assert not prompt.template[-1].isspace(), "the space belongs to the continuation"
+    assert b"\r" not in content
+    assert prompt.slots
+
+
+def test_there_are_prompts() -> None:
+    assert {"lambada.txt", "lambada-plain.txt", "cbt.txt"} <= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("content", "template"),
+    [(b"{a}\n", "{a}"), (b"{a}\n\n", "{a}\n"), (b"{a}", "{a}"), (b"\n{a} \n", "\n{a} ")],
+)
+def test_exactly_one_final_newline_goes(load: Load, content: bytes, template: str) -> None:
+    assert load(content).template == template
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"a": "x"}, r"prompt 'p' has slots \['a', 'b'\], got \['a'\]"),
+        ({"a": "x", "b": "y", "c": "z"}, r"has slots \['a', 'b'\], got \['a', 'b', 'c'\]"),
+        ({}, r"got \[\]"),
+    ],
+)
+def test_filling_is_strict(fields: dict[str, str], words: str) -> None:
+    with pytest.raises(PromptError, match=words):
+        Prompt("p", "{a} and {b}").render(**fields)
+
+
+@given(st.text(), st.text())
+def test_data_stays_as_it_is(a: str, b: str) -> None:
+    assert Prompt("p", "{{{a}}}: {b}|{a}").render(a=a, b=b) == "{" + a + "}: " + b + "|" + a
+
+
+def test_braces_in_data() -> None:
+    assert Prompt("p", "Q: {q}").render(q="{{a}} {b} {0}") == "Q: {{a}} {b} {0}"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{a.b}", r"slots must be plain names, got \['a.b'\]"),
+        (b"{}", r"slots must be plain names, got \[''\]"),
+        (b"{a:>9}", r"slots must be plain names, got \['a'\]"),
+        (b"{a!r}", r"slots must be plain names, got \['a'\]"),
+        (b"{a", "prompt 'some.txt': .* write {{ and }} where a brace is meant"),
+        (b"a } b", "prompt 'some.txt': Single '}'.* write {{ and }} where a brace is meant"),
+    ],
+)
+def test_templates_that_are_refused(load: Load, content: bytes, words: str) -> None:
+    with pytest.raises(PromptError, match=words):
+        load(content)
+
+
+def test_missing_file() -> None:
+    with pytest.raises(PromptError, match=r"prompt 'no\.txt' is not in package 'prompts'"):
+        Prompt.load("no.txt")
+
+
+def test_digest_is_of_the_template() -> None:
+    # printf abc | sha256sum
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert Prompt("p", "abc").sha256 == known
