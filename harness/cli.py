@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError, PluginError, UsageError
 from harness.plugins import task_names
 
 EPILOG = "`harness tasks` lists the benchmarks, `harness tasks NAME` explains one."
@@ -22,8 +22,21 @@ class Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Fixed commands first."""
-        fixed = super().list_commands(ctx)
-        return [*fixed, *(name for name in _benchmarks() if name not in fixed)]
+        return [*super().list_commands(ctx), *self.benchmarks()]
+
+    def benchmarks(self) -> list[str]:
+        """Names of the installed benchmarks.
+
+        Raises:
+            PluginError: one is named like a command, so that it could never be run.
+        """
+        names = _benchmarks()
+        taken = sorted(set(names) & set(self.commands))
+        if taken:
+            raise PluginError(
+                f"a benchmark is named {taken[0]!r} like a command; its package must rename it"
+            )
+        return names
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, or None if there is none of that name."""
@@ -48,7 +61,7 @@ class Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(fixed)
         with formatter.section("Benchmarks"):
-            formatter.write_text(", ".join(n for n in _benchmarks() if n not in self.commands))
+            formatter.write_text(", ".join(self.benchmarks()))
 
 
 def _benchmarks() -> list[str]:

@@ -105,8 +105,8 @@ def run_benchmark(name: str, options: RunOptions) -> None:
     job = _job(task, task.protocol(options.protocol, options.overrides()), options)
     with _session(options) as (done, dump):
         for model in options.model:
-            engine = _engine(model, options)
-            record = _evaluate(job, engine, options, done, dump)
+            # No name holds the engine, so that one model is gone before the next is loaded.
+            record = _evaluate(job, _engine(model, options), options, done, dump)
             if not options.json:
                 terminal.show_record(record)
         _finish(done, options)
@@ -127,9 +127,7 @@ def run_table3(options: RunOptions) -> None:
         for model in options.model:
             first = len(done.records)
             try:
-                engine = _engine(model, options)
-                for job in jobs:
-                    _evaluate(job, engine, options, done, dump)
+                _evaluate_all(jobs, _engine(model, options), options, done, dump)
             finally:
                 records = done.records[first:]
                 if records and not options.json:
@@ -137,6 +135,17 @@ def run_table3(options: RunOptions) -> None:
                     cells = table3.cells(records, beside, reasons)
                     terminal.show_table3(cells, records, beside)
         _finish(done, options, size)
+
+
+def _evaluate_all(
+    jobs: Sequence[Job],
+    engine: "Engine",
+    options: RunOptions,
+    done: Outcome,
+    dump: Writer | None,
+) -> None:
+    for job in jobs:
+        _evaluate(job, engine, options, done, dump)
 
 
 def _table3_jobs(options: RunOptions) -> tuple[list[Job], dict[str, str]]:

@@ -49,8 +49,8 @@ CASES: list[tuple[str, dict[str, str], dict[str, list[Any]], bytes]] = [
     (
         "wikitext103",
         {"file": "raw"},
-        {"text": ["", " é \u2028 . \n"]},
-        " \n é \u2028 . \n".encode(),
+        {"text": [" = É = \n", "", " é \u2028 . \n"]},
+        " = É = \n \n é \u2028 . \n".encode(),
     ),
     ("ptb", {}, {"sentence": ["no it was", "N N"]}, b" no it was \n N N \n"),
     ("lm1b", {}, {"text": ["One , two .", '" Yes "']}, b'One , two .\n" Yes "\n'),

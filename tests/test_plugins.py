@@ -1,16 +1,19 @@
 """Entry points: three lists that agree, an outside package, and what is refused at the door."""
 
+import dataclasses
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import click
 import pytest
 
+from harness import cli
 from harness.errors import PluginError, UsageError
 from harness.plugins import GROUP, load_task, task_names
-from harness.task import Task
+from harness.task import Option, Task
 
 ROOT = Path(__file__).parents[1]
 Install = Callable[..., None]
@@ -135,3 +138,26 @@ def test_an_import_that_fails_is_named(install: Install) -> None:
     with pytest.raises(PluginError, match=r"'broken' .* cannot be imported: OSError: disk"):
         load_task("broken")
     assert load_task("lambada").name == "lambada", "one broken plugin hinders no other"
+
+
+def test_a_benchmark_named_like_a_command_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "task_names", lambda: ["lambada", "show"])
+    with pytest.raises(PluginError, match="a benchmark is named 'show' like a command"):
+        cli.cli.list_commands(click.Context(cli.cli))
+
+
+def test_a_declaration_that_contradicts_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = dataclasses.replace(
+        load_task("ptb"),
+        options=(Option("unit", "letters", ("words",), ""), Option("bos", "none", ("none",), "")),
+        presets={"lm-eval": {"bos": "some", "stride": "32"}},
+    )
+    assert odd.faults() == [
+        "there is no preset 'paper', the default",
+        "the default of unit: option unit='letters' is not allowed; choose from: words",
+        "preset 'lm-eval': option bos='some' is not allowed; choose from: none",
+        "preset 'lm-eval' sets stride, which is no option",
+    ]
+    monkeypatch.setattr("tasks.ptb.TASK", odd)
+    with pytest.raises(PluginError, match=r"'ptb' \(tasks.ptb:TASK\): there is no preset 'paper'"):
+        load_task("ptb")
