@@ -21,7 +21,6 @@ from harness.core import Encoding, Loglikelihood, Request
 from harness.engine.checkpoint import Checkpoint
 from harness.engine.engine import Engine
 from harness.engine.plan import arrange, batches
-from harness.engine.score import score
 
 THREADS = 2
 TARGETS = {"lambada": 3.5, "choices": 12.0, "rolling": 1.6}
@@ -80,35 +79,39 @@ def lm_eval_runner(checkpoint: Checkpoint, case: Case) -> tuple[Callable[[], obj
     return tried[best][1], best
 
 
-def matmul_rate(rows: int, inner: int, columns: int, repeat: int = 8) -> float:
-    """Median GFLOP/s of a plain float32 matrix product of the trunk's shape."""
-    a, b = torch.randn(rows, inner), torch.randn(inner, columns)
-    spent = [seconds(lambda: a @ b) for _ in range(repeat)]
-    return 2 * rows * inner * columns / statistics.median(spent) / 1e9
+def matmul_seconds(rows: int, shapes: Sequence[torch.Size]) -> float:
+    """Time of the plain float32 products of one layer on so many rows, nothing else."""
+    spent = 0.0
+    for inner, columns in shapes:
+        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+        spent += statistics.median(seconds(lambda a=a, b=b: a @ b) for _ in range(3))  # type: ignore[misc]
+    return spent
 
 
 def trunk_rate(checkpoint: Checkpoint, engine: Engine) -> tuple[float, float]:
-    """GFLOP/s of our LAMBADA trunk (matrix products only), and of plain products beside it.
+    """GFLOP/s of our LAMBADA trunk, and of plain products of the same shapes beside it.
 
-    The trunk's batches and the products take turns, so that both see the same machine.
+    Only matrix products count as work. Batches and products take turns, so that both see the
+    same machine.
     """
-    case = Case("lambada", common.lambada(200), Encoding(bos="tokenizer"))
+    case = Case("lambada", common.lambada(400), Encoding(bos="tokenizer"))
     spans = list({s for e in engine.encode(case.requests, case.encoding) for s in e.spans})
-    config = checkpoint.model.config
     base = checkpoint.model.base_model
-    embedding = checkpoint.model.get_input_embeddings().weight.numel()
-    flops = 2 * (sum(p.numel() for p in base.parameters()) - embedding)
-    width = config.hidden_size
+    layer = next(m for m in base.children() if isinstance(m, torch.nn.ModuleList))[0]
+    shapes = [p.shape for p in layer.parameters() if p.ndim == 2]
+    flops = 2 * sum(shape.numel() for shape in shapes)
+    layers = checkpoint.model.config.num_hidden_layers
     trunk: list[float] = []
     plain: list[float] = []
     with torch.inference_mode():
         for batch in batches(arrange(spans, None), engine.describe()["budget"]):
             ids = torch.zeros((len(batch), max(len(row) for row in batch)), dtype=torch.long)
-            plain.append(matmul_rate(ids.numel(), width, 4 * width, repeat=4))
+            count = ids.numel()
+            before = matmul_seconds(count, shapes)
             spent = seconds(lambda ids=ids: base(input_ids=ids, use_cache=False))  # type: ignore[misc]
-            trunk.append(ids.numel() * flops / spent / 1e9)
-            plain.append(matmul_rate(ids.numel(), width, 4 * width, repeat=4))
-            score(engine._forward, batch, spans)
+            after = matmul_seconds(count, shapes)
+            trunk.append(count * flops * layers / spent / 1e9)
+            plain.append(2 * count * flops / (before + after) / 1e9)
     return statistics.median(trunk), statistics.median(plain)
 
 

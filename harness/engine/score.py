@@ -31,14 +31,28 @@ class SpanScores:
     top: tuple[int, ...] = ()  # most probable next tokens, the best first, if asked for
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prefilled:
-    """A batch whose keys and values are kept, so that branches can be fed after it."""
+    """A batch whose keys and values are kept, so that branches can be fed after it.
+
+    The one mutable value of the engine: rows that nobody asks for again are let go.
+    """
 
     cache: Any
     ends: Tensor  # (B, T)
     positions: Tensor  # (B, T)
     places: dict[int, tuple[int, int]]  # span -> (row, node) of its last input
+
+    def keep(self, spans: set[int]) -> None:
+        """Let go of all rows but those of these spans."""
+        rows = sorted({self.places[span][0] for span in spans})
+        if len(rows) == len(self.ends):
+            return
+        index = torch.tensor(rows, device=self.ends.device)
+        self.cache.batch_select_indices(index)
+        self.ends, self.positions = self.ends[index], self.positions[index]
+        new = {row: k for k, row in enumerate(rows)}
+        self.places = {s: (new[r], n) for s, (r, n) in self.places.items() if r in new}
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,8 +134,10 @@ def expand(
         kept: the prefilled batch (B rows of T tokens).
         branches: (span, path): `path` continues the last input of `span`.
 
-    The cache is cropped back afterwards, so that the next call sees the batch as it was.
+    Rows without a branch are let go for good; of the others the cache is cropped back, so that
+    the next call may name them again.
     """
+    kept.keep({span for span, _ in branches})
     rows, past = kept.ends.shape
     laid: list[list[tuple[int, int, int, int]]] = [
         [] for _ in range(rows)
