@@ -284,9 +284,8 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
     for example, group in zip(shown, groups, strict=True):
         references = f"  references: {list(example.references)}" if example.references else ""
         terminal.OUT.print(f"{name} item {example.id}{references}", markup=False)
-        for request, tokens in (next(each) for _ in group):
-            for line in preview(request, tokens, tokenizer.strings):
-                terminal.OUT.print(line)
+        for line in preview([next(each) for _ in group], tokenizer.strings):
+            terminal.OUT.print(line)
 
 
 def write_leaderboard(records: Sequence[Path], out: Path) -> None:

@@ -289,3 +289,14 @@ def test_stray_bytes_are_single_tokens(tiny: Checkpoint) -> None:
     assert encoded.pieces == (4,)
     names = tiny.tokenizer._backend.id_to_token
     assert [names(t) for t in span.targets] == ["©", "a", "b", "â"]
+
+
+def test_straight_is_the_first_path_of_a_row() -> None:
+    def straight(*inputs: tuple[int, ...]) -> int:
+        always = Sharing(pair_cost=0.0, max_row=100)
+        [row] = arrange([Span(i, (9,)) for i in inputs], always)
+        return row.straight
+
+    assert straight((1, 2, 3)) == 3
+    assert straight((1, 2, 3), (1, 2, 4, 5)) == 3  # 1 2 3 | 4 5
+    assert straight((1, 2, 3, 4), (1, 2, 3, 5), (1, 6)) == 4  # 1 2 3 4 | 5 6

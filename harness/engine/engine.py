@@ -202,8 +202,8 @@ class Engine:
                 f"out of memory on a single row of {len(batch[0])} tokens; use a smaller "
                 "--context, --dtype bfloat16 or another device"
             ) from error
-        if self.checkpoint.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.checkpoint.device.type != "cpu":
+            torch.accelerator.empty_cache()
         width = len(batch[0])
         self._budget = max(width, min(self._budget, width * len(batch)) // 2)
         log.warning("out of memory: going on with batches of %d tokens", self._budget)

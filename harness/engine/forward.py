@@ -28,6 +28,7 @@ class Forward:
         self.device = checkpoint.device
         self.context = checkpoint.identity.context
         self.whole = False
+        self._buffer: Tensor | None = None
         parameters = inspect.signature(self._base.forward).parameters
         self._takes_cache = "use_cache" in parameters
         self._takes_tree = {"position_ids", "attention_mask"} <= set(parameters)
@@ -49,9 +50,21 @@ class Forward:
         return states
 
     def head(self, states: Tensor) -> Tensor:
-        """Logits (N, V) in float32 of hidden states (N, H)."""
-        logits: Tensor = states if self.whole else self.model.get_output_embeddings()(states)
-        return logits.float()
+        """Logits (N, V) in float32 of hidden states (N, H); the next call may overwrite them.
+
+        A plain linear head writes into one buffer: fresh memory for tens of megabytes costs a CPU
+        a third of the product itself.
+        """
+        if self.whole:
+            return states.float()
+        head = self.model.get_output_embeddings()
+        if type(head) is not torch.nn.Linear or head.bias is not None:
+            logits: Tensor = head(states)
+            return logits.float()
+        n, v = len(states), head.weight.shape[0]
+        if self._buffer is None or len(self._buffer) < n:
+            self._buffer = torch.empty((n, v), dtype=states.dtype, device=states.device)
+        return torch.mm(states, head.weight.t(), out=self._buffer[:n]).float()
 
     def empty_cache(self) -> Any:
         """A key-value cache to prefill."""
@@ -103,11 +116,12 @@ def _window(config: Any) -> int | None:
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
 
-def tree_allowed(ends: Tensor) -> Tensor:
-    """(B, T, T) boolean: may token i see j? Exactly if j is its ancestor or itself.
+def tree_allowed(ends: Tensor, begin: int = 0) -> Tensor:
+    """(B, T - begin, T) boolean: may token i see j? Exactly if j is its ancestor or itself.
 
-    `ends` (B, T) says where the subtree of each token ends (`harness.engine.plan`).
+    `ends` (B, T) says where the subtree of each token ends (`harness.engine.plan`); rows begin
+    with token i = `begin`.
     """
-    place = torch.arange(ends.shape[1], device=ends.device)
-    seen = place[None, :, None] >= place[None, None, :]  # j <= i
-    return seen & (place[None, :, None] < ends[:, None, :])
+    j = torch.arange(ends.shape[1], device=ends.device)
+    i = j[begin:, None]
+    return (j <= i) & (i < ends[:, None, :])

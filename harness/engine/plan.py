@@ -33,6 +33,12 @@ class TreeRow:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def straight(self) -> int:
+        """How many tokens at the beginning are one path: all up to the end of the first branch."""
+        bends = (i for i, position in enumerate(self.positions) if position != i)
+        return next(bends, len(self))
+
 
 @dataclass(frozen=True, slots=True)
 class Sharing:

@@ -78,19 +78,39 @@ def score(
     moved = to_device(parts, forward.device)  # the one copy in
     d_ids, d_positions, d_ends, places = moved[:4]
 
-    tree: dict[str, Any] = {}
-    if rows[0].branches:
-        tree = {"position_ids": d_positions, "attention_mask": forward.mask(tree_allowed(d_ends))}
-    if keep:
-        tree["past_key_values"] = forward.empty_cache()
-    states = forward.trunk(d_ids, **tree)  # (B, T, H)
+    branches = rows[0].branches
+    cache = forward.empty_cache() if keep or branches else None
+    if branches:
+        straight = min(row.straight for row in rows)
+        states = _tree_states(forward, (d_ids, d_positions, d_ends), straight, cache)
+    else:
+        states = forward.trunk(d_ids, past_key_values=cache)  # (B, T, H)
     states = states.reshape(-1, states.shape[-1])[places]  # (N, H)
     values = _read_logits(forward, states, reads, moved[4:]).cpu().numpy()  # the one copy out
     kept = None
     if keep:
         last = {s: (r, rows[r].nodes[s][-1]) for r, s in order if spans[s].top}
-        kept = Prefilled(tree["past_key_values"], d_ends, d_positions, last)
+        kept = Prefilled(cache, d_ends, d_positions, last)
     return _unpack(values, reads, spans, order), kept
+
+
+def _tree_states(
+    forward: Forward, batch: tuple[Tensor, Tensor, Tensor], straight: int, cache: Any
+) -> Tensor:
+    """Hidden states (B, T, H) of rows with branches: ids, positions, ends, each (B, T).
+
+    The tokens before any row bends back take the plain causal path, which skips half of the
+    attention that a mask would compute; the others follow over their keys and values.
+    """
+    ids, positions, ends = batch
+    before = forward.trunk(ids[:, :straight], past_key_values=cache)
+    after = forward.trunk(
+        ids[:, straight:],
+        position_ids=positions[:, straight:],
+        attention_mask=forward.mask(tree_allowed(ends, straight)),
+        past_key_values=cache,
+    )
+    return torch.cat([before, after], dim=1)
 
 
 def _reads(
@@ -142,9 +162,9 @@ def to_device(parts: Sequence[NDArray[np.int64]], device: torch.device) -> list[
 def _read_logits(
     forward: Forward, states: Tensor, reads: _Reads, moved: Sequence[Tensor]
 ) -> Tensor:
-    """One flat float64 tensor: R log-probabilities, R greedy flags, K * TOP token ids.
+    """One flat float32 tensor: R log-probabilities, R greedy flags, K * TOP token ids.
 
-    Float64 holds all three exactly, so that one copy brings them to the host.
+    Float32 holds all three exactly (ids below 2^24), so that one copy brings them to the host.
     """
     at, targets, tops = moved
     vocabulary = forward.model.get_input_embeddings().weight.shape[0]
@@ -160,16 +180,29 @@ def _read_logits(
             best.append(torch.nn.functional.pad(chosen, (0, TOP - chosen.shape[1])).flatten())
         first, last = np.searchsorted(reads.at, [begin, begin + chunk])
         local, wanted = at[first:last] - begin, targets[first:last]
-        peak, argmax = logits.max(dim=-1)
+        peak = logits.amax(dim=-1)
         picked = logits[local, wanted]
+        flags.append(_first_choice(logits, local, wanted, picked == peak[local]))
         total = logits.sub_(peak[:, None]).exp_().sum(dim=-1).log_().add_(peak)  # log-sum-exp
         parts.append(picked - total[local])
-        flags.append(argmax[local] == wanted)
-    return torch.cat([part.double() for part in (*parts, *flags, *best)])
+    return torch.cat([part.float() for part in (*parts, *flags, *best)])
+
+
+def _first_choice(logits: Tensor, local: Tensor, wanted: Tensor, highest: Tensor) -> Tensor:
+    """Which targets are the argmax, ties going to the lowest token id.
+
+    A maximum alone is several times faster than an argmax, so that only rows whose target has
+    the highest logit are searched for an equal one before it.
+    """
+    found = highest.clone()
+    candidates = torch.nonzero(highest).squeeze(1)
+    best = logits[local[candidates]].argmax(dim=-1)
+    found[candidates] = best == wanted[candidates]
+    return found
 
 
 def _unpack(
-    values: NDArray[np.float64],
+    values: NDArray[np.float32],
     reads: _Reads,
     spans: Sequence[Span],
     order: Sequence[tuple[int, int]],

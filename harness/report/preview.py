@@ -8,6 +8,8 @@ from rich.text import Text
 from harness.core import Loglikelihood, NextWord, Request, RollingLoglikelihood
 
 EDGE = 40  # tokens shown at either end of what is fed
+WINDOWS = 3  # shown of a rolling text
+SCORED = "bold green"
 
 
 class EncodedRequest(Protocol):
@@ -22,23 +24,35 @@ class EncodedRequest(Protocol):
 
 
 def preview(
-    request: Request, encoded: EncodedRequest, strings: Callable[[Sequence[int]], list[str]]
+    pairs: Sequence[tuple[Request, EncodedRequest]],
+    strings: Callable[[Sequence[int]], list[str]],
 ) -> Iterator[Text]:
-    """Lines for one request; scored tokens are bold and stand after a double bar."""
-    yield Text(f"  {_kind(request)}: {_facts(encoded)}")
-    for number, span in enumerate(encoded.spans):
-        if number == 3:
-            yield Text(f"    ... and {len(encoded.spans) - 3} more windows")
-            return
-        fed = len(span.inputs) - max(len(span.targets) - 1, 0)
-        context, scored = span.inputs[:fed], span.targets
-        line = Text("    ")
-        line.append_text(_tokens(strings(context), "dim"))
-        line.append(" ‖ ")
-        line.append_text(_tokens(strings(scored), "bold green"))
-        if span.top:
-            line.append("<best words follow>", "bold green")
-        yield line
+    """Lines for an example's requests; scored tokens are bold and stand after a double bar.
+
+    A context that is the one of the request before is not shown again.
+    """
+    before: Sequence[int] = ()
+    for request, encoded in pairs:
+        yield Text(f"  {_kind(request)}: {_facts(encoded)}")
+        for number, span in enumerate(encoded.spans):
+            if number == WINDOWS:
+                yield Text(f"    ... and {len(encoded.spans) - WINDOWS} more windows")
+                break
+            context = _context(span)
+            shown = ["... the same context ..."] if context == before else strings(context)
+            yield _line(_tokens(shown, "dim"), _tokens(strings(span.targets), SCORED), span.top)
+            before = context
+
+
+def _context(span: Any) -> Sequence[int]:
+    """What is fed before the first scored token."""
+    found: Sequence[int] = span.inputs[: len(span.inputs) - max(len(span.targets) - 1, 0)]
+    return found
+
+
+def _line(context: Text, scored: Text, top: bool) -> Text:
+    line = Text("    ").append_text(context).append(" ‖ ").append_text(scored)
+    return line.append("<best words follow>", SCORED) if top else line
 
 
 def _kind(request: Request) -> str:
