@@ -5,7 +5,8 @@
 Needs HARNESS_DATA and `pip install -c constraints.txt -e '.[bench]'`. Float32, CPU, two threads;
 lm-eval runs at the best of its batch sizes 1, 8 and 32 (tried once on a part of the requests).
 The sides take turns and the median of the paired ratios is printed. The same run measures the
-machine's plain matrix-product rate, taking turns with our LAMBADA trunk.
+machine's plain matrix-product rate, taking turns with our LAMBADA trunk, and the bound: the ratio
+that would be reached if the products we need ran at that rate and nothing else took time.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from benchmarks import common
-from harness.core import Encoding, Loglikelihood, Request
+from harness.core import Encoding, Loglikelihood, Request, Tokens
 from harness.engine.checkpoint import Checkpoint
 from harness.engine.engine import Engine
 from harness.engine.plan import arrange, batches
@@ -115,6 +116,13 @@ def trunk_rate(checkpoint: Checkpoint, engine: Engine) -> tuple[float, float]:
     return statistics.median(trunk), statistics.median(plain)
 
 
+def gflops(checkpoint: Checkpoint, tokens: Tokens) -> float:
+    """Matrix products that our answers needed: the trunk on tokens fed, the head on those read."""
+    head = checkpoint.model.get_input_embeddings().weight.numel()
+    trunk = sum(p.numel() for p in checkpoint.model.base_model.parameters()) - head
+    return 2 * (tokens.computed * trunk + tokens.scored * head) / 1e9
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -127,8 +135,8 @@ def main() -> None:
     engine = Engine(checkpoint)
     ours, plain = trunk_rate(checkpoint, engine)
     print(f"trunk {ours:.0f} GFLOP/s, plain products {plain:.0f} GFLOP/s: {ours / plain:.0%}")
-    print("| requests | lm-eval s (batch) | ours s | ratio | wanted | asked | computed |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    print("| requests | lm-eval s (batch) | ours s | ratio | wanted | bound | asked | computed |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for case in cases(checkpoint, options.only.split(",")):
         theirs, size = lm_eval_runner(checkpoint, case)
         pairs: list[tuple[float, float]] = []
@@ -139,12 +147,18 @@ def main() -> None:
         spent = engine.tokens - before
         ratio = statistics.median(peer / mine for peer, mine in pairs)
         peer_s, our_s = (statistics.median(column) for column in zip(*pairs, strict=True))
-        print(
-            f"| {case.name} ({len(case.requests)}) | {peer_s:.1f} ({size}) | {our_s:.1f} | "
-            f"{ratio:.1f} | {TARGETS[case.name]} | {spent.asked // options.repeat:,} | "
-            f"{spent.computed // options.repeat:,} |",
-            flush=True,
-        )
+        bound = peer_s * plain * options.repeat / gflops(checkpoint, spent)
+        cells = [
+            f"{case.name} ({len(case.requests)})",
+            f"{peer_s:.1f} ({size})",
+            f"{our_s:.1f}",
+            f"{ratio:.1f}",
+            f"{TARGETS[case.name]}",
+            f"{bound:.1f}",
+            f"{spent.asked // options.repeat:,}",
+            f"{spent.computed // options.repeat:,}",
+        ]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":
