@@ -65,7 +65,7 @@ class Group(click.Group):
 
 
 def _benchmarks() -> list[str]:
-    """Names of all installed benchmarks, those of Table 3 first."""
+    """Names of all installed benchmarks, the paper's first."""
     from harness.report.paper import in_order
 
     return in_order(task_names())
@@ -145,9 +145,25 @@ def cli() -> None:
 @click.option("--size", help="the paper's model to compare with: 117M, 345M, 762M or 1542M")
 def table3(**options: Any) -> None:
     """The paper's Table 3, its numbers beside yours."""
-    from harness.commands import RunOptions, run_table3
+    from harness.commands import TABLE3, run_table
+    from harness.options import RunOptions
 
-    run_table3(RunOptions(**options))
+    run_table(TABLE3, RunOptions(**options))
+
+
+@cli.command(name="section3")
+@run_options
+@click.option("--size", help="the paper's model to compare with: 117M, 345M, 762M or 1542M")
+def section_3(**options: Any) -> None:
+    """The tasks of the paper's section 3, its numbers beside yours.
+
+    Reading comprehension, summaries with the paper's Table 4, translation, questions with
+    calibration, and Winograd schemas.
+    """
+    from harness.commands import SECTION3, run_table
+    from harness.options import RunOptions
+
+    run_table(SECTION3, RunOptions(**options))
 
 
 @cli.command()
@@ -175,7 +191,8 @@ def show(name: str, count: int, **options: Any) -> None:
     The tokens of the first items, what is cut to fit the context, and after a double bar the
     tokens whose probability is asked for. Needs a tokenizer and a config, no weights.
     """
-    from harness.commands import RunOptions, show_examples
+    from harness.commands import show_examples
+    from harness.options import RunOptions
 
     show_examples(name, RunOptions(**options), count)
 
@@ -210,7 +227,8 @@ def benchmark_command(name: str) -> click.Command:
     task = load_task(name)
 
     def run(**options: Any) -> None:
-        from harness.commands import RunOptions, run_benchmark
+        from harness.commands import run_benchmark
+        from harness.options import RunOptions
 
         run_benchmark(name, RunOptions(**options))
 

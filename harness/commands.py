@@ -5,7 +5,7 @@ only then the model, which is slow to load. torch is imported no earlier than th
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from harness import data, terminal
+from harness import data, display, terminal
 from harness.errors import DataError, HarnessError, UsageError
+from harness.options import RunOptions
 from harness.plugins import load_task, task_names
 from harness.report import paper, table3
 from harness.report.dump import Writer
@@ -23,71 +24,7 @@ from harness.runner import Job, Watch, ask, evaluate
 from harness.task import Protocol, Task, encoding, unknown
 
 if TYPE_CHECKING:
-    from harness.engine.checkpoint import Settings
     from harness.engine.engine import Engine
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The options that all benchmark commands share, as the command line gives them."""
-
-    model: tuple[str, ...]
-    revision: str | None = None
-    trust_remote_code: bool = False
-    device: str | None = None
-    dtype: str = "float32"
-    context: int | None = None
-    batch_tokens: int | None = None
-    data_dir: Path | None = None
-    data_file: Path | None = None
-    sample: bool = False
-    hub: bool = False
-    limit: int | None = None
-    seed: int = 0
-    protocol: str = "paper"
-    set: tuple[str, ...] = ()
-    out: Path = Path("results/records")
-    dump: Path | None = None
-    json: bool = False
-    strict: bool = False
-    size: str | None = None  # table3: the paper's model to compare with
-
-    def where(self) -> data.Where:
-        """The roads to the data."""
-        return data.Where(self.data_file, self.sample, self.data_dir, self.hub)
-
-    def settings(self) -> "Settings":
-        """How to load a checkpoint."""
-        from harness.engine.checkpoint import Settings
-
-        return Settings(
-            self.device, self.dtype, self.context, self.revision, self.trust_remote_code
-        )
-
-    def check(self) -> None:
-        """Refuse what is wrong whatever the benchmark is.
-
-        Raises:
-            UsageError: a limit below 1, two roads to the data, one dump for several models.
-        """
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit {self.limit}: expected at least 1")
-        if self.data_file and self.sample:
-            raise UsageError("--data-file and --sample name different rows; give one of them")
-        if self.dump and len(self.model) > 1:
-            raise UsageError(f"--dump takes the items of one model; {len(self.model)} were given")
-
-    def overrides(self) -> dict[str, str]:
-        """`--set key=value` as a mapping.
-
-        Raises:
-            UsageError: one has no `=`.
-        """
-        pairs = [pair.partition("=") for pair in self.set]
-        for name, equals, _ in pairs:
-            if not equals:
-                raise UsageError(f"--set {name!r}: expected key=value")
-        return {name: value for name, _, value in pairs}
 
 
 @dataclass(slots=True)
@@ -108,12 +45,25 @@ def run_benchmark(name: str, options: RunOptions) -> None:
             # No name holds the engine, so that one model is gone before the next is loaded.
             record = _evaluate(job, _engine(model, options), options, done, dump)
             if not options.json:
-                terminal.show_record(record)
+                display.show_record(record)
         _finish(done, options)
 
 
-def run_table3(options: RunOptions) -> None:
-    """All columns of Table 3 for each model; benchmarks without data are left out and named.
+@dataclass(frozen=True, slots=True)
+class PaperTable:
+    """One of the paper's tables: its columns, and how it is shown."""
+
+    command: str
+    columns: tuple[str, ...]
+    show: Callable[[Sequence[table3.Cell], Sequence[Record], str], None]
+
+
+TABLE3 = PaperTable("table3", paper.COLUMNS, display.show_table3)
+SECTION3 = PaperTable("section3", paper.SECTION3, display.show_section3)
+
+
+def run_table(table: PaperTable, options: RunOptions) -> None:
+    """All columns of a table for each model; benchmarks without data are left out and named.
 
     Raises:
         DataError: there is no data for any of them, or for one of them under --strict.
@@ -121,8 +71,10 @@ def run_table3(options: RunOptions) -> None:
     options.check()
     size = paper.check_size(options.size) if options.size else None
     if options.data_file:
-        raise UsageError("--data-file names the file of one benchmark; table3 takes --data-dir")
-    jobs, reasons = _table3_jobs(options)
+        raise UsageError(
+            f"--data-file names the file of one benchmark; {table.command} takes --data-dir"
+        )
+    jobs, reasons = _table_jobs(paper.tasks(table.columns), options)
     with _session(options) as (done, dump):
         for model in options.model:
             first = len(done.records)
@@ -132,8 +84,8 @@ def run_table3(options: RunOptions) -> None:
                 records = done.records[first:]
                 if records and not options.json:
                     beside = size or paper.nearest_size(int(records[0].model["parameters"]))
-                    cells = table3.cells(records, beside, reasons)
-                    terminal.show_table3(cells, records, beside)
+                    cells = table3.cells(records, beside, reasons, table.columns)
+                    table.show(cells, records, beside)
         _finish(done, options, size)
 
 
@@ -148,11 +100,11 @@ def _evaluate_all(
         _evaluate(job, engine, options, done, dump)
 
 
-def _table3_jobs(options: RunOptions) -> tuple[list[Job], dict[str, str]]:
+def _table_jobs(names: Sequence[str], options: RunOptions) -> tuple[list[Job], dict[str, str]]:
     """A job for each benchmark that has data, and why the others have none."""
     jobs: list[Job] = []
     reasons: dict[str, str] = {}
-    for task, protocol in _table3_protocols(options):
+    for task, protocol in _table_protocols(names, options):
         try:
             jobs.append(_job(task, protocol, options))
         except DataError as error:
@@ -166,13 +118,13 @@ def _table3_jobs(options: RunOptions) -> tuple[list[Job], dict[str, str]]:
     return jobs, reasons
 
 
-def _table3_protocols(options: RunOptions) -> list[tuple[Task, Protocol]]:
+def _table_protocols(names: Sequence[str], options: RunOptions) -> list[tuple[Task, Protocol]]:
     """Each benchmark with the preset and the options that it has; `paper` where it has not.
 
     Raises:
         UsageError: no benchmark has the preset or one of the options.
     """
-    tasks = [load_task(name) for name in paper.tasks()]
+    tasks = [load_task(name) for name in names]
     presets = dict.fromkeys(preset for task in tasks for preset in task.presets)
     if options.protocol not in presets:
         raise UsageError(unknown("protocol", options.protocol, presets, "no benchmark has a"))
@@ -195,7 +147,10 @@ def _table3_protocols(options: RunOptions) -> list[tuple[Task, Protocol]]:
 def _job(task: Task, protocol: Protocol, options: RunOptions) -> Job:
     task.measures(protocol.options)  # refuses options that contradict each other
     rows = data.load(task.source(protocol.options), options.where(), strict=options.strict)
-    return Job(task, protocol, rows, options.limit, options.seed, options.strict)
+    pool = None
+    if task.few_shot:
+        pool = data.load_pool(task.few_shot.source(protocol.options), options.where())
+    return Job(task, protocol, rows, options.limit, options.seed, options.strict, pool)
 
 
 def _engine(model: str, options: RunOptions) -> "Engine":
@@ -253,7 +208,7 @@ def _finish(done: Outcome, options: RunOptions, size: str | None = None) -> None
 def list_tasks() -> None:
     """Names, titles and protocols of all benchmarks."""
     tasks = [load_task(name) for name in paper.in_order(task_names())]
-    terminal.show_mapping(
+    display.show_mapping(
         "benchmarks (harness tasks NAME explains one)",
         {task.name: f"{task.title} [{', '.join(task.presets)}]" for task in tasks},
     )
@@ -261,7 +216,7 @@ def list_tasks() -> None:
 
 def explain_task(name: str) -> None:
     """One benchmark: what it measures, its data, options, presets and scores."""
-    terminal.show_task(load_task(name))
+    display.show_task(load_task(name))
 
 
 def show_examples(name: str, options: RunOptions, count: int) -> None:

@@ -27,8 +27,9 @@ class Hub:
     repo: str  # owner/name
     file: str  # path inside the repository
     revision: str  # 40 hexadecimal digits, or a ref where the commit is not known
-    restore: Callable[[Iterable[Fields]], bytes] | None = None
-    """Parquet rows -> the bytes of the original file; None where the hub has that file itself."""
+    restore: Callable[[Iterable[Fields]], bytes | tuple[bytes, ...]] | None = None
+    """Parquet rows -> the bytes of the original file, or of each where there are two; None where
+    the hub has that file itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,24 @@ class Source:
 
     title: str  # what the rows are, for people
     files: tuple[str, ...]  # name patterns of the original file, the best first
-    parse: Callable[[bytes], Sequence[Fields]]  # raises DataError with the first bad line
+    parse: Callable[..., Sequence[Fields]]
+    """The file's bytes -> fields; gets those of the companion too, if there is one. Raises
+    DataError with the first bad line."""
     sample: str  # path of the built-in sample inside `package`
     origin: str  # where a person gets the original file
     sha256: tuple[str, ...] = ()  # published checksums of the original file
     rows: int | None = None  # published number of rows
     hub: Hub | None = None
     package: str = "tasks"
+    companion: Callable[[str], str] | None = None
+    """Name of the file -> name of the one beside it that has the other half of every row."""
+
+
+class Pool(NamedTuple):
+    """Rows to draw example pairs from."""
+
+    rows: tuple[Row, ...]
+    sample: bool  # whether they are the built-in ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +108,30 @@ class NextWord:
     """What `skip` is held against: the completed word, the first token, or each token."""
 
 
-Request = Loglikelihood | RollingLoglikelihood | NextWord
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """What does the model write after a prompt?
+
+    The prompt comes in parts, which are joined before tokenising; `overflow` says what gives way
+    where prompt and new tokens do not fit the context together.
+    """
+
+    parts: tuple[str, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()  # the text ends before the first of these
+    top_k: int = 1  # 1 is greedy; else sampled among so many, at temperature 1
+    seed: tuple[int, ...] = (0,)  # of a sample; greedy answers do not depend on it
+    overflow: Literal["left", "turns", "right"] = "left"
+    """`left`: the beginning; `turns`: whole middle parts, the oldest first, then the beginning;
+    `right`: the end of the first part."""
+
+    @property
+    def prompt(self) -> str:
+        """The whole prompt."""
+        return "".join(self.parts)
+
+
+Request = Loglikelihood | RollingLoglikelihood | NextWord | Generate
 
 
 # --- responses --------------------------------------------------------------------------
@@ -153,7 +188,27 @@ class Word:
     skipped: tuple[str, ...]  # candidates passed over before it
 
 
-Response = Scored | Rolled | Word
+@dataclass(frozen=True)
+class Generated:
+    """The response to `Generate`.
+
+    Log-probabilities are the model's own over its whole vocabulary, in nats, also where only
+    the best few tokens were drawn from.
+    """
+
+    text: str  # new text only, cut before the stop
+    tokens: tuple[int, ...]  # all that were decoded, those of the stop included
+    logprobs: tuple[float, ...]  # one a token
+    num_tokens: int  # how many of them the text is made of
+    ended: Literal["stop", "end", "length"]  # a stop string, the end-of-text token, the limit
+
+    @cached_property
+    def logprob(self) -> float:
+        """Sum over the tokens of the text, in nats."""
+        return math.fsum(self.logprobs[: self.num_tokens])
+
+
+Response = Scored | Rolled | Word | Generated
 
 
 # --- how requests become tokens ---------------------------------------------------------
@@ -191,7 +246,8 @@ class Score:
     low: float | None
     high: float | None
     totals: Mapping[str, float]  # the sums behind it, e.g. nats and words: renormalise at will
-    column: str | None = None  # the column of Table 3 that this score fills
+    column: str | None = None  # the column of the paper's tables that this score fills
+    baseline: str | None = None  # the model-free system whose score this is, if it is not ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ and whether that is the published one go into the record.
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,16 @@ def load(source: Source, where: Where, *, strict: bool = False) -> Data:
         DataError: nothing is found on the roads allowed (says where each would find it), the
             file is empty or malformed, or, with `strict`, not the published one.
     """
-    road, name, content = _fetch(source, where)
-    if not content:
+    road, name, contents = _fetch(source, where)
+    if not all(contents):
         raise DataError(f"{name} is empty; expected {source.title} ({source.origin})")
     try:
-        fields = source.parse(content)
+        fields = source.parse(*contents)
     except DataError as error:
         raise DataError(f"{name} is not {source.title}: {error}") from None
     if not fields:
         raise DataError(f"{name} has no rows; expected {source.title} ({source.origin})")
+    content = b"".join(contents)
     digest = hashlib.sha256(content).hexdigest()
     # What a pinned commit of the hub holds is known; its restored bytes may be one split of many.
     known = source.sha256 if road == "file" else ()
@@ -96,17 +97,43 @@ def _differences(
     return tuple(found)
 
 
-def _fetch(source: Source, where: Where) -> tuple[str, str, bytes]:
+def load_pool(source: Source, where: Where) -> Data:
+    """Rows to draw example pairs from: of the data folder or the hub, else the built-in ones.
+
+    Raises:
+        DataError: the file that is there is empty or malformed.
+    """
+    roads = replace(where, file=None)
+    there = where.folder is not None and find(source, where.folder) is not None
+    return load(source, roads if there or (where.hub and source.hub) else Where(sample=True))
+
+
+def _fetch(source: Source, where: Where) -> tuple[str, str, tuple[bytes, ...]]:
+    """The road taken, the file's name, and its bytes, those of its companion behind them."""
     if where.file is not None:
-        return "file", where.file.name, _read(where.file)
+        return "file", where.file.name, _read_both(source, where.file)
     if where.sample:
-        return "sample", source.sample, (files(source.package) / source.sample).read_bytes()
+        names = [source.sample, *([source.companion(source.sample)] if source.companion else [])]
+        folder = files(source.package)
+        return "sample", source.sample, tuple((folder / name).read_bytes() for name in names)
     path = find(source, where.folder) if where.folder else None
     if path is not None:
-        return "file", path.name, _read(path)
+        return "file", path.name, _read_both(source, path)
     if where.hub and source.hub:
         return "hub", f"{source.hub.repo}/{source.hub.file}", hub_bytes(source.hub)
     raise DataError(missing(source, where))
+
+
+def _read_both(source: Source, path: Path) -> tuple[bytes, ...]:
+    if source.companion is None:
+        return (_read(path),)
+    other = path.with_name(source.companion(path.name))
+    if other == path or not other.is_file():
+        raise DataError(
+            f"{path.name} has half of every row; expected the other half beside it in "
+            f"{source.companion(source.files[0])!r} or the like"
+        )
+    return _read(path), _read(other)
 
 
 def find(source: Source, folder: Path) -> Path | None:
@@ -149,8 +176,10 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def hub_bytes(hub: Hub) -> bytes:
+def hub_bytes(hub: Hub) -> tuple[bytes, ...]:
     """The bytes of one file on the hub at its pinned commit; parquet is restored to the original.
+
+    Two where the original is two files.
 
     Raises:
         DataError: it is neither reachable nor in the local cache.
@@ -166,7 +195,10 @@ def hub_bytes(hub: Hub) -> bytes:
             f"({type(error).__name__}: {reason}); or give --data-dir the original file"
         ) from error
     try:
-        return hub.restore(_parquet(path)) if hub.restore else Path(path).read_bytes()
+        if hub.restore is None:
+            return (Path(path).read_bytes(),)
+        restored = hub.restore(_parquet(path))
+        return restored if isinstance(restored, tuple) else (restored,)
     except KeyError as error:
         raise DataError(f"{hub.file} of {hub.repo} has no column {error}") from error
 

@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from harness.core import Example, Response, Rolled, Scored, Word
+from harness.core import Example, Generated, Response, Rolled, Scored, Word
 from harness.metrics import Outcome
 
 Extract = Callable[[Example, Sequence[Response]], Sequence[Outcome]]
@@ -17,6 +17,17 @@ def scored(response: Response) -> Scored:
     """The response, known to be the answer to a `Loglikelihood`."""
     assert isinstance(response, Scored), f"expected Scored, got {type(response).__name__}"
     return response
+
+
+def generated(response: Response) -> Generated:
+    """The response, known to be the answer to a `Generate`."""
+    assert isinstance(response, Generated), f"expected Generated, got {type(response).__name__}"
+    return response
+
+
+def texts(example: Example, responses: Sequence[Response]) -> list[tuple[str, tuple[str, ...]]]:
+    """(new text without outer white space, references): what a module of `evaluate` compares."""
+    return [(generated(response).text.strip(), example.references) for response in responses]
 
 
 def target_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:

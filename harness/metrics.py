@@ -22,12 +22,13 @@ class Metric:
     compute: Callable[[Sequence[Any]], Any]
     """Sums of the statistics, each a float or an array, -> value(s) in `unit`."""
     proportion: bool = False
-    """Whether an outcome is (right, 1) with right 0 or 1: then the interval is binomial."""
+    """Whether an outcome ends in (right, 1) with right 0 or 1: then the interval is binomial."""
+    select: Callable[[Any], Any] | None = None
+    """All outcomes, an array (n, statistics) -> those that count, for scores of a part."""
 
 
 def _percent(sums: Sequence[Any]) -> Any:
-    right, total = sums
-    return 100 * right / total
+    return 100 * sums[-2] / sums[-1]
 
 
 def _perplexity(sums: Sequence[Any]) -> Any:
@@ -42,6 +43,42 @@ def _bits(sums: Sequence[Any]) -> Any:
 
 ACCURACY = Metric("%", higher_is_better=True, compute=_percent, proportion=True)
 """Share of right answers; outcomes are (right, 1)."""
+
+MEAN = Metric("%", higher_is_better=True, compute=_percent)
+"""Mean of values from 0 to 1, in percent; outcomes are (sum of the values, their number)."""
+
+
+def most_confident(share: float) -> Metric:
+    """Share of right answers among the most confident ones; outcomes are (confidence, right, 1).
+
+    At least one answer counts; equal confidences count in the order of the items.
+    """
+
+    def select(table: Any) -> Any:
+        count = max(1, int(share * len(table)))
+        return table[(-table[:, 0]).argsort(kind="stable")[:count]]
+
+    return Metric("%", True, _percent, proportion=True, select=select)
+
+
+def mean_over_runs(runs: int, unit: str = "points") -> Metric:
+    """100 * the mean over runs of each run's mean; outcomes are (a value a run ..., 1)."""
+
+    def compute(sums: Sequence[Any]) -> Any:
+        return 100 * sum(sums[:-1]) / runs / sums[-1]
+
+    return Metric(unit, higher_is_better=True, compute=compute)
+
+
+def spread_over_runs(runs: int, unit: str = "points") -> Metric:
+    """Standard deviation of the runs' scores around `mean_over_runs`, in the same unit."""
+
+    def compute(sums: Sequence[Any]) -> Any:
+        scores = [100 * value / sums[-1] for value in sums[:-1]]
+        mean = sum(scores) / runs
+        return (sum((score - mean) ** 2 for score in scores) / (runs - 1)) ** 0.5
+
+    return Metric(unit, higher_is_better=False, compute=compute)
 
 
 def perplexity(unit: str) -> Metric:

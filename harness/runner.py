@@ -6,17 +6,28 @@ response is turned into outcomes as soon as its example is complete, and then dr
 
 import random
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
 from harness import stats
-from harness.core import Encoding, Example, Request, Response, Row, Score, Tokens
+from harness.core import (
+    Encoding,
+    Example,
+    Generate,
+    Pool,
+    Request,
+    Response,
+    Row,
+    Score,
+    Tokens,
+)
 from harness.data import Data
 from harness.errors import EncodingError, RequestError, UsageError
 from harness.metrics import Outcome
+from harness.modules import ModuleMetric
 from harness.prompt import Prompt
 from harness.report import dump
 from harness.report.provenance import environment
@@ -67,6 +78,7 @@ class Job:
     limit: int | None = None  # rows, taken at random
     seed: int = 0
     strict: bool = False
+    pool: Data | None = None  # rows for the example pairs, where the task has such
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +98,15 @@ def evaluate(job: Job, engine: Engine, watch: Watch | None = None) -> Record:
     """
     begun, before = time.perf_counter(), engine.tokens
     asked = ask(job)
-    try:
-        flags, outcomes = _collect(job, asked, engine, watch or Watch())
-    except RequestError as error:
-        if error.request is None:
-            raise
-        example = asked.examples[asked.owners[error.request]]
-        raise type(error)(f"{job.task.name} item {example.id}: {error}") from error
+    found = _collect(job, asked, engine, watch or Watch())
     measures = job.task.measures(job.protocol.options)
     scores = tuple(
-        stats.score(measure, [o for group in outcomes for o in group[m]], job.seed)
+        stats.score(measure, outcomes, job.seed)
         for m, measure in enumerate(measures)
+        if (outcomes := [o for group in found.outcomes for o in group[m]]) or not measure.optional
     )
     cost = _Cost(engine.tokens - before, time.perf_counter() - begun)
-    return _record(job, asked, engine, flags, scores, cost)
+    return _record(job, asked, engine, found, scores, cost)
 
 
 class _Cost(NamedTuple):
@@ -121,11 +128,6 @@ class Asked:
         """All requests, in order."""
         return [request for group in self.groups for request in group]
 
-    @property
-    def owners(self) -> list[int]:
-        """The example of each request."""
-        return [e for e, group in enumerate(self.groups) for _ in group]
-
 
 def ask(job: Job) -> Asked:
     """Choose rows, read examples, make requests: all that needs no model.
@@ -138,37 +140,99 @@ def ask(job: Job) -> Asked:
     prompt = job.task.prompt(options)
     runs = choose(job.data.rows, job.limit, seed=job.seed, stream=job.task.stream)
     examples = tuple(example for run in runs for example in job.task.read(run, options))
-    groups = tuple(tuple(job.task.ask(example, prompt, options)) for example in examples)
+    if job.task.few_shot and job.pool:
+        pool = Pool(job.pool.rows, job.pool.road == "sample")
+        drawn = job.task.few_shot.draw(pool, options)
+        examples = tuple(replace(e, fields={**e.fields, **drawn}) for e in examples)
+    groups = tuple(
+        _seeded(job.task.ask(example, prompt, options), job.seed) for example in examples
+    )
     return Asked(prompt, examples, groups, sum(len(run) for run in runs))
 
 
-def _collect(
-    job: Job, asked: Asked, engine: Engine, watch: Watch
-) -> tuple[dict[str, int], list[list[Sequence[Outcome]]]]:
-    """Preflight counts, and outcomes[example][measure]."""
-    requests = asked.requests
-    encoded = engine.encode(requests, encoding(job.protocol.options))
-    flags = engine.preflight(requests, encoded)
-    watch.preflight(flags.counts())
-    if job.strict:
-        _refuse(flags)
+def _seeded(requests: Sequence[Request], seed: int) -> tuple[Request, ...]:
+    """The requests with the run's seed before each sample's own."""
+    return tuple(
+        replace(r, seed=(seed, *r.seed)) if isinstance(r, Generate) else r for r in requests
+    )
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a job's rounds have brought so far."""
+
+    requests: int
+    flags: Counter[str]
+    outcomes: list[list[Sequence[Outcome]]]  # outcomes[example][measure]
+
+
+def _collect(job: Job, asked: Asked, engine: Engine, watch: Watch) -> _Found:
+    """Answer all requests, and those that follow from the answers, and extract outcomes."""
     measures = job.task.measures(job.protocol.options)
-    outcomes: list[list[Sequence[Outcome]]] = [[] for _ in asked.examples]
-    answers = engine.answer(requests, encoded, watch.advance)
-    for e, responses in _by_example(answers, asked):
-        example = asked.examples[e]
-        outcomes[e] = [measure.extract(example, responses) for measure in measures]
-        if watch.item:
-            pairs = list(zip(asked.groups[e], responses, strict=True))
-            watch.item(dump.item(job.task.name, example.id, pairs, _sums(measures, outcomes[e])))
-    return flags.counts(), outcomes
+    found = _Found(0, Counter(), [[] for _ in asked.examples])
+    history: dict[int, list[tuple[Request, Response]]] = defaultdict(list)
+    groups = dict(enumerate(asked.groups))
+    while groups:
+        following: dict[int, tuple[Request, ...]] = {}
+        for e, pairs in _round(job, asked, groups, engine, watch, found):
+            history[e] += pairs
+            example, responses = asked.examples[e], [response for _, response in history[e]]
+            more = _follow(job, example, responses, asked.prompt)
+            if more:
+                following[e] = more
+                continue
+            outcomes = [measure.extract(example, responses) for measure in measures]
+            found.outcomes[e] = outcomes
+            if watch.item:
+                sums = _sums(measures, outcomes)
+                watch.item(dump.item(job.task.name, example.id, history[e], sums))
+            del history[e]
+        groups = dict(sorted(following.items()))
+    return found
+
+
+def _follow(
+    job: Job, example: Example, responses: Sequence[Response], prompt: Prompt
+) -> tuple[Request, ...]:
+    if job.task.follow is None:
+        return ()
+    more = job.task.follow(example, responses, prompt, job.protocol.options)
+    return _seeded(more, job.seed)
+
+
+def _round(
+    job: Job,
+    asked: Asked,
+    groups: Mapping[int, Sequence[Request]],
+    engine: Engine,
+    watch: Watch,
+    found: _Found,
+) -> Iterator[tuple[int, list[tuple[Request, Response]]]]:
+    """(example, its requests with their responses), each as soon as it has all."""
+    owners = [e for e, group in groups.items() for _ in group]
+    requests = [request for group in groups.values() for request in group]
+    try:
+        encoded = engine.encode(requests, encoding(job.protocol.options))
+        flags = engine.preflight(requests, encoded)
+        watch.preflight(flags.counts())
+        if job.strict:
+            _refuse(flags)
+        found.requests += len(requests)
+        found.flags.update(flags.counts())
+        yield from _by_example(engine.answer(requests, encoded, watch.advance), groups)
+    except RequestError as error:
+        if error.request is None:
+            raise
+        example = asked.examples[owners[error.request]]
+        raise type(error)(f"{job.task.name} item {example.id}: {error}") from error
 
 
 def _sums(measures: Sequence[Measure], found: Sequence[Sequence[Outcome]]) -> dict[str, float]:
-    """One example's statistics by name."""
+    """One example's statistics by name; those of texts have none."""
     return {
         name: sum(outcome[s] for outcome in outcomes)
         for measure, outcomes in zip(measures, found, strict=True)
+        if outcomes and not isinstance(measure.metric, ModuleMetric)
         for s, name in enumerate(measure.statistics)
     }
 
@@ -177,7 +241,7 @@ def _record(
     job: Job,
     asked: Asked,
     engine: Engine,
-    flags: dict[str, int],
+    found: _Found,
     scores: tuple[Score, ...],
     cost: _Cost,
 ) -> Record:
@@ -191,14 +255,15 @@ def _record(
         model=asdict(engine.identity),
         data=job.data.facts(),
         prompt={"name": prompt.name, "sha256": prompt.sha256} if prompt.name else None,
+        pool=job.pool.facts() if job.pool else None,
         limit=job.limit,
         seed=job.seed,
         examples=asked.rows,
-        requests=len(asked.requests),
+        requests=found.requests,
         tokens=cost.tokens,
         seconds=cost.seconds,
         scores=scores,
-        preflight=flags,
+        preflight=dict(found.flags),
         notes=dict(job.task.notes(asked.examples, options)) if job.task.notes else {},
         engine=engine.describe(),
         environment=environment(),
@@ -247,17 +312,17 @@ def _blocks(rows: Sequence[Row]) -> list[Sequence[Row]]:
 
 
 def _by_example(
-    answers: Iterator[tuple[int, Response]], asked: Asked
-) -> Iterator[tuple[int, list[Response]]]:
-    """(example, its responses in order), each as soon as it has all."""
-    place = [(e, k) for e, group in enumerate(asked.groups) for k in range(len(group))]
+    answers: Iterator[tuple[int, Response]], groups: Mapping[int, Sequence[Request]]
+) -> Iterator[tuple[int, list[tuple[Request, Response]]]]:
+    """(example, its requests with their responses in order), each as soon as it has all."""
+    place = [(e, k) for e, group in groups.items() for k in range(len(group))]
     waiting: dict[int, dict[int, Response]] = defaultdict(dict)
     for i, response in answers:
         e, k = place[i]
         waiting[e][k] = response
-        if len(waiting[e]) == len(asked.groups[e]):
+        if len(waiting[e]) == len(groups[e]):
             have = waiting.pop(e)
-            yield e, [have[k] for k in range(len(have))]
+            yield e, [(request, have[k]) for k, request in enumerate(groups[e])]
     assert not waiting, f"{len(waiting)} examples were not answered in full"
 
 

@@ -6,6 +6,7 @@ Lines of one text are not independent; they are pooled into equal blocks of neig
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from harness.core import Score
 from harness.errors import NumericsError
 from harness.metrics import Metric, Outcome
+from harness.modules import ModuleMetric
 from harness.task import Measure
 
 RESAMPLES = 2000
@@ -34,24 +36,50 @@ def score(measure: Measure, outcomes: Sequence[Outcome], seed: int) -> Score:
     Raises:
         NumericsError: there are no outcomes, no units to divide by, or the value is not finite.
     """
+    metric = measure.metric
+    if isinstance(metric, ModuleMetric):
+        return _of_module(measure, metric, outcomes)
     table = np.array(outcomes, np.float64).reshape(len(outcomes), len(measure.statistics))
+    if metric.select and len(table):
+        table = metric.select(table)
     sums = table.sum(axis=0)
     if not outcomes or sums[-1] <= 0:
         raise NumericsError(f"{measure.name}: nothing to divide by; expected at least one unit")
     with np.errstate(over="ignore"):
-        value = float(measure.metric.compute(sums))
+        value = float(metric.compute(sums))
     if not np.isfinite(value):
         raise NumericsError(f"{measure.name} is {value}, expected a finite number")
-    found = interval(measure.metric, table, blocks=measure.blocks, seed=seed)
+    found = interval(metric, table, blocks=measure.blocks, seed=seed)
     return Score(
         metric=measure.name,
         value=value,
-        unit=measure.metric.unit,
-        higher_is_better=measure.metric.higher_is_better,
+        unit=metric.unit,
+        higher_is_better=metric.higher_is_better,
         stderr=found.stderr,
         low=found.low,
         high=found.high,
         totals=dict(zip(measure.statistics, sums.tolist(), strict=True)),
+        column=measure.column,
+        baseline=measure.baseline,
+    )
+
+
+def _of_module(measure: Measure, metric: ModuleMetric, outcomes: Sequence[Any]) -> Score:
+    """A score that a module of `evaluate` computes from all texts; it has no interval."""
+    if not outcomes:
+        raise NumericsError(f"{measure.name}: nothing to score; expected at least one text")
+    value = metric.whole(outcomes)
+    if not np.isfinite(value):
+        raise NumericsError(f"{measure.name} is {value}, expected a finite number")
+    return Score(
+        metric=measure.name,
+        value=value,
+        unit=metric.unit,
+        higher_is_better=metric.higher_is_better,
+        stderr=None,
+        low=None,
+        high=None,
+        totals={"items": float(len(outcomes))},
         column=measure.column,
     )
 
@@ -63,7 +91,7 @@ def interval(
     if metric.proportion:
         from scipy.stats import binomtest  # a second of import that option errors need not wait for
 
-        right, total = (round(x) for x in table.sum(axis=0))
+        right, total = (round(x) for x in table[:, -2:].sum(axis=0))
         share = right / total
         ci = binomtest(right, total).proportion_ci(LEVEL, method="wilson")
         return Interval(100 * (share * (1 - share) / total) ** 0.5, 100 * ci.low, 100 * ci.high)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from harness.core import Encoding, Example, Request, Response, Row, Source
+from harness.core import Encoding, Example, Fields, Pool, Request, Response, Row, Source
 from harness.errors import UsageError
 from harness.metrics import Metric, Outcome
+from harness.modules import ModuleMetric
 from harness.prompt import Prompt
 
 Options = Mapping[str, str]
@@ -61,15 +62,28 @@ class Measure:
     """An extractor and a metric: one number of a task."""
 
     name: str
-    metric: Metric
+    metric: Metric | ModuleMetric
     extract: Callable[[Example, Sequence[Response]], Sequence[Outcome]]
-    """Responses of one example -> its outcomes, in order (several where it has parts)."""
+    """Responses of one example -> its outcomes, in order (several where it has parts, none where
+    the measure does not concern it)."""
     statistics: tuple[str, ...]  # names of an outcome's numbers, for --dump
     help: str
-    column: str | None = None  # the column of Table 3 that this measure fills
+    column: str | None = None  # the column of the paper's tables that this measure fills
     blocks: int | None = None
     """Resample this many equal blocks of consecutive outcomes instead of single ones: lines of
     one text are not independent."""
+    optional: bool = False  # left out where no example has outcomes
+    baseline: str | None = None  # the model-free system that it scores, if it is not the model
+
+
+@dataclass(frozen=True, slots=True)
+class FewShot:
+    """Example pairs that a prompt opens with."""
+
+    source: Callable[[Options], Source]
+    """Where they are drawn from; the built-in rows where a data folder has no such file."""
+    draw: Callable[[Pool, Options], Fields]
+    """The pool -> fields that every example gets, such as the pairs as text."""
 
 
 NO_PROMPT = Prompt("", "")
@@ -106,8 +120,13 @@ class Task:
     stream: bool = False
     """Rows follow each other in one text: `--limit` then takes blocks of neighbouring rows and
     `read` is called once a block."""
-    notes: Callable[[Sequence[Example], Options], Mapping[str, float]] | None = None
+    notes: Callable[[Sequence[Example], Options], Mapping[str, float | str]] | None = None
     """Facts about the examples for the record, such as a detokeniser's round-trip rate."""
+    few_shot: FewShot | None = None
+    follow: Callable[[Example, Sequence[Response], Prompt, Options], Sequence[Request]] | None = (
+        None
+    )
+    """Requests that depend on the responses so far; asked until there are none."""
 
     def faults(self) -> list[str]:
         """What contradicts itself in the declaration, a line each; plugins are refused for it."""

@@ -12,10 +12,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOUNDATION = tuple(
     f"harness.{name}"
-    for name in ("core", "errors", "prompt", "text", "metrics", "extract", "formats", "task")
-)
+    for name in (
+        "core", "errors", "prompt", "text", "metrics", "extract", "formats", "task", "answers",
+        "calibration", "modules", "summaries", "translations",
+    )
+)  # fmt: skip
+METRIC_LIBRARIES = ("sacrebleu", "rouge_score", "sentencex", "evaluate", "numpy")
 NO_TENSORS = ("torch", "transformers", "datasets")
-UPSTAIRS = ("harness.runner", "harness.cli", "harness.commands", "harness.terminal")
+UPSTAIRS = (
+    "harness.runner", "harness.cli", "harness.commands", "harness.terminal", "harness.display",
+)  # fmt: skip
 
 
 class Layer(NamedTuple):
@@ -30,7 +36,7 @@ LAYERS = (
     Layer(("harness/core.py", "harness/errors.py"), only=()),
     Layer(
         tuple(f"{name.replace('.', '/')}.py" for name in FOUNDATION[2:] if name != "harness.text"),
-        only=FOUNDATION,
+        only=(*FOUNDATION, *METRIC_LIBRARIES, "datasets"),
     ),
     Layer(("harness/text/*.py",), only=("harness.text",)),
     Layer(("harness/plugins.py",), only=FOUNDATION),
@@ -53,7 +59,10 @@ LAYERS = (
         no=(*NO_TENSORS, "tasks", "harness.engine", "harness.cli", "harness.commands",
             "harness.terminal", "click", "rich"),
     ),
-    Layer(("harness/terminal.py",), no=(*NO_TENSORS, "tasks", "harness.engine")),
+    Layer(
+        ("harness/terminal.py", "harness/display.py"),
+        no=(*NO_TENSORS, "tasks", "harness.engine"),
+    ),
     Layer(("harness/*.py",), no=("torch", "datasets", "tasks")),
     Layer(("tasks/*.py",), only=(*FOUNDATION, "tasks")),
 )  # fmt: skip

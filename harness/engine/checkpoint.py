@@ -62,6 +62,7 @@ class Checkpoint:
     model: Any  # a transformers causal language model in eval mode
     tokenizer: Tokenizer
     device: torch.device
+    ends: frozenset[int]  # tokens after which a generated text is over
 
 
 def load(name: str, settings: Settings) -> Checkpoint:
@@ -104,7 +105,13 @@ def load(name: str, settings: Settings) -> Checkpoint:
         trust_remote_code=settings.trust_remote_code,
         threads=torch.get_num_threads(),
     )
-    return Checkpoint(identity, model, tokenizer, device)
+    return Checkpoint(identity, model, tokenizer, device, tokenizer.ends | _stated_ends(model))
+
+
+def _stated_ends(model: Any) -> frozenset[int]:
+    """End tokens that the checkpoint's generation config names."""
+    stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return frozenset([stated] if isinstance(stated, int) else stated or ())
 
 
 def pick_device(wish: str | None) -> torch.device:

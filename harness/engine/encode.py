@@ -13,7 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.core import Encoding, Loglikelihood, NextWord, Request, RollingLoglikelihood
+from harness.core import (
+    Encoding,
+    Generate,
+    Loglikelihood,
+    NextWord,
+    Request,
+    RollingLoglikelihood,
+)
 from harness.engine.tokenizer import Tokenizer
 from harness.errors import EncodingError
 
@@ -104,6 +111,8 @@ class Encoder:
                     done.append(self._rolling(request, start, encoding))
                 elif isinstance(request, NextWord):
                     done.append(self._next_word(ids[pairs[i][0]], start))
+                elif isinstance(request, Generate):
+                    done.append(self._prompt(request, ids[pairs[i][0]], start))
                 else:
                     done.append(self._loglikelihood(pairs[i], ids, start, encoding))
             except EncodingError as error:
@@ -112,8 +121,10 @@ class Encoder:
         return done
 
     @staticmethod
-    def _pair(request: Loglikelihood | NextWord) -> tuple[str, str]:
+    def _pair(request: Loglikelihood | NextWord | Generate) -> tuple[str, str]:
         """Context and continuation; white space that ends a context opens the continuation."""
+        if isinstance(request, Generate):
+            return request.prompt, ""
         if isinstance(request, NextWord):
             return request.context, ""
         context = request.context.rstrip() or request.context
@@ -150,6 +161,35 @@ class Encoder:
             raise EncodingError("NextWord needs a context or a start token")
         kept, truncated = self._left_truncate(before, start, self.context - WORD_TOKENS)
         return Encoded((Span(kept, (), top=True),), truncated=truncated)
+
+    def _prompt(self, request: Generate, whole: list[int], start: tuple[int, ...]) -> Encoded:
+        room = self.context - request.max_new_tokens
+        if room < 1:
+            raise EncodingError(
+                f"{request.max_new_tokens} new tokens leave no room for a prompt in the context of "
+                f"{self.context}; expected fewer new tokens or a longer --context"
+            )
+        if not whole and not start:
+            raise EncodingError("Generate needs a prompt or a start token")
+        truncated = len(start) + len(whole) > room
+        if truncated:
+            whole = self._shorten(request, whole, room - len(start))
+        kept, _ = self._left_truncate(whole, start, room)
+        return Encoded((Span(kept, (), top=True),), truncated=truncated)
+
+    def _shorten(self, request: Generate, whole: list[int], room: int) -> list[int]:
+        """The prompt's tokens after giving way as `overflow` says; may still be too long."""
+        first, *others = request.parts
+        if request.overflow == "right":
+            tail = self.tokenizer.encode(["".join(others)])[0]
+            head = self.tokenizer.encode([first])[0]
+            return [*head[: max(room - len(tail), 0)], *tail]
+        if request.overflow == "turns":
+            for oldest in range(1, len(others)):
+                whole = self.tokenizer.encode([first + "".join(others[oldest:])])[0]
+                if len(whole) <= room:
+                    break
+        return whole
 
     @staticmethod
     def _left_truncate(

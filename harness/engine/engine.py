@@ -9,12 +9,14 @@ the same rows go on. Nothing here knows what a benchmark is.
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from harness.core import (
     Encoding,
+    Generate,
     Loglikelihood,
     NextWord,
     Request,
@@ -27,9 +29,12 @@ from harness.core import (
 )
 from harness.engine import probe
 from harness.engine.checkpoint import Checkpoint, Identity
+from harness.engine.draft import Endings
 from harness.engine.encode import Encoded, Encoder, Preflight, Span, preflight
 from harness.engine.forward import Forward
+from harness.engine.generate import MAX_SPANS, Generator, out_of_memory
 from harness.engine.plan import Sharing, TreeRow, arrange, batches
+from harness.engine.rows import Limits
 from harness.engine.score import Prefilled, SpanScores, score
 from harness.engine.words import Path, WordSearch, expand
 from harness.errors import CheckpointError, NumericsError
@@ -38,6 +43,10 @@ log = logging.getLogger(__name__)
 
 CPU_BUDGET = 2048  # padded tokens a batch; more does not help a CPU, its caches overflow
 ACCELERATOR_BUDGET = 16384
+# Answers decoded at once: a step reads all weights, so that many share the cost; and bytes of
+# the keys and values that they are decoded over.
+CPU_ANSWERS, CPU_CACHE = 64, 640 << 20
+ACCELERATOR_ANSWERS, ACCELERATOR_CACHE = 256, 4 << 30
 
 Advance = Callable[[int, int], None]
 """Called after each batch with the tokens done so far and in all."""
@@ -73,6 +82,12 @@ class Engine:
         self._forward = Forward(checkpoint)
         self._tested: dict[probe.Check, int] = {}  # lengths up to which a check has passed
         self._strings: dict[int, str] = {}
+        self._limits = Limits(
+            self._budget,
+            CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
+            CPU_CACHE if on_cpu else ACCELERATOR_CACHE,
+        )
+        self._endings = Endings(checkpoint.tokenizer, checkpoint.ends, self._forward.vocabulary)
         with torch.inference_mode():
             probe.check_model(self._forward, checkpoint.identity.name)
         self._sharing: Sharing | None = None
@@ -110,17 +125,53 @@ class Engine:
         Raises:
             NumericsError: a log-probability is not finite; its `request` is the index.
         """
-        spans = list(dict.fromkeys(span for e in encoded for span in e.spans))
+        written = {i: r for i, r in enumerate(requests) if isinstance(r, Generate)}
+        read = [i for i in range(len(requests)) if i not in written]
+        if read:
+            yield from self._read(read, requests, encoded, advance)
+        if written:
+            yield from self._write(written, encoded, advance)
+
+    def _write(
+        self, requests: Mapping[int, Generate], encoded: Sequence[Encoded], advance: Advance
+    ) -> Iterator[tuple[int, Response]]:
+        """Answers of all `Generate` requests."""
+        generator = Generator(self._forward, self._endings, self._limits)
+        prompts = {i: encoded[i].spans[0].inputs for i in requests}
+        before = generator.tokens
+        for i, answer in generator.answer(requests, prompts, self._plan_answers, advance):
+            self.tokens += generator.tokens - before
+            before = generator.tokens
+            yield i, answer
+        self.tokens += generator.tokens - before
+
+    def _plan_answers(self, spans: Sequence[Span], grown: int) -> list[TreeRow] | None:
+        """Rows for prompts, if branches over a kept prefix are computed rightly."""
+        if self._sharing is None:
+            return None
+        rows = arrange(spans, replace(self._sharing, max_spans=MAX_SPANS))
+        deepest = max((max(row.positions) + 1 for row in rows if row.branches), default=0)
+        return rows if self._shares(deepest, grown) else None
+
+    def _read(
+        self,
+        read: Sequence[int],
+        requests: Sequence[Request],
+        encoded: Sequence[Encoded],
+        advance: Advance,
+    ) -> Iterator[tuple[int, Response]]:
+        """Responses to all requests but `Generate`."""
+        spans = list(dict.fromkeys(span for i in read for span in encoded[i].spans))
         number = {span: s for s, span in enumerate(spans)}
         owners: dict[int, list[int]] = defaultdict(list)
         missing: dict[int, int] = {}
-        for i, e in enumerate(encoded):
-            missing[i] = len(e.spans)
-            for span in e.spans:
+        for i in read:
+            missing[i] = len(encoded[i].spans)
+            for span in encoded[i].spans:
                 owners[number[span]].append(i)
-            if not e.spans:
-                yield i, _response(requests[i], e, [])
-        asked = sum(len(span.inputs) for e in encoded for span in e.spans)
+            if not encoded[i].spans:
+                yield i, _response(requests[i], encoded[i], [])
+        asked = sum(len(span.inputs) for i in read for span in encoded[i].spans)
         self.tokens += Tokens(asked=asked)
         held: dict[int, SpanScores] = {}
         words: dict[int, Word] = {}
@@ -172,7 +223,16 @@ class Engine:
             return rows
         deepest = max((max(row.positions) + 1 for row in rows if row.branches), default=0)
         searched = max((len(span.inputs) for span in spans if span.top), default=0)
-        for check, length in ((probe.honours_trees, deepest), (probe.honours_cache, searched)):
+        return rows if self._shares(deepest, searched) else arrange(spans, None)
+
+    def _shares(self, deepest: int, cached: int) -> bool:
+        """Whether the model is right on trees and kept prefixes so long; if not, it never shares.
+
+        Args:
+            deepest: the longest path of a row with branches.
+            cached: the longest path over a kept prefix.
+        """
+        for check, length in ((probe.honours_trees, deepest), (probe.honours_cache, cached)):
             if not self._passes(check, length):
                 self._sharing = None
                 log.warning(
@@ -180,8 +240,8 @@ class Engine:
                     "differently from separate rows",
                     length,
                 )
-                return arrange(spans, None)
-        return rows
+                return False
+        return True
 
     def _passes(self, check: probe.Check, length: int) -> bool:
         """Whether the model passes a check at this length; a longer one that passed counts."""
@@ -194,8 +254,7 @@ class Engine:
 
     def _shrink(self, error: RuntimeError, batch: Sequence[TreeRow]) -> None:
         """Halve the budget after running out of memory; anything else is raised again."""
-        text = str(error).lower()
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in text:
+        if not out_of_memory(error):
             raise error
         if len(batch) == 1:
             raise CheckpointError(

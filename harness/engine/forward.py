@@ -30,8 +30,14 @@ class Forward:
         self.whole = False
         self._buffer: Tensor | None = None
         parameters = inspect.signature(self._base.forward).parameters
-        self._takes_cache = "use_cache" in parameters
+        self._takes_use = "use_cache" in parameters
+        self.takes_cache = "past_key_values" in parameters
         self._takes_tree = {"position_ids", "attention_mask"} <= set(parameters)
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are to choose from."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @property
     def _base(self) -> Any:
@@ -43,7 +49,7 @@ class Forward:
         Right padding needs no mask on the causal path: no token sees a later one. `tree` holds
         `position_ids` (B, T), `attention_mask` (B, 1, T, past + T) and `past_key_values`.
         """
-        if self._takes_cache:
+        if self._takes_use:
             tree.setdefault("use_cache", tree.get("past_key_values") is not None)
         output = self._base(input_ids=ids, **tree)
         states: Tensor = output.logits if self.whole else output.last_hidden_state
@@ -71,6 +77,14 @@ class Forward:
         from transformers import DynamicCache
 
         return DynamicCache(config=self.model.config)
+
+    def cache_bytes_per_token(self) -> int:
+        """Bytes that the keys and values of one token take in all layers."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        item = torch.finfo(self.model.dtype).bits // 8
+        return int(2 * config.num_hidden_layers * heads * size * item)
 
     def mask(self, allowed: Tensor) -> Tensor:
         """(B, 1, M, N) additive mask, in the model's dtype, of boolean `allowed` (B, M, N)."""

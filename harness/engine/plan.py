@@ -48,10 +48,12 @@ class Sharing:
         pair_cost: attention's cost of one (query, key) pair, as a fraction of a token's cost in
             matrix products; sharing pays while the tokens saved outweigh the larger square.
         max_row: the longest row, in tokens.
+        max_spans: the most spans of a row, where each of them will grow by itself.
     """
 
     pair_cost: float
     max_row: int
+    max_spans: int | None = None
 
 
 def arrange(spans: Sequence[Span], sharing: Sharing | None) -> list[TreeRow]:
@@ -93,7 +95,7 @@ def _read_nodes(span: Span, path: list[int]) -> list[int]:
 
 def _joins(row: TreeRow, length: int, common: int, last: int, sharing: Sharing | None) -> bool:
     """Whether a span goes into the row: it prolongs the last path, or sharing pays."""
-    if common == 0:
+    if common == 0 or (sharing and sharing.max_spans and len(row.nodes) >= sharing.max_spans):
         return False
     if common == last and not row.branches:
         return True

@@ -31,7 +31,7 @@ def check_model(forward: Forward, name: str) -> None:
     ids = _tokens(forward, 8)
     first = torch.tensor([ids], device=forward.device)
     second = first.clone()
-    second[0, -1] = (first[0, -1] + 1) % _vocabulary(forward)
+    second[0, -1] = (first[0, -1] + 1) % forward.vocabulary
     before = forward.trunk(first)[0, :-1]
     after = forward.trunk(second)[0, :-1]
     if not _equal(before, after, _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING)):
@@ -96,11 +96,7 @@ def _equal(one: Tensor, two: Tensor, rounding: float) -> bool:
     return torch.allclose(one, two, atol=bound, rtol=0, equal_nan=True)
 
 
-def _vocabulary(forward: Forward) -> int:
-    return int(forward.model.get_input_embeddings().weight.shape[0])
-
-
 def _tokens(forward: Forward, count: int) -> tuple[int, ...]:
     """Token ids spread over the vocabulary, the same at every call."""
-    vocabulary = _vocabulary(forward)
+    vocabulary = forward.vocabulary
     return tuple((17 + 7919 * i) % vocabulary for i in range(count))

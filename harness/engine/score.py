@@ -73,7 +73,7 @@ def score(
     order = [(r, s) for r, row in enumerate(rows) for s in row.nodes]
     width = max(len(row) for row in rows)
     reads = _reads(rows, spans, order, width)
-    ids, positions, ends = _pad(rows, width)
+    ids, positions, ends = pad(rows, width)
     parts = [ids, positions, ends, reads.places, reads.at, reads.targets, reads.tops]
     moved = to_device(parts, forward.device)  # the one copy in
     d_ids, d_positions, d_ends, places = moved[:4]
@@ -82,7 +82,7 @@ def score(
     cache = forward.empty_cache() if keep or branches else None
     if branches:
         straight = min(row.straight for row in rows)
-        states = _tree_states(forward, (d_ids, d_positions, d_ends), straight, cache)
+        states = tree_states(forward, (d_ids, d_positions, d_ends), straight, cache)
     else:
         states = forward.trunk(d_ids, past_key_values=cache)  # (B, T, H)
     states = states.reshape(-1, states.shape[-1])[places]  # (N, H)
@@ -94,7 +94,7 @@ def score(
     return _unpack(values, reads, spans, order), kept
 
 
-def _tree_states(
+def tree_states(
     forward: Forward, batch: tuple[Tensor, Tensor, Tensor], straight: int, cache: Any
 ) -> Tensor:
     """Hidden states (B, T, H) of rows with branches: ids, positions, ends, each (B, T).
@@ -138,7 +138,7 @@ def _reads(
     )
 
 
-def _pad(rows: Sequence[TreeRow], width: int) -> tuple[NDArray[np.int64], ...]:
+def pad(rows: Sequence[TreeRow], width: int) -> tuple[NDArray[np.int64], ...]:
     """Token ids, positions and subtree ends, each (B, T); padding sees itself only."""
     ids = np.zeros((len(rows), width), np.int64)
     positions = np.zeros_like(ids)
@@ -167,8 +167,7 @@ def _read_logits(
     Float32 holds all three exactly (ids below 2^24), so that one copy brings them to the host.
     """
     at, targets, tops = moved
-    vocabulary = forward.model.get_input_embeddings().weight.shape[0]
-    chunk = max(16, CHUNK_BYTES // (4 * vocabulary))
+    chunk = max(16, CHUNK_BYTES // (4 * forward.vocabulary))
     parts: list[Tensor] = []
     flags: list[Tensor] = []
     best: list[Tensor] = []

@@ -99,6 +99,35 @@ class Tokenizer:
         """Text of some tokens; incomplete UTF-8 shows as U+FFFD."""
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
+    def new_text(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """Text that `ids` add after `before`; special tokens add none.
+
+        Decoded behind one token of `before`, for some decoders drop the space that opens a text.
+        """
+        known = self._plain(before[-1:])
+        return self._plain([*before[-1:], *ids])[len(known) :]
+
+    def _plain(self, ids: Sequence[int]) -> str:
+        return str(self._backend.decode(list(ids), skip_special_tokens=True))
+
+    def holding(self, characters: set[str], size: int) -> NDArray[np.bool_]:
+        """Which of the tokens 0 to `size` - 1 may hold one of the characters or a part of one."""
+        texts = self.strings(range(size))
+        found = np.zeros(size, np.bool_)
+        for i, text in enumerate(texts):
+            raw = str(self._backend.id_to_token(i) or "").replace("\u2581", " ")
+            found[i] = "\ufffd" in text or any(c in text or c in raw for c in characters)
+        return found
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Tokens after which a text is over: the tokenizer's own, and `<|endoftext|>`."""
+        return frozenset(
+            int(token)
+            for token in (self._hf.eos_token_id, self._backend.token_to_id("<|endoftext|>"))
+            if token is not None
+        )
+
     def strings(self, ids: Sequence[int]) -> list[str]:
         """Text of each token by itself, a leading space kept."""
         return [str(s) for s in self._backend.decode_batch([[i] for i in ids], False)]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import (
+    Generate,
+    Generated,
     Loglikelihood,
     NextWord,
     Request,
@@ -101,6 +103,16 @@ def _pair(request: Request, response: Response) -> dict[str, Any]:
                 "text": _text(request),
                 "logprob": response.logprob,
                 "num_tokens": response.num_tokens,
+            }
+        case Generate(), Generated():
+            return {
+                "kind": "generate",
+                "prompt": request.prompt,
+                "text": response.text,
+                "logprob": response.logprob,
+                "num_tokens": response.num_tokens,
+                "ended": response.ended,
+                **({"seed": list(request.seed)} if request.top_k > 1 else {}),
             }
         case NextWord(context), Word(text, skipped):
             return {

@@ -1,8 +1,8 @@
 """Records -> one CSV and one Markdown table: a row a checkpoint and protocol.
 
-Columns are the paper's, in its order, then those of other benchmarks. Only scores of one
-protocol on one selection of rows share a row. Where two records would fill the same cell with
-different signatures the newer one gets a row of its own and both say so.
+Columns are those of Table 3, in its order, then those of section 3 and of other benchmarks.
+Only scores of one protocol on one selection of rows share a row. Where two records would fill
+the same cell with different signatures the newer one gets a row of its own and both say so.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,11 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     table: dict[tuple[str, ...], dict[str, Any]] = {}
     for record in records:
         key = _key(record)
-        cells = {s.column or f"{record.task} {s.metric}": s.value for s in record.scores}
+        cells = {
+            s.column or f"{record.task} {s.metric}": s.value
+            for s in record.scores
+            if s.baseline is None
+        }
         copy = 0
         while _taken(table.get((*key, str(copy)), {}), cells, record):
             copy += 1
@@ -90,8 +94,9 @@ def _taken(row: dict[str, Any], cells: dict[str, float], record: Record) -> bool
 def _columns(table: Sequence[dict[str, Any]]) -> list[str]:
     present = dict.fromkeys(name for row in table for name in row if not name.startswith("_"))
     head = ["model", "digest", "parameters", "protocol", "rows", "dtype", "context", "variant"]
-    others = [name for name in present if name not in head and name not in paper.COLUMNS]
-    return [*head, *paper.COLUMNS, *others]
+    section3 = [name for name in paper.SECTION3 if name in present]
+    first = [*head, *paper.COLUMNS, *section3]
+    return [*first, *(name for name in present if name not in first)]
 
 
 def _joined(row: dict[str, Any]) -> str:

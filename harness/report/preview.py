@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from rich.text import Text
 
-from harness.core import Loglikelihood, NextWord, Request, RollingLoglikelihood
+from harness.core import Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 
 EDGE = 40  # tokens shown at either end of what is fed
 WINDOWS = 3  # shown of a rolling text
@@ -40,7 +40,8 @@ def preview(
                 break
             context = _context(span)
             shown = ["... the same context ..."] if context == before else strings(context)
-            yield _line(_tokens(shown, "dim"), _tokens(strings(span.targets), SCORED), span.top)
+            wanted = _open_end(request) if span.top else ""
+            yield _line(_tokens(shown, "dim"), _tokens(strings(span.targets), SCORED), wanted)
             before = context
 
 
@@ -50,9 +51,18 @@ def _context(span: Any) -> Sequence[int]:
     return found
 
 
-def _line(context: Text, scored: Text, top: bool) -> Text:
+def _line(context: Text, scored: Text, wanted: str) -> Text:
     line = Text("    ").append_text(context).append(" ‖ ").append_text(scored)
-    return line.append("<best words follow>", SCORED) if top else line
+    return line.append(wanted, SCORED)
+
+
+def _open_end(request: Request) -> str:
+    """What is wanted after the last token, where no target is given."""
+    if not isinstance(request, Generate):
+        return "<best words follow>"
+    how = "greedy" if request.top_k == 1 else f"top-{request.top_k} sampling"
+    stop = f", until {' or '.join(map(repr, request.stop))}" if request.stop else ""
+    return f"<up to {request.max_new_tokens} new tokens, {how}{stop}>"
 
 
 def _kind(request: Request) -> str:
@@ -61,6 +71,8 @@ def _kind(request: Request) -> str:
             return "loglikelihood"
         case RollingLoglikelihood():
             return "rolling"
+        case Generate():
+            return "generate"
         case NextWord():
             return f"next word ({len(request.skip)} stop words, filter {request.rule})"
 

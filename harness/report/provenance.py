@@ -13,6 +13,9 @@ _PACKAGES = {
     "transformers": "transformers",
     "tokenizers": "tokenizers",
     "numpy": "numpy",
+    "sacrebleu": "sacrebleu",
+    "rouge-score": "rouge-score",
+    "sentencex": "sentencex",
 }
 
 

@@ -39,10 +39,11 @@ class Record:
     seconds: float
     scores: tuple[Score, ...]
     preflight: Mapping[str, int] = field(default_factory=dict)
-    notes: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, float | str] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""  # ISO 8601, UTC
+    pool: Mapping[str, Any] | None = None  # rows that example pairs were drawn from, as `data`
 
     @property
     def signature(self) -> str:
@@ -56,6 +57,7 @@ class Record:
             "data": f"{self.data['name']}@{self.data['sha256'][:8]}",
             "n": self.examples if self.limit is None else f"{self.examples}~seed{self.seed}",
             "prompt": self.prompt["sha256"][:8] if self.prompt else "none",
+            **({"pool": f"{self.pool['name']}@{self.pool['sha256'][:8]}"} if self.pool else {}),
             "tok": self.model["tokenizer"][:8],
             "ctx": self.model["context"],
             "dtype": self.model["dtype"],
@@ -86,7 +88,7 @@ class Record:
         try:
             fields["tokens"] = Tokens(**fields["tokens"])
             fields["scores"] = tuple(
-                Score(**{k: v for k, v in score.items() if k != "paper"})
+                Score(**{k: v for k, v in score.items() if not k.startswith("paper")})
                 for score in fields["scores"]
             )
             record = cls(**fields)

@@ -1,4 +1,4 @@
-"""Table 3 of Radford et al. 2019, the paper's numbers beside ours."""
+"""Columns of Radford et al. 2019, the paper's numbers beside ours: Table 3 and section 3."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from harness.report.record import Record
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One column of Table 3 for one checkpoint."""
+    """One column for one checkpoint."""
 
     column: str
+    size: str  # of the paper's model that ours is put beside
     paper: float | None
     state_of_the_art: float | None
     score: Score | None  # None: there is no record
@@ -25,7 +26,7 @@ class Cell:
         if self.score is None or self.paper is None:
             return None
         gap = self.score.value - self.paper
-        return gap if self.score.unit == "%" else gap / self.paper
+        return gap if self.score.unit in paper.POINTS else gap / self.paper
 
     @property
     def verdict(self) -> str:
@@ -44,23 +45,30 @@ class Cell:
         return self.record.tokens.computed / self.record.seconds
 
 
-def cells(records: Sequence[Record], size: str, reasons: dict[str, str]) -> list[Cell]:
-    """All columns in the paper's order, for the records of one checkpoint.
+def cells(
+    records: Sequence[Record],
+    size: str,
+    reasons: Mapping[str, str],
+    columns: Sequence[str] = paper.COLUMNS,
+) -> list[Cell]:
+    """Cells of `columns`, for the records of one checkpoint.
 
     Args:
         records: at most one a task.
-        size: the paper's model to compare with.
+        size: the paper's model to compare with; where the paper has no number for it, its
+            largest takes its place.
         reasons: task -> why it was not run.
+        columns: in the order wanted.
     """
     found = {s.column: (s, r) for r in records for s in r.scores if s.column}
     task_of = {p.column: p.task for p in paper.numbers()}
     rows = []
-    for column in paper.COLUMNS:
+    for column in columns:
         score, record = found.get(column, (None, None))
         rows.append(
             Cell(
                 column,
-                paper.published(column, size),
+                *paper.beside(column, size),
                 paper.published(column, paper.STATE_OF_THE_ART),
                 score,
                 record,
@@ -129,7 +137,8 @@ def fold(signatures: Sequence[str]) -> tuple[list[str], str]:
 def with_paper(record: Record, size: str | None = None) -> dict[str, object]:
     """The record's JSON with the paper's number beside each score that fills a column."""
     value = record.to_json()
-    beside = size or paper.nearest_size(int(record.model["parameters"]))
+    nearest = size or paper.nearest_size(int(record.model["parameters"]))
     for score in value["scores"]:
-        score["paper"] = paper.published(score["column"], beside) if score["column"] else None
+        model, number = paper.beside(score["column"], nearest) if score["column"] else (None, None)
+        score.update(paper=number, paper_model=model)
     return value

@@ -1,0 +1,255 @@
+"""Results as tables on standard output: one record, the paper's tables, one benchmark."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from harness.core import Score
+from harness.report import paper, section3
+from harness.report.record import Record
+from harness.report.table3 import Cell, fold, remarks
+from harness.task import Task
+from harness.terminal import OUT
+
+NARROW = 100  # columns; below this the tables leave out the prior state of the art
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Two decimals as in the paper, four for bits; very large values as 1.23e+45."""
+    if value is None:
+        return "-"
+    if unit.startswith("bits"):
+        return f"{value:.4f}"
+    return f"{value:.2f}" if abs(value) < 1e5 else f"{value:.3g}"
+
+
+def gap(cell: Cell) -> str:
+    """Ours against the paper's: points for accuracies, else a share, or a factor from ten on."""
+    if cell.difference is None or cell.score is None:
+        return ""
+    if cell.score.unit in paper.POINTS:
+        return f"{cell.difference:+.2f} pt"
+    factor = cell.difference + 1
+    return f"{cell.difference:+.1%}" if factor < 10 else f"x {factor:.3g}"
+
+
+def _interval(score: Score) -> str:
+    if score.low is None or score.high is None:
+        return ""
+    return f"{number(score.low, score.unit)} to {number(score.high, score.unit)}"
+
+
+def _table(*columns: str, gap: int = 2) -> Table:
+    """A table without lines; a column whose name begins with > is aligned to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for name in columns:
+        table.add_column(
+            name.removeprefix(">"),
+            justify="right" if name.startswith(">") else "left",
+            overflow="fold",
+        )
+    return table
+
+
+def show_record(record: Record) -> None:
+    """One benchmark's scores, each with its interval, then what produced them."""
+    model, rows = record.model, record.data["rows"]
+    count = f"{record.examples:,} examples"
+    if record.examples < rows:
+        count = f"{record.examples:,} of {rows:,} examples (seed {record.seed})"
+    OUT.print(
+        f"{record.task} v{record.version}  {model['name']} ({model['parameters']:,} parameters)  "
+        f"{count}  {record.seconds:.1f} s",
+        markup=False,
+    )
+    size = paper.nearest_size(int(model["parameters"]))
+    table = _table("score", ">value", "unit", ">95 % interval", f">paper {size}")
+    for score in record.scores:
+        of, beside = paper.beside(score.column, size) if score.column else (size, None)
+        table.add_row(
+            score.metric,
+            number(score.value, score.unit),
+            score.unit,
+            _interval(score),
+            number(beside) + (f" ({of})" if of != size else "") if beside is not None else "",
+        )
+    OUT.print(table)
+    tokens = record.tokens
+    OUT.print(
+        f"tokens: {tokens.asked:,} asked, {tokens.computed:,} computed, {tokens.scored:,} scored"
+        f" ({tokens.computed / max(record.seconds, 1e-9):,.0f}/s)",
+        markup=False,
+    )
+    for name, value in record.notes.items():
+        shown = value if isinstance(value, str) else f"{value:,g}"
+        OUT.print(f"{name}: {shown}", markup=False)
+    for line in remarks([record]):
+        OUT.print(f"note: {line}", markup=False)
+    OUT.print(f"signature: {record.signature}", markup=False)
+
+
+def show_table3(cells: Sequence[Cell], records: Sequence[Record], size: str) -> None:
+    """The paper's Table 3 for one checkpoint."""
+    if records:
+        _show_cells(f"Table 3 of Radford et al. 2019 for {_model(records[0])}", size, cells)
+        _show_about(cells, records)
+
+
+def show_section3(cells: Sequence[Cell], records: Sequence[Record], size: str) -> None:
+    """Section 3's numbers for one checkpoint, then Table 4 and calibration."""
+    if not records:
+        return
+    _show_cells(f"Section 3 of Radford et al. 2019 for {_model(records[0])}", size, cells)
+    for record in records:
+        if record.task == "cnn-dm":
+            _show_table4(record)
+        if record.task == "nq":
+            _show_reliability(record)
+    _show_about(cells, records)
+
+
+def _model(record: Record) -> str:
+    model = record.model
+    return (
+        f"{model['name']} ({model['parameters']:,} parameters, {model['dtype']}, context "
+        f"{model['context']}, {model['device']})"
+    )
+
+
+def _show_cells(title: str, size: str, cells: Sequence[Cell]) -> None:
+    OUT.print(f"{title}, beside the paper's {size}", markup=False)
+    narrow = OUT.width < NARROW
+    between = "\n" if narrow else " "
+    middle = (f">paper{between}{size}", ">ours", ">95 % interval")
+    if narrow:
+        table = _table("column", *middle, ">diff", "verdict", ">items", ">tok/s", gap=1)
+    else:
+        tail = (">difference", "verdict", ">examples", ">tokens/s")
+        table = _table("column", ">SOTA 2019", *middle, *tail)
+    for cell in cells:
+        name, best, *rest = _row(cell, size)
+        table.add_row(name, *([] if narrow else [best]), *rest)
+    OUT.print(table)
+
+
+def _show_table4(record: Record) -> None:
+    """ROUGE of the paper's systems, of the model, and of the two systems without a model."""
+    OUT.print("\nTable 4, CNN/DailyMail", markup=False)
+    table = _table("system", "from", ">ROUGE-1", ">ROUGE-2", ">ROUGE-L", ">average")
+    for system in section3.table4(record):
+        source = "paper" if system.published else "here"
+        table.add_row(system.name, source, *(number(value) for value in system.values))
+    OUT.print(table)
+    why = section3.distance(record)
+    if why:
+        OUT.print(f"lede-3 and random-3 need no model; theirs differ because: {why}", markup=False)
+
+
+def _show_reliability(record: Record) -> None:
+    """How often answers are right, by the probability that the model gave them."""
+    OUT.print("\nNatural Questions, calibration", markup=False)
+    table = _table("probability of the answer", ">answers", ">mean", ">right")
+    for b in section3.reliability(record):
+        table.add_row(
+            f"{b.low:.1f} to {b.high:.1f}",
+            f"{b.answers:,}",
+            f"{b.confidence:.1%}",
+            f"{b.accuracy:.1%}",
+        )
+    OUT.print(table)
+    for score in record.scores:
+        if score.metric == "calibration-error":
+            OUT.print(f"expected calibration error: {score.value:.2f} points\n", markup=False)
+
+
+def _show_about(cells: Sequence[Cell], records: Sequence[Record]) -> None:
+    """Time, what was left out, what sets the numbers apart, and the signatures."""
+    seconds = sum(record.seconds for record in records)
+    OUT.print(f"{seconds:.0f} s in all", markup=False)
+    for reason in dict.fromkeys(cell.reason for cell in cells if cell.reason):
+        OUT.print(f"not run: {reason}", markup=False)
+    for line in remarks(records):
+        OUT.print(f"note: {line}", markup=False)
+    _show_signatures([record.signature for record in records])
+
+
+def _show_signatures(signatures: Sequence[str]) -> None:
+    """Every signature; the end that all share once."""
+    heads, shared = fold(signatures)
+    OUT.print(f"signatures{f', each ending in {shared}' if shared else ''}:", markup=False)
+    for head in heads:
+        OUT.print(f"  {head}", markup=False)
+
+
+def _row(cell: Cell, size: str) -> list[str]:
+    of = f" ({cell.size})" if cell.size != size and cell.paper is not None else ""
+    beside = [number(cell.state_of_the_art), number(cell.paper) + of]
+    score, record = cell.score, cell.record
+    if score is None or record is None:
+        return [cell.column, *beside, "-", "", "", "not run", "", ""]
+    return [
+        cell.column,
+        *beside,
+        number(score.value, score.unit),
+        _interval(score),
+        gap(cell),
+        cell.verdict,
+        f"{record.examples:,}",
+        f"{cell.tokens_per_second or 0:,.0f}",
+    ]
+
+
+def show_text(text: str) -> None:
+    """A paragraph, wrapped between words."""
+    OUT.print(text, markup=False, soft_wrap=False)
+
+
+def show_mapping(title: str, facts: Mapping[str, str]) -> None:
+    """A title and aligned `name  value` lines; nothing if there are none."""
+    if not facts:
+        return
+    OUT.print(title, markup=False)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, Text(value))
+    OUT.print(table)
+
+
+def show_task(task: Task) -> None:
+    """One benchmark: what it measures, its data, options, presets and scores."""
+    options = task.protocol().options
+    source = task.source(options)
+    show_text(f"{task.name} (version {task.version}): {task.title}\n")
+    show_text(task.description + "\n")
+    hub = f"{source.hub.repo} {source.hub.file} at {source.hub.revision}" if source.hub else "-"
+    published = [f"{source.rows:,} rows"] if source.rows else []
+    published += [f"sha256 {digest}" for digest in source.sha256[:1]]
+    facts = {
+        "rows": source.title,
+        "file": " or ".join(name.removeprefix("./") for name in source.files),
+        "from": source.origin,
+        "hub": hub,
+        "published": ", ".join(published) or "-",
+    }
+    show_mapping("data", facts)
+    show_mapping(
+        "options (--set NAME=VALUE)",
+        {o.name: f"{o.help} [{', '.join(o.choices)}; default {o.default}]" for o in task.options},
+    )
+    show_mapping(
+        "protocols (--protocol NAME)",
+        {
+            preset: ", ".join(f"{k}={v}" for k, v in changes.items()) or "the defaults"
+            for preset, changes in task.presets.items()
+        },
+    )
+    show_mapping(
+        "scores",
+        {
+            m.name: f"{m.help} ({m.metric.unit})" + (f" -> {m.column}" if m.column else "")
+            for m in task.measures(options)
+        },
+    )

@@ -1,0 +1,82 @@
+"""Keys and values of rows that are being decoded, in buffers that are written in place.
+
+A cache that grows by concatenation copies everything at every step. Here each row has a slot of
+fixed width: its prefilled tokens first, then one column for each token fed later. Slots in use
+are always the first ones, so that a pass reads a view and never a copy.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicLayer
+
+
+class Slots:
+    """Buffers for `rows` rows of `columns` columns; allocated when the first row comes.
+
+    The last column is for padding: it is written, but no mask lets it be read.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
+        self._target: tuple[Tensor, Tensor, int] | None = None
+        self._layers: list[_Layer] = []
+
+    def put(self, slot: int, prefilled: Any, row: int, length: int) -> None:
+        """Copy the first `length` columns of a row of a prefilled cache into a slot."""
+        if not self._layers:
+            self._layers = [_Layer(self, layer) for layer in prefilled.layers]
+        for layer, source in zip(self._layers, prefilled.layers, strict=True):
+            layer.keys[slot, :, :length] = source.keys[row, :, :length]
+            layer.values[slot, :, :length] = source.values[row, :, :length]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` columns of one slot over another."""
+        for layer in self._layers:
+            layer.keys[target, :, :length] = layer.keys[source, :, :length]
+            layer.values[target, :, :length] = layer.values[source, :, :length]
+
+    def at(self, columns: Tensor, width: int) -> Cache:
+        """The cache for one pass: token (b, m) goes to slot b, column `columns[b, m]`.
+
+        Args:
+            columns: (B, M) for the first B slots.
+            width: how many columns are in use; the pass sees those alone.
+        """
+        rows = torch.arange(len(columns), device=columns.device)[:, None]
+        self._target = rows, columns, width
+        return Cache(layers=[*self._layers])
+
+    def write(self, buffer: Tensor, states: Tensor) -> Tensor:
+        """Put new states (B, heads, M, size) in their places; the view (B, heads, width, size)."""
+        assert self._target is not None, "`at` comes before a pass"
+        rows, columns, width = self._target
+        buffer.transpose(1, 2)[rows, columns] = states.transpose(1, 2)
+        return buffer[: len(rows), :, :width]
+
+
+class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """One layer's buffers (rows, heads, columns, size), zero where nothing was written."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, slots: Slots, like: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._slots = slots
+        self.keys = self._buffer(like.keys)
+        self.values = self._buffer(like.values)
+        self.is_initialized = True
+
+    def _buffer(self, like: Tensor) -> Tensor:
+        _, heads, _, size = like.shape
+        return like.new_zeros((self._slots.rows, heads, self._slots.columns, size))
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Called by the model's attention with the new tokens' states."""
+        del args, kwargs
+        write = self._slots.write
+        return write(self.keys, key_states), write(self.values, value_states)

@@ -1,0 +1,74 @@
+"""The options that all benchmark commands share, as the command line gives them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import data
+from harness.errors import UsageError
+
+if TYPE_CHECKING:
+    from harness.engine.checkpoint import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """One field an option; the defaults are the command line's."""
+
+    model: tuple[str, ...]
+    revision: str | None = None
+    trust_remote_code: bool = False
+    device: str | None = None
+    dtype: str = "float32"
+    context: int | None = None
+    batch_tokens: int | None = None
+    data_dir: Path | None = None
+    data_file: Path | None = None
+    sample: bool = False
+    hub: bool = False
+    limit: int | None = None
+    seed: int = 0
+    protocol: str = "paper"
+    set: tuple[str, ...] = ()
+    out: Path = Path("results/records")
+    dump: Path | None = None
+    json: bool = False
+    strict: bool = False
+    size: str | None = None  # table3, section3: the paper's model to compare with
+
+    def where(self) -> data.Where:
+        """The roads to the data."""
+        return data.Where(self.data_file, self.sample, self.data_dir, self.hub)
+
+    def settings(self) -> "Settings":
+        """How to load a checkpoint."""
+        from harness.engine.checkpoint import Settings
+
+        return Settings(
+            self.device, self.dtype, self.context, self.revision, self.trust_remote_code
+        )
+
+    def check(self) -> None:
+        """Refuse what is wrong whatever the benchmark is.
+
+        Raises:
+            UsageError: a limit below 1, two roads to the data, one dump for several models.
+        """
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit {self.limit}: expected at least 1")
+        if self.data_file and self.sample:
+            raise UsageError("--data-file and --sample name different rows; give one of them")
+        if self.dump and len(self.model) > 1:
+            raise UsageError(f"--dump takes the items of one model; {len(self.model)} were given")
+
+    def overrides(self) -> dict[str, str]:
+        """`--set key=value` as a mapping.
+
+        Raises:
+            UsageError: one has no `=`.
+        """
+        pairs = [pair.partition("=") for pair in self.set]
+        for name, equals, _ in pairs:
+            if not equals:
+                raise UsageError(f"--set {name!r}: expected key=value")
+        return {name: value for name, _, value in pairs}

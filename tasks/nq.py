@@ -1,0 +1,243 @@
+"""Natural Questions, open form. Kwiatkowski et al. 2019; Lee et al. 2019, arXiv:1906.00300.
+
+Radford et al. 2019, section 3.8: example pairs of question and answer convey the short style;
+exact match as for SQuAD; 4.1 % for the largest model, 63.1 % on the 1 % of answers it is most
+sure of. The paper used the development set of the full data, of which NQ-open keeps the 3,610
+questions with short answers; prompts and examples are not given.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from harness import calibration
+from harness.answers import best, exact
+from harness.core import (
+    Example,
+    Fields,
+    Generate,
+    Generated,
+    Hub,
+    Pool,
+    Request,
+    Response,
+    Row,
+    Source,
+)
+from harness.errors import DataError
+from harness.extract import generated
+from harness.formats import json_lines
+from harness.metrics import ACCURACY, Outcome, most_confident
+from harness.prompt import Prompt
+from harness.task import FewShot, Measure, Option, Options, Task, each
+from tasks.pairs import draw
+
+TOP_SHARE = 0.01  # Radford et al. 2019, section 3.8
+QUESTION_WORDS = ("who", "when", "where", "what", "which", "how", "why")
+BASELINE = "question-word"
+
+
+def parse(data: bytes) -> list[Fields]:
+    """A JSON object a line with `question` and a list `answer`.
+
+    Raises:
+        DataError: a question has no answer to compare with; names its line.
+    """
+    rows = json_lines(data, required=("question",))
+    for number, row in enumerate(rows, 1):
+        answers = row.get("answer")
+        if not isinstance(answers, list) or not answers or not all(map(_is_answer, answers)):
+            raise DataError(
+                f"row {number}: expected a list of answers to {row['question'][:60]!r}, "
+                f"got {str(answers)[:40]}"
+            )
+    return rows
+
+
+def _is_answer(answer: object) -> bool:
+    return isinstance(answer, str) and bool(answer.strip())
+
+
+def restore(rows: Iterable[Fields]) -> bytes:
+    """Rows of the hub -> the JSON lines."""
+    keep = ({"question": row["question"], "answer": list(row["answer"])} for row in rows)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in keep).encode()
+
+
+def nq_open(split: str, rows: int, sha256: str, hub: str) -> Source:
+    """One split of NQ-open."""
+    return Source(
+        title=f"NQ-open, {split} questions",
+        files=(f"NQ-open.{split}.jsonl",),
+        parse=parse,
+        sample=f"samples/NQ-open.{split}.sample.jsonl",
+        origin="https://github.com/google-research-datasets/natural-questions/tree/master/nq_open",
+        sha256=(sha256,),
+        rows=rows,
+        hub=Hub(
+            "google-research-datasets/nq_open",
+            f"nq_open/{hub}-00000-of-00001.parquet",
+            "5dd9790a83002ad084ddeb7c420dc716852c6f28",
+            restore=restore,
+        ),
+    )
+
+
+DEV = nq_open(
+    "dev", 3610, "f15567f38099f3615f5b8a685c0aef449c11ad90d3da3735e8d1b98115b40616", "validation"
+)
+TRAIN = nq_open(
+    "train", 87_925, "0c93aaf13b12f855628489665e4ef85ffb8573ad444646f11f4fabdc57a0aabf", "train"
+)
+
+
+def asked(question: str, options: Options) -> str:
+    """The question as the prompt shows it: `case=sentence` gives a capital and a question mark."""
+    if options["case"] == "raw":
+        return question
+    return f"{question[:1].upper()}{question[1:].removesuffix('?')}?"
+
+
+def examples(pool: Pool, options: Options) -> Fields:
+    """`examples`, the pairs as text, and `guesses` where the pool is a real training set."""
+    chosen = draw(pool.rows, int(options["shots"]), seed=0)
+    template = prompt(options)
+    texts = [
+        template.render(examples="", question=asked(row.fields["question"], options))
+        + f" {row.fields['answer'][0]}\n"
+        for row in chosen
+    ]
+    return {"examples": "".join(texts), "guesses": None if pool.sample else guesses(pool.rows)}
+
+
+def question_word(question: str) -> str:
+    """The first word of the usual question words in it; empty if there is none."""
+    return next((word for word in question.lower().split() if word in QUESTION_WORDS), "")
+
+
+def guesses(rows: Sequence[Row]) -> dict[str, str]:
+    """Question word -> the most frequent first answer to questions with it."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        word = question_word(row.fields["question"])
+        counts.setdefault(word, Counter())[row.fields["answer"][0]] += 1
+    return {word: found.most_common(1)[0][0] for word, found in counts.items()}
+
+
+def read_row(row: Row, options: Options) -> Example:
+    """A question and all its references."""
+    question = row.fields["question"]
+    fields = {"question": asked(question, options), "word": question_word(question)}
+    return Example(str(row.number), fields, tuple(row.fields["answer"]))
+
+
+def prompt(options: Options) -> Prompt:
+    """Example pairs and the question."""
+    return Prompt.load("nq.txt" if options["style"] == "qa" else "nq-plain.txt")
+
+
+def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
+    """One greedy answer."""
+    text = prompt.render(examples=example.fields["examples"], question=example.fields["question"])
+    return [Generate((text,), int(options["max_new"]), stop=("\n",))]
+
+
+def answer(response: Generated) -> str:
+    """The text without the full stop that may end it."""
+    return response.text.strip().removesuffix(".").strip()
+
+
+def confidence(response: Generated, options: Options) -> float:
+    """Probability of the answer's tokens: their product, or their geometric mean."""
+    whole = options["conf_newline"] == "on"
+    logprobs = response.logprobs if whole else response.logprobs[: response.num_tokens]
+    total = sum(logprobs)
+    if options["conf"] == "mean-logprob":
+        total /= max(len(logprobs), 1)
+    return math.exp(total)
+
+
+def measures(options: Options) -> tuple[Measure, ...]:
+    """Exact match, the same on the surest answers, calibration, and a baseline."""
+
+    def right(example: Example, responses: Sequence[Response]) -> float:
+        text = answer(generated(responses[0]))
+        return best(exact, text, example.references) if text else 0.0
+
+    def sure(example: Example, responses: Sequence[Response]) -> tuple[float, float]:
+        return confidence(generated(responses[0]), options), right(example, responses)
+
+    def guessed(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+        del responses
+        known = example.fields["guesses"]
+        if known is None:
+            return []
+        guess = known.get(example.fields["word"], "")
+        return [(best(exact, guess, example.references) if guess else 0.0, 1.0)]
+
+    return (
+        Measure(
+            "em",
+            ACCURACY,
+            lambda example, responses: [(right(example, responses), 1.0)],
+            ("em", "questions"),
+            "exact match with any reference after normalising",
+            column="NQ EM",
+        ),
+        Measure(
+            "em-top-1%",
+            most_confident(TOP_SHARE),
+            lambda example, responses: [(*sure(example, responses), 1.0)],
+            ("confidence", "em", "questions"),
+            "exact match on the 1 % of answers that the model is most sure of",
+            column="NQ EM TOP 1%",
+        ),
+        Measure(
+            "calibration-error",
+            calibration.CALIBRATION_ERROR,
+            lambda example, responses: [calibration.outcome(*sure(example, responses))],
+            (*calibration.STATISTICS, "questions"),
+            "mean distance of confidence and accuracy over ten bins",
+        ),
+        Measure(
+            f"{BASELINE} em",
+            ACCURACY,
+            guessed,
+            ("guessed", "questions"),
+            "the most frequent training answer to the question word, without a model",
+            optional=True,
+            baseline=BASELINE,
+        ),
+    )
+
+
+TASK = Task(
+    name="nq",
+    version=1,
+    title="Natural Questions: short answers from memory",
+    description=(
+        "The model reads example questions with answers, then a question, and answers greedily. "
+        "Exact match with any reference; how sure it is, is the probability of its answer."
+    ),
+    source=lambda options: DEV,
+    read=each(read_row),
+    prompt=prompt,
+    ask=ask,
+    few_shot=FewShot(lambda options: TRAIN, examples),
+    measures=measures,
+    options=(
+        Option("shots", "5", ("0", "<n>"), "example questions in front"),
+        Option("style", "qa", ("qa", "plain"), "Q: and A: on lines of their own, or question = "
+               "answer"),
+        Option("case", "sentence", ("sentence", "raw"), "questions with a capital and a question "
+               "mark, or as in the file"),
+        Option("max_new", "16", ("<n>",), "new tokens at most"),
+        Option("conf", "product", ("product", "mean-logprob"), "confidence: the product of the "
+               "tokens' probabilities, or their geometric mean"),
+        Option("conf_newline", "off", ("off", "on"), "whether the line end counts as a token of "
+               "the answer"),
+        Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token in front"),
+    ),
+    presets={"paper": {}},
+)  # fmt: skip

@@ -1,0 +1,181 @@
+"""Winograd Schema Challenge: whom a pronoun means. Levesque et al. 2012.
+
+Radford et al. 2019, section 3.4: the formulation of Trinh and Le 2018 (arXiv:1806.02847), each
+candidate put in the pronoun's place; 70.70 % of 273. `partial` compares the probabilities of the
+words after the candidate given all up to it, `full` those of the whole sentence.
+"""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from harness.core import Example, Fields, Hub, Loglikelihood, Request, Response, Row, Source
+from harness.errors import DataError
+from harness.extract import scored
+from harness.metrics import ACCURACY, Outcome
+from harness.prompt import Prompt
+from harness.task import Measure, Option, Options, Task
+
+POSSESSIVE = ("my", "his", "her", "our", "their")
+OPENINGS = ("a", "an", "the", "she", "he", "it", "they", *POSSESSIVE)
+"""First words of a candidate that are lower case inside a sentence."""
+
+
+def parse(data: bytes) -> list[Fields]:
+    """Schemas of the published XML file: text before, pronoun, text after, two candidates.
+
+    Raises:
+        DataError: it is no such XML, or a schema lacks a part; names it.
+    """
+    try:
+        root = ET.fromstring(data)
+    except ET.ParseError as error:
+        raise DataError(f"expected XML: {error}") from None
+    rows: list[Fields] = []
+    for number, schema in enumerate(root.iter("schema"), 1):
+        candidates = tuple(_text(answer) for answer in schema.iterfind("answers/answer"))
+        pronoun = _text(schema.find("text/pron"))
+        letter = _text(schema.find("correctAnswer")).rstrip(".")
+        if len(candidates) != 2 or not all(candidates) or not pronoun or letter not in ("A", "B"):
+            raise DataError(
+                f"schema {number}: expected text, pron, two answers and correctAnswer A or B"
+            )
+        rows.append(
+            {
+                "before": _text(schema.find("text/txt1")),
+                "pronoun": pronoun,
+                "after": _text(schema.find("text/txt2")),
+                "candidates": candidates,
+                "right": "AB".index(letter),
+            }
+        )
+    return rows
+
+
+def _text(element: ET.Element | None) -> str:
+    return " ".join(((element.text if element is not None else "") or "").split())
+
+
+def restore(rows: Iterable[Fields]) -> bytes:
+    """Rows of the hub -> the XML file's form."""
+    found = []
+    for row in rows:
+        at, pronoun = row["pronoun_loc"], row["pronoun"]
+        parts = (row["text"][:at], pronoun, row["text"][at + len(pronoun) :])
+        txt1, pron, txt2 = (escape(part) for part in parts)
+        answers = "".join(f"<answer>{escape(option)}</answer>" for option in row["options"])
+        found.append(
+            f"<schema><text><txt1>{txt1}</txt1><pron>{pron}</pron><txt2>{txt2}</txt2></text>"
+            f"<answers>{answers}</answers><correctAnswer>{'AB'[row['label']]}</correctAnswer>"
+            "</schema>\n"
+        )
+    return f"<collection>\n{''.join(found)}</collection>\n".encode()
+
+
+def source(options: Options) -> Source:
+    """The collection; the hub's file has the first 273 alone."""
+    del options
+    return Source(
+        title="Winograd Schema Challenge collection",
+        files=("WSCollection.xml",),
+        parse=parse,
+        sample="samples/WSCollection.sample.xml",
+        origin="https://cs.nyu.edu/faculty/davise/papers/WinogradSchemas/WSCollection.xml",
+        sha256=("98c845a5b33c109f2c49742e726fac592bbb1fdc3b3706b604de12f9c9f58c91",),
+        hub=Hub(
+            "ErnestSDavis/winograd_wsc",
+            "wsc273/test-00000-of-00001.parquet",
+            "726df8970d7aa13179276fade14a545d52eafdd9",
+            restore=restore,
+        ),
+    )
+
+
+def read(rows: Sequence[Row], options: Options) -> list[Example]:
+    """Schemas of the set that is asked for."""
+    last = 273 if options["set"] == "wsc273" else 285
+    return [_example(row) for row in rows if row.number < last]
+
+
+def _example(row: Row) -> Example:
+    fields = row.fields
+    texts = [substitute(fields, candidate) for candidate in fields["candidates"]]
+    return Example(
+        str(row.number),
+        {"texts": tuple(texts), "right": fields["right"]},
+        (fields["candidates"][fields["right"]],),
+    )
+
+
+def substitute(fields: Fields, candidate: str) -> tuple[str, str]:
+    """The sentence up to and with the candidate in the pronoun's place, and what follows.
+
+    >>> substitute({"before": "Ann took", "pronoun": "her", "after": "hat."}, "The aunt")
+    ("Ann took the aunt's", ' hat.')
+    """
+    before, after = fields["before"], fields["after"]
+    first, _, others = candidate.partition(" ")
+    opens = not before or before[-1] in ".!?"
+    if not opens and first.lower() in OPENINGS:
+        candidate = f"{first.lower()} {others}".rstrip()
+    elif opens:
+        candidate = candidate[:1].upper() + candidate[1:]
+    if fields["pronoun"].lower() in POSSESSIVE:
+        candidate += "'s"
+    gap = "" if not after or re.match(r"[.,;:!?')\"’”]", after) else " "
+    return f"{before} {candidate}".lstrip(), gap + after
+
+
+def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
+    """For each candidate: what follows it, then the whole sentence."""
+    del prompt, options
+    texts = example.fields["texts"]
+    partial: list[Request] = [Loglikelihood(head, tail) for head, tail in texts]
+    return [*partial, *(Loglikelihood("", head + tail) for head, tail in texts)]
+
+
+def measures(options: Options) -> tuple[Measure, ...]:
+    """Accuracy under both scorings; `score` chooses the one beside the paper's."""
+
+    def accuracy(name: str, begin: int) -> Measure:
+        def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+            pair = [scored(response) for response in responses[begin : begin + 2]]
+            by_token = options["norm"] == "tokens"
+            values = [a.logprob / (a.num_tokens if by_token else 1) for a in pair]
+            right = example.fields["right"]
+            return [(float(values[right] > values[1 - right]), 1.0)]  # a tie is wrong
+
+        return Measure(
+            f"acc-{name}",
+            ACCURACY,
+            extract,
+            (f"acc-{name}", "schemas"),
+            "by the words after the candidate" if name == "partial" else "by the whole sentence",
+            column="Winograd ACC" if options["score"] == name else None,
+        )
+
+    return accuracy("partial", 0), accuracy("full", 2)
+
+
+TASK = Task(
+    name="winograd",
+    version=1,
+    title="Winograd Schema Challenge: whom a pronoun means",
+    description=(
+        "Each of two candidates is put in a pronoun's place; the more probable sentence wins, by "
+        "the words after the candidate (partial) or by all of it (full). Ties are wrong."
+    ),
+    source=source,
+    read=read,
+    ask=ask,
+    measures=measures,
+    options=(
+        Option("set", "wsc273", ("wsc273", "wsc285"), "the 273 schemas of the paper, or all"),
+        Option("score", "partial", ("partial", "full"), "which one stands beside the paper's"),
+        Option("norm", "none", ("none", "tokens"), "whether log-probabilities are divided by the "
+               "number of tokens"),
+        Option("bos", "auto", ("auto", "eot"), "start token before the sentence"),
+    ),
+    presets={"paper": {}},
+)  # fmt: skip

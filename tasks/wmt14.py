@@ -1,0 +1,230 @@
+"""WMT-14 English-French, both directions: newstest2014 after example pairs.
+
+Radford et al. 2019, section 3.7: the context holds pairs `english sentence = french sentence`,
+then `english sentence =`; greedy; the first sentence generated is the translation. 5 BLEU into
+French, 11.5 into English. How many pairs, from where, and which BLEU is not said; the score is
+the mean over several draws of pairs, beside its spread.
+"""
+
+import html
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from harness.core import (
+    Example,
+    Fields,
+    Generate,
+    Generated,
+    Hub,
+    Pool,
+    Request,
+    Response,
+    Row,
+    Source,
+)
+from harness.errors import DataError
+from harness.extract import generated
+from harness.formats import decode, join_lines, text_lines
+from harness.metrics import Outcome
+from harness.prompt import Prompt
+from harness.summaries import sentences
+from harness.task import FewShot, Measure, Option, Options, Task, each
+from harness.translations import (
+    BLEU_COUNTS,
+    CHRF_COUNTS,
+    bleu,
+    bleu_counts,
+    chrf,
+    chrf_counts,
+    signature,
+)
+from tasks.pairs import draw
+
+LONGEST = 30  # words of an example sentence
+_SEGMENT = re.compile(r"<seg [^>]*>(.*?)</seg>", re.DOTALL)
+
+
+def parse(english: bytes, french: bytes) -> list[Fields]:
+    """Rows of two files with the same number of lines, or of two SGML files.
+
+    Raises:
+        DataError: the files differ in length, or a line is empty; names it.
+    """
+    sides = [_sentences(data) for data in (english, french)]
+    if len(sides[0]) != len(sides[1]):
+        raise DataError(
+            f"expected as many English lines as French ones, got {len(sides[0])} and "
+            f"{len(sides[1])}"
+        )
+    for number, pair in enumerate(zip(*sides, strict=True), 1):
+        if not all(side.strip() for side in pair):
+            raise DataError(f"line {number}: expected a sentence in both files, got an empty line")
+    return [{"en": en, "fr": fr} for en, fr in zip(*sides, strict=True)]
+
+
+def _sentences(data: bytes) -> list[str]:
+    text = decode(data)
+    if text.lstrip().startswith("<"):
+        return [html.unescape(found).strip() for found in _SEGMENT.findall(text)]
+    return [row["text"].removesuffix("\r") for row in text_lines(data)]
+
+
+def other_side(name: str) -> str:
+    """The French file beside the English one: `newstest2014.en` has `newstest2014.fr`."""
+    return name.replace("src.en", "ref.fr") if name.endswith(".sgm") else f"{name[:-3]}.fr"
+
+
+def restore(rows: Iterable[Fields]) -> tuple[bytes, bytes]:
+    """Rows of the hub -> the English and the French file."""
+    pairs = [row["translation"] for row in rows]
+    return join_lines(pair["en"] for pair in pairs), join_lines(pair["fr"] for pair in pairs)
+
+
+def newstest(year: int, rows: int, split: str, origin: str, sha256: tuple[str, ...]) -> Source:
+    """The news test of one year."""
+    return Source(
+        title=f"newstest{year}, English and French",
+        files=(
+            f"newstest{year}.en",
+            f"newstest{year}-fren-src.en.sgm",
+            f"newstest{year}-src.en.sgm",
+        ),
+        parse=parse,
+        sample=f"samples/newstest{year}.sample.en",
+        origin=origin,
+        sha256=sha256,
+        rows=rows,
+        hub=Hub(
+            "wmt/wmt14",
+            f"fr-en/{split}-00000-of-00001.parquet",
+            "b199e406369ec1b7634206d3ded5ba45de2fe696",
+            restore=restore,
+        ),
+        companion=other_side,
+    )
+
+
+TEST = newstest(2014, 3003, "test", "https://www.statmt.org/wmt14/test-full.tgz", ())
+POOL = newstest(2013, 3000, "validation", "https://www.statmt.org/wmt13/test.tgz", ())
+
+
+def pairs(pool: Pool, options: Options, direction: str) -> Fields:
+    """`pairs`: for each draw, its example pairs as text, a line a pair."""
+    source, target = direction.split("-")
+    short = [r for r in pool.rows if len(r.fields[source].split()) <= LONGEST] or list(pool.rows)
+    shots = int(options["shots"])
+    texts = [
+        "".join(f"{r.fields[source]} = {r.fields[target]}\n" for r in draw(short, shots, seed))
+        for seed in range(int(options["draws"]))
+    ]
+    return {"pairs": tuple(texts)}
+
+
+def prompt(options: Options) -> Prompt:
+    """Example pairs and the sentence."""
+    del options
+    return Prompt.load("wmt14.txt")
+
+
+def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
+    """A request a draw of example pairs."""
+    source = example.fields["source"]
+    return [
+        Generate(
+            (prompt.render(examples=pairs_, source=source),), int(options["max_new"]), stop=("\n",)
+        )
+        for pairs_ in example.fields["pairs"]
+    ]
+
+
+def translation(response: Generated, language: str, options: Options) -> str:
+    """The first line, or the first sentence of it."""
+    line = response.text.strip().split("\n")[0].strip()
+    if options["cut"] == "newline":
+        return line
+    return next(iter(sentences(line, language)), "")
+
+
+def measures(direction: str, column: str, options: Options) -> tuple[Measure, ...]:
+    """BLEU, its spread over the draws, and chrF."""
+    runs, language = int(options["draws"]), direction.split("-")[1]
+
+    def counted(
+        count: Callable[[str, str], Outcome],
+    ) -> Callable[[Example, Sequence[Response]], list[Outcome]]:
+        def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+            texts = [translation(generated(r), language, options) for r in responses]
+            counts = [count(text, example.references[0]) for text in texts]
+            return [(*(value for run in counts for value in run), 1.0)]
+
+        return extract
+
+    def names(kinds: Sequence[str], prefix: str) -> tuple[str, ...]:
+        return (*(f"{prefix} {kind} {run}" for run in range(runs) for kind in kinds), "sentences")
+
+    by_bleu = counted(lambda text, wanted: bleu_counts(text, wanted, options["tokenize"]))
+    found = [
+        Measure(
+            "bleu",
+            bleu(runs),
+            by_bleu,
+            names(BLEU_COUNTS, "bleu"),
+            "corpus BLEU, mean over the draws of example pairs",
+            column=column,
+        ),
+        Measure("chrf", chrf(runs), counted(chrf_counts), names(CHRF_COUNTS, "chrf"), "chrF2"),
+    ]
+    if runs > 1:
+        found.append(
+            Measure(
+                "bleu over draws",
+                bleu(runs, spread=True),
+                by_bleu,
+                names(BLEU_COUNTS, "bleu"),
+                "standard deviation of BLEU over the draws",
+            )
+        )
+    return tuple(found)
+
+
+def task(name: str, direction: str, column: str, languages: str) -> Task:
+    """The task of one direction."""
+    source, target = direction.split("-")
+
+    def read_row(row: Row, options: Options) -> Example:
+        del options
+        return Example(
+            str(row.number), {"source": row.fields[source].strip()}, (row.fields[target].strip(),)
+        )
+
+    return Task(
+        name=name,
+        version=1,
+        title=f"WMT-14 {languages}: translation after example pairs",
+        description=(
+            "The model reads example pairs, `sentence = translation` a line, then a sentence and "
+            "an equals sign, and writes greedily up to the end of the line. BLEU through "
+            "sacrebleu, the mean over several draws of example pairs, and chrF."
+        ),
+        source=lambda options: TEST,
+        read=each(read_row),
+        prompt=prompt,
+        ask=ask,
+        few_shot=FewShot(lambda options: POOL, lambda pool, o: pairs(pool, o, direction)),
+        measures=lambda options: measures(direction, column, options),
+        notes=lambda examples, options: {"sacrebleu": signature(options["tokenize"])},
+        options=(
+            Option("shots", "5", ("0", "<n>"), "example pairs in front"),
+            Option("draws", "3", ("<n>",), "how many draws of pairs; scores are means over them"),
+            Option("max_new", "100", ("<n>",), "new tokens at most"),
+            Option("cut", "sentence", ("sentence", "newline"), "what counts: the first sentence of "
+                   "the first line, or the line"),
+            Option("tokenize", "13a", ("13a", "intl"), "sacrebleu's tokenizer"),
+            Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token in front"),
+        ),
+        presets={"paper": {}},
+    )  # fmt: skip
+
+
+EN_FR = task("wmt14-en-fr", "en-fr", "WMT14 En-Fr BLEU", "English to French")
+FR_EN = task("wmt14-fr-en", "fr-en", "WMT14 Fr-En BLEU", "French to English")
