@@ -6,14 +6,15 @@ real tokenizer, built from `gpt2-bpe/` in the folder that HARNESS_DATA names.
 
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness import data
-from harness.core import Loglikelihood, Request, RollingLoglikelihood
+from harness.core import Generate, Loglikelihood, Request, RollingLoglikelihood
 from harness.engine.checkpoint import DEMO, Checkpoint, Settings, load
 from harness.engine.digest import cache_root
 from harness.plugins import load_task
@@ -58,12 +59,26 @@ def lambada(count: int, preset: str = "lm-eval") -> list[Request]:
     return requests("lambada", preset)[:count]
 
 
-def requests(task: str, preset: str) -> list[Request]:
-    """All requests of a task on its original file."""
+def requests(task: str, preset: str, **options: str) -> list[Request]:
+    """All requests of a task on its original file, some options changed."""
     found = load_task(task)
-    protocol = found.protocol(preset)
-    rows = data.load(found.source(protocol.options), data.Where(folder=data_dir()))
-    return ask(Job(found, protocol, rows)).requests
+    protocol = found.protocol(preset, options)
+    where = data.Where(folder=data_dir())
+    rows = data.load(found.source(protocol.options), where)
+    few = found.few_shot
+    pool = data.load_pool(few.source(protocol.options), where) if few else None
+    return ask(Job(found, protocol, rows, pool=pool)).requests
+
+
+def prompts(kind: str) -> list[Generate]:
+    """All greedy requests of a generating task: `coqa`, `nq`, `wmt` or `cnn`."""
+    made = {
+        "coqa": lambda: requests("coqa", "paper"),
+        "nq": lambda: requests("nq", "paper"),
+        "wmt": lambda: requests("wmt14-en-fr", "paper", draws="1"),
+        "cnn": lambda: requests("cnn-dm", "paper", k="1"),
+    }
+    return [request for request in made[kind]() if isinstance(request, Generate)]
 
 
 def pages(tokens: int, checkpoint: Checkpoint) -> list[Request]:
@@ -91,6 +106,13 @@ def choices(questions: int, checkpoint: Checkpoint) -> list[Request]:
             at = begin + 600 + 25 * option
             found.append(Loglikelihood(context, " " + checkpoint.tokenizer.text(ids[at : at + 20])))
     return found
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
 
 
 def lm_eval_model(checkpoint: Checkpoint, batch_size: int, softmax_dtype: str | None = None) -> Any:
@@ -125,9 +147,13 @@ def lm_eval_instances(asked: Sequence[Request]) -> list[Any]:
 
     found = []
     for i, request in enumerate(asked):
+        arguments: tuple[Any, ...]
         if isinstance(request, Loglikelihood):
             kind: Any = "loglikelihood"
-            arguments: tuple[str, ...] = (request.context, request.continuation)
+            arguments = (request.context, request.continuation)
+        elif isinstance(request, Generate):
+            settings = {"until": [*request.stop], "max_gen_toks": request.max_new_tokens}
+            kind, arguments = "generate_until", (request.prompt, {**settings, "do_sample": False})
         else:
             assert isinstance(request, RollingLoglikelihood)
             kind, arguments = "loglikelihood_rolling", ("".join(map(str, request.pieces)),)

@@ -11,13 +11,13 @@ that would be reached if the products we need ran at that rate and nothing else 
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from benchmarks import common
+from benchmarks.common import seconds
 from harness.core import Encoding, Loglikelihood, Request, Tokens
 from harness.engine.checkpoint import Checkpoint
 from harness.engine.engine import Engine
@@ -47,13 +47,6 @@ def cases(checkpoint: Checkpoint, names: Sequence[str]) -> list[Case]:
         ),
     }
     return [made[name]() for name in names]
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
 
 
 def run_ours(engine: Engine, case: Case) -> None:

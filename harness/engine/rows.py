@@ -24,6 +24,7 @@ from harness.engine.plan import TreeRow
 from harness.engine.score import pad, to_device, tree_states
 from harness.engine.slots import Slots
 
+SLACK = 128  # columns that nobody sees any more, from which on a row is packed together
 Step = tuple[list["Branch"], Tensor]
 """Branches and the hidden states (N, H) from which the next token of each is chosen."""
 
@@ -36,6 +37,7 @@ class Branch:
     place: int  # among the branches of its row
     position: int  # of the token that is fed next
     token: int = 0  # fed next
+    columns: list[int] = field(default_factory=list)  # of its row, that it sees
 
 
 class Rows(Protocol):
@@ -181,16 +183,34 @@ class SharedRows:
         """A slot for a row, its branches, and what they see of the row."""
         slot = _Slot(row, len(self._active), len(row))
         self._active.append(slot)
-        seen = np.zeros((self._width, self._slots.columns), np.bool_)
         ends = np.array(row.ends)
         for s, nodes in row.nodes.items():
             node = nodes[-1]
+            path = np.flatnonzero(ends[: node + 1] > node).tolist()
             for job in self._jobs[s]:
                 place = len(slot.branches)
-                seen[place, : node + 1] = ends[: node + 1] > node
-                slot.branches.append(Branch(job, place, row.positions[node] + 1))
-        self._seen[slot.index] = torch.from_numpy(seen).to(self._seen.device)
+                slot.branches.append(Branch(job, place, len(path), columns=[*path]))
+        self._show(slot)
         return slot
+
+    def _show(self, slot: _Slot) -> None:
+        """Bring what the branches of a slot see to the device."""
+        seen = np.zeros((self._width, self._slots.columns), np.bool_)
+        for branch in slot.branches:
+            seen[branch.place, branch.columns] = True
+        self._seen[slot.index] = torch.from_numpy(seen).to(self._seen.device)
+
+    def _pack(self, slot: _Slot) -> None:
+        """Drop the columns that no branch sees any more, once they are the most of a row."""
+        needed = sorted(set().union(*(branch.columns for branch in slot.branches)))
+        if slot.filled - len(needed) < max(SLACK, len(needed)):
+            return
+        self._slots.pick(slot.index, needed)
+        new = {column: k for k, column in enumerate(needed)}
+        for branch in slot.branches:
+            branch.columns = [new[column] for column in branch.columns]
+        slot.filled = len(needed)
+        self._show(slot)
 
     def feed(self) -> Step | None:
         """One token of every branch, each in a new column of its row."""
@@ -206,6 +226,7 @@ class SharedRows:
                 column = slot.filled + i
                 table[:, slot.index, i] = branch.token, branch.position, column, branch.place
                 branch.position += 1
+                branch.columns.append(column)
             slot.filled += count
             valid[slot.index, :count] = True
         branches = [branch for slot in self._active for branch in slot.branches]
@@ -236,6 +257,7 @@ class SharedRows:
         slot = next(slot for slot in self._active if branch in slot.branches)
         slot.branches.remove(branch)
         if slot.branches:
+            self._pack(slot)
             return
         self.done += len(slot.row)
         last = self._active.pop()

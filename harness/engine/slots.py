@@ -5,6 +5,7 @@ fixed width: its prefilled tokens first, then one column for each token fed late
 are always the first ones, so that a pass reads a view and never a copy.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -36,6 +37,13 @@ class Slots:
         for layer in self._layers:
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
             layer.values[target, :, :length] = layer.values[source, :, :length]
+
+    def pick(self, slot: int, columns: Sequence[int]) -> None:
+        """Keep some columns of a slot, as its first ones in this order."""
+        for layer in self._layers:
+            for buffer in (layer.keys, layer.values):
+                index = torch.tensor(columns, device=buffer.device)
+                buffer[slot, :, : len(columns)] = buffer[slot].index_select(1, index)
 
     def at(self, columns: Tensor, width: int) -> Cache:
         """The cache for one pass: token (b, m) goes to slot b, column `columns[b, m]`.
