@@ -4,7 +4,6 @@ Knows no benchmark and no tensor. Rows are chosen, read into examples, asked as 
 response is turned into outcomes as soon as its example is complete, and then dropped.
 """
 
-import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,22 +19,20 @@ from harness.core import (
     Pool,
     Request,
     Response,
-    Row,
     Score,
     Tokens,
 )
 from harness.data import Data
-from harness.errors import EncodingError, RequestError, UsageError
+from harness.errors import EncodingError, RequestError
 from harness.metrics import Outcome
 from harness.modules import ModuleMetric
 from harness.prompt import Prompt
 from harness.report import dump
 from harness.report.provenance import environment
 from harness.report.record import Record
+from harness.selection import choose
 from harness.task import Measure, Task, encoding
 from harness.task import Protocol as TaskProtocol
-
-BLOCK = 5000  # characters of neighbouring rows that --limit keeps together: about 1,024 tokens
 
 
 class Flags(Protocol):
@@ -269,46 +266,6 @@ def _record(
         environment=environment(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def choose(
-    rows: Sequence[Row], limit: int | None, *, seed: int, stream: bool
-) -> list[Sequence[Row]]:
-    """Runs of rows to read: all of them, or `limit` taken at random, in file order.
-
-    Of a stream, blocks of neighbouring rows are taken, so that text stays text.
-
-    Raises:
-        UsageError: `limit` is less than 1.
-    """
-    if limit is None or limit >= len(rows) > 0:
-        return [rows]
-    if limit < 1:
-        raise UsageError(f"--limit {limit}: expected at least 1")
-    rng = random.Random(seed)
-    if not stream:
-        return [[rows[i] for i in sorted(rng.sample(range(len(rows)), limit))]]
-    blocks = _blocks(rows)
-    rng.shuffle(blocks)
-    taken: list[Sequence[Row]] = []
-    left = limit
-    for block in blocks:
-        if left <= 0:
-            break
-        taken.append(block[:left])
-        left -= len(taken[-1])
-    return sorted(taken, key=lambda run: run[0].number)
-
-
-def _blocks(rows: Sequence[Row]) -> list[Sequence[Row]]:
-    blocks: list[Sequence[Row]] = []
-    start = size = 0
-    for i, row in enumerate(rows):
-        size += sum(len(v) for v in row.fields.values() if isinstance(v, str | bytes)) + 1
-        if size >= BLOCK or i == len(rows) - 1:
-            blocks.append(rows[start : i + 1])
-            start, size = i + 1, 0
-    return blocks
 
 
 def _by_example(

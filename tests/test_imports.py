@@ -41,6 +41,7 @@ LAYERS = (
     Layer(("harness/text/*.py",), only=("harness.text",)),
     Layer(("harness/plugins.py",), only=FOUNDATION),
     Layer(("harness/stats.py",), only=(*FOUNDATION, "numpy", "scipy")),
+    Layer(("harness/selection.py",), only=FOUNDATION[:2]),
     Layer(("harness/data.py",), only=(*FOUNDATION[:2], "huggingface_hub", "datasets")),
     Layer(
         tuple(f"harness/engine/{n}.py" for n in ("encode", "plan", "tokenizer", "digest")),

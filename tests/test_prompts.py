@@ -36,7 +36,7 @@ def test_prompt_files(name: str) -> None:
     prompt = Prompt.load(name)
     content = (files("prompts") / name).read_bytes()
     assert content.decode("utf-8") == prompt.template + "\n"
-    assert not prompt.template[-1].isspace(), "the space belongs to the continuation"
+    assert prompt.template[-1] not in " \t", "the space belongs to the continuation"
     assert b"\r" not in content
     assert prompt.slots
 

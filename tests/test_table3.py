@@ -7,9 +7,9 @@ import pytest
 from console import harness, made_record, record_files, refused
 
 from harness.core import Score
+from harness.display import gap, number
 from harness.errors import UsageError
 from harness.report import paper, table3
-from harness.display import gap, number
 
 # Radford et al. 2019, Table 3, first row of our own copy of the paper.
 SMALLEST = (35.13, 45.99, 87.65, 83.4, 29.41, 65.85, 1.16, 1.17, 37.50, 75.20)

@@ -89,8 +89,8 @@ class Draft:
         elif ended == "end":
             count = len(tokens) - 1
         else:  # the fewest tokens that hold the text
-            held = (n for n in range(len(tokens) + 1) if len(self._text(tokens[:n])) >= len(text))
-            count = next(held)
+            counts = range(len(tokens) + 1)
+            count = next(n for n in counts if self._text(tokens[:n]).startswith(text))
         return Generated(text, tokens, logprobs, count, ended)  # type: ignore[arg-type]
 
     def _text(self, tokens: Sequence[int]) -> str:

@@ -32,11 +32,12 @@ from harness.engine.checkpoint import Checkpoint, Identity
 from harness.engine.draft import Endings
 from harness.engine.encode import Encoded, Encoder, Preflight, Span, preflight
 from harness.engine.forward import Forward
-from harness.engine.generate import MAX_SPANS, Generator, out_of_memory
+from harness.engine.generate import Generator, out_of_memory
 from harness.engine.plan import Sharing, TreeRow, arrange, batches
 from harness.engine.rows import Limits
 from harness.engine.score import Prefilled, SpanScores, score
-from harness.engine.words import Path, WordSearch, expand
+from harness.engine.tokenizer import Tokenizer
+from harness.engine.words import Following, WordSearch, search_all
 from harness.errors import CheckpointError, NumericsError
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Engine:
         self._budget = budget or (CPU_BUDGET if on_cpu else ACCELERATOR_BUDGET)
         self._forward = Forward(checkpoint)
         self._tested: dict[probe.Check, int] = {}  # lengths up to which a check has passed
-        self._strings: dict[int, str] = {}
+        self._strings = _Strings(checkpoint.tokenizer)
         self._limits = Limits(
             self._budget,
             CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
@@ -145,11 +146,11 @@ class Engine:
             yield i, answer
         self.tokens += generator.tokens - before
 
-    def _plan_answers(self, spans: Sequence[Span], grown: int) -> list[TreeRow] | None:
-        """Rows for prompts, if branches over a kept prefix are computed rightly."""
+    def _plan_answers(self, spans: Sequence[Span], grown: int, most: int) -> list[TreeRow] | None:
+        """Rows of at most `most` prompts, if branches over a kept prefix are computed rightly."""
         if self._sharing is None:
             return None
-        rows = arrange(spans, replace(self._sharing, max_spans=MAX_SPANS))
+        rows = arrange(spans, replace(self._sharing, max_spans=most))
         deepest = max((max(row.positions) + 1 for row in rows if row.branches), default=0)
         return rows if self._shares(deepest, grown) else None
 
@@ -276,45 +277,28 @@ class Engine:
         owners: Mapping[int, list[int]],
     ) -> dict[int, Word]:
         """The words of all `NextWord` requests of a batch."""
+        string = self._strings.__getitem__
         searches: dict[int, tuple[int, WordSearch]] = {}
         for s, found in scores.items():
             for i in owners[s]:
                 request = requests[i]
                 if found.top and isinstance(request, NextWord):
-                    searches[i] = (s, WordSearch(request, found.top, self._string))
-        while True:
-            wanted = dict.fromkeys(
-                (s, path) for s, search in searches.values() for path in search.wants()
-            )
-            if not wanted:
-                break
-            following = dict(zip(wanted, self._following(list(wanted), kept, spans), strict=True))
-            for s, search in searches.values():
-                for path in search.wants():
-                    search.tell(path, following[s, path])
-        return {i: search.result for i, (_, search) in searches.items() if search.result}
+                    searches[i] = (s, WordSearch(request, found.top, string))
+        following = Following(self._forward, spans, kept, self._budget)
+        words = search_all(searches, following)
+        self.tokens += following.tokens
+        return words
 
-    def _following(
-        self, wanted: Sequence[tuple[int, Path]], kept: Prefilled | None, spans: Sequence[Span]
-    ) -> list[Sequence[int]]:
-        """Most probable tokens after each (span, path), over the kept cache or as plain rows."""
-        context = sum(len(spans[s].inputs) for s, _ in wanted)
-        paths = sum(len(path) for _, path in wanted)
-        count = len(wanted)
-        if kept is not None:
-            self.tokens += Tokens(context + paths, paths, count)
-            return list(expand(self._forward, kept, wanted))
-        self.tokens += Tokens(context + paths, context + paths, count)
-        plain = [Span((*spans[s].inputs, *path), (), top=True) for s, path in wanted]
-        found: dict[int, SpanScores] = {}
-        for batch in batches(arrange(plain, None), self._budget):
-            found.update(score(self._forward, batch, plain)[0])
-        return [found[k].top for k in range(count)]
 
-    def _string(self, token: int) -> str:
-        text = self._strings.get(token)
-        if text is None:
-            text = self._strings[token] = self.checkpoint.tokenizer.strings([token])[0]
+class _Strings(dict[int, str]):
+    """Token id -> its text, decoded once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token: int) -> str:
+        text = self[token] = self._tokenizer.strings([token])[0]
         return text
 
 

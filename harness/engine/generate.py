@@ -20,15 +20,17 @@ from harness.engine.draft import Draft, Endings
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
 from harness.engine.plan import TreeRow
-from harness.engine.rows import Limits, PlainRows, Rows, SharedRows, Step
+from harness.engine.rows import Limits, PlainRows, Rows, Step
 from harness.engine.sample import choose
+from harness.engine.shared_rows import SharedRows
 from harness.errors import CheckpointError, NumericsError
 
 log = logging.getLogger(__name__)
 
 MAX_SPANS = 32  # prompts of a row: every branch pays attention to all columns, masked or not
-Plan = Callable[[Sequence[Span], int], list[TreeRow] | None]
-"""Distinct prompts and the longest row they will grow to -> rows; None: nothing may be shared."""
+Plan = Callable[[Sequence[Span], int, int], list[TreeRow] | None]
+"""Distinct prompts, how long the longest will grow, and the most prompts of a row -> rows; None
+if nothing may be shared."""
 
 
 class _Job(NamedTuple):
@@ -106,7 +108,7 @@ class Generator:
         spans = [Span(prompt, (), top=True) for prompt in by_prompt]
         jobs = dict(enumerate(by_prompt.values()))
         grown = max(len(d.prompt) + d.request.max_new_tokens for d in drafts.values())
-        planned = plan(spans, grown)
+        planned = plan(spans, grown, min(MAX_SPANS, self._limits.branches))
         rows: Rows
         if planned is None:
             total = sum(len(draft.prompt) for draft in drafts.values())

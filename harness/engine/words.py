@@ -1,19 +1,21 @@
 """NextWord: walk the most probable first tokens, extend each to a whole word, judge the word.
 
-`WordSearch` is one request's state, plain Python over token strings. `expand` feeds candidate
-branches of a whole batch after its prefilled cache, in one masked forward pass.
+`WordSearch` is one request's state, plain Python over token strings; `search_all` runs those of
+a batch in step. `expand` feeds their candidate branches after the batch's prefilled cache, in one
+masked forward pass.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from harness.core import NextWord, Word
-from harness.engine.encode import WORD_TOKENS
+from harness.core import NextWord, Tokens, Word
+from harness.engine.encode import WORD_TOKENS, Span
 from harness.engine.forward import Forward
-from harness.engine.score import TOP, Prefilled, to_device
+from harness.engine.plan import arrange, batches
+from harness.engine.score import TOP, Prefilled, SpanScores, score, to_device
 
 FIRST_TOKENS = 50  # protocols walk this many; beyond them the mass is negligible
 WIDTH = 4  # candidates extended at the same time: a branch token costs far less than a pass
@@ -122,6 +124,57 @@ def _first_word(text: str) -> str:
     text = text.strip()
     stop = next((i for i, c in enumerate(text) if not c.isalnum()), len(text))
     return text[: max(stop, 1)]
+
+
+class Following:
+    """The most probable tokens after candidate paths of a batch.
+
+    Args:
+        forward: the model.
+        spans: of the run.
+        kept: the batch's prefilled cache; without one, paths are fed as plain rows.
+        budget: padded tokens a batch, for those.
+
+    Attributes:
+        tokens: what the calls so far have cost.
+    """
+
+    def __init__(
+        self, forward: Forward, spans: Sequence[Span], kept: Prefilled | None, budget: int
+    ) -> None:
+        self.tokens = Tokens()
+        self._forward, self._spans, self._kept, self._budget = forward, spans, kept, budget
+
+    def __call__(self, wanted: Sequence[tuple[int, Path]]) -> list[Sequence[int]]:
+        """Most probable tokens after each (span, path), the best first."""
+        context = sum(len(self._spans[s].inputs) for s, _ in wanted)
+        paths = sum(len(path) for _, path in wanted)
+        count = len(wanted)
+        if self._kept is not None:
+            self.tokens += Tokens(context + paths, paths, count)
+            return [*expand(self._forward, self._kept, wanted)]
+        self.tokens += Tokens(context + paths, context + paths, count)
+        plain = [Span((*self._spans[s].inputs, *path), (), top=True) for s, path in wanted]
+        found: dict[int, SpanScores] = {}
+        for batch in batches(arrange(plain, None), self._budget):
+            found.update(score(self._forward, batch, plain)[0])
+        return [found[k].top for k in range(count)]
+
+
+def search_all(
+    searches: Mapping[int, tuple[int, WordSearch]], following: Following
+) -> dict[int, Word]:
+    """Run searches, each for a span, to their ends in step; the words found."""
+    while True:
+        wanted = dict.fromkeys(
+            (s, path) for s, search in searches.values() for path in search.wants()
+        )
+        if not wanted:
+            return {i: search.result for i, (_, search) in searches.items() if search.result}
+        told = dict(zip(wanted, following(list(wanted)), strict=True))
+        for s, search in searches.values():
+            for path in search.wants():
+                search.tell(path, told[s, path])
 
 
 def expand(

@@ -1,0 +1,49 @@
+"""Which rows a run takes: all, or `--limit` of them at random by the seed."""
+
+import random
+from collections.abc import Sequence
+
+from harness.core import Row
+from harness.errors import UsageError
+
+BLOCK = 5000  # characters of neighbouring rows that --limit keeps together: about 1,024 tokens
+
+
+def choose(
+    rows: Sequence[Row], limit: int | None, *, seed: int, stream: bool
+) -> list[Sequence[Row]]:
+    """Runs of rows to read: all of them, or `limit` taken at random, in file order.
+
+    Of a stream, blocks of neighbouring rows are taken, so that text stays text.
+
+    Raises:
+        UsageError: `limit` is less than 1.
+    """
+    if limit is None or limit >= len(rows) > 0:
+        return [rows]
+    if limit < 1:
+        raise UsageError(f"--limit {limit}: expected at least 1")
+    rng = random.Random(seed)
+    if not stream:
+        return [[rows[i] for i in sorted(rng.sample(range(len(rows)), limit))]]
+    blocks = _blocks(rows)
+    rng.shuffle(blocks)
+    taken: list[Sequence[Row]] = []
+    left = limit
+    for block in blocks:
+        if left <= 0:
+            break
+        taken.append(block[:left])
+        left -= len(taken[-1])
+    return sorted(taken, key=lambda run: run[0].number)
+
+
+def _blocks(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    blocks: list[Sequence[Row]] = []
+    start = size = 0
+    for i, row in enumerate(rows):
+        size += sum(len(v) for v in row.fields.values() if isinstance(v, str | bytes)) + 1
+        if size >= BLOCK or i == len(rows) - 1:
+            blocks.append(rows[start : i + 1])
+            start, size = i + 1, 0
+    return blocks
