@@ -40,6 +40,12 @@ SECTIONS = {
     "enwik8": "enwik8",
     "text8": "text8",
     "lm1b": "lm1b",
+    "coqa": "coqa",
+    "cnn-dm": "cnn-dm",
+    "wmt14-en-fr": "wmt14-en-fr and wmt14-fr-en",
+    "wmt14-fr-en": "wmt14-en-fr and wmt14-fr-en",
+    "nq": "nq",
+    "winograd": "winograd",
 }
 
 
@@ -65,8 +71,8 @@ def code(cell: str) -> list[str]:
 # --- options and presets ----------------------------------------------------------------
 
 
-def test_every_benchmark_of_table_3_has_a_section() -> None:
-    assert set(SECTIONS) == set(paper.tasks())
+def test_every_benchmark_of_the_paper_has_a_section() -> None:
+    assert set(SECTIONS) == set(paper.tasks((*paper.COLUMNS, *paper.SECTION3)))
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -175,7 +181,7 @@ def _gpt2(folder: Path) -> Tokenizer:
 def test_constants_stated_in_the_text() -> None:
     from harness.engine.encode import WORD_TOKENS
     from harness.engine.words import FIRST_TOKENS
-    from harness.runner import BLOCK
+    from harness.selection import BLOCK
     from harness.stats import LEVEL, RESAMPLES
     from tasks.dump import ROW
     from tasks.lines import BLOCKS
@@ -217,7 +223,7 @@ def test_the_pages_have_commands() -> None:
     pages = Counter(page for page, _, complete in COMMANDS if complete)
     assert set(pages) == set(PAGES)
     named = {shlex.split(command)[1] for _, command, _ in COMMANDS}
-    assert {"table3", "tasks", "show", "leaderboard", "lambada"} <= named
+    assert {"table3", "tasks", "show", "leaderboard", "lambada", "section3"} <= named
 
 
 @pytest.mark.parametrize(("page", "command", "complete"), COMMANDS)
@@ -260,9 +266,11 @@ def test_data_table_names_the_files_and_their_origin() -> None:
             options = task.protocol(preset).options
             if options.get("split") == "test" and name.startswith("cbt"):
                 continue  # the same archive; the table has the default split
-            source = task.source(options)
-            assert source.files[0].rpartition("/")[2] in listed
-            assert source.origin in listed
+            sources = [task.source(options)]
+            sources += [task.few_shot.source(options)] if task.few_shot else []
+            for source in sources:
+                assert source.files[0].rpartition("/")[2] in listed
+                assert source.origin in listed
 
 
 def test_quoted_code_is_the_example() -> None:

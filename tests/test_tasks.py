@@ -40,7 +40,7 @@ from harness.extract import (
     token_nats,
 )
 from harness.plugins import load_task
-from harness.runner import choose
+from harness.selection import choose
 from harness.task import Option, Options, Task, encoding
 from harness.text import DETOKENISERS
 from tasks import cbt, enwik8, lambada, lines, wikitext
