@@ -118,6 +118,12 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="folder for the records",
     ),
     click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        help="folder of the stored answers; default: in the user's cache",
+    ),
+    click.option("--no-cache", is_flag=True, help="neither use nor store answers"),
+    click.option(
         "--dump", type=click.Path(path_type=Path), help="write one JSON line an item to this file"
     ),
     click.option("--json", is_flag=True, help="print the records as one JSON object, nothing else"),
@@ -218,6 +224,48 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     from harness.commands import write_leaderboard
 
     write_leaderboard(records, out)
+
+
+@cli.group(name="cache", invoke_without_command=True)
+@click.option(
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="folder of the stored answers; default: in the user's cache",
+)
+@click.pass_context
+def cache_group(context: click.Context, folder: Path | None) -> None:
+    """Show, shorten or check the stored answers.
+
+    Without a subcommand: how many answers there are of each checkpoint, their size, and how often
+    one was taken instead of being computed.
+    """
+    from harness.cache import open_store, show
+
+    context.obj = open_store(folder)
+    if context.invoked_subcommand is None:
+        show(context.obj)
+
+
+@cache_group.command()
+@click.option("--older", metavar="AGE", help="those stored longer ago: 12h, 30d, 8w")
+@click.option("--above", metavar="SIZE", help="the oldest ones, until so much is left: 500M, 2G")
+@click.option("--checkpoint", metavar="ID", help="those of one checkpoint, by digest or name")
+@click.pass_obj
+def prune(store: Any, /, **what: str | None) -> None:
+    """Drop stored answers."""
+    from harness import cache
+
+    cache.prune(store, **what)
+
+
+@cache_group.command(name="check")
+@click.pass_obj
+def check_cache(store: Any) -> None:
+    """Read every stored answer; drop the damaged ones."""
+    from harness import cache
+
+    cache.check(store)
 
 
 def benchmark_command(name: str) -> click.Command:

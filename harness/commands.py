@@ -25,12 +25,16 @@ from harness.task import Protocol, Task, encoding, unknown
 
 if TYPE_CHECKING:
     from harness.engine.engine import Engine
+    from harness.engine.store import Store
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What has been done so far; survives an interruption."""
+class Session:
+    """Where results go, and what has been done so far; that survives an interruption."""
 
+    options: RunOptions
+    dump: Writer | None
+    store: "Store | None"
     records: list[Record] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
 
@@ -40,13 +44,13 @@ def run_benchmark(name: str, options: RunOptions) -> None:
     options.check()
     task = load_task(name)
     job = _job(task, task.protocol(options.protocol, options.overrides()), options)
-    with _session(options) as (done, dump):
+    with _session(options) as session:
         for model in options.model:
             # No name holds the engine, so that one model is gone before the next is loaded.
-            record = _evaluate(job, _engine(model, options), options, done, dump)
+            record = _evaluate(job, _engine(model, session), session)
             if not options.json:
                 display.show_record(record)
-        _finish(done, options)
+        _finish(session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +79,23 @@ def run_table(table: PaperTable, options: RunOptions) -> None:
             f"--data-file names the file of one benchmark; {table.command} takes --data-dir"
         )
     jobs, reasons = _table_jobs(paper.tasks(table.columns), options)
-    with _session(options) as (done, dump):
+    with _session(options) as session:
         for model in options.model:
-            first = len(done.records)
+            first = len(session.records)
             try:
-                _evaluate_all(jobs, _engine(model, options), options, done, dump)
+                _evaluate_all(jobs, _engine(model, session), session)
             finally:
-                records = done.records[first:]
+                records = session.records[first:]
                 if records and not options.json:
                     beside = size or paper.nearest_size(int(records[0].model["parameters"]))
                     cells = table3.cells(records, beside, reasons, table.columns)
                     table.show(cells, records, beside)
-        _finish(done, options, size)
+        _finish(session, size)
 
 
-def _evaluate_all(
-    jobs: Sequence[Job],
-    engine: "Engine",
-    options: RunOptions,
-    done: Outcome,
-    dump: Writer | None,
-) -> None:
+def _evaluate_all(jobs: Sequence[Job], engine: "Engine", session: Session) -> None:
     for job in jobs:
-        _evaluate(job, engine, options, done, dump)
+        _evaluate(job, engine, session)
 
 
 def _table_jobs(names: Sequence[str], options: RunOptions) -> tuple[list[Job], dict[str, str]]:
@@ -153,55 +151,65 @@ def _job(task: Task, protocol: Protocol, options: RunOptions) -> Job:
     return Job(task, protocol, rows, options.limit, options.seed, options.strict, pool)
 
 
-def _engine(model: str, options: RunOptions) -> "Engine":
+def _engine(model: str, session: Session) -> "Engine":
+    options = session.options
     with terminal.ERR.status(Text(f"loading {model}")):
         from harness.engine.checkpoint import load
         from harness.engine.engine import Engine
 
-        return Engine(load(model, options.settings()), budget=options.batch_tokens)
+        checkpoint = load(model, options.settings())
+        return Engine(checkpoint, budget=options.batch_tokens, store=session.store)
+
+
+def _store(options: RunOptions) -> "Store | None":
+    from harness.engine.store import Store, default_folder
+
+    return None if options.no_cache else Store(options.cache or default_folder())
 
 
 @contextmanager
-def _session(options: RunOptions) -> Iterator[tuple[Outcome, Writer | None]]:
+def _session(options: RunOptions) -> Iterator[Session]:
     """Outputs opened before anything is computed; an interruption says what stays."""
     terminal.start_logging()
     check_writable(options.out)
-    done = Outcome()
     dump = Writer(options.dump) if options.dump else None
+    session = Session(options, dump, _store(options))
     try:
-        yield done, dump
+        yield session
     except KeyboardInterrupt:
-        count = len(done.paths)
+        count = len(session.paths)
         records = f"{count} record{'s' * (count != 1)}" if count else "no record yet"
+        again = "" if options.no_cache else "; the same command again goes on from here"
         raise HarnessError(
-            f"interrupted; finished before and kept in {options.out}: {records}"
+            f"interrupted; finished before and kept in {options.out}: {records}{again}"
         ) from None
     finally:
         if dump:
             dump.close()
+        if session.store:
+            session.store.close()
 
 
-def _evaluate(
-    job: Job, engine: "Engine", options: RunOptions, done: Outcome, dump: Writer | None
-) -> Record:
+def _evaluate(job: Job, engine: "Engine", session: Session) -> Record:
     """Run one job with a progress bar, and write its record at once."""
+    options, dump = session.options, session.dump
     with terminal.progress(job.task.name) as bar:
         # Under --strict the refusal says it.
         preflight = (lambda counts: None) if options.strict else bar.preflight
         watch = Watch(bar.advance, preflight, dump.write if dump else None)
         record = evaluate(job, engine, watch)
-    done.paths.append(write(record, options.out))
-    done.records.append(record)
+    session.paths.append(write(record, options.out))
+    session.records.append(record)
     return record
 
 
-def _finish(done: Outcome, options: RunOptions, size: str | None = None) -> None:
-    if options.json:
-        values = [table3.with_paper(record, size) for record in done.records]
+def _finish(session: Session, size: str | None = None) -> None:
+    if session.options.json:
+        values = [table3.with_paper(record, size) for record in session.records]
         terminal.OUT.file.write(json.dumps({"records": values}, ensure_ascii=False) + "\n")
         terminal.OUT.file.flush()
         return
-    for path in done.paths:
+    for path in session.paths:
         terminal.ERR.print(f"wrote {path}", markup=False)
 
 

@@ -1,7 +1,11 @@
 """Results as tables on standard output: one record, the paper's tables, one benchmark."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -11,6 +15,9 @@ from harness.report.record import Record
 from harness.report.table3 import Cell, fold, remarks
 from harness.task import Task
 from harness.terminal import OUT
+
+if TYPE_CHECKING:
+    from harness.engine.store import Holding
 
 NARROW = 100  # columns; below this the tables leave out the prior state of the art
 
@@ -77,8 +84,9 @@ def show_record(record: Record) -> None:
     OUT.print(table)
     tokens = record.tokens
     OUT.print(
-        f"tokens: {tokens.asked:,} asked, {tokens.computed:,} computed, {tokens.scored:,} scored"
-        f" ({tokens.computed / max(record.seconds, 1e-9):,.0f}/s)",
+        f"tokens: {tokens.asked:,} asked, {tokens.cached:,} of them answered from disk, "
+        f"{tokens.computed:,} computed, {tokens.scored:,} scored "
+        f"({tokens.computed / max(record.seconds, 1e-9):,.0f}/s)",
         markup=False,
     )
     for name, value in record.notes.items():
@@ -198,6 +206,27 @@ def _row(cell: Cell, size: str) -> list[str]:
         f"{record.examples:,}",
         f"{cell.tokens_per_second or 0:,.0f}",
     ]
+
+
+def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:
+    """What the store has of each checkpoint."""
+    OUT.print(f"stored answers in {path}", markup=False)
+    if not holdings:
+        OUT.print("none", markup=False)
+        return
+    table = _table("checkpoint", "digest", ">answers", ">size", ">taken", "last used", "numerics")
+    for holding in holdings:
+        used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d %H:%M")
+        table.add_row(
+            holding.name,
+            holding.producer.weights[:12],
+            f"{holding.answers:,}",
+            decimal(holding.bytes),
+            f"{holding.hits:,}",
+            used,
+            holding.producer.numerics,
+        )
+    OUT.print(table)
 
 
 def show_text(text: str) -> None:

@@ -34,6 +34,8 @@ class RunOptions:
     dump: Path | None = None
     json: bool = False
     strict: bool = False
+    cache: Path | None = None  # folder of the stored answers; None: the user's own
+    no_cache: bool = False
     size: str | None = None  # table3, section3: the paper's model to compare with
 
     def where(self) -> data.Where:
@@ -52,12 +54,15 @@ class RunOptions:
         """Refuse what is wrong whatever the benchmark is.
 
         Raises:
-            UsageError: a limit below 1, two roads to the data, one dump for several models.
+            UsageError: a limit below 1, two roads to the data, two words on the store, one dump for
+                several models.
         """
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"--limit {self.limit}: expected at least 1")
         if self.data_file and self.sample:
             raise UsageError("--data-file and --sample name different rows; give one of them")
+        if self.cache and self.no_cache:
+            raise UsageError("--cache and --no-cache contradict each other; give one of them")
         if self.dump and len(self.model) > 1:
             raise UsageError(f"--dump takes the items of one model; {len(self.model)} were given")
 

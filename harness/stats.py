@@ -19,6 +19,7 @@ from harness.task import Measure
 
 RESAMPLES = 2000
 LEVEL = 0.95
+DRAWS = 200_000  # at a time: the counts of so many stay in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +119,25 @@ def bootstrap(
     metric: Metric, table: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
     """The metric's value on resamples (with replacement) of the outcomes."""
+    sums = resampled_sums(table, seed=seed, resamples=resamples)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = np.asarray(metric.compute([*sums.T]))
+    return found[np.isfinite(found)]
+
+
+def resampled_sums(
+    table: NDArray[np.float64], *, seed: int, resamples: int
+) -> NDArray[np.float64]:
+    """Sums over resamples (with replacement) of the outcomes, (resamples, statistics)."""
     rng = np.random.default_rng(seed)
     n = len(table)
-    values: list[NDArray[np.float64]] = []
-    step = max(1, 4_000_000 // n)  # bounds the memory of one block of draws
+    sums: list[NDArray[np.float64]] = []
+    step = max(1, DRAWS // n)
     for done in range(0, resamples, step):
-        draws = rng.integers(0, n, (min(step, resamples - done), n))
-        sums = [np.take(column, draws).sum(axis=1) for column in table.T]
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            values.append(np.asarray(metric.compute(sums)))
-    found = np.concatenate(values)
-    return found[np.isfinite(found)]
+        rows = min(step, resamples - done)
+        draws = rng.integers(0, n, (rows, n))
+        draws += n * np.arange(rows)[:, None]  # so that one count serves all rows: row r has
+        # the numbers from r * n to r * n + n - 1 to itself
+        counts = np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n)
+        sums.append(counts.astype(np.float64) @ table)
+    return np.concatenate(sums)

@@ -73,4 +73,4 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     if "HARNESS_TEST_CACHE" in os.environ:
         monkeypatch.setenv("HARNESS_CACHE", os.environ["HARNESS_TEST_CACHE"])
     else:
-        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))

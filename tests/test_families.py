@@ -10,7 +10,7 @@ import transformers as tf
 from conftest import byte_tokenizer
 
 from harness.core import Encoding, Loglikelihood, NextWord, Request, Scored, Word
-from harness.engine import engine as engine_module
+from harness.engine import reader as reader_module
 from harness.engine import probe
 from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.engine import Engine
@@ -166,14 +166,14 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     want = answers(Engine(tiny, share=False))
-    real = engine_module.score
+    real = reader_module.score
 
     def small_memory(forward, rows, spans, *, keep=False):  # type: ignore[no-untyped-def]
         if len(rows) * max(len(row) for row in rows) > 60:
             raise torch.OutOfMemoryError("not enough memory")
         return real(forward, rows, spans, keep=keep)
 
-    monkeypatch.setattr(engine_module, "score", small_memory)
+    monkeypatch.setattr(reader_module, "score", small_memory)
     with caplog.at_level(logging.WARNING, "harness"):
         got = answers(Engine(tiny, share=False))
     assert "out of memory: going on" in caplog.text
@@ -189,6 +189,6 @@ def test_other_errors_are_not_taken_for_memory(
         raise RuntimeError("shapes do not fit")
 
     engine = Engine(tiny)
-    monkeypatch.setattr(engine_module, "score", broken)
+    monkeypatch.setattr(reader_module, "score", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         answers(engine)

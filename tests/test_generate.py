@@ -154,8 +154,8 @@ def test_limits_order_and_sharing_change_no_answer(
     ]
     for limit in limits:
         engine = Engine(tiny)
-        engine._limits = limit
-        engine._tested = defaultdict(lambda: 1 << 20)  # the self-test has tests of its own
+        engine._generator._limits = limit
+        engine._planner._tested = defaultdict(lambda: 1 << 20)  # the self-test has tests of its own
         got = answers(engine, [requests[i] for i in order])
         for i, answer in zip(order, got, strict=True):
             assert answer.tokens == want[i].tokens

@@ -44,7 +44,7 @@ LAYERS = (
     Layer(("harness/selection.py",), only=FOUNDATION[:2]),
     Layer(("harness/data.py",), only=(*FOUNDATION[:2], "huggingface_hub", "datasets")),
     Layer(
-        tuple(f"harness/engine/{n}.py" for n in ("encode", "plan", "tokenizer", "digest")),
+        tuple(f"harness/engine/{n}.py" for n in ("encode", "plan", "tokenizer", "digest", "store")),
         only=("harness.core", "harness.errors", "harness.engine", "numpy", "platformdirs"),
     ),
     Layer(

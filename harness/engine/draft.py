@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core import Generate, Generated
+from harness.core import Generated
+from harness.engine.questions import Writing
 from harness.engine.sample import draws
 from harness.engine.tokenizer import Tokenizer
 
@@ -44,22 +45,20 @@ class Draft:
     """One answer so far.
 
     Attributes:
-        request: what was asked.
-        prompt: the prompt's tokens, as they were fed.
+        asked: the prompt's tokens, and how they are continued.
         endings: shared by all answers.
     """
 
-    request: Generate
-    prompt: tuple[int, ...]
+    asked: Writing
     endings: Endings
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     _draws: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        if self.request.top_k > 1:
-            count = self.request.max_new_tokens
-            self._draws = draws(self.request.seed, self.prompt, count).tolist()
+        if self.asked.top_k > 1:
+            count = self.asked.max_new_tokens
+            self._draws = draws(self.asked.seed, self.asked.prompt, count).tolist()
 
     @property
     def draw(self) -> float:
@@ -72,13 +71,13 @@ class Draft:
         self.logprobs.append(logprob)
         if token in self.endings.end:
             return self._done(self._text(self.tokens[:-1]), "end")
-        stop = self.request.stop
+        stop = self.asked.stop
         if stop and self.endings.suspects(stop)[token]:
             text = self._text(self.tokens)
             cut = min((at for s in stop if (at := text.find(s)) >= 0), default=-1)
             if cut >= 0:
                 return self._done(text[:cut], "stop")
-        if len(self.tokens) == self.request.max_new_tokens:
+        if len(self.tokens) == self.asked.max_new_tokens:
             return self._done(self._text(self.tokens), "length")
         return None
 
@@ -94,4 +93,4 @@ class Draft:
         return Generated(text, tokens, logprobs, count, ended)  # type: ignore[arg-type]
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return self.endings.tokenizer.new_text(self.prompt, tokens)
+        return self.endings.tokenizer.new_text(self.asked.prompt, tokens)

@@ -1,24 +1,22 @@
 """The engine: requests in, responses out, each as soon as it is complete.
 
-    requests --encode--> spans --arrange--> rows --batches--> score --> responses
+    requests --encode--> questions --recall--> known answers
+                             `--> reader, generator --> answers --> responses
 
-Identical spans run once; rows run longest first; when memory runs out the budget is halved and
-the same rows go on. Nothing here knows what a benchmark is.
+Equal questions are answered once, those that the store knows not at all, and every batch is
+stored before it is handed on. Nothing here knows what a benchmark is.
 """
 
-import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from harness.core import (
     Encoding,
-    Generate,
+    Generated,
     Loglikelihood,
-    NextWord,
     Request,
     Response,
     Rolled,
@@ -30,17 +28,17 @@ from harness.core import (
 from harness.engine import probe
 from harness.engine.checkpoint import Checkpoint, Identity
 from harness.engine.draft import Endings
-from harness.engine.encode import Encoded, Encoder, Preflight, Span, preflight
+from harness.engine.encode import Encoded, Encoder, Preflight, preflight
 from harness.engine.forward import Forward
-from harness.engine.generate import Generator, out_of_memory
-from harness.engine.plan import Sharing, TreeRow, arrange, batches
+from harness.engine.generate import Generator
+from harness.engine.memory import Memory, numerics
+from harness.engine.questions import Answer, Question, Writing, questions
+from harness.engine.reader import Advance, Reader
 from harness.engine.rows import Limits
-from harness.engine.score import Prefilled, SpanScores, score
-from harness.engine.tokenizer import Tokenizer
-from harness.engine.words import Following, WordSearch, search_all
-from harness.errors import CheckpointError, NumericsError
-
-log = logging.getLogger(__name__)
+from harness.engine.score import SpanScores
+from harness.engine.sharing import Planner
+from harness.engine.store import Store
+from harness.errors import NumericsError
 
 CPU_BUDGET = 2048  # padded tokens a batch; more does not help a CPU, its caches overflow
 ACCELERATOR_BUDGET = 16384
@@ -48,9 +46,6 @@ ACCELERATOR_BUDGET = 16384
 # the keys and values that they are decoded over.
 CPU_ANSWERS, CPU_CACHE = 64, 640 << 20
 ACCELERATOR_ANSWERS, ACCELERATOR_CACHE = 256, 4 << 30
-
-Advance = Callable[[int, int], None]
-"""Called after each batch with the tokens done so far and in all."""
 
 
 class Engine:
@@ -60,6 +55,7 @@ class Engine:
         checkpoint: the loaded model.
         budget: padded tokens a batch; None chooses by the device.
         share: whether requests may share prefixes.
+        store: where answers are kept; None keeps none.
 
     Attributes:
         tokens: what all answers so far have cost.
@@ -74,6 +70,7 @@ class Engine:
         *,
         budget: int | None = None,
         share: bool = True,
+        store: Store | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.encoder = Encoder(checkpoint.tokenizer, checkpoint.identity.context)
@@ -81,21 +78,18 @@ class Engine:
         on_cpu = checkpoint.device.type == "cpu"
         self._budget = budget or (CPU_BUDGET if on_cpu else ACCELERATOR_BUDGET)
         self._forward = Forward(checkpoint)
-        self._tested: dict[probe.Check, int] = {}  # lengths up to which a check has passed
-        self._strings = _Strings(checkpoint.tokenizer)
-        self._limits = Limits(
+        with torch.inference_mode():
+            probe.check_model(self._forward, checkpoint.identity.name)
+        self._planner = Planner(self._forward, self._budget, share=share)
+        self._reader = Reader(self._forward, self._planner, checkpoint.tokenizer, self._budget)
+        limits = Limits(
             self._budget,
             CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
             CPU_CACHE if on_cpu else ACCELERATOR_CACHE,
         )
-        self._endings = Endings(checkpoint.tokenizer, checkpoint.ends, self._forward.vocabulary)
-        with torch.inference_mode():
-            probe.check_model(self._forward, checkpoint.identity.name)
-        self._sharing: Sharing | None = None
-        if share:
-            self._sharing, reason = self._forward.sharing(max(self._budget, 1))
-            if reason:
-                log.warning("prefixes are not shared: %s", reason)
+        endings = Endings(checkpoint.tokenizer, checkpoint.ends, self._forward.vocabulary)
+        self._generator = Generator(self._forward, self._planner, endings, limits)
+        self._memory = Memory(store, checkpoint.identity, numerics(checkpoint.model))
 
     @property
     def identity(self) -> Identity:
@@ -104,7 +98,7 @@ class Engine:
 
     def describe(self) -> dict[str, int | bool]:
         """How requests are run, for the record; none of it may change a score."""
-        return {"budget": self._budget, "sharing": self._sharing is not None}
+        return {"budget": self._budget, "sharing": self._planner.shares}
 
     def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
         """Tokens of every request; raises as `Encoder.encode` does."""
@@ -125,181 +119,96 @@ class Engine:
 
         Raises:
             NumericsError: a log-probability is not finite; its `request` is the index.
+            CheckpointError: memory does not hold even one request.
         """
-        written = {i: r for i, r in enumerate(requests) if isinstance(r, Generate)}
-        read = [i for i in range(len(requests)) if i not in written]
-        if read:
-            yield from self._read(read, requests, encoded, advance)
-        if written:
-            yield from self._write(written, encoded, advance)
+        desk = _Desk(requests, encoded)
+        yield from desk.without_questions()
+        known = self._memory.recall(desk.questions)
+        cached = desk.cost(known)
+        self.tokens += Tokens(asked=cached, cached=cached)
+        yield from desk.take(known)
+        for answers in self._answers(desk, known, advance):
+            self._memory.keep(answers)
+            self.tokens += Tokens(asked=desk.cost(answers))
+            yield from desk.take(answers)
 
-    def _write(
-        self, requests: Mapping[int, Generate], encoded: Sequence[Encoded], advance: Advance
-    ) -> Iterator[tuple[int, Response]]:
-        """Answers of all `Generate` requests."""
-        generator = Generator(self._forward, self._endings, self._limits)
-        prompts = {i: encoded[i].spans[0].inputs for i in requests}
-        before = generator.tokens
-        for i, answer in generator.answer(requests, prompts, self._plan_answers, advance):
-            self.tokens += generator.tokens - before
-            before = generator.tokens
-            yield i, answer
-        self.tokens += generator.tokens - before
+    def _answers(
+        self, desk: "_Desk", known: Mapping[Question, Answer], advance: Advance
+    ) -> Iterator[dict[Question, Answer]]:
+        """What is not known, batch by batch; counts what each has cost."""
+        read = [q for q in desk.questions if not isinstance(q, Writing)]
+        written = [q for q in desk.questions if isinstance(q, Writing) and q not in known]
+        yield from self._counted(self._reader, self._reader.answer(read, known, advance))
+        try:
+            yield from self._counted(self._generator, self._generator.answer(written, advance))
+        except NumericsError as error:
+            if error.request is not None:
+                error.request = desk.owner(written[error.request])
+            raise
 
-    def _plan_answers(self, spans: Sequence[Span], grown: int, most: int) -> list[TreeRow] | None:
-        """Rows of at most `most` prompts, if branches over a kept prefix are computed rightly."""
-        if self._sharing is None:
-            return None
-        rows = arrange(spans, replace(self._sharing, max_spans=most))
-        deepest = max((max(row.positions) + 1 for row in rows if row.branches), default=0)
-        return rows if self._shares(deepest, grown) else None
+    def _counted(
+        self, worker: Reader | Generator, batches: Iterator[dict[Question, Answer]]
+    ) -> Iterator[dict[Question, Answer]]:
+        before = worker.tokens
+        for answers in batches:
+            self.tokens += worker.tokens - before
+            before = worker.tokens
+            yield answers
+        self.tokens += worker.tokens - before
 
-    def _read(
-        self,
-        read: Sequence[int],
-        requests: Sequence[Request],
-        encoded: Sequence[Encoded],
-        advance: Advance,
-    ) -> Iterator[tuple[int, Response]]:
-        """Responses to all requests but `Generate`."""
-        spans = list(dict.fromkeys(span for i in read for span in encoded[i].spans))
-        number = {span: s for s, span in enumerate(spans)}
-        owners: dict[int, list[int]] = defaultdict(list)
-        missing: dict[int, int] = {}
-        for i in read:
-            missing[i] = len(encoded[i].spans)
-            for span in encoded[i].spans:
-                owners[number[span]].append(i)
-            if not encoded[i].spans:
-                yield i, _response(requests[i], encoded[i], [])
-        asked = sum(len(span.inputs) for i in read for span in encoded[i].spans)
-        self.tokens += Tokens(asked=asked)
-        held: dict[int, SpanScores] = {}
-        words: dict[int, Word] = {}
-        for scores, found in self._run(spans, requests, owners, advance):
-            held.update(scores)
-            words.update(found)
-            for s in scores:
-                for i in owners[s]:
-                    missing[i] -= 1
-                    if not missing[i]:
-                        parts = [held[number[span]] for span in encoded[i].spans]
-                        _check_finite(parts, i)
-                        word = words.get(i)
-                        yield i, word or _response(requests[i], encoded[i], parts)
 
-    def _run(
-        self,
-        spans: Sequence[Span],
-        requests: Sequence[Request],
-        owners: Mapping[int, list[int]],
-        advance: Advance,
-    ) -> Iterator[tuple[dict[int, SpanScores], dict[int, Word]]]:
-        """Scores and words of each batch; the planned rows shrink to what memory allows."""
-        rows = self._plan(spans)
-        total = sum(len(row) for row in rows)
-        done = 0
-        advance(done, total)
-        while rows:
-            batch = next(batches(rows, self._budget))
-            keep = self._sharing is not None and any(spans[s].top for r in batch for s in r.nodes)
-            try:
-                with torch.inference_mode():
-                    scores, kept = score(self._forward, batch, spans, keep=keep)
-                    words = self._words(scores, kept, spans, requests, owners)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                self._shrink(error, batch)
-                continue
-            rows = rows[len(batch) :]
-            done += sum(len(row) for row in batch)
-            reads = sum(max(len(spans[s].targets), 1) for row in batch for s in row.nodes)
-            self.tokens += Tokens(computed=sum(len(row) for row in batch), scored=reads)
-            advance(done, total)
-            yield scores, words
+class _Desk:
+    """Who asked what: hands answers out to requests, each of which leaves when it has all."""
 
-    def _plan(self, spans: Sequence[Span]) -> list[TreeRow]:
-        """Rows, after making sure that trees of their length are scored rightly."""
-        rows = arrange(spans, self._sharing)
-        if self._sharing is None:
-            return rows
-        deepest = max((max(row.positions) + 1 for row in rows if row.branches), default=0)
-        searched = max((len(span.inputs) for span in spans if span.top), default=0)
-        return rows if self._shares(deepest, searched) else arrange(spans, None)
+    def __init__(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> None:
+        self._requests, self._encoded = requests, encoded
+        self._asked = [questions(r, e) for r, e in zip(requests, encoded, strict=True)]
+        self._owners: dict[Question, list[int]] = defaultdict(list)
+        for i, mine in enumerate(self._asked):
+            for question in mine:
+                self._owners[question].append(i)
+        self._missing = [len(mine) for mine in self._asked]
+        self._held: dict[Question, Answer] = {}
 
-    def _shares(self, deepest: int, cached: int) -> bool:
-        """Whether the model is right on trees and kept prefixes so long; if not, it never shares.
+    @property
+    def questions(self) -> list[Question]:
+        """All distinct questions, in order."""
+        return list(self._owners)
 
-        Args:
-            deepest: the longest path of a row with branches.
-            cached: the longest path over a kept prefix.
+    def owner(self, question: Question) -> int:
+        """The first request that asked a question."""
+        return self._owners[question][0]
+
+    def cost(self, answers: Mapping[Question, Answer]) -> int:
+        """Tokens that separate requests would have fed for these answers."""
+        return sum(answer.asked * len(self._owners[q]) for q, answer in answers.items())
+
+    def without_questions(self) -> Iterator[tuple[int, Response]]:
+        """Responses to requests that have nothing to ask, such as empty texts."""
+        for i, mine in enumerate(self._asked):
+            if not mine:
+                yield i, self._response(i)
+
+    def take(self, answers: Mapping[Question, Answer]) -> Iterator[tuple[int, Response]]:
+        """Responses to the requests that are complete with these answers.
+
+        Raises:
+            NumericsError: a log-probability is not finite.
         """
-        for check, length in ((probe.honours_trees, deepest), (probe.honours_cache, cached)):
-            if not self._passes(check, length):
-                self._sharing = None
-                log.warning(
-                    "prefixes are not shared: at %d tokens this model scores rows with branches "
-                    "differently from separate rows",
-                    length,
-                )
-                return False
-        return True
+        self._held.update(answers)
+        for question in answers:
+            for i in self._owners[question]:
+                self._missing[i] -= 1
+                if not self._missing[i]:
+                    yield i, self._response(i)
 
-    def _passes(self, check: probe.Check, length: int) -> bool:
-        """Whether the model passes a check at this length; a longer one that passed counts."""
-        if length > self._tested.get(check, 0):
-            with torch.inference_mode():
-                if not check(self._forward, length):
-                    return False
-            self._tested[check] = length
-        return True
-
-    def _shrink(self, error: RuntimeError, batch: Sequence[TreeRow]) -> None:
-        """Halve the budget after running out of memory; anything else is raised again."""
-        if not out_of_memory(error):
-            raise error
-        if len(batch) == 1:
-            raise CheckpointError(
-                f"out of memory on a single row of {len(batch[0])} tokens; use a smaller "
-                "--context, --dtype bfloat16 or another device"
-            ) from error
-        if self.checkpoint.device.type != "cpu":
-            torch.accelerator.empty_cache()
-        width = len(batch[0])
-        self._budget = max(width, min(self._budget, width * len(batch)) // 2)
-        log.warning("out of memory: going on with batches of %d tokens", self._budget)
-
-    def _words(
-        self,
-        scores: Mapping[int, SpanScores],
-        kept: Prefilled | None,
-        spans: Sequence[Span],
-        requests: Sequence[Request],
-        owners: Mapping[int, list[int]],
-    ) -> dict[int, Word]:
-        """The words of all `NextWord` requests of a batch."""
-        string = self._strings.__getitem__
-        searches: dict[int, tuple[int, WordSearch]] = {}
-        for s, found in scores.items():
-            for i in owners[s]:
-                request = requests[i]
-                if found.top and isinstance(request, NextWord):
-                    searches[i] = (s, WordSearch(request, found.top, string))
-        following = Following(self._forward, spans, kept, self._budget)
-        words = search_all(searches, following)
-        self.tokens += following.tokens
-        return words
-
-
-class _Strings(dict[int, str]):
-    """Token id -> its text, decoded once."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self._tokenizer = tokenizer
-
-    def __missing__(self, token: int) -> str:
-        text = self[token] = self._tokenizer.strings([token])[0]
-        return text
+    def _response(self, i: int) -> Response:
+        values = [self._held[question].value for question in self._asked[i]]
+        if values and isinstance(values[0], Word | Generated):
+            return values[0]
+        parts = [value for value in values if isinstance(value, SpanScores)]
+        _check_finite(parts, i)
+        return _response(self._requests[i], self._encoded[i], parts)
 
 
 def _check_finite(parts: Sequence[SpanScores], request: int) -> None:

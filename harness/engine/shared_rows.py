@@ -61,7 +61,7 @@ class SharedRows:
         self._waiting = deque(rows)
         self._active: list[_Slot] = []
         grown = {
-            s: sum(drafts[job].request.max_new_tokens - 1 for job in jobs[s])
+            s: sum(drafts[job].asked.max_new_tokens - 1 for job in jobs[s])
             for row in rows
             for s in row.nodes
         }

@@ -54,6 +54,7 @@ class WordSearch:
     _paths: list[Path] = field(default_factory=list)  # candidates in order of their first token
     _complete: dict[Path, bool] = field(default_factory=dict)
     _skipped: list[str] = field(default_factory=list)
+    _fed: list[int] = field(default_factory=list)  # lengths of the paths that were asked about
 
     def __post_init__(self) -> None:
         if self.request.rule == "every-token":
@@ -69,8 +70,13 @@ class WordSearch:
             return []
         return [p for p in self._paths[:WIDTH] if not self._complete.get(p)]
 
+    def asked(self, inputs: int) -> int:
+        """Tokens that separate runs would feed: of the context alone, then behind each path."""
+        return inputs + sum(inputs + length for length in self._fed)
+
     def tell(self, path: Path, following: Sequence[int]) -> None:
         """Take the most probable tokens after a path, the best first."""
+        self._fed.append(len(path))
         if self.result is not None or path not in self._paths:
             return
         longer = self._best_allowed(path, following)
@@ -151,9 +157,9 @@ class Following:
         paths = sum(len(path) for _, path in wanted)
         count = len(wanted)
         if self._kept is not None:
-            self.tokens += Tokens(context + paths, paths, count)
+            self.tokens += Tokens(computed=paths, scored=count)
             return [*expand(self._forward, self._kept, wanted)]
-        self.tokens += Tokens(context + paths, context + paths, count)
+        self.tokens += Tokens(computed=context + paths, scored=count)
         plain = [Span((*self._spans[s].inputs, *path), (), top=True) for s, path in wanted]
         found: dict[int, SpanScores] = {}
         for batch in batches(arrange(plain, None), self._budget):

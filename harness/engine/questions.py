@@ -1,0 +1,54 @@
+"""What is asked of the model, without saying by whom: equal questions are answered once.
+
+A request becomes one or more questions, plain tuples of token ids and parameters. They are what
+answers are stored under, so that everything that can move an answer is in them.
+"""
+
+from typing import NamedTuple
+
+from harness.core import Generate, Generated, NextWord, Request, Word
+from harness.engine.encode import Encoded, Span
+from harness.engine.score import SpanScores
+
+
+class Search(NamedTuple):
+    """Which is the best whole word after `inputs`? As in `NextWord`."""
+
+    inputs: tuple[int, ...]
+    skip: frozenset[str]
+    among: frozenset[str] | None
+    rule: str
+
+
+class Writing(NamedTuple):
+    """What does the model write after `prompt`? As in `Generate`."""
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    top_k: int
+    seed: tuple[int, ...]  # empty for greedy answers, which do not depend on it
+
+
+# Tuples compare by content alone; these three differ in length, so that no two are equal.
+Question = Span | Search | Writing
+
+
+class Answer(NamedTuple):
+    """What the model said."""
+
+    value: SpanScores | Word | Generated
+    asked: int  # tokens that a separate run of this question would feed
+
+
+def questions(request: Request, encoded: Encoded) -> tuple[Question, ...]:
+    """The questions of one request, in the order of its spans."""
+    if isinstance(request, NextWord):
+        [span] = encoded.spans
+        return (Search(span.inputs, request.skip, request.among, request.rule),)
+    if isinstance(request, Generate):
+        [span] = encoded.spans
+        seed = request.seed if request.top_k > 1 else ()
+        limit = request.max_new_tokens
+        return (Writing(span.inputs, limit, request.stop, request.top_k, seed),)
+    return encoded.spans

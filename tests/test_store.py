@@ -1,0 +1,403 @@
+"""Answers on disk: nothing lost, nothing doubled, nothing wrong, whatever happens to the file."""
+
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from console import harness, refused
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from harness.core import (
+    Encoding,
+    Generate,
+    Generated,
+    Loglikelihood,
+    NextWord,
+    Request,
+    Response,
+    RollingLoglikelihood,
+    Tokens,
+    Word,
+)
+from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.encode import Span
+from harness.engine.engine import Engine
+from harness.engine.memory import key, pack, unpack
+from harness.engine.questions import Answer, Question, Search, Writing
+from harness.engine.score import SpanScores
+from harness.engine.store import FILE, Producer, Store, Stored
+
+ONE, TWO = Producer("weights", "tokenizer", "float32"), Producer("others", "tokenizer", "float32")
+REQUESTS: list[Request] = [
+    *(Loglikelihood(f"The {noun} sat on", f" the {place}") for noun in ("cat", "dog", "ant", "man")
+      for place in ("sand", "mat", "hat")),
+    *(RollingLoglikelihood((f"{word} and the sand.\n" * 30,)) for word in ("The", "An", "Sand")),
+    *(NextWord(f"Then the {word}", frozenset({"the", "a"})) for word in ("sand", "ants", "man")),
+    *(Generate((f"Q: {word}?\nA:",), 6, stop=("\n",)) for word in ("who", "what", "where")),
+    Generate(("Sand",), 5, top_k=3, seed=(1,)),
+]  # fmt: skip
+
+
+def put(store: Store, producer: Producer, **answers: str) -> None:
+    found = {name.encode(): Stored(len(name), text.encode()) for name, text in answers.items()}
+    store.put(producer, "model", found)
+
+
+def texts(store: Store, producer: Producer, *names: str) -> dict[str, str]:
+    found = store.get(producer, [name.encode() for name in names])
+    return {k.decode(): stored.value.decode() for k, stored in found.items()}
+
+
+def answers(engine: Engine, requests: Sequence[Request] = REQUESTS) -> list[Response]:
+    encoded = engine.encode(requests, Encoding())
+    found = dict(engine.answer(requests, encoded))
+    return [found[i] for i in range(len(requests))]
+
+
+# --- the file -------------------------------------------------------------------------------
+
+
+def test_answers_are_kept_apart_by_what_produced_them(tmp_path: Path) -> None:
+    first = Store(tmp_path)
+    put(first, ONE, a="one", b="two")
+    put(first, TWO, a="three")
+    put(first, ONE, a="late")
+    first.close()
+    again = Store(tmp_path)
+    assert texts(again, ONE, "a", "b", "c") == {"a": "one", "b": "two"}
+    assert texts(again, TWO, "a", "b") == {"a": "three"}
+
+
+def test_holdings_count_answers_and_hits(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, ONE, a="one", b="two")
+    texts(store, ONE, "a", "b", "c")
+    texts(store, ONE, "a")
+    [holding] = store.holdings()
+    assert (holding.producer, holding.answers, holding.hits) == (ONE, 2, 3)
+
+
+def test_two_processes_lose_and_double_nothing(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+from harness.engine.store import Producer, Store, Stored
+store, first = Store(Path(sys.argv[1])), int(sys.argv[2])
+for start in range(first, first + 1000, 10):
+    keys = [b"%d" % n for n in range(start, start + 10)]
+    store.get(Producer("w", "t", "n"), keys)
+    store.put(Producer("w", "t", "n"), "m", {k: Stored(1, b"answer " + k) for k in keys})
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    both = [subprocess.Popen([*command, first], **pipes) for first in ("0", "500")]  # type: ignore[call-overload]
+    assert [process.communicate()[0] for process in both] == ["", ""]
+    store = Store(tmp_path)
+    keys = [b"%d" % n for n in range(1500)]
+    found = store.get(Producer("w", "t", "n"), keys)
+    assert {k: stored.value for k, stored in found.items()} == {k: b"answer " + k for k in keys}
+    assert [holding.answers for holding in store.holdings()] == [1500]
+
+
+@pytest.fixture(scope="module")
+def sound_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("sound")
+    store = Store(folder)
+    put(store, ONE, **{f"k{n}": f"answer {n}" * 20 for n in range(40)})
+    store.prune()  # moves everything from the log into the file
+    store.close()
+    return (folder / FILE).read_bytes()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_damage_is_never_a_crash_nor_a_wrong_answer(
+    data: st.DataObject, sound_file: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    content = bytearray(sound_file)
+    for at in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[at] ^= data.draw(st.integers(1, 255))
+    length = data.draw(st.one_of(st.just(len(content)), st.integers(1, len(content))))
+    (folder / FILE).write_bytes(content[:length])
+    store = Store(folder)
+    names = [f"k{n}" for n in range(40)]
+    for name, text in texts(store, ONE, *names).items():
+        assert text == f"answer {name[1:]}" * 20
+    put(store, TWO, new="kept")
+    store.close()
+    again = Store(folder)
+    assert texts(again, TWO, "new") in ({"new": "kept"}, {})
+
+
+def test_a_file_that_is_no_store_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE).write_bytes(b"no database at all" * 100)
+    store = Store(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert texts(store, ONE, "a") == {}
+    assert "set aside" in caplog.text
+    put(store, ONE, a="fresh")
+    assert texts(store, ONE, "a") == {"a": "fresh"}
+    assert (tmp_path / f"{FILE}.damaged1").read_bytes().startswith(b"no database")
+
+
+def test_a_damaged_answer_is_dropped_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path)
+    put(store, ONE, a="one", b="two")
+    store._connection().execute("UPDATE answers SET value = x'00' WHERE key = ?", [b"a"])
+    with caplog.at_level(logging.WARNING):
+        assert texts(store, ONE, "a", "b") == {"b": "two"}
+    assert "1 damaged answers" in caplog.text
+    assert store.damaged() == 0
+
+
+def test_a_full_disk_stops_storing_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path)
+    put(store, ONE, a="one")
+    store._connection().execute("PRAGMA max_page_count = 1")
+    with caplog.at_level(logging.WARNING):
+        put(store, ONE, big="x" * 1_000_000)
+        put(store, ONE, small="y")
+    assert caplog.text.count("not stored from here on") == 1
+    assert texts(store, ONE, "a", "big", "small") == {"a": "one"}
+
+
+def test_a_folder_that_cannot_be_made_stops_storing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file" / "below")
+    with caplog.at_level(logging.WARNING):
+        put(store, ONE, a="one")
+        assert texts(store, ONE, "a") == {}
+    assert caplog.text.count("not stored from here on") == 1
+
+
+def test_pruning_by_age_size_and_checkpoint(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, ONE, a="one", b="two")
+    put(store, TWO, a="three")
+    by_producer = {holding.producer: holding.id for holding in store.holdings()}
+    assert store.prune(checkpoints=[by_producer[TWO]]) == 1
+    assert [holding.producer for holding in store.holdings()] == [ONE]
+    assert store.prune(before=0.0) == 0
+    assert store.prune(size=5) == 1
+    assert store.prune(size=0) == 1
+    assert store.holdings() == []
+
+
+# --- questions and answers as bytes ---------------------------------------------------------
+
+IDS = st.lists(st.integers(0, 300), max_size=4).map(tuple)
+WORDS = st.frozensets(st.sampled_from(["a", "b", "ab"]))
+SMALL = st.integers(0, 2)
+QUESTIONS: st.SearchStrategy[Question] = st.one_of(
+    st.builds(Span, IDS, IDS, st.just(False)),
+    st.builds(Search, IDS, WORDS, st.none() | WORDS, st.sampled_from(["word", "first-token"])),
+    st.builds(Writing, IDS, SMALL, st.lists(st.sampled_from("ab")).map(tuple), SMALL, IDS),
+)
+
+
+@given(st.lists(QUESTIONS, max_size=30))
+def test_equal_questions_and_no_others_share_a_key(asked: list[Question]) -> None:
+    assert len({key(question) for question in asked}) == len(set(asked))
+
+
+FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20)
+
+
+@given(FLOATS, st.data())
+def test_scores_come_back_bit_by_bit(logprobs: list[float], data: st.DataObject) -> None:
+    n = len(logprobs)
+    greedy = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
+    scores = SpanScores(np.array(logprobs, np.float32), np.array(greedy, np.bool_))
+    back = unpack(Span((1,), (1,) * n), pack(scores))
+    assert isinstance(back, SpanScores)
+    assert back.logprobs.tobytes() == scores.logprobs.tobytes()
+    assert back.greedy.tolist() == greedy
+
+
+@given(st.text(), FLOATS)
+def test_texts_and_words_come_back(text: str, logprobs: list[float]) -> None:
+    word = Word(text, ("the", text))
+    assert unpack(Search((1,), frozenset(), None, "word"), pack(word)) == word
+    tokens = tuple(range(len(logprobs)))
+    written = Generated(text, tokens, tuple(logprobs), len(tokens), "length")
+    assert unpack(Writing((1,), 1, (), 1, ()), pack(written)) == written
+
+
+# --- runs -----------------------------------------------------------------------------------
+
+
+def test_a_second_run_computes_nothing(tiny: Checkpoint, tmp_path: Path) -> None:
+    first = Engine(tiny, budget=128, store=Store(tmp_path))
+    found = answers(first)
+    assert first.tokens.cached == 0
+    second = Engine(tiny, budget=128, store=Store(tmp_path))
+    assert answers(second) == found
+    asked = first.tokens.asked
+    assert second.tokens == Tokens(asked=asked, computed=0, scored=0, cached=asked)
+
+
+def test_without_a_store_the_answers_are_the_same(tiny: Checkpoint, tmp_path: Path) -> None:
+    with_store = Engine(tiny, budget=128, store=Store(tmp_path))
+    without = Engine(tiny, budget=128)
+    assert answers(with_store) == answers(without)
+    assert with_store.tokens == without.tokens
+
+
+def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer until so many batches have been stored, as if the process were killed then."""
+    left = iter(range(batches))
+    real = engine._memory.keep
+
+    def keep(found: dict[Question, object]) -> None:
+        real(found)  # type: ignore[arg-type]
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine._memory, "keep", keep)
+    with pytest.raises(KeyboardInterrupt):
+        answers(engine)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2, 4, 7])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    batches: int, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = [request for request in REQUESTS if not isinstance(request, Generate)]
+    whole = Engine(tiny, budget=64)
+    wanted = answers(whole, read)
+    first = Engine(tiny, budget=64, store=Store(tmp_path))
+    stopped(first, batches, monkeypatch)
+    rest = Engine(tiny, budget=64, store=Store(tmp_path))
+    assert answers(rest, read) == wanted
+    assert rest.tokens.cached > 0
+    assert first.tokens.computed + rest.tokens.computed == whole.tokens.computed
+
+
+def test_only_what_is_new_is_computed(tiny: Checkpoint, tmp_path: Path) -> None:
+    some = REQUESTS[::2]
+    answers(Engine(tiny, budget=128, store=Store(tmp_path)), some)
+    engine = Engine(tiny, budget=128, store=Store(tmp_path))
+    found = answers(engine)
+    alone = Engine(tiny, budget=128)
+    for one, two in zip(found, answers(alone), strict=True):
+        if isinstance(one, Word):
+            assert one == two
+        else:
+            assert one.logprob == pytest.approx(two.logprob, rel=1e-5)  # type: ignore[union-attr]
+    known = Engine(tiny, budget=128)
+    answers(known, some)
+    assert engine.tokens.cached == known.tokens.asked
+
+
+def copied(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    return to
+
+
+def cached(checkpoint: Path, store: Path) -> Iterator[int]:
+    """Tokens asked, and those of them answered from disk."""
+    engine = Engine(load(str(checkpoint), Settings(device="cpu")), store=Store(store))
+    answers(engine)
+    yield from (engine.tokens.asked, engine.tokens.cached)
+
+
+def test_the_same_weights_elsewhere_are_known_and_others_are_not(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    asked, known = cached(tiny_folder, store)
+    assert known == 0
+    assert [*cached(copied(tiny_folder, tmp_path / "other-name"), store)] == [asked, asked]
+    changed = copied(tiny_folder, tmp_path / "changed")
+    weights = load_file(changed / "model.safetensors")
+    name = "transformer.h.0.mlp.c_fc.weight"
+    one = weights[name][0, 0]
+    weights[name][0, 0] = torch.nextafter(one, one + 1)  # one unit in the last place
+    save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+    assert [*cached(changed, store)][1] == 0
+
+
+def test_other_numerics_are_other_answers(tiny_folder: Path, tmp_path: Path) -> None:
+    asked, _ = cached(tiny_folder, tmp_path)
+    settings = Settings(device="cpu", dtype="bfloat16")
+    engine = Engine(load(str(tiny_folder), settings), store=Store(tmp_path))
+    answers(engine)
+    assert asked > 0
+    assert engine.tokens.cached == 0
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def used(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A store that one run has used twice."""
+    for _ in range(2):
+        run = ("lambada", "--model", tiny_folder, "--sample", "--limit", 2, "--context", 128)
+        result = harness(*run, "--out", tmp_path / "out", "--cache", tmp_path / "store", "--json")
+        assert result.code == 0, result.err
+    return tmp_path / "store"
+
+
+def test_cache_shows_counts_and_hits(used: Path, tiny_folder: Path) -> None:
+    [holding] = Store(used).holdings()
+    assert holding.name == str(tiny_folder)
+    assert holding.answers == holding.hits > 0
+    out = harness("cache", "--cache", used).out
+    assert holding.producer.weights[:12] in out
+    assert str(used / FILE) in out
+
+
+def test_cache_check_finds_all_sound(used: Path) -> None:
+    assert "0 damaged ones" in harness("cache", "--cache", used, "check").out
+
+
+def test_cache_prune_by_name_leaves_nothing(used: Path, tiny_folder: Path) -> None:
+    [holding] = Store(used).holdings()
+    out = harness("cache", "--cache", used, "prune", "--checkpoint", str(tiny_folder)).out
+    assert out == f"dropped {holding.answers:,} answers\n"
+    assert Store(used).holdings() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("prune",), "--older AGE"),
+        (("prune", "--older", "soon"), "such as 30d"),
+        (("prune", "--above", "much"), "such as 2G"),
+        (("prune", "--checkpoint", "nobody"), "nothing is stored"),
+    ],
+)
+def test_cache_refuses_in_one_line(words: tuple[str, ...], expected: str, used: Path) -> None:
+    assert expected in refused("cache", "--cache", used, *words)
+
+
+def test_no_cache_stores_nothing(tiny_folder: Path, tmp_path: Path) -> None:
+    run = ("lambada", "--model", tiny_folder, "--sample", "--limit", 2, "--context", 128)
+    assert harness(*run, "--no-cache", "--out", tmp_path / "out").code == 0
+    assert "none" in harness("cache").out
+    assert "contradict" in refused(*run, "--no-cache", "--cache", tmp_path)
+
+
+def test_numbers_that_are_none_are_not_kept(tmp_path: Path, tiny: Checkpoint) -> None:
+    engine = Engine(tiny, store=Store(tmp_path))
+    bad = SpanScores(np.array([np.nan], np.float32), np.array([False]))
+    engine._memory.keep({Span((1,), (2,)): Answer(bad, 1)})
+    assert engine._memory.recall([Span((1,), (2,))]) == {}
