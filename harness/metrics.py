@@ -55,7 +55,7 @@ def most_confident(share: float) -> Metric:
     """
 
     def select(table: Any) -> Any:
-        count = max(1, int(share * len(table)))
+        count = max(1, math.floor(round(share * len(table), 9)))  # 0.29 * 100 is below 29
         return table[(-table[:, 0]).argsort(kind="stable")[:count]]
 
     return Metric("%", True, _percent, proportion=True, select=select)

@@ -5,6 +5,7 @@ with an extractor that gives (prediction, references). A local path works withou
 The other way, `as_module("f1")` is a metric of ours with the interface of `evaluate.load`.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,11 +37,13 @@ class ModuleMetric:
         Raises:
             UsageError: the module cannot be loaded or computed, or gives no such number.
         """
+        # It has a switch of its own; without it a name is looked for on the network for long.
+        os.environ.setdefault("HF_EVALUATE_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
         import evaluate
 
         predictions = [prediction for prediction, _ in outcomes]
-        references = [[*wanted] if self.several else wanted[0] for _, wanted in outcomes]
         try:
+            references = [[*wanted] if self.several else wanted[0] for _, wanted in outcomes]
             module = evaluate.load(self.module)
             found = module.compute(predictions=predictions, references=references, **self.settings)
             return float(found[self.key])
@@ -124,6 +127,9 @@ def as_module(name: str) -> Any:
             self, predictions: Sequence[str], references: Sequence[Sequence[str]]
         ) -> dict[str, float]:
             pairs = [(p, tuple(r)) for p, r in zip(predictions, references, strict=True)]
+            if not pairs or not all(wanted for _, wanted in pairs):
+                raise UsageError(f"{name} needs a prediction, and a reference for each")
             return {name: METRICS[name](pairs)}
 
-    return Ours(module_name=name)
+    Ours.__name__ = name  # what evaluate calls the module
+    return Ours()

@@ -42,7 +42,8 @@ def rouge(summary: Sequence[str], reference: str, *, stem: bool = False) -> tupl
         reference: a sentence a line.
         stem: whether words are reduced to their stems first.
     """
-    found = _scorer(stem).score(reference, "\n".join(summary))
+    lines = (" ".join(sentence.split()) for sentence in summary)  # a break would be a sentence more
+    found = _scorer(stem).score(reference, "\n".join(lines))
     return tuple(float(found[name].fmeasure) for name in ("rouge1", "rouge2", "rougeLsum"))
 
 

@@ -80,7 +80,9 @@ def _over_runs(
 def _bleu(tokenize: str) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(tokenize=tokenize)
+    metric = BLEU(tokenize=tokenize)
+    metric.corpus_score(["a"], [["a"]])  # its signature is unknown before the first score
+    return metric
 
 
 @cache

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the libraries below are imported
+
 import pytest
 import torch
 from tokenizers import Tokenizer as Backend
@@ -10,8 +12,6 @@ from tokenizers import decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from harness.engine.checkpoint import Checkpoint, Settings, load
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
