@@ -97,6 +97,7 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--batch-tokens", type=click.IntRange(min=1), help="padded tokens a batch; changes no score"
     ),
+    click.option("--threads", type=click.IntRange(min=1), help="of the CPU; changes no score"),
     click.option(
         "--data-dir",
         type=click.Path(path_type=Path),
@@ -109,6 +110,10 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--limit", type=int, help="so many rows, taken at random by --seed"),
     click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0)),
     click.option("--protocol", default="paper", show_default=True, help="named preset"),
+    click.option("--grid", is_flag=True, help="all presets, as a table beside the paper's number"),
+    click.option(
+        "--vary", multiple=True, metavar="KEY=V,V", help="all combinations of these, as --grid"
+    ),
     click.option("--set", multiple=True, metavar="KEY=VALUE", help="change one option"),
     click.option(
         "--out",
@@ -226,6 +231,153 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
+_PATHS = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="print one JSON object, nothing else")
+
+
+@cli.command()
+@_PATHS
+@click.option("--all", "every", is_flag=True, help="every score, not the paper's columns alone")
+@click.option("--flips", metavar="N", default=0, type=click.IntRange(min=0), help="show so many "
+              "items a score that only one of the runs got right")  # fmt: skip
+@click.option("--anyway", is_flag=True, help="pair runs that measure different things, too")
+@_JSON
+def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_json: bool) -> None:
+    """Compare RUNS item by item: records, or folders of them.
+
+    Two runs: difference with interval, p and p adjusted over the main scores, and the items that
+    flipped. More: a matrix a score. Signatures that differ are named; runs that measure different
+    things are not compared.
+    """
+    from harness.gate import run_compare
+
+    run_compare(runs, anyway=anyway, every=every, flips=flips, as_json=as_json)
+
+
+@cli.command()
+@_PATHS
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/baselines/main.toml"),
+    show_default=True,
+    help="TOML file to write; the runs are written beside it",
+)
+@click.option(
+    "--rule",
+    metavar="RULE",
+    help="for every score: paired:DELTA, absolute:TOLERANCE, "
+    "relative:SHARE or report; default: paired:0",
+)
+@click.option(
+    "--alpha",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="level of all paired rules together",
+)
+def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) -> None:
+    """Write what `harness check` holds later runs against.
+
+    RUNS are records or folders of them; the newest of a benchmark and protocol counts.
+    """
+    from harness.gate import write_baseline
+
+    write_baseline(runs, out, rule, alpha)
+
+
+@cli.command()
+@_PATHS
+@click.option(
+    "--baseline",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="what `harness baseline` wrote",
+)
+@click.option("--junit", type=click.Path(path_type=Path), help="write a JUnit file, a case a score")
+@click.option(
+    "--jitter",
+    type=click.Path(path_type=Path),
+    help="what `harness jitter` wrote: the least tolerance of every rule",
+)
+@_JSON
+@click.pass_context
+def check(
+    context: click.Context,
+    runs: tuple[Path, ...],
+    baseline: Path,
+    junit: Path | None,
+    jitter: Path | None,
+    as_json: bool,
+) -> None:
+    """Hold RUNS against a baseline.
+
+    Exit code 0: fine. 1: a regression. 2: something is not comparable, or cannot be read. In a
+    GitHub job annotations and a summary are written too.
+    """
+    from harness.gate import run_check
+
+    context.exit(run_check(runs, baseline, junit=junit, jitter=jitter, as_json=as_json))
+
+
+@cli.command()
+@_PATHS
+@click.option(
+    "--drop",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="points for scores in points, else percent of the score",
+)
+@click.option("--alpha", default=0.05, show_default=True, type=click.FloatRange(0, 1))
+@click.option("--power", default=0.8, show_default=True, type=click.FloatRange(0, 1))
+@click.option(
+    "--correlation",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(-1, 1),
+    help="between the items of two runs, where one run is given",
+)
+@click.option(
+    "--discordance",
+    type=click.FloatRange(0, 1),
+    help="share of right/wrong items that only one of two runs gets right",
+)
+@_JSON
+def power(runs: tuple[Path, ...], as_json: bool, **question: Any) -> None:
+    """Say how many items a drop needs, and what today's items can show.
+
+    RUNS: one run, two runs of different checkpoints, or a baseline. Two runs are the better guess:
+    the spread of their items' differences is measured.
+    """
+    from harness.gate import run_power
+    from harness.report.power import Question
+
+    run_power(runs, Question(**question), as_json=as_json)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, required=True)
+@run_options
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    default=Path("results/jitter.json"),
+    show_default=True,
+    help="where the figures are kept",
+)
+def jitter(names: tuple[str, ...], file: Path, **options: Any) -> None:
+    """Measure by how much scores of benchmarks move on their own on this machine.
+
+    Each of NAMES is run with several token budgets, thread counts and number formats, always from
+    scratch. `harness check --jitter FILE` tolerates that much.
+    """
+    from harness.jitter import run_jitter
+    from harness.options import RunOptions
+
+    run_jitter(names, RunOptions(**options), file)
+
+
 @cli.group(name="cache", invoke_without_command=True)
 @click.option(
     "--cache",
@@ -276,9 +428,11 @@ def benchmark_command(name: str) -> click.Command:
 
     def run(**options: Any) -> None:
         from harness.commands import run_benchmark
+        from harness.grid import run_grid
         from harness.options import RunOptions
 
-        run_benchmark(name, RunOptions(**options))
+        chosen = RunOptions(**options)
+        (run_grid if chosen.grid or chosen.vary else run_benchmark)(name, chosen)
 
     epilog = f"`harness tasks {name}` explains its options and protocols."
     command = click.command(name, help=f"{task.title}.\n\n{task.description}", epilog=epilog)

@@ -1,56 +1,36 @@
-"""What the commands do, apart from parsing the command line.
+"""What the commands for benchmarks do: one, a table of them, a list, a preview, a leaderboard."""
 
-Everything that can be wrong is found in this order: names and options, data, output folder, and
-only then the model, which is slow to load. torch is imported no earlier than that.
-"""
-
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.text import Text
-
-from harness import data, display, terminal
-from harness.errors import DataError, HarnessError, UsageError
+from harness import display, terminal
+from harness.errors import DataError, UsageError
 from harness.options import RunOptions
 from harness.plugins import load_task, task_names
 from harness.report import paper, table3
-from harness.report.dump import Writer
-from harness.report.record import Record, check_writable, write
-from harness.runner import Job, Watch, ask, evaluate
+from harness.report.record import Record
+from harness.runner import Job, ask
+from harness.session import Session, engine_for, evaluate_job, finish, job_for, opened
 from harness.task import Protocol, Task, encoding, unknown
 
 if TYPE_CHECKING:
     from harness.engine.engine import Engine
-    from harness.engine.store import Store
-
-
-@dataclass(slots=True)
-class Session:
-    """Where results go, and what has been done so far; that survives an interruption."""
-
-    options: RunOptions
-    dump: Writer | None
-    store: "Store | None"
-    records: list[Record] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
 
 
 def run_benchmark(name: str, options: RunOptions) -> None:
     """One benchmark for each model, printed and recorded."""
     options.check()
     task = load_task(name)
-    job = _job(task, task.protocol(options.protocol, options.overrides()), options)
-    with _session(options) as session:
+    job = job_for(task, task.protocol(options.protocol, options.overrides()), options)
+    with opened(options) as session:
         for model in options.model:
             # No name holds the engine, so that one model is gone before the next is loaded.
-            record = _evaluate(job, _engine(model, session), session)
+            record = evaluate_job(job, engine_for(model, session), session)
             if not options.json:
                 display.show_record(record)
-        _finish(session)
+        finish(session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +54,30 @@ def run_table(table: PaperTable, options: RunOptions) -> None:
     """
     options.check()
     size = paper.check_size(options.size) if options.size else None
+    if options.grid or options.vary:
+        raise UsageError(f"--grid and --vary are of one benchmark; {table.command} has many")
     if options.data_file:
         raise UsageError(
             f"--data-file names the file of one benchmark; {table.command} takes --data-dir"
         )
     jobs, reasons = _table_jobs(paper.tasks(table.columns), options)
-    with _session(options) as session:
+    with opened(options) as session:
         for model in options.model:
             first = len(session.records)
             try:
-                _evaluate_all(jobs, _engine(model, session), session)
+                _evaluate_all(jobs, engine_for(model, session), session)
             finally:
                 records = session.records[first:]
                 if records and not options.json:
                     beside = size or paper.nearest_size(int(records[0].model["parameters"]))
                     cells = table3.cells(records, beside, reasons, table.columns)
                     table.show(cells, records, beside)
-        _finish(session, size)
+        finish(session, size)
 
 
 def _evaluate_all(jobs: Sequence[Job], engine: "Engine", session: Session) -> None:
     for job in jobs:
-        _evaluate(job, engine, session)
+        evaluate_job(job, engine, session)
 
 
 def _table_jobs(names: Sequence[str], options: RunOptions) -> tuple[list[Job], dict[str, str]]:
@@ -104,7 +86,7 @@ def _table_jobs(names: Sequence[str], options: RunOptions) -> tuple[list[Job], d
     reasons: dict[str, str] = {}
     for task, protocol in _table_protocols(names, options):
         try:
-            jobs.append(_job(task, protocol, options))
+            jobs.append(job_for(task, protocol, options))
         except DataError as error:
             if options.strict:
                 raise
@@ -142,77 +124,6 @@ def _table_protocols(names: Sequence[str], options: RunOptions) -> list[tuple[Ta
     return found
 
 
-def _job(task: Task, protocol: Protocol, options: RunOptions) -> Job:
-    task.measures(protocol.options)  # refuses options that contradict each other
-    rows = data.load(task.source(protocol.options), options.where(), strict=options.strict)
-    pool = None
-    if task.few_shot:
-        pool = data.load_pool(task.few_shot.source(protocol.options), options.where())
-    return Job(task, protocol, rows, options.limit, options.seed, options.strict, pool)
-
-
-def _engine(model: str, session: Session) -> "Engine":
-    options = session.options
-    with terminal.ERR.status(Text(f"loading {model}")):
-        from harness.engine.checkpoint import load
-        from harness.engine.engine import Engine
-
-        checkpoint = load(model, options.settings())
-        return Engine(checkpoint, budget=options.batch_tokens, store=session.store)
-
-
-def _store(options: RunOptions) -> "Store | None":
-    from harness.engine.store import Store, default_folder
-
-    return None if options.no_cache else Store(options.cache or default_folder())
-
-
-@contextmanager
-def _session(options: RunOptions) -> Iterator[Session]:
-    """Outputs opened before anything is computed; an interruption says what stays."""
-    terminal.start_logging()
-    check_writable(options.out)
-    dump = Writer(options.dump) if options.dump else None
-    session = Session(options, dump, _store(options))
-    try:
-        yield session
-    except KeyboardInterrupt:
-        count = len(session.paths)
-        records = f"{count} record{'s' * (count != 1)}" if count else "no record yet"
-        again = "" if options.no_cache else "; the same command again goes on from here"
-        raise HarnessError(
-            f"interrupted; finished before and kept in {options.out}: {records}{again}"
-        ) from None
-    finally:
-        if dump:
-            dump.close()
-        if session.store:
-            session.store.close()
-
-
-def _evaluate(job: Job, engine: "Engine", session: Session) -> Record:
-    """Run one job with a progress bar, and write its record at once."""
-    options, dump = session.options, session.dump
-    with terminal.progress(job.task.name) as bar:
-        # Under --strict the refusal says it.
-        preflight = (lambda counts: None) if options.strict else bar.preflight
-        watch = Watch(bar.advance, preflight, dump.write if dump else None)
-        record = evaluate(job, engine, watch)
-    session.paths.append(write(record, options.out))
-    session.records.append(record)
-    return record
-
-
-def _finish(session: Session, size: str | None = None) -> None:
-    if session.options.json:
-        values = [table3.with_paper(record, size) for record in session.records]
-        terminal.OUT.file.write(json.dumps({"records": values}, ensure_ascii=False) + "\n")
-        terminal.OUT.file.flush()
-        return
-    for path in session.paths:
-        terminal.ERR.print(f"wrote {path}", markup=False)
-
-
 def list_tasks() -> None:
     """Names, titles and protocols of all benchmarks."""
     tasks = [load_task(name) for name in paper.in_order(task_names())]
@@ -235,7 +146,7 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
 
     options.check()
     task = load_task(name)
-    job = _job(task, task.protocol(options.protocol, options.overrides()), options)
+    job = job_for(task, task.protocol(options.protocol, options.overrides()), options)
     terminal.start_logging()
     tokenizer, context = tokenizer_and_context(options.model[0], options.settings())
     asked = ask(job)

@@ -9,8 +9,9 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from harness.core import Score
+from harness.core import Score, Tokens
 from harness.report import paper, section3
+from harness.report.readings import Reading, values
 from harness.report.record import Record
 from harness.report.table3 import Cell, fold, remarks
 from harness.task import Task
@@ -31,23 +32,13 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:.2f}" if abs(value) < 1e5 else f"{value:.3g}"
 
 
-def gap(cell: Cell) -> str:
-    """Ours against the paper's: points for accuracies, else a share, or a factor from ten on."""
-    if cell.difference is None or cell.score is None:
-        return ""
-    if cell.score.unit in paper.POINTS:
-        return f"{cell.difference:+.2f} pt"
-    factor = cell.difference + 1
-    return f"{cell.difference:+.1%}" if factor < 10 else f"x {factor:.3g}"
-
-
 def _interval(score: Score) -> str:
     if score.low is None or score.high is None:
         return ""
     return f"{number(score.low, score.unit)} to {number(score.high, score.unit)}"
 
 
-def _table(*columns: str, gap: int = 2) -> Table:
+def table(*columns: str, gap: int = 2) -> Table:
     """A table without lines; a column whose name begins with > is aligned to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for name in columns:
@@ -61,27 +52,27 @@ def _table(*columns: str, gap: int = 2) -> Table:
 
 def show_record(record: Record) -> None:
     """One benchmark's scores, each with its interval, then what produced them."""
-    model, rows = record.model, record.data["rows"]
+    model, total = record.model, record.data["rows"]
     count = f"{record.examples:,} examples"
-    if record.examples < rows:
-        count = f"{record.examples:,} of {rows:,} examples (seed {record.seed})"
+    if record.examples < total:
+        count = f"{record.examples:,} of {total:,} examples (seed {record.seed})"
     OUT.print(
         f"{record.task} v{record.version}  {model['name']} ({model['parameters']:,} parameters)  "
         f"{count}  {record.seconds:.1f} s",
         markup=False,
     )
     size = paper.nearest_size(int(model["parameters"]))
-    table = _table("score", ">value", "unit", ">95 % interval", f">paper {size}")
+    rows = table("score", ">value", "unit", ">95 % interval", f">paper {size}")
     for score in record.scores:
         of, beside = paper.beside(score.column, size) if score.column else (size, None)
-        table.add_row(
+        rows.add_row(
             score.metric,
             number(score.value, score.unit),
             score.unit,
             _interval(score),
             number(beside) + (f" ({of})" if of != size else "") if beside is not None else "",
         )
-    OUT.print(table)
+    OUT.print(rows)
     tokens = record.tokens
     OUT.print(
         f"tokens: {tokens.asked:,} asked, {tokens.cached:,} of them answered from disk, "
@@ -131,24 +122,24 @@ def _show_cells(title: str, size: str, cells: Sequence[Cell]) -> None:
     between = "\n" if narrow else " "
     middle = (f">paper{between}{size}", ">ours", ">95 % interval")
     if narrow:
-        table = _table("column", *middle, ">diff", "verdict", ">items", ">tok/s", gap=1)
+        rows = table("column", *middle, ">diff", "verdict", ">items", ">tok/s", gap=1)
     else:
         tail = (">difference", "verdict", ">examples", ">tokens/s")
-        table = _table("column", ">SOTA 2019", *middle, *tail)
+        rows = table("column", ">SOTA 2019", *middle, *tail)
     for cell in cells:
         name, best, *rest = _row(cell, size)
-        table.add_row(name, *([] if narrow else [best]), *rest)
-    OUT.print(table)
+        rows.add_row(name, *([] if narrow else [best]), *rest)
+    OUT.print(rows)
 
 
 def _show_table4(record: Record) -> None:
     """ROUGE of the paper's systems, of the model, and of the two systems without a model."""
     OUT.print("\nTable 4, CNN/DailyMail", markup=False)
-    table = _table("system", "from", ">ROUGE-1", ">ROUGE-2", ">ROUGE-L", ">average")
+    rows = table("system", "from", ">ROUGE-1", ">ROUGE-2", ">ROUGE-L", ">average")
     for system in section3.table4(record):
         source = "paper" if system.published else "here"
-        table.add_row(system.name, source, *(number(value) for value in system.values))
-    OUT.print(table)
+        rows.add_row(system.name, source, *(number(value) for value in system.values))
+    OUT.print(rows)
     why = section3.distance(record)
     if why:
         OUT.print(f"lede-3 and random-3 need no model; theirs differ because: {why}", markup=False)
@@ -157,15 +148,15 @@ def _show_table4(record: Record) -> None:
 def _show_reliability(record: Record) -> None:
     """How often answers are right, by the probability that the model gave them."""
     OUT.print("\nNatural Questions, calibration", markup=False)
-    table = _table("probability of the answer", ">answers", ">mean", ">right")
+    rows = table("probability of the answer", ">answers", ">mean", ">right")
     for b in section3.reliability(record):
-        table.add_row(
+        rows.add_row(
             f"{b.low:.1f} to {b.high:.1f}",
             f"{b.answers:,}",
             f"{b.confidence:.1%}",
             f"{b.accuracy:.1%}",
         )
-    OUT.print(table)
+    OUT.print(rows)
     for score in record.scores:
         if score.metric == "calibration-error":
             OUT.print(f"expected calibration error: {score.value:.2f} points\n", markup=False)
@@ -201,11 +192,47 @@ def _row(cell: Cell, size: str) -> list[str]:
         *beside,
         number(score.value, score.unit),
         _interval(score),
-        gap(cell),
+        distance(score.value, cell.paper, score.unit),
         cell.verdict,
         f"{record.examples:,}",
         f"{cell.tokens_per_second or 0:,.0f}",
     ]
+
+
+def show_grid(
+    task: str, columns: Mapping[str, str], readings: Sequence[Reading], size: str
+) -> None:
+    """Protocols, their values, the distance to the paper, and what differs from the defaults."""
+    heads = [head for column in columns for head in (f">{column}", f">to {size}")]
+    rows = table("protocol", *heads, "differs from the defaults in")
+    for reading in readings:
+        cells: list[str] = []
+        for (value, beside), unit in zip(
+            values(reading, columns, size), columns.values(), strict=True
+        ):
+            cells += [number(value, unit), distance(value, beside, unit)]
+        rows.add_row(reading.protocol.label, *cells, reading.differs or "-")
+    OUT.print(f"{task} under {len(readings)} protocols", markup=False)
+    OUT.print(rows)
+    for reading in readings:
+        if reading.reason:
+            OUT.print(f"not run: {reading.protocol.label}: {reading.reason}", markup=False)
+    tokens = sum((r.record.tokens for r in readings if r.record), Tokens())
+    OUT.print(
+        f"tokens: {tokens.asked:,} asked, {tokens.cached:,} of them known from an earlier protocol "
+        f"or run, {tokens.computed:,} computed",
+        markup=False,
+    )
+
+
+def distance(value: float | None, beside: float | None, unit: str) -> str:
+    """Ours against another number: points for accuracies, else a share, or a factor from ten on."""
+    if value is None or beside is None:
+        return ""
+    if unit in paper.POINTS:
+        return f"{value - beside:+.2f} pt"
+    factor = value / beside
+    return f"{factor - 1:+.1%}" if factor < 10 else f"x {factor:.3g}"
 
 
 def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:
@@ -214,10 +241,10 @@ def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:
     if not holdings:
         OUT.print("none", markup=False)
         return
-    table = _table("checkpoint", "digest", ">answers", ">size", ">taken", "last used", "numerics")
+    rows = table("checkpoint", "digest", ">answers", ">size", ">taken", "last used", "numerics")
     for holding in holdings:
         used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d %H:%M")
-        table.add_row(
+        rows.add_row(
             holding.name,
             holding.producer.weights[:12],
             f"{holding.answers:,}",
@@ -226,7 +253,7 @@ def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:
             used,
             holding.producer.numerics,
         )
-    OUT.print(table)
+    OUT.print(rows)
 
 
 def show_text(text: str) -> None:

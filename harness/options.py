@@ -22,6 +22,7 @@ class RunOptions:
     dtype: str = "float32"
     context: int | None = None
     batch_tokens: int | None = None
+    threads: int | None = None
     data_dir: Path | None = None
     data_file: Path | None = None
     sample: bool = False
@@ -30,6 +31,8 @@ class RunOptions:
     seed: int = 0
     protocol: str = "paper"
     set: tuple[str, ...] = ()
+    grid: bool = False  # all presets
+    vary: tuple[str, ...] = ()  # options with several values, all combinations
     out: Path = Path("results/records")
     dump: Path | None = None
     json: bool = False
@@ -47,7 +50,12 @@ class RunOptions:
         from harness.engine.checkpoint import Settings
 
         return Settings(
-            self.device, self.dtype, self.context, self.revision, self.trust_remote_code
+            self.device,
+            self.dtype,
+            self.context,
+            self.revision,
+            self.trust_remote_code,
+            self.threads,
         )
 
     def check(self) -> None:

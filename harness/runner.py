@@ -28,6 +28,7 @@ from harness.metrics import Outcome
 from harness.modules import ModuleMetric
 from harness.prompt import Prompt
 from harness.report import dump
+from harness.report.items import Items, Outcomes, Shown, show
 from harness.report.provenance import environment
 from harness.report.record import Record
 from harness.selection import choose
@@ -161,12 +162,14 @@ class _Found:
     requests: int
     flags: Counter[str]
     outcomes: list[list[Sequence[Outcome]]]  # outcomes[example][measure]
+    shown: list[Shown]  # of each example
 
 
 def _collect(job: Job, asked: Asked, engine: Engine, watch: Watch) -> _Found:
     """Answer all requests, and those that follow from the answers, and extract outcomes."""
     measures = job.task.measures(job.protocol.options)
-    found = _Found(0, Counter(), [[] for _ in asked.examples])
+    nothing = Shown("", "", "")
+    found = _Found(0, Counter(), [[] for _ in asked.examples], [nothing for _ in asked.examples])
     history: dict[int, list[tuple[Request, Response]]] = defaultdict(list)
     groups = dict(enumerate(asked.groups))
     while groups:
@@ -179,7 +182,7 @@ def _collect(job: Job, asked: Asked, engine: Engine, watch: Watch) -> _Found:
                 following[e] = more
                 continue
             outcomes = [measure.extract(example, responses) for measure in measures]
-            found.outcomes[e] = outcomes
+            found.outcomes[e], found.shown[e] = outcomes, show(example, history[e])
             if watch.item:
                 sums = _sums(measures, outcomes)
                 watch.item(dump.item(job.task.name, example.id, history[e], sums))
@@ -265,7 +268,20 @@ def _record(
         engine=engine.describe(),
         environment=environment(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        items=_items(job, asked, found),
     )
+
+
+def _items(job: Job, asked: Asked, found: _Found) -> Items:
+    """What each example came to, for comparing with another run."""
+    outcomes = {}
+    for m, measure in enumerate(job.task.measures(job.protocol.options)):
+        if not isinstance(measure.metric, ModuleMetric):
+            pairs = [(e, o) for e, group in enumerate(found.outcomes) for o in group[m]]
+            outcomes[measure.name] = Outcomes(
+                tuple(e for e, _ in pairs), tuple(tuple(map(float, o)) for _, o in pairs)
+            )
+    return Items(tuple(e.id for e in asked.examples), tuple(found.shown), outcomes)
 
 
 def _by_example(

@@ -82,6 +82,7 @@ def _of_module(measure: Measure, metric: ModuleMetric, outcomes: Sequence[Any]) 
         high=None,
         totals={"items": float(len(outcomes))},
         column=measure.column,
+        baseline=measure.baseline,
     )
 
 
@@ -121,13 +122,11 @@ def bootstrap(
     """The metric's value on resamples (with replacement) of the outcomes."""
     sums = resampled_sums(table, seed=seed, resamples=resamples)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = np.asarray(metric.compute([*sums.T]))
+        found: NDArray[np.float64] = np.asarray(metric.compute([*sums.T]))
     return found[np.isfinite(found)]
 
 
-def resampled_sums(
-    table: NDArray[np.float64], *, seed: int, resamples: int
-) -> NDArray[np.float64]:
+def resampled_sums(table: NDArray[np.float64], *, seed: int, resamples: int) -> NDArray[np.float64]:
     """Sums over resamples (with replacement) of the outcomes, (resamples, statistics)."""
     rng = np.random.default_rng(seed)
     n = len(table)
@@ -136,8 +135,7 @@ def resampled_sums(
     for done in range(0, resamples, step):
         rows = min(step, resamples - done)
         draws = rng.integers(0, n, (rows, n))
-        draws += n * np.arange(rows)[:, None]  # so that one count serves all rows: row r has
-        # the numbers from r * n to r * n + n - 1 to itself
+        draws += n * np.arange(rows)[:, None]  # row r has r * n to r * n + n - 1 to itself
         counts = np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n)
         sums.append(counts.astype(np.float64) @ table)
     return np.concatenate(sums)

@@ -21,7 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from harness import commands
+from harness import session
 from harness.runner import evaluate
 
 LAMBADA_URL = "https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl"
@@ -384,7 +384,7 @@ def test_ctrl_c_keeps_what_is_done(
         done.append(job.task.name)
         return evaluate(job, *rest)
 
-    monkeypatch.setattr(commands, "evaluate", second_time)
+    monkeypatch.setattr(session, "evaluate", second_time)
     out = tmp_path / "records"
     words = ["--model", tiny_folder, "--device", "cpu", "--sample", "--limit", "1", "--out", out]
     result = harness("table3", *words)
@@ -406,6 +406,6 @@ def test_ctrl_c_before_the_first_record(
     def at_once(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "evaluate", at_once)
+    monkeypatch.setattr(session, "evaluate", at_once)
     line = refused("ptb", *sample)
     assert line.endswith(f"interrupted; finished before and kept in {out}: no record yet")

@@ -21,6 +21,8 @@ METRIC_LIBRARIES = ("sacrebleu", "rouge_score", "sentencex", "evaluate", "numpy"
 NO_TENSORS = ("torch", "transformers", "datasets")
 UPSTAIRS = (
     "harness.runner", "harness.cli", "harness.commands", "harness.terminal", "harness.display",
+    "harness.session", "harness.grid", "harness.jitter", "harness.gate", "harness.cache",
+    "harness.display_pairs",
 )  # fmt: skip
 
 
@@ -41,6 +43,11 @@ LAYERS = (
     Layer(("harness/text/*.py",), only=("harness.text",)),
     Layer(("harness/plugins.py",), only=FOUNDATION),
     Layer(("harness/stats.py",), only=(*FOUNDATION, "numpy", "scipy")),
+    Layer(
+        ("harness/paired.py", "harness/sample_size.py"),
+        only=("harness.core", "harness.errors", "harness.metrics", "harness.modules",
+              "harness.stats", "harness.paired", "numpy", "scipy"),
+    ),
     Layer(("harness/selection.py",), only=FOUNDATION[:2]),
     Layer(("harness/data.py",), only=(*FOUNDATION[:2], "huggingface_hub", "datasets")),
     Layer(
@@ -61,7 +68,7 @@ LAYERS = (
             "harness.terminal", "click", "rich"),
     ),
     Layer(
-        ("harness/terminal.py", "harness/display.py"),
+        ("harness/terminal.py", "harness/display.py", "harness/display_pairs.py"),
         no=(*NO_TENSORS, "tasks", "harness.engine"),
     ),
     Layer(("harness/*.py",), no=("torch", "datasets", "tasks")),

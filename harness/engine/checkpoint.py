@@ -36,6 +36,7 @@ class Settings:
     context: int | None = None  # None: the smaller of 1,024 and what the model has
     revision: str | None = None
     trust_remote_code: bool = False
+    threads: int | None = None  # of the CPU; None: torch's own choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ def load(name: str, settings: Settings) -> Checkpoint:
     from transformers import AutoModelForCausalLM
 
     _quiet()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
     folder, revision = locate(name, settings)
     config = _config(folder, name, settings)

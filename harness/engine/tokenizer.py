@@ -17,6 +17,7 @@ from harness.core import Bos
 from harness.errors import CheckpointError, EncodingError
 
 # `bytes.decode(errors="surrogateescape")` turns each invalid byte 0xNN into U+DCNN.
+_AT_ONCE = 512  # texts; what the back end keeps of each is large while it is at work
 _STRAY = re.compile("[\udc80-\udcff]")
 
 
@@ -48,6 +49,7 @@ class Tokenizer:
         backend.encode_special_tokens = True  # "<|endoftext|>" in data is ordinary text
         self._hf = tokenizer
         self._backend = backend
+        self._ids = list(range(max(tokenizer.get_vocab().values()) + 1))
 
     def __len__(self) -> int:
         """Number of entries, added tokens included."""
@@ -60,8 +62,16 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
-        batch = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in batch]
+        found: list[list[int]] = []
+        for start in range(0, len(texts), _AT_ONCE):
+            part = list(texts[start : start + _AT_ONCE])
+            batch = self._backend.encode_batch_fast(part, add_special_tokens=False)
+            found += [self._shared(encoding.ids) for encoding in batch]
+        return found
+
+    def _shared(self, ids: list[int]) -> list[int]:
+        """The same ids as objects that all texts share: the back end makes one for each token."""
+        return list(map(self._ids.__getitem__, ids))
 
     def encode_long(self, text: str) -> tuple[list[int], NDArray[np.int64]]:
         """Token ids of one text and the character at which each token begins.
@@ -80,7 +90,7 @@ class Tokenizer:
                 starts.append(np.array([position]))
             elif part:
                 encoding = self._backend.encode(part, add_special_tokens=False)
-                ids.extend(encoding.ids)
+                ids.extend(self._shared(encoding.ids))
                 starts.append(np.array([o[0] for o in encoding.offsets], np.int64) + position)
             position += len(part)
         return ids, np.concatenate(starts) if starts else np.zeros(0, np.int64)

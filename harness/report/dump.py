@@ -124,6 +124,16 @@ def _pair(request: Request, response: Response) -> dict[str, Any]:
     raise AssertionError(f"{type(response).__name__} answers {type(request).__name__}")
 
 
+def request_text(request: Request) -> str:
+    """The text before what is scored or written: context, prompt, or all of a rolling text."""
+    match request:
+        case RollingLoglikelihood():
+            return _text(request)
+        case Generate():
+            return request.prompt
+    return request.context
+
+
 def _text(request: RollingLoglikelihood) -> str:
     r"""The joined text; bytes that are no UTF-8 are shown as \xNN."""
     whole = b"".join(p if isinstance(p, bytes) else p.encode() for p in request.pieces)

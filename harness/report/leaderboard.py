@@ -3,6 +3,7 @@
 Columns are those of Table 3, in its order, then those of section 3 and of other benchmarks.
 Only scores of one protocol on one selection of rows share a row. Where two records would fill
 the same cell with different signatures the newer one gets a row of its own and both say so.
+Results of lm-eval have rows of their own, marked in a column `origin`.
 """
 
 from collections.abc import Sequence
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
-from harness.report import paper
+from harness.report import lm_eval, paper
 from harness.report.record import Record, read, write_text
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def load(roots: Sequence[Path]) -> list[Record]:
-    """All records below the folders, oldest first.
+    """All records below the folders, those in result files of lm-eval too, oldest first.
 
     Raises:
         RecordError: a folder has none, or a file in it is no record.
@@ -26,7 +27,12 @@ def load(roots: Sequence[Path]) -> list[Record]:
     if not paths:
         where = ", ".join(str(root) for root in roots)
         raise RecordError(f"no records below {where}; run a benchmark or give --records")
-    return sorted((read(path) for path in paths), key=lambda record: record.created)
+    found = [
+        record
+        for path in paths
+        for record in (lm_eval.scores(path) if lm_eval.is_results(path) else [read(path)])
+    ]
+    return sorted(found, key=lambda record: record.created)
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -58,6 +64,7 @@ def _key(record: Record) -> tuple[str, ...]:
     road = "sample" if record.data["road"] == "sample" else "data"
     model = record.model
     return (
+        record.origin,
         model["name"],
         model["digest"],
         record.protocol,
@@ -81,6 +88,7 @@ def _head(record: Record, copy: int) -> dict[str, Any]:
         "dtype": record.model["dtype"],
         "context": record.model["context"],
         "variant": str(copy + 1) if copy else "",
+        **({"origin": record.origin} if record.origin != "harness" else {}),
         "_signatures": {},
     }
 
@@ -94,6 +102,7 @@ def _taken(row: dict[str, Any], cells: dict[str, float], record: Record) -> bool
 def _columns(table: Sequence[dict[str, Any]]) -> list[str]:
     present = dict.fromkeys(name for row in table for name in row if not name.startswith("_"))
     head = ["model", "digest", "parameters", "protocol", "rows", "dtype", "context", "variant"]
+    head += ["origin"] if "origin" in present else []
     section3 = [name for name in paper.SECTION3 if name in present]
     first = [*head, *paper.COLUMNS, *section3]
     return [*first, *(name for name in present if name not in first)]

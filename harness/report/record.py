@@ -10,14 +10,17 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.core import Score, Tokens
 from harness.errors import RecordError
+from harness.report import items as items_file
+from harness.report.items import Items
 
 SCHEMA = 1
+ITEMS = ".items.json.gz"  # in place of .json
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,10 @@ class Record:
     environment: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""  # ISO 8601, UTC
     pool: Mapping[str, Any] | None = None  # rows that example pairs were drawn from, as `data`
+    origin: str = "harness"  # the program that computed the scores
+    items_sha256: str | None = None  # of the file with the outcomes, which lies beside
+    items: Items | None = field(default=None, repr=False, compare=False)
+    """The outcomes themselves, of a run in this process; never in the record's own JSON."""
 
     @property
     def signature(self) -> str:
@@ -51,6 +58,7 @@ class Record:
         options = ",".join(f"{k}={v}" for k, v in sorted(self.options.items()))
         versions = self.environment.get("versions", {})
         parts = {
+            **({"origin": self.origin} if self.origin != "harness" else {}),
             "v": self.version,
             "p": self.protocol,
             "o": options or "none",
@@ -67,7 +75,8 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
-        plain = asdict(self)
+        plain = asdict(replace(self, items=None))
+        del plain["items"]
         plain.update(schema=SCHEMA, signature=self.signature)
         plain["scores"] = [asdict(score) for score in self.scores]
         return plain
@@ -84,7 +93,7 @@ class Record:
             raise RecordError(
                 f"{name} is no record: expected a JSON object with schema {SCHEMA}, got {got}"
             )
-        fields = {k: v for k, v in value.items() if k not in ("schema", "signature")}
+        fields = {k: v for k, v in value.items() if k not in ("schema", "signature", "items")}
         try:
             fields["tokens"] = Tokens(**fields["tokens"])
             fields["scores"] = tuple(
@@ -117,11 +126,25 @@ def write(record: Record, root: Path) -> Path:
     """
     name = slug(Path(record.model["name"]).name or record.model["name"])[:80]
     path = root / f"{name}-{record.model['digest'][:8]}" / record.filename()
+    if record.items is not None:
+        packed = items_file.pack(items_file.to_json(record.items))
+        record = replace(record, items_sha256=hashlib.sha256(packed).hexdigest())
+        write_bytes(items_path(path), packed)
     write_text(path, json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
     return path
 
 
+def items_path(path: Path) -> Path:
+    """The file with the outcomes that belongs to a record's file."""
+    return path.with_name(path.name.removesuffix(".json") + ITEMS)
+
+
 def write_text(path: Path, text: str) -> None:
+    """Replace a file's content in one step, as `write_bytes` does."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file's content in one step, so that no reader ever sees half of it.
 
     Raises:
@@ -131,8 +154,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
@@ -169,9 +192,32 @@ def read(path: Path) -> Record:
         RecordError: the file cannot be read or is no record.
     """
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise RecordError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
         raise RecordError(f"{str(path)!r} is no JSON file: {error}") from error
     return Record.from_json(value, str(path))
+
+
+def read_items(path: Path, record: Record) -> Items:
+    """The outcomes that belong to a record in a file.
+
+    Raises:
+        RecordError: the record has none, or the file beside it is missing or another one.
+    """
+    beside = items_path(path)
+    try:
+        data = beside.read_bytes()
+    except OSError as error:
+        raise RecordError(
+            f"{path.name} has no items beside it ({beside.name}: {error.strerror}); run the "
+            "benchmark again, with the same command"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != record.items_sha256:
+        raise RecordError(f"{beside.name} does not belong to {path.name}: another checksum")
+    return items_file.from_json(items_file.unpack(data, beside.name), beside.name)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no finite number")

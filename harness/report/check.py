@@ -1,0 +1,135 @@
+"""Runs against a baseline: fine, a regression, or not comparable.
+
+Only rules decide. An improvement is said and never fails. What scores move by on the machine
+itself (`harness jitter`) is the least tolerance of every rule.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.errors import RecordError
+from harness.paired import holm
+from harness.report.baseline import Baseline, Key, Rule
+from harness.report.compare import Line, mark, pair, partners
+from harness.report.pairing import Run
+
+Status = Literal["pass", "improved", "regression", "not comparable", "reported"]
+FINE, REGRESSION, NOT_COMPARABLE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one rule."""
+
+    task: str
+    protocol: str
+    metric: str
+    status: Status
+    rule: Rule
+    reason: str  # in words
+    line: Line | None = None
+    p: float | None = None  # one-sided, that it is worse; adjusted over all paired rules
+    note: str = ""  # where the signatures differ
+
+
+def check(
+    runs: Sequence[Run], baseline: Baseline, jitter: Mapping[tuple[str, str], float]
+) -> list[Verdict]:
+    """A verdict for every rule of the baseline, in its order.
+
+    Args:
+        runs: what is checked; runs that the baseline does not have are ignored.
+        baseline: what it is held against.
+        jitter: (benchmark, score) -> by how much it moves on its own, in its unit.
+    """
+    found: dict[Key, Line | str] = {}
+    notes: dict[tuple[str, str], str] = {}
+    for name, a, b in partners(baseline.runs, runs):
+        if a is None:
+            continue
+        label = (a.record.task, a.record.protocol)
+        try:
+            if b is None:
+                raise RecordError(f"there is no run of {name} to check")
+            named = {key[2] for key in baseline.rules if key[:2] == label}
+            lines = {
+                (*label, line.metric): line
+                for line in pair(a, b, lambda measure, named=named: measure.name in named)  # type: ignore[misc]
+            }
+            notes[label] = mark(a.record, b.record)
+        except RecordError as error:
+            lines = {}
+            reason = str(error)
+        else:
+            reason = "the run has no such score"
+        for key in baseline.rules:
+            if key[:2] == label:
+                found[key] = lines.get(key, reason)
+    adjusted = _adjusted(baseline.rules, found)
+    return [
+        _verdict(key, rule, found.get(key, "the baseline has no run of it"), adjusted.get(key),
+                 (baseline.alpha, jitter.get((key[0], key[2]), 0.0)), notes.get(key[:2], ""))
+        for key, rule in baseline.rules.items()
+    ]  # fmt: skip
+
+
+def _adjusted(
+    rules: Mapping[Key, Rule], found: Mapping[Key, Line | str]
+) -> dict[Key, float | None]:
+    """One-sided p of the paired rules after Holm."""
+    tested = {
+        key: line.difference.p_worse
+        for key, line in found.items()
+        if isinstance(line, Line) and rules[key].kind == "paired"
+    }
+    return dict(zip(tested, holm(list(tested.values())), strict=True))
+
+
+def _verdict(
+    key: Key,
+    rule: Rule,
+    line: Line | str,
+    p: float | None,
+    limits: tuple[float, float],
+    note: str,
+) -> Verdict:
+    if isinstance(line, str):
+        return Verdict(*key, "not comparable", rule, line)
+    status, reason = _judge(rule, line, p, limits)
+    return Verdict(*key, status, rule, reason, line, p, note)
+
+
+def _judge(
+    rule: Rule, line: Line, p: float | None, limits: tuple[float, float]
+) -> tuple[Status, str]:
+    """Status and reason of a score that can be compared; `limits` are alpha and the jitter."""
+    alpha, jitter = limits
+    found = line.difference
+    worse = -found.value if line.higher_is_better else found.value
+    if rule.kind == "report":
+        return "reported", "no rule"
+    allowed = rule.amount * abs(found.a) if rule.kind == "relative" else rule.amount
+    allowed = max(allowed, jitter)
+    if rule.kind != "paired":
+        if worse > allowed:
+            return "regression", f"worse by {worse:.4g}, allowed is {allowed:.4g}"
+        better = -worse > allowed > 0
+        return ("improved" if better else "pass"), f"allowed is {allowed:.4g}"
+    if p is None:
+        return "not comparable", f"{found.pairs} items are too few for a paired test"
+    if p < alpha and worse > allowed:
+        return "regression", f"worse by {worse:.4g}, one-sided p {p:.2g} after Holm"
+    if found.p is not None and found.p < alpha and -worse > allowed:
+        return "improved", f"better by {-worse:.4g}, two-sided p {found.p:.2g}"
+    if worse <= allowed and p < alpha:
+        return "pass", f"worse by {worse:.4g}, which is within {allowed:.4g}"
+    return "pass", f"no regression seen, one-sided p {p:.2g} after Holm"
+
+
+def exit_code(verdicts: Sequence[Verdict]) -> int:
+    """1 if anything is a regression, else 2 if anything is not comparable, else 0."""
+    statuses = {verdict.status for verdict in verdicts}
+    if "regression" in statuses:
+        return REGRESSION
+    return NOT_COMPARABLE if "not comparable" in statuses else FINE

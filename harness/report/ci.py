@@ -1,0 +1,116 @@
+"""Verdicts for machines: JUnit XML, GitHub's annotations and job summary."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import RecordError
+from harness.report.check import Verdict
+from harness.report.record import write_bytes
+
+_LEVELS = {"regression": "error", "not comparable": "warning", "improved": "notice"}
+
+
+def junit(verdicts: Sequence[Verdict]) -> bytes:
+    """One test case a score: a regression is a failure, what is not comparable an error."""
+    kinds = [verdict.status for verdict in verdicts]
+    suite = ET.Element(
+        "testsuite",
+        name="harness check",
+        tests=str(len(verdicts)),
+        failures=str(kinds.count("regression")),
+        errors=str(kinds.count("not comparable")),
+        skipped=str(kinds.count("reported")),
+    )
+    for verdict in verdicts:
+        case = ET.SubElement(
+            suite,
+            "testcase",
+            classname=f"{verdict.task}.{verdict.protocol}",
+            name=verdict.metric,
+        )
+        tag = {"regression": "failure", "not comparable": "error", "reported": "skipped"}
+        if verdict.status in tag:
+            ET.SubElement(case, tag[verdict.status], message=_printable(sentence(verdict)))
+        else:
+            ET.SubElement(case, "system-out").text = _printable(sentence(verdict))
+    suites = ET.Element("testsuites")
+    suites.append(suite)
+    ET.indent(suites)
+    text: bytes = ET.tostring(suites, "utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def sentence(verdict: Verdict) -> str:
+    """`lambada ppl: 35.10 -> 36.42 per word; worse by ...`."""
+    if verdict.line is None:
+        return f"{verdict.task} {verdict.metric}: {verdict.reason}"
+    found = verdict.line.difference
+    return (
+        f"{verdict.task} {verdict.metric}: {found.a:.4f} -> {found.b:.4f} {verdict.line.unit}; "
+        f"{verdict.reason}"
+    )
+
+
+def annotations(verdicts: Sequence[Verdict]) -> list[str]:
+    """GitHub workflow commands, one for each verdict that somebody should look at."""
+    return [
+        f"::{_LEVELS[verdict.status]} title=harness check::{_escaped(sentence(verdict))}"
+        for verdict in verdicts
+        if verdict.status in _LEVELS
+    ]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _printable(text: str) -> str:
+    """`text` without the characters that XML cannot hold."""
+    return "".join(c if c in "\t\n" or " " <= c < "\ufffe" else "\ufffd" for c in text)
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """A Markdown table for the job's summary page."""
+    lines = [
+        "### harness check",
+        "",
+        "| | benchmark | score | baseline | now | difference | 95 % interval | |",
+        "|---|---|---|--:|--:|--:|---|---|",
+    ]
+    for verdict in verdicts:
+        cells = [verdict.status, f"{verdict.task} ({verdict.protocol})", verdict.metric]
+        if verdict.line is None:
+            cells += ["", "", "", ""]
+        else:
+            found = verdict.line.difference
+            interval = "" if found.low is None else f"{found.low:+.4f} to {found.high:+.4f}"
+            cells += [f"{found.a:.4f}", f"{found.b:.4f}", f"{found.value:+.4f}", interval]
+        cells.append(verdict.reason)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def check_writable(path: Path) -> None:
+    """Make sure that a report can be written before anything is computed.
+
+    Raises:
+        RecordError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {str(path)!r}: {error.strerror}; name a file that can be written"
+        ) from error
+
+
+def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
+    """Write the JUnit file.
+
+    Raises:
+        RecordError: it cannot be written.
+    """
+    write_bytes(path, junit(verdicts))

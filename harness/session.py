@@ -1,0 +1,135 @@
+"""What a command holds open while it runs: options, outputs, store, and what is done so far.
+
+Everything that can be wrong is found in this order: names and options, data, output folder, and
+only then the model, which is slow to load. torch is imported no earlier than that.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from harness import data, terminal
+from harness.errors import HarnessError
+from harness.options import RunOptions
+from harness.report import table3
+from harness.report.dump import Writer
+from harness.report.record import Record, check_writable, write
+from harness.runner import Job, Watch, evaluate
+from harness.task import Protocol, Task
+
+if TYPE_CHECKING:
+    from harness.engine.engine import Engine
+    from harness.engine.store import Store
+
+
+@dataclass(slots=True)
+class Session:
+    """Where results go, and what has been done so far; that survives an interruption."""
+
+    options: RunOptions
+    dump: Writer | None
+    store: "Store | None"
+    records: list[Record] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+
+
+def job_for(task: Task, protocol: Protocol, options: RunOptions) -> Job:
+    """One benchmark under one protocol, with its data.
+
+    Raises:
+        UsageError: options contradict each other.
+        DataError: there is no data, or it is malformed.
+    """
+    task.measures(protocol.options)  # refuses options that contradict each other
+    rows = data.load(task.source(protocol.options), options.where(), strict=options.strict)
+    pool = None
+    if task.few_shot:
+        pool = data.load_pool(task.few_shot.source(protocol.options), options.where())
+    return Job(task, protocol, rows, options.limit, options.seed, options.strict, pool)
+
+
+def engine_for(model: str, session: Session) -> "Engine":
+    """An engine with a model.
+
+    Raises:
+        CheckpointError: it cannot be loaded or scored.
+    """
+    options = session.options
+    with terminal.ERR.status(Text(f"loading {model}")):
+        from harness.engine.checkpoint import load
+        from harness.engine.engine import Engine
+
+        checkpoint = load(model, options.settings())
+        return Engine(checkpoint, budget=options.batch_tokens, store=session.store)
+
+
+def _store(options: RunOptions, shared: bool) -> "Store | None":
+    from harness.engine.store import Store, default_folder
+
+    if options.no_cache:
+        return Store(None) if shared else None
+    return Store(options.cache or default_folder())
+
+
+@contextmanager
+def opened(options: RunOptions, *, shared: bool = False) -> Iterator[Session]:
+    """Outputs opened before anything is computed; an interruption says what stays.
+
+    Args:
+        options: of the command.
+        shared: whether answers are kept in memory where they are not kept on disk.
+    """
+    terminal.start_logging()
+    check_writable(options.out)
+    dump = Writer(options.dump) if options.dump else None
+    session = Session(options, dump, _store(options, shared))
+    try:
+        yield session
+    except KeyboardInterrupt:
+        count = len(session.paths)
+        records = f"{count} record{'s' * (count != 1)}" if count else "no record yet"
+        again = "" if options.no_cache else "; the same command again goes on from here"
+        raise HarnessError(
+            f"interrupted; finished before and kept in {options.out}: {records}{again}"
+        ) from None
+    finally:
+        if dump:
+            dump.close()
+        if session.store:
+            session.store.close()
+
+
+def evaluate_job(job: Job, engine: "Engine", session: Session) -> Record:
+    """Run one job with a progress bar, and write its record at once."""
+    options, dump = session.options, session.dump
+    with terminal.progress(job.task.name) as bar:
+        # Under --strict the refusal says it.
+        preflight = (lambda counts: None) if options.strict else bar.preflight
+        watch = Watch(bar.advance, preflight, dump.write if dump else None)
+        record = evaluate(job, engine, watch)
+    session.paths.append(write(record, options.out))
+    session.records.append(record)
+    return record
+
+
+def compute(job: Job, options: RunOptions) -> Record:
+    """A job for one model, neither printed, nor written, nor stored."""
+    engine = engine_for(options.model[0], Session(options, None, None))
+    with terminal.progress(job.task.name) as bar:
+        return evaluate(job, engine, Watch(bar.advance))
+
+
+def finish(session: Session, size: str | None = None) -> None:
+    """Print the records as JSON, or say where they are."""
+    if session.options.json:
+        values = [table3.with_paper(record, size) for record in session.records]
+        terminal.OUT.file.write(json.dumps({"records": values}, ensure_ascii=False) + "\n")
+        terminal.OUT.file.flush()
+        return
+    for path in session.paths:
+        terminal.ERR.print(f"wrote {path}", markup=False)
