@@ -229,10 +229,10 @@ def distance(value: float | None, beside: float | None, unit: str) -> str:
     """Ours against another number: points for accuracies, else a share, or a factor from ten on."""
     if value is None or beside is None:
         return ""
+    found = paper.difference(value, beside, unit)
     if unit in paper.POINTS:
-        return f"{value - beside:+.2f} pt"
-    factor = value / beside
-    return f"{factor - 1:+.1%}" if factor < 10 else f"x {factor:.3g}"
+        return f"{found:+.2f} pt"
+    return f"{found:+.1%}" if found < 9 else f"x {found + 1:.3g}"
 
 
 def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from harness.cli import main
 from harness.core import Score, Tokens
-from harness.report.record import Record
+from harness.report.record import ITEMS, Record
 
 
 class Result(NamedTuple):
@@ -46,8 +46,9 @@ def refused(*words: object) -> str:
 
 
 def record_files(folder: Path) -> list[Path]:
-    """Everything that lies below an output folder; none if it was never made."""
-    return sorted(p for p in folder.rglob("*") if p.is_file())
+    """All files below an output folder but the items beside records; none if it is not there."""
+    files = (p for p in folder.rglob("*") if p.is_file())
+    return sorted(p for p in files if not p.name.endswith(ITEMS))
 
 
 def made_record(**changes: Any) -> Record:

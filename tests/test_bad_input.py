@@ -389,7 +389,7 @@ def test_ctrl_c_keeps_what_is_done(
     words = ["--model", tiny_folder, "--device", "cpu", "--sample", "--limit", "1", "--out", out]
     result = harness("table3", *words)
     assert result.code == 2
-    assert f"harness: interrupted; finished before and kept in {out}: 1 record\n" in result.err
+    assert f"harness: interrupted; finished before and kept in {out}: 1 record; the" in result.err
     assert "Traceback" not in result.err
     assert done == ["lambada"]
     [path] = record_files(out)
@@ -408,4 +408,5 @@ def test_ctrl_c_before_the_first_record(
 
     monkeypatch.setattr(session, "evaluate", at_once)
     line = refused("ptb", *sample)
-    assert line.endswith(f"interrupted; finished before and kept in {out}: no record yet")
+    kept = f"interrupted; finished before and kept in {out}: no record yet"
+    assert line.endswith(f"{kept}; the same command again goes on from here")

@@ -10,8 +10,8 @@ import transformers as tf
 from conftest import byte_tokenizer
 
 from harness.core import Encoding, Loglikelihood, NextWord, Request, Scored, Word
-from harness.engine import reader as reader_module
 from harness.engine import probe
+from harness.engine import reader as reader_module
 from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.engine import Engine
 from harness.engine.forward import Forward

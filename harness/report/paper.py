@@ -123,6 +123,12 @@ def check_size(size: str) -> str:
     return size
 
 
+def difference(value: float, published: float, unit: str) -> float:
+    """A value minus a published one: points for accuracies and the like, else a share of it."""
+    gap = value - published
+    return gap if unit in POINTS else gap / published
+
+
 def verdict(value: float, paper: float, unit: str) -> str:
     """`matches` within 3 % (1.5 points for accuracies and the like), else `apart`."""
     gap = abs(value - paper)

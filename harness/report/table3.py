@@ -25,8 +25,7 @@ class Cell:
         """Ours minus the paper's: points for accuracies, else as a share of the paper's."""
         if self.score is None or self.paper is None:
             return None
-        gap = self.score.value - self.paper
-        return gap if self.score.unit in paper.POINTS else gap / self.paper
+        return paper.difference(self.score.value, self.paper, self.score.unit)
 
     @property
     def verdict(self) -> str:
