@@ -14,7 +14,7 @@ from harness.report import ci
 from harness.report.check import check, exit_code
 from harness.report.compare import Comparison, Matrix, compare, matrices
 from harness.report.jitter import read as read_jitter
-from harness.report.pairing import Run, load
+from harness.report.pairing import Run, label, load
 from harness.report.power import Question, power
 
 
@@ -56,7 +56,7 @@ def write_baseline(paths: Sequence[Path], out: Path, rule: str | None, alpha: fl
     """Runs -> a baseline; of several of one benchmark and protocol the newest counts."""
     newest: dict[tuple[str, str], Run] = {}
     for run in sorted(load(paths), key=lambda run: run.record.created):
-        newest[run.record.task, run.record.protocol] = run
+        newest[label(run.record)] = run
     baselines.write(list(newest.values()), out, baselines.rule_from(rule) if rule else None, alpha)
     for path in (out, baselines.runs_path(out)):
         terminal.OUT.print(f"wrote {path}", markup=False)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from harness.errors import RecordError, UsageError
 from harness.report import items
-from harness.report.pairing import Run, main_measures, measures
+from harness.report.pairing import Run, label, main_measures, measures
 from harness.report.record import Record, write_bytes, write_text
 from harness.task import Measure
 
@@ -92,7 +92,7 @@ def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> N
     """
     import tomlkit
 
-    names = [(run.record.task, run.record.protocol) for run in runs]
+    names = [label(run.record) for run in runs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UsageError(f"two runs of {' '.join(twice)}; a baseline holds one of each")
@@ -121,7 +121,7 @@ def _run_json(run: Run) -> dict[str, Any]:
 
 def _about(record: Record) -> dict[str, Any]:
     return {
-        "task": record.task,
+        "task": label(record)[0],
         "protocol": record.protocol,
         "model": record.model["name"],
         "digest": record.model["digest"],
@@ -139,7 +139,7 @@ def _scores(run: Run, rule: Rule | None) -> list[dict[str, Any]]:
         number = {KINDS[chosen.kind]: chosen.amount} if KINDS[chosen.kind] else {}
         found.append(
             {
-                "task": run.record.task,
+                "task": label(run.record)[0],
                 "protocol": run.record.protocol,
                 "metric": measure.name,
                 "value": values[measure.name].value,
@@ -216,7 +216,7 @@ def _fits(values: Mapping[Key, float], runs: Sequence[Run], name: str) -> None:
         RecordError: it is not, or there is no such score.
     """
     known = {
-        (run.record.task, run.record.protocol, score.metric): score.value
+        (*label(run.record), score.metric): score.value
         for run in runs
         for score in run.record.scores
     }

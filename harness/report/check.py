@@ -4,7 +4,7 @@ Only rules decide. An improvement is said and never fails. What scores move by o
 itself (`harness jitter`) is the least tolerance of every rule.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from harness.errors import RecordError
 from harness.paired import holm
 from harness.report.baseline import Baseline, Key, Rule
 from harness.report.compare import Line, mark, pair, partners
-from harness.report.pairing import Run
+from harness.report.pairing import Run, label
 
 Status = Literal["pass", "improved", "regression", "not comparable", "reported"]
 FINE, REGRESSION, NOT_COMPARABLE = 0, 1, 2
@@ -48,30 +48,29 @@ def check(
     for name, a, b in partners(baseline.runs, runs):
         if a is None:
             continue
-        label = (a.record.task, a.record.protocol)
+        mine = label(a.record)
+        lines: dict[str, Line] = {}
+        reason = "the run has no such score"
         try:
             if b is None:
                 raise RecordError(f"there is no run of {name} to check")
-            named = {key[2] for key in baseline.rules if key[:2] == label}
-            lines = {
-                (*label, line.metric): line
-                for line in pair(a, b, lambda measure, named=named: measure.name in named)  # type: ignore[misc]
-            }
-            notes[label] = mark(a.record, b.record)
+            metrics = {key[2] for key in baseline.rules if key[:2] == mine}
+            lines = _lines(a, b, metrics)
+            notes[mine] = mark(a.record, b.record)
         except RecordError as error:
-            lines = {}
             reason = str(error)
-        else:
-            reason = "the run has no such score"
-        for key in baseline.rules:
-            if key[:2] == label:
-                found[key] = lines.get(key, reason)
+        found.update((key, lines.get(key[2], reason)) for key in baseline.rules if key[:2] == mine)
     adjusted = _adjusted(baseline.rules, found)
     return [
         _verdict(key, rule, found.get(key, "the baseline has no run of it"), adjusted.get(key),
                  (baseline.alpha, jitter.get((key[0], key[2]), 0.0)), notes.get(key[:2], ""))
         for key, rule in baseline.rules.items()
     ]  # fmt: skip
+
+
+def _lines(a: Run, b: Run, metrics: Collection[str]) -> dict[str, Line]:
+    found = pair(a, b, lambda measure: measure.name in metrics)
+    return {line.metric: line for line in found}
 
 
 def _adjusted(

@@ -18,6 +18,7 @@ from harness.report.pairing import (
     common,
     differing,
     in_words,
+    label,
     main_measures,
     measures,
     obstacle,
@@ -106,18 +107,18 @@ def partners(a: Sequence[Run], b: Sequence[Run]) -> Iterator[tuple[str, Run | No
     sides = [_newest(runs) for runs in (a, b)]
     tasks = dict.fromkeys(task for side in sides for task, _ in side)
     for task in tasks:
-        mine = [{label: run for (t, label), run in side.items() if t == task} for side in sides]
+        mine = [{p: run for (t, p), run in side.items() if t == task} for side in sides]
         if len(mine[0]) == len(mine[1]) == 1:
             [one], [two] = (side.values() for side in mine)
             yield task, one, two
             continue
-        for label in dict.fromkeys([*mine[0], *mine[1]]):
-            yield f"{task} ({label})", mine[0].get(label), mine[1].get(label)
+        for protocol in dict.fromkeys([*mine[0], *mine[1]]):
+            yield f"{task} ({protocol})", mine[0].get(protocol), mine[1].get(protocol)
 
 
 def _newest(runs: Sequence[Run]) -> dict[tuple[str, str], Run]:
     ordered = sorted(runs, key=lambda run: run.record.created)
-    return {(run.record.task, run.record.protocol): run for run in ordered}
+    return {label(run.record): run for run in ordered}
 
 
 def pair(
@@ -158,7 +159,7 @@ def _line(a: Run, b: Run, measure: Measure, main: bool, seed: int) -> Line:
     assert not isinstance(measure.metric, ModuleMetric)
     found = difference(measure.metric, both.a, both.b, blocks=measure.blocks, seed=seed)
     return Line(
-        task=a.record.task,
+        task=label(a.record)[0],
         protocol=a.record.protocol,
         metric=measure.name,
         unit=measure.metric.unit,

@@ -19,17 +19,16 @@ from typing import Any, NoReturn
 
 from harness.core import Score, Tokens
 from harness.errors import RecordError
-from harness.metrics import ACCURACY, MEAN
+from harness.metrics import ACCURACY, MEAN, Metric
 from harness.report.items import Items
 from harness.report.lm_eval_items import (
-    AS_IT_IS,
     FORMULAS,
     Claim,
-    Formula,
     first_lines,
     formula,
     items_and_scores,
     read_samples,
+    shown_as,
 )
 from harness.report.record import Record
 from harness.task import Measure
@@ -263,7 +262,8 @@ def _claims(file: Mapping[str, Any], task: str) -> tuple[tuple[Claim, ...], list
             continue
         higher = file.get("higher_is_better", {}).get(task, {}).get(metric)
         how = formula(file["configs"][task], metric, higher)
-        found.append(Claim(metric, filter_, _score(name, number, stderr, higher, how), how))
+        score = _score(name, number, stderr, higher, shown_as(metric, how))
+        found.append(Claim(metric, filter_, score, how))
     return tuple(found), odd
 
 
@@ -275,9 +275,8 @@ def _number(value: object) -> float | None:
 
 
 def _score(
-    name: str, value: float, stderr: float | None, higher: bool | None, how: Formula | None
+    name: str, value: float, stderr: float | None, higher: bool | None, metric: Metric
 ) -> Score:
-    metric = (how or FORMULAS[AS_IT_IS]).metric
     scale = 100.0 if metric.unit == MEAN.unit else 1.0
     center, spread = scale * value, None if stderr is None else scale * stderr
     return Score(

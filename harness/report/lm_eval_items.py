@@ -37,6 +37,8 @@ from harness.report.items import Items, Outcomes, Shown, show
 RIGHT_OR_WRONG = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 SHARE = re.compile(r"(^|_)(acc|accuracy|em|exact|match|f1)(_|$)")
 """Names of means from 0 to 1; the scale of other means is unknown, they stay as they are."""
+SHARE_OF_ANY_KIND = re.compile(r"(^|_)(acc|accuracy)(_|$)")
+"""Names of numbers from 0 to 1, whatever they are computed from."""
 AGGREGATIONS = {
     **dict.fromkeys(RIGHT_OR_WRONG, "mean"),
     "perplexity": "perplexity",
@@ -121,6 +123,13 @@ def formula(config: Mapping[str, Any], metric: str, higher: bool | None) -> Form
     if SHARE.search(metric):
         return FORMULAS[MEAN.unit]
     return None if higher is None else FORMULAS[AS_IT_IS]
+
+
+def shown_as(metric: str, how: Formula | None) -> Metric:
+    """The metric whose unit a number has, items or none."""
+    if how:
+        return how.metric
+    return MEAN if SHARE_OF_ANY_KIND.search(metric) else FORMULAS[AS_IT_IS].metric
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:

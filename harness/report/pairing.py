@@ -81,6 +81,12 @@ def load_file(path: Path) -> list[Run]:
     return [Run(record, read_items(path, record), str(path))]
 
 
+def label(record: Record) -> tuple[str, str]:
+    """(benchmark, protocol) that tell a run from others; equal names of other programs differ."""
+    own = record.origin == "harness"
+    return (record.task if own else f"{record.task} ({record.origin})", record.protocol)
+
+
 def parts(record: Record) -> dict[str, str]:
     """The signature's parts by the names of `FIELDS`; the label of the protocol is left out."""
     task, *others = record.signature.split("|")

@@ -20,6 +20,7 @@ from harness.report import items as items_file
 from harness.report.items import Items
 
 SCHEMA = 1
+_SIGNED = ("harness", "lm_eval", "torch", "transformers")  # versions in the signature
 ITEMS = ".items.json.gz"  # in place of .json
 
 
@@ -69,7 +70,7 @@ class Record:
             "tok": self.model["tokenizer"][:8],
             "ctx": self.model["context"],
             "dtype": self.model["dtype"],
-            **{k: versions[k] for k in ("harness", "torch", "transformers") if k in versions},
+            **{name: versions[name] for name in _SIGNED if name in versions},
         }
         return "|".join([self.task, *(f"{k}:{v}" for k, v in parts.items())])
 
