@@ -145,6 +145,27 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def more_models(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the other paths of `--model ckpts/*`, which the shell spells out."""
+    return click.argument("models", nargs=-1, metavar="[MODEL]...")(function)
+
+
+def _chosen(options: dict[str, Any]) -> Any:
+    """The command line's options; models that were given as arguments join the others."""
+    from harness.options import RunOptions
+
+    models = (*options.pop("model"), *options.pop("models", ()))
+    return RunOptions(model=models, **options)
+
+
+_SIZE = click.option("--size", help="the paper's model to compare with: 117M, 345M, 762M or 1542M")
+_LEADERBOARD = click.option(
+    "--leaderboard",
+    type=click.Path(path_type=Path),
+    help="CSV to write with a row a model, each as soon as it is finished",
+)
+
+
 @click.group(cls=Group, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(package_name="zero-shot-harness", prog_name="harness")
 def cli() -> None:
@@ -152,19 +173,22 @@ def cli() -> None:
 
 
 @cli.command()
+@more_models
 @run_options
-@click.option("--size", help="the paper's model to compare with: 117M, 345M, 762M or 1542M")
+@_SIZE
+@_LEADERBOARD
 def table3(**options: Any) -> None:
     """The paper's Table 3, its numbers beside yours."""
     from harness.commands import TABLE3, run_table
-    from harness.options import RunOptions
 
-    run_table(TABLE3, RunOptions(**options))
+    run_table(TABLE3, _chosen(options))
 
 
 @cli.command(name="section3")
+@more_models
 @run_options
-@click.option("--size", help="the paper's model to compare with: 117M, 345M, 762M or 1542M")
+@_SIZE
+@_LEADERBOARD
 def section_3(**options: Any) -> None:
     """The tasks of the paper's section 3, its numbers beside yours.
 
@@ -172,9 +196,8 @@ def section_3(**options: Any) -> None:
     calibration, and Winograd schemas.
     """
     from harness.commands import SECTION3, run_table
-    from harness.options import RunOptions
 
-    run_table(SECTION3, RunOptions(**options))
+    run_table(SECTION3, _chosen(options))
 
 
 @cli.command()
@@ -429,14 +452,13 @@ def benchmark_command(name: str) -> click.Command:
     def run(**options: Any) -> None:
         from harness.commands import run_benchmark
         from harness.grid import run_grid
-        from harness.options import RunOptions
 
-        chosen = RunOptions(**options)
+        chosen = _chosen(options)
         (run_grid if chosen.grid or chosen.vary else run_benchmark)(name, chosen)
 
     epilog = f"`harness tasks {name}` explains its options and protocols."
     command = click.command(name, help=f"{task.title}.\n\n{task.description}", epilog=epilog)
-    return command(run_options(run))
+    return command(more_models(run_options(run)))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from harness import display, terminal
 from harness.errors import DataError, UsageError
 from harness.options import RunOptions
 from harness.plugins import load_task, task_names
-from harness.report import paper, table3
+from harness.report import leaderboard, paper, table3
 from harness.report.record import Record
 from harness.runner import Job, ask
 from harness.session import Session, engine_for, evaluate_job, finish, job_for, opened
@@ -72,6 +72,8 @@ def run_table(table: PaperTable, options: RunOptions) -> None:
                     beside = size or paper.nearest_size(int(records[0].model["parameters"]))
                     cells = table3.cells(records, beside, reasons, table.columns)
                     table.show(cells, records, beside)
+            if options.leaderboard:
+                leaderboard.write(leaderboard.rows(session.records), options.leaderboard)
         finish(session, size)
 
 
@@ -164,8 +166,6 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
 
 def write_leaderboard(records: Sequence[Path], out: Path) -> None:
     """Records -> CSV and Markdown."""
-    from harness.report import leaderboard
-
     table = leaderboard.rows(leaderboard.load(records))
     for path in leaderboard.write(table, out):
         terminal.OUT.print(f"wrote {path} ({len(table)} rows)", markup=False)

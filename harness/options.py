@@ -39,6 +39,7 @@ class RunOptions:
     strict: bool = False
     cache: Path | None = None  # folder of the stored answers; None: the user's own
     no_cache: bool = False
+    leaderboard: Path | None = None  # table3, section3: written after each model
     size: str | None = None  # table3, section3: the paper's model to compare with
 
     def where(self) -> data.Where:

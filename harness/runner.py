@@ -88,14 +88,22 @@ class Watch:
     item: Callable[[dict[str, Any]], None] | None = None  # one JSON value an example, for --dump
 
 
-def evaluate(job: Job, engine: Engine, watch: Watch | None = None) -> Record:
+def evaluate(
+    job: Job, engine: Engine, watch: Watch | None = None, asked: "Asked | None" = None
+) -> Record:
     """Run a job.
+
+    Args:
+        job: the task, its protocol and data.
+        engine: with the checkpoint.
+        watch: who is told what happens.
+        asked: what `ask` gave for this job, if it was called before.
 
     Raises:
         HarnessError: any of its kinds; a request at fault is named by its example.
     """
     begun, before = time.perf_counter(), engine.tokens
-    asked = ask(job)
+    asked = asked or ask(job)
     found = _collect(job, asked, engine, watch or Watch())
     measures = job.task.measures(job.protocol.options)
     scores = tuple(

@@ -19,10 +19,11 @@ from harness.options import RunOptions
 from harness.report import table3
 from harness.report.dump import Writer
 from harness.report.record import Record, check_writable, write
-from harness.runner import Job, Watch, evaluate
+from harness.runner import Asked, Job, Watch, ask, evaluate
 from harness.task import Protocol, Task
 
 if TYPE_CHECKING:
+    from harness.engine.encode import Encodings
     from harness.engine.engine import Engine
     from harness.engine.store import Store
 
@@ -36,6 +37,9 @@ class Session:
     store: "Store | None"
     records: list[Record] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
+    # What several checkpoints have in common is made once.
+    asked: dict[int, Asked] = field(default_factory=dict)  # by the identity of the job
+    encodings: "Encodings" = field(default_factory=dict)
 
 
 def job_for(task: Task, protocol: Protocol, options: RunOptions) -> Job:
@@ -65,7 +69,13 @@ def engine_for(model: str, session: Session) -> "Engine":
         from harness.engine.engine import Engine
 
         checkpoint = load(model, options.settings())
-        return Engine(checkpoint, budget=options.batch_tokens, store=session.store)
+        several = len(options.model) > 1
+        return Engine(
+            checkpoint,
+            budget=options.batch_tokens,
+            store=session.store,
+            encodings=session.encodings if several else None,
+        )
 
 
 def _store(options: RunOptions, shared: bool) -> "Store | None":
@@ -111,10 +121,19 @@ def evaluate_job(job: Job, engine: "Engine", session: Session) -> Record:
         # Under --strict the refusal says it.
         preflight = (lambda counts: None) if options.strict else bar.preflight
         watch = Watch(bar.advance, preflight, dump.write if dump else None)
-        record = evaluate(job, engine, watch)
+        record = evaluate(job, engine, watch, _asked(job, session))
     session.paths.append(write(record, options.out))
     session.records.append(record)
     return record
+
+
+def _asked(job: Job, session: Session) -> Asked | None:
+    """The job's requests, if another checkpoint will be asked the same."""
+    if len(session.options.model) == 1:
+        return None
+    if id(job) not in session.asked:
+        session.asked[id(job)] = ask(job)
+    return session.asked[id(job)]
 
 
 def compute(job: Job, options: RunOptions) -> Record:

@@ -77,17 +77,23 @@ class Preflight:
         }
 
 
+Encodings = dict[tuple[str, int, Encoding, tuple[Request, ...]], list[Encoded]]
+"""Tokenizer digest, context, encoding and requests -> the requests as tokens."""
+
+
 class Encoder:
     """Turns requests into spans for one tokenizer and one context length.
 
     Args:
         tokenizer: of the checkpoint.
         context: how many tokens the model may be fed at once.
+        known: what is encoded is kept there, and looked for first.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, context: int, known: Encodings | None = None) -> None:
         self.tokenizer = tokenizer
         self.context = context
+        self._known = known
 
     def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
         """Spans of every request, in order.
@@ -96,6 +102,14 @@ class Encoder:
             EncodingError: a continuation has no tokens, or more than the context holds. The
                 attribute `request` of the error is its index.
         """
+        if self._known is None:
+            return self._encode(requests, encoding)
+        key = (self.tokenizer.digest, self.context, encoding, tuple(requests))
+        if key not in self._known:
+            self._known[key] = self._encode(requests, encoding)
+        return self._known[key]
+
+    def _encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
         start = self.tokenizer.start(encoding.bos)
         pairs = {
             i: self._pair(request)

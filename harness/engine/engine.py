@@ -28,7 +28,7 @@ from harness.core import (
 from harness.engine import probe
 from harness.engine.checkpoint import Checkpoint, Identity
 from harness.engine.draft import Endings
-from harness.engine.encode import Encoded, Encoder, Preflight, preflight
+from harness.engine.encode import Encoded, Encoder, Encodings, Preflight, preflight
 from harness.engine.forward import Forward
 from harness.engine.generate import Generator
 from harness.engine.memory import Memory, numerics
@@ -56,6 +56,8 @@ class Engine:
         budget: padded tokens a batch; None chooses by the device.
         share: whether requests may share prefixes.
         store: where answers are kept; None keeps none.
+        encodings: of other checkpoints' requests, which serve this one if its tokenizer and context
+            are the same.
 
     Attributes:
         tokens: what all answers so far have cost.
@@ -71,9 +73,10 @@ class Engine:
         budget: int | None = None,
         share: bool = True,
         store: Store | None = None,
+        encodings: Encodings | None = None,
     ) -> None:
         self.checkpoint = checkpoint
-        self.encoder = Encoder(checkpoint.tokenizer, checkpoint.identity.context)
+        self.encoder = Encoder(checkpoint.tokenizer, checkpoint.identity.context, encodings)
         self.tokens = Tokens()
         on_cpu = checkpoint.device.type == "cpu"
         self._budget = budget or (CPU_BUDGET if on_cpu else ACCELERATOR_BUDGET)
