@@ -131,6 +131,8 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--dump", type=click.Path(path_type=Path), help="write one JSON line an item to this file"
     ),
+    click.option("--plan", is_flag=True, help="say what it will cost in tokens, memory and time"),
+    click.option("--budget", metavar="TIME", help="choose rows so that all ends in 90s, 10m or 2h"),
     click.option("--json", is_flag=True, help="print the records as one JSON object, nothing else"),
     click.option(
         "--strict", is_flag=True, help="refuse truncation, wrong checksums and missing data"

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from harness import display, terminal
+from harness import display, planning, terminal
 from harness.errors import DataError, UsageError
 from harness.options import RunOptions
 from harness.plugins import load_task, task_names
@@ -15,9 +14,6 @@ from harness.runner import Job, ask
 from harness.session import Session, engine_for, evaluate_job, finish, job_for, opened
 from harness.task import Protocol, Task, encoding, unknown
 
-if TYPE_CHECKING:
-    from harness.engine.engine import Engine
-
 
 def run_benchmark(name: str, options: RunOptions) -> None:
     """One benchmark for each model, printed and recorded."""
@@ -26,11 +22,27 @@ def run_benchmark(name: str, options: RunOptions) -> None:
     job = job_for(task, task.protocol(options.protocol, options.overrides()), options)
     with opened(options) as session:
         for model in options.model:
-            # No name holds the engine, so that one model is gone before the next is loaded.
-            record = evaluate_job(job, engine_for(model, session), session)
-            if not options.json:
-                display.show_record(record)
+            _run_jobs([job], model, session)
+            if not options.json and not options.plan:
+                display.show_record(session.records[-1])
         finish(session)
+
+
+def _run_jobs(jobs: Sequence[Job], model: str, session: Session) -> None:
+    """Evaluate jobs with one model, on as many rows as a budget allows; or say what they cost.
+
+    Nobody else holds the engine, so that one model is gone before the next is loaded.
+    """
+    engine = engine_for(model, session)
+    budget = session.options.budget_seconds()
+    if budget is not None and not session.chosen:
+        session.chosen = planning.within(jobs, engine, budget)
+    jobs = session.chosen or jobs
+    if session.options.plan:
+        display.show_plan(engine.identity.name, jobs, planning.estimates(jobs, engine))
+        return
+    for job in jobs:
+        evaluate_job(job, engine, session)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +77,16 @@ def run_table(table: PaperTable, options: RunOptions) -> None:
         for model in options.model:
             first = len(session.records)
             try:
-                _evaluate_all(jobs, engine_for(model, session), session)
+                _run_jobs(jobs, model, session)
             finally:
                 records = session.records[first:]
                 if records and not options.json:
                     beside = size or paper.nearest_size(int(records[0].model["parameters"]))
                     cells = table3.cells(records, beside, reasons, table.columns)
                     table.show(cells, records, beside)
-            if options.leaderboard:
+            if options.leaderboard and session.records:
                 leaderboard.write(leaderboard.rows(session.records), options.leaderboard)
         finish(session, size)
-
-
-def _evaluate_all(jobs: Sequence[Job], engine: "Engine", session: Session) -> None:
-    for job in jobs:
-        evaluate_job(job, engine, session)
 
 
 def _table_jobs(names: Sequence[str], options: RunOptions) -> tuple[list[Job], dict[str, str]]:

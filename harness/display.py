@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.filesize import decimal
 from rich.table import Table
@@ -18,7 +18,9 @@ from harness.task import Task
 from harness.terminal import OUT
 
 if TYPE_CHECKING:
+    from harness.engine.estimate import Estimate
     from harness.engine.store import Holding
+    from harness.runner import Job
 
 NARROW = 100  # columns; below this the tables leave out the prior state of the art
 
@@ -38,16 +40,23 @@ def _interval(score: Score) -> str:
     return f"{number(score.low, score.unit)} to {number(score.high, score.unit)}"
 
 
+class _Rows(Table):
+    """A table whose cells are plain text: no name of a model or a benchmark is markup."""
+
+    def add_row(self, *cells: Any, **how: Any) -> None:
+        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **how)
+
+
 def table(*columns: str, gap: int = 2) -> Table:
     """A table without lines; a column whose name begins with > is aligned to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    rows = _Rows(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for name in columns:
-        table.add_column(
+        rows.add_column(
             name.removeprefix(">"),
             justify="right" if name.startswith(">") else "left",
             overflow="fold",
         )
-    return table
+    return rows
 
 
 def show_record(record: Record) -> None:
@@ -233,6 +242,40 @@ def distance(value: float | None, beside: float | None, unit: str) -> str:
     if unit in paper.POINTS:
         return f"{found:+.2f} pt"
     return f"{found:+.1%}" if found < 9 else f"x {found + 1:.3g}"
+
+
+def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) -> None:
+    """What each benchmark will cost."""
+    OUT.print(f"plan for {model}; nothing has been fed to it", markup=False)
+    rows = table(
+        "benchmark", ">rows", ">requests", ">tokens asked", ">on disk", ">to compute",
+        ">asked for 1", ">in rows", ">largest batch", ">peak", ">time",
+    )  # fmt: skip
+    for job, estimate in zip(jobs, found, strict=True):
+        total = len(job.data.rows)
+        rows.add_row(
+            job.task.name,
+            f"{min(job.limit or total, total):,}",
+            f"{estimate.requests:,}",
+            f"{estimate.asked:,}",
+            f"{estimate.stored:,}",
+            f"{estimate.computed:,}",
+            f"{estimate.sharing:.1f}",
+            f"{estimate.rows:,}",
+            f"{estimate.largest:,}",
+            decimal(estimate.peak_bytes),
+            ("up to " if estimate.at_most else "") + duration(estimate.seconds),
+        )
+    OUT.print(rows)
+    total_seconds = sum(estimate.seconds for estimate in found)
+    OUT.print(f"{duration(total_seconds)} in all, beside loading and reading", markup=False)
+
+
+def duration(seconds: float) -> str:
+    """`4 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:

@@ -52,7 +52,7 @@ def json_lines(data: bytes, *, required: Sequence[str]) -> list[Fields]:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or not all(_is_text(row.get(k)) for k in required):
+        if not isinstance(row, dict) or not all(is_text(row.get(k)) for k in required):
             keys = ", ".join(required)
             raise DataError(
                 f"line {number}: expected a JSON object with the text key(s) {keys}, "
@@ -62,7 +62,8 @@ def json_lines(data: bytes, *, required: Sequence[str]) -> list[Fields]:
     return rows
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
+    """Whether a JSON value is text that can be encoded."""
     return isinstance(value, str) and not _HALF.search(value)
 
 

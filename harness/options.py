@@ -1,5 +1,6 @@
 """The options that all benchmark commands share, as the command line gives them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ class RunOptions:
     strict: bool = False
     cache: Path | None = None  # folder of the stored answers; None: the user's own
     no_cache: bool = False
+    plan: bool = False  # say what it will cost, and stop
+    budget: str | None = None  # so much time; rows are chosen to fit
     leaderboard: Path | None = None  # table3, section3: written after each model
     size: str | None = None  # table3, section3: the paper's model to compare with
 
@@ -70,10 +73,29 @@ class RunOptions:
             raise UsageError(f"--limit {self.limit}: expected at least 1")
         if self.data_file and self.sample:
             raise UsageError("--data-file and --sample name different rows; give one of them")
+        if self.budget:
+            self.budget_seconds()
+        if self.plan and (self.json or self.dump):
+            raise UsageError("--plan computes no scores; leave out --json and --dump")
         if self.cache and self.no_cache:
             raise UsageError("--cache and --no-cache contradict each other; give one of them")
         if self.dump and len(self.model) > 1:
             raise UsageError(f"--dump takes the items of one model; {len(self.model)} were given")
+
+    def budget_seconds(self) -> float | None:
+        """`--budget 10m` in seconds.
+
+        Raises:
+            UsageError: it is no time.
+        """
+        if self.budget is None:
+            return None
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", self.budget.lower())
+        if not match or float(match[1]) == 0:
+            raise UsageError(
+                f"--budget {self.budget!r}: expected a number and s, m or h, such as 10m"
+            )
+        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
     def overrides(self) -> dict[str, str]:
         """`--set key=value` as a mapping.

@@ -38,6 +38,7 @@ class Session:
     records: list[Record] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     # What several checkpoints have in common is made once.
+    chosen: list[Job] = field(default_factory=list)  # jobs on the rows that a budget allows
     asked: dict[int, Asked] = field(default_factory=dict)  # by the identity of the job
     encodings: "Encodings" = field(default_factory=dict)
 

@@ -38,18 +38,31 @@ def parse(data: bytes) -> list[Fields]:
         found = ", ".join(reader.fieldnames or ())[:60]
         raise DataError(f"line 1: expected the columns {', '.join(COLUMNS)}, got {found!r}")
     rows: list[Fields] = []
-    for number, row in enumerate(reader, 1):
-        for name in ("article", "highlights"):
-            if not (row[name] or "").strip():
-                raise DataError(f"row {number}: expected text in the column {name}, got none")
-        rows.append({name: row[name] for name in COLUMNS})
+    limit = csv.field_size_limit(len(data) + 1)  # an article may be of any length
+    try:
+        for row in reader:
+            rows.append(_row(len(rows) + 1, row))
+    except csv.Error as error:
+        raise DataError(f"row {len(rows) + 1}: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
     return rows
+
+
+def _row(number: int, row: Fields) -> Fields:
+    for name in ("article", "highlights"):
+        if not (row[name] or "").strip():
+            raise DataError(f"row {number}: expected text in the column {name}, got none")
+    return {name: row[name] for name in COLUMNS}
 
 
 def restore(rows: Iterable[Fields]) -> bytes:
     """Rows of the hub -> the CSV file."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    # Every field in quotes: by itself the writer leaves a lone carriage return without them.
+    writer = csv.DictWriter(
+        text, COLUMNS, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_ALL
+    )
     writer.writeheader()
     writer.writerows(dict(row) for row in rows)
     return text.getvalue().encode()

@@ -13,7 +13,7 @@ from harness.answers import best, exact, f1, leave_one_out
 from harness.core import Example, Fields, Generate, Generated, Hub, Request, Response, Row, Source
 from harness.errors import DataError
 from harness.extract import generated
-from harness.formats import decode
+from harness.formats import decode, is_text
 from harness.metrics import MEAN, Outcome
 from harness.prompt import Prompt
 from harness.summaries import sentences
@@ -40,6 +40,8 @@ def parse(data: bytes) -> list[Fields]:
         stories = json.loads(text)["data"]
     except (ValueError, KeyError, TypeError):
         stories = [_line(number, line) for number, line in enumerate(text.split("\n"), 1) if line]
+    if not isinstance(stories, list):
+        raise DataError(f"expected a list of stories under 'data', got {str(stories)[:40]}")
     return [_story(number, story) for number, story in enumerate(stories, 1)]
 
 
@@ -59,7 +61,7 @@ def _story(number: int, story: object) -> Fields:
         questions = _texts(story["questions"])
         answers = [_texts(answers) for answers in sets]
         source, text = str(story["source"]), story["story"]
-        assert isinstance(text, str)
+        assert is_text(text)
         assert text.strip()
     except (AssertionError, KeyError, TypeError, ValueError):
         raise DataError(
@@ -83,9 +85,9 @@ def _texts(turns: object) -> tuple[str, ...]:
     """The turns' texts: of plain strings, of objects, or of the hub's object of lists."""
     if isinstance(turns, Mapping):
         turns = turns["input_text"]
-    assert isinstance(turns, Iterable)
+    assert isinstance(turns, list | tuple)
     found = tuple(turn["input_text"] if isinstance(turn, Mapping) else turn for turn in turns)
-    assert all(isinstance(text, str) for text in found)
+    assert all(is_text(text) for text in found)
     return found
 
 
@@ -150,7 +152,7 @@ def request(
     """Question `turn` after the story and the turns before it, answered by `answers`."""
     between = "\n\n" if options["between"] == "blank" else "\n"
     questions = [
-        prompt.render(question=question).replace("\nA:", f"{between}A:")
+        prompt.render(question=question).removesuffix("\nA:") + f"{between}A:"
         for question in example.fields["questions"][: turn + 1]
     ]
     history = [f"{q} {a}{between}" for q, a in zip(questions[:-1], answers, strict=True)]

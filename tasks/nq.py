@@ -27,7 +27,7 @@ from harness.core import (
 )
 from harness.errors import DataError
 from harness.extract import generated
-from harness.formats import json_lines
+from harness.formats import is_text, json_lines
 from harness.metrics import ACCURACY, Outcome, most_confident
 from harness.prompt import Prompt
 from harness.task import FewShot, Measure, Option, Options, Task, each
@@ -56,7 +56,7 @@ def parse(data: bytes) -> list[Fields]:
 
 
 def _is_answer(answer: object) -> bool:
-    return isinstance(answer, str) and bool(answer.strip())
+    return is_text(answer) and bool(str(answer).strip())
 
 
 def restore(rows: Iterable[Fields]) -> bytes:
@@ -149,7 +149,12 @@ def answer(response: Generated) -> str:
 
 
 def confidence(response: Generated, options: Options) -> float:
-    """Probability of the answer's tokens: their product, or their geometric mean."""
+    """Probability of the answer's tokens: their product, or their geometric mean.
+
+    No answer is no sure answer: 0, where a product of nothing would be 1.
+    """
+    if not answer(response):
+        return 0.0
     whole = options["conf_newline"] == "on"
     logprobs = response.logprobs if whole else response.logprobs[: response.num_tokens]
     total = sum(logprobs)

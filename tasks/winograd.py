@@ -30,7 +30,7 @@ def parse(data: bytes) -> list[Fields]:
     """
     try:
         root = ET.fromstring(data)
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # the last two: of its encoding
         raise DataError(f"expected XML: {error}") from None
     rows: list[Fields] = []
     for number, schema in enumerate(root.iter("schema"), 1):

@@ -70,8 +70,13 @@ def _sentences(data: bytes) -> list[str]:
 
 
 def other_side(name: str) -> str:
-    """The French file beside the English one: `newstest2014.en` has `newstest2014.fr`."""
-    return name.replace("src.en", "ref.fr") if name.endswith(".sgm") else f"{name[:-3]}.fr"
+    """The French file beside the English one: `newstest2014.en` has `newstest2014.fr`.
+
+    Of SGML files, 2014 has a reference for each source; 2013 has sources in every language.
+    """
+    if not name.endswith(".sgm"):
+        return f"{name[:-3]}.fr"
+    return name.replace("fren-src.en", "fren-ref.fr").replace("-src.en", "-src.fr")
 
 
 def restore(rows: Iterable[Fields]) -> tuple[bytes, bytes]:
@@ -137,23 +142,24 @@ def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     ]
 
 
-def translation(response: Generated, language: str, options: Options) -> str:
+def translation(response: Generated, options: Options) -> str:
     """The first line, or the first sentence of it."""
     line = response.text.strip().split("\n")[0].strip()
     if options["cut"] == "newline":
         return line
-    return next(iter(sentences(line, language)), "")
+    # English rules for both languages: those for French would end a sentence at "M.".
+    return next(iter(sentences(line)), "")
 
 
-def measures(direction: str, column: str, options: Options) -> tuple[Measure, ...]:
+def measures(column: str, options: Options) -> tuple[Measure, ...]:
     """BLEU, its spread over the draws, and chrF."""
-    runs, language = int(options["draws"]), direction.split("-")[1]
+    runs = int(options["draws"])
 
     def counted(
         count: Callable[[str, str], Outcome],
     ) -> Callable[[Example, Sequence[Response]], list[Outcome]]:
         def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-            texts = [translation(generated(r), language, options) for r in responses]
+            texts = [translation(generated(r), options) for r in responses]
             counts = [count(text, example.references[0]) for text in texts]
             return [(*(value for run in counts for value in run), 1.0)]
 
@@ -211,7 +217,7 @@ def task(name: str, direction: str, column: str, languages: str) -> Task:
         prompt=prompt,
         ask=ask,
         few_shot=FewShot(lambda options: POOL, lambda pool, o: pairs(pool, o, direction)),
-        measures=lambda options: measures(direction, column, options),
+        measures=lambda options: measures(column, options),
         notes=lambda examples, options: {"sacrebleu": signature(options["tokenize"])},
         options=(
             Option("shots", "5", ("0", "<n>"), "example pairs in front"),

@@ -17,7 +17,7 @@ from conftest import save_tiny
 from console import harness, made_record, record_files
 from rich.console import Console
 
-from harness import terminal
+from harness import display, terminal
 from harness.core import Score
 from harness.plugins import load_task, task_names
 from harness.report import paper, table3
@@ -296,8 +296,8 @@ def test_table_3_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int, 
     bits = Score("bpb", 1.16123, "bits per byte", False, 0.1, 1.15123, 1.17123, {}, "enwik8 BPB")
     record = made_record(scores=(score, bits), examples=241_211, seconds=0.001)
     console = at_terminal(width)
-    monkeypatch.setattr(terminal, "OUT", console)
-    terminal.show_table3(table3.cells([record], "117M", {}), [record], "117M")
+    monkeypatch.setattr(display, "OUT", console)
+    display.show_table3(table3.cells([record], "117M", {}), [record], "117M")
     lines = written(console).split("\n")
     [line] = [line for line in lines if line.startswith("WikiText103 PPL")]
     assert line.split()[2:] == (["18.30"] if best else []) + [
@@ -351,7 +351,7 @@ def test_sigint_in_a_real_process_keeps_whole_records(tiny_folder: Path, tmp_pat
     assert process.returncode == 2, stderr
     assert "Traceback" not in stderr
     assert stderr.strip().split("\n")[-1].startswith("harness: interrupted; finished before")
-    assert stderr.strip().endswith(": 1 record")
+    assert stderr.strip().endswith(": 1 record; the same command again goes on from here")
     [path] = record_files(out)
     assert read(path).task == "ptb"
     assert "PTB PPL" in stdout

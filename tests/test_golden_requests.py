@@ -6,18 +6,23 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.core import Loglikelihood, NextWord, Request, RollingLoglikelihood
-from harness.data import Where, load
+from harness.core import Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
+from harness.data import Where, load, load_pool
 from harness.plugins import load_task
+from harness.runner import Job, ask
+from harness.task import Protocol, Task
 
 GOLDEN = Path(__file__).with_name("golden_requests.json")
 WORDS = ["lambada", "cbt-cn", "cbt-ne"]
-TASKS = [*WORDS, "wikitext2", "wikitext103", "ptb", "enwik8", "text8", "lm1b"]
+SECTION3 = ["coqa", "cnn-dm", "wmt14-en-fr", "wmt14-fr-en", "nq", "winograd"]
+TASKS = [*WORDS, "wikitext2", "wikitext103", "ptb", "enwik8", "text8", "lm1b", *SECTION3]
+PRESETS = ("paper", "lm-eval", "no-hint")
 ROWS = 2
 STREAM_ROWS = 4  # of running text: so few lines hold a heading and a paragraph
 REWRITE = (
@@ -43,32 +48,50 @@ def in_words(request: Request) -> dict[str, Any]:
                 "among": sorted(among) if among is not None else None,
                 "rule": rule,
             }
+        case Generate(parts, max_new_tokens, stop, top_k, seed, overflow):
+            return {
+                "kind": "generate",
+                "parts": list(parts),
+                "max_new_tokens": max_new_tokens,
+                "stop": list(stop),
+                "top_k": top_k,
+                "overflow": overflow,
+                "seeds": [list(seed)],
+            }
+
+
+MERGED = {"loglikelihood": "continuations", "generate": "seeds"}
 
 
 def merged(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours with the same context as one entry: ten choices share a long passage."""
+    """Neighbours that differ in one list as one entry: ten choices share a long passage."""
     found: list[dict[str, Any]] = []
     for request in requests:
-        same = found and request["kind"] == "loglikelihood" == found[-1]["kind"]
-        if same and found[-1]["context"] == request["context"]:
-            found[-1]["continuations"] += request["continuations"]
+        several = MERGED.get(request["kind"])
+        if several and found and {**found[-1], several: []} == {**request, several: []}:
+            found[-1][several] += request[several]
         else:
             found.append(request)
     return found
+
+
+def first_rows(task: Task, protocol: Protocol) -> Job:
+    """The first rows of the built-in sample; example pairs come from the built-in pool."""
+    options, where = protocol.options, Where(sample=True)
+    data = load(task.source(options), where)
+    pool = load_pool(task.few_shot.source(options), where) if task.few_shot else None
+    rows = data.rows[: STREAM_ROWS if task.stream else ROWS]
+    return Job(task, protocol, replace(data, rows=rows), pool=pool)
 
 
 def golden(name: str) -> dict[str, Any]:
     """What a benchmark asks about the first rows of its built-in sample."""
     task = load_task(name)
     found: dict[str, Any] = {}
-    for preset in ("paper", "lm-eval"):
+    for preset in PRESETS:
         if preset in task.presets:
-            options = task.protocol(preset).options
-            rows = load(task.source(options), Where(sample=True)).rows
-            examples = task.read(rows[: STREAM_ROWS if task.stream else ROWS], options)
-            prompt = task.prompt(options)
-            asked = [in_words(r) for e in examples for r in task.ask(e, prompt, options)]
-            found[preset] = merged(asked)
+            requests = ask(first_rows(task, task.protocol(preset))).requests
+            found[preset] = merged([in_words(request) for request in requests])
     return {"version": task.version, "requests": found}
 
 
@@ -89,9 +112,13 @@ def test_merging_loses_nothing() -> None:
         NextWord("a", frozenset({"the"}), None),
         Loglikelihood("a", " d"),
         Loglikelihood("e", " f"),
+        Generate(("g",), 1, seed=(0, 0)),
+        Generate(("g",), 1, seed=(0, 1)),
+        Generate(("g",), 2, seed=(0, 1)),
     ]
     found = merged([in_words(request) for request in requests])
-    assert [r.get("continuations") for r in found] == [[" b", " c"], None, [" d"], [" f"]]
+    assert [r.get("continuations") for r in found[:4]] == [[" b", " c"], None, [" d"], [" f"]]
+    assert [r.get("seeds") for r in found[4:]] == [[[0, 0], [0, 1]], [[0, 1]]]
 
 
 if __name__ == "__main__":

@@ -192,7 +192,10 @@ def test_names_of_any_length_fit_a_file_system(tmp_path: Path) -> None:
 def test_environment_names_versions_commit_and_machine_class() -> None:
     found = environment()
     assert set(found) == {"versions", "git", "python", "system"}
-    assert set(found["versions"]) == {"harness", "torch", "transformers", "tokenizers", "numpy"}
+    assert set(found["versions"]) == {
+        "harness", "torch", "transformers", "tokenizers", "numpy", "sacrebleu", "rouge-score",
+        "sentencex",
+    }  # fmt: skip
     assert all(version[0].isdigit() for version in found["versions"].values())
     if found["git"] is not None:  # None where the package is installed without its checkout
         assert len(found["git"]["commit"]) == 40

@@ -29,6 +29,7 @@ from harness.engine import probe
 from harness.engine.checkpoint import Checkpoint, Identity
 from harness.engine.draft import Endings
 from harness.engine.encode import Encoded, Encoder, Encodings, Preflight, preflight
+from harness.engine.estimate import Estimate, Means, estimate, rates
 from harness.engine.forward import Forward
 from harness.engine.generate import Generator
 from harness.engine.memory import Memory, numerics
@@ -85,14 +86,15 @@ class Engine:
             probe.check_model(self._forward, checkpoint.identity.name)
         self._planner = Planner(self._forward, self._budget, share=share)
         self._reader = Reader(self._forward, self._planner, checkpoint.tokenizer, self._budget)
-        limits = Limits(
+        self._limits = Limits(
             self._budget,
             CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
             CPU_CACHE if on_cpu else ACCELERATOR_CACHE,
         )
         endings = Endings(checkpoint.tokenizer, checkpoint.ends, self._forward.vocabulary)
-        self._generator = Generator(self._forward, self._planner, endings, limits)
-        self._memory = Memory(store, checkpoint.identity, numerics(checkpoint.model))
+        self._generator = Generator(self._forward, self._planner, endings, self._limits)
+        self._numerics = numerics(checkpoint.model)
+        self._memory = Memory(store, checkpoint.identity, self._numerics)
 
     @property
     def identity(self) -> Identity:
@@ -134,6 +136,15 @@ class Engine:
             self._memory.keep(answers)
             self.tokens += Tokens(asked=desk.cost(answers))
             yield from desk.take(answers)
+
+    def estimate(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> Estimate:
+        """What `answer` will cost; measures the machine's rates if they are not known."""
+        desk = _Desk(requests, encoded)
+        identity = self.identity
+        key = f"{identity.digest}|{identity.device}|{identity.threads}|{self._numerics}"
+        means = Means(self._forward, self._planner, self._limits, rates(self._forward, key))
+        known = self._memory.recall(desk.questions, count=False)
+        return estimate({q: desk.count(q) for q in desk.questions}, known, means)
 
     def _answers(
         self, desk: "_Desk", known: Mapping[Question, Answer], advance: Advance
@@ -181,6 +192,10 @@ class _Desk:
     def owner(self, question: Question) -> int:
         """The first request that asked a question."""
         return self._owners[question][0]
+
+    def count(self, question: Question) -> int:
+        """How many requests asked a question."""
+        return len(self._owners[question])
 
     def cost(self, answers: Mapping[Question, Answer]) -> int:
         """Tokens that separate requests would have fed for these answers."""

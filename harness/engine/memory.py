@@ -43,12 +43,12 @@ class Memory:
         self._store, self._name = store, identity.name
         self._producer = Producer(identity.digest, identity.tokenizer, numerics)
 
-    def recall(self, asked: Iterable[Question]) -> dict[Question, Answer]:
-        """The answers that are known."""
+    def recall(self, asked: Iterable[Question], *, count: bool = True) -> dict[Question, Answer]:
+        """The answers that are known; `count` says whether that is a use of them."""
         if self._store is None:
             return {}
         keys = {key(question): question for question in asked}
-        found = self._store.get(self._producer, keys)
+        found = self._store.get(self._producer, keys, count=count)
         return {keys[k]: Answer(unpack(keys[k], s.value), s.asked) for k, s in found.items()}
 
     def keep(self, answers: Mapping[Question, Answer]) -> None:

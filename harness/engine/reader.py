@@ -62,10 +62,10 @@ class Reader:
             CheckpointError: memory does not hold a single row.
         """
         wanted: dict[Span, list[Search]] = defaultdict(list)
-        spans = list(dict.fromkeys(_span(question) for question in asked))
+        spans = list(dict.fromkeys(fed(question) for question in asked))
         for question in asked:
             if question not in known:
-                wanted[_span(question)] += [question] if isinstance(question, Search) else []
+                wanted[fed(question)] += [question] if isinstance(question, Search) else []
         rows = self._planner.rows(spans) if wanted else []
         total = sum(len(row) for row in rows)
         done = 0
@@ -158,8 +158,8 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text
 
 
-def _span(question: Span | Search) -> Span:
-    """What is fed for a question."""
+def fed(question: Span | Search) -> Span:
+    """The span that is fed for a question."""
     return question if isinstance(question, Span) else Span(question.inputs, (), top=True)
 
 

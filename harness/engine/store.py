@@ -90,9 +90,11 @@ class Store:
         """The file; None in memory."""
         return self._path
 
-    def get(self, producer: Producer, keys: Iterable[bytes]) -> dict[bytes, Stored]:
-        """The answers to those keys that are there, and sound."""
-        return self._guarded(lambda: self._get(producer, keys), {})
+    def get(
+        self, producer: Producer, keys: Iterable[bytes], *, count: bool = True
+    ) -> dict[bytes, Stored]:
+        """The answers to those keys that are there, and sound; counted as taken if asked for."""
+        return self._guarded(lambda: self._get(producer, keys, count), {})
 
     def put(self, producer: Producer, name: str, answers: Mapping[bytes, Stored]) -> None:
         """Keep answers, all of them or none; those that are there already stay."""
@@ -175,7 +177,7 @@ class Store:
 
     # --- inside ---------------------------------------------------------------------------
 
-    def _get(self, producer: Producer, keys: Iterable[bytes]) -> dict[bytes, Stored]:
+    def _get(self, producer: Producer, keys: Iterable[bytes], count: bool) -> dict[bytes, Stored]:
         connection = self._connection()
         owner = self._known(producer)
         if owner is None:
@@ -201,7 +203,7 @@ class Store:
             self._drop(bad)
             connection.execute(
                 "UPDATE checkpoints SET hits = hits + ?, used = ? WHERE id = ?",
-                [len(found), time.time(), owner],
+                [len(found) if count else 0, time.time(), owner],
             )
         return found
 

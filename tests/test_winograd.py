@@ -1,0 +1,283 @@
+"""Winograd schemas: substitution, both scorings, the XML file and the hub's rows."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_section3_tasks import Speaker, job_of, options_of, values
+
+from harness import stats
+from harness.core import Fields, Loglikelihood, Request, Row, Scored
+from harness.data import Where, load
+from harness.errors import DataError
+from harness.runner import ask, evaluate
+from tasks import winograd
+
+
+def schema(
+    before: str, pronoun: str, after: str, candidates: tuple[str, str] = ("Ann", "Bob")
+) -> Fields:
+    return {
+        "before": before,
+        "pronoun": pronoun,
+        "after": after,
+        "candidates": candidates,
+        "right": 0,
+    }
+
+
+# --- substitution ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "pronoun", "after", "candidate", "head", "tail"),
+    [
+        ("Ann saw", "it", "fall.", "The cup", "Ann saw the cup", " fall."),
+        ("Ann saw that", "she", "won.", "Ann", "Ann saw that Ann", " won."),
+        ("He said that", "she", "won.", "My aunt", "He said that my aunt", " won."),
+        ("He saw", "it", "fall.", "An egg", "He saw an egg", " fall."),
+        ("He saw", "it", "fall.", "A cup of The Hague", "He saw a cup of The Hague", " fall."),
+        ("He saw", "it", "fall.", "Annette", "He saw Annette", " fall."),
+        ("He saw", "it", "fall.", "They", "He saw they", " fall."),
+        # possessives
+        ("Ann took", "her", "hat.", "The aunt", "Ann took the aunt's", " hat."),
+        ("Ann took", "his", "hat.", "Bob", "Ann took Bob's", " hat."),
+        ("They took", "their", "hats.", "The men", "They took the men's", " hats."),
+        ("", "My", "hat fell.", "the man", "The man's", " hat fell."),
+        ("Ann took", "hers", "off.", "The aunt", "Ann took the aunt", " off."),
+        # openings of sentences
+        ("", "It", "fell.", "the cup", "The cup", " fell."),
+        ("Ann came.", "She", "won.", "Ann", "Ann came. Ann", " won."),
+        ("Ann came.", "She", "won.", "the aunt", "Ann came. The aunt", " won."),
+        ("Ann came!", "She", "won.", "the aunt", "Ann came! The aunt", " won."),
+        ("Did Ann come?", "She", "won.", "The aunt", "Did Ann come? The aunt", " won."),
+        ("Ann came;", "she", "won.", "The aunt", "Ann came; the aunt", " won."),
+        ("Ann came,", "she", "won.", "The aunt", "Ann came, the aunt", " won."),
+        # punctuation
+        ("Ann saw", "it", ".", "The cup", "Ann saw the cup", "."),
+        ("Ann saw", "it", ", and ran.", "The cup", "Ann saw the cup", ", and ran."),
+        ("Ann said", "it", "'s red.", "The cup", "Ann said the cup", "'s red."),
+        ("(Ann saw", "it", ") and ran.", "The cup", "(Ann saw the cup", ") and ran."),
+        ("Ann saw", "it", "- and ran.", "The cup", "Ann saw the cup", " - and ran."),
+    ],
+)
+def test_substitution(
+    before: str, pronoun: str, after: str, candidate: str, head: str, tail: str
+) -> None:
+    assert winograd.substitute(schema(before, pronoun, after), candidate) == (head, tail)
+
+
+UPPER = ["A", "An", "The", "She", "He", "It", "They", "My", "His", "Her", "Their"]
+
+
+def option_of_lm_eval(text: str, pronoun: str, location: int, option: str) -> str:
+    """The rule of its wsc273: `'s` after possessives, articles lower case but after a full stop."""
+    if pronoun.lower() in ("my", "his", "her", "our", "their"):
+        option += "'s"
+    first = option.split()[0]
+    if text[location - 2] != "." and first in UPPER:
+        return option.replace(first, first.lower())
+    return option
+
+
+@given(
+    before=st.sampled_from(["Ann came.", "Ann saw that", "Ann came,", "Ann, who won, and"]),
+    pronoun=st.sampled_from(["she", "her", "His", "their", "it", "They", "our", "him"]),
+    candidate=st.sampled_from(["The cup", "An old man", "Ann", "My aunt", "Their dogs"]),
+)
+def test_inside_a_text_candidates_are_spelt_as_in_lm_eval(
+    before: str, pronoun: str, candidate: str
+) -> None:
+    text = f"{before} {pronoun} ran."
+    spelt = option_of_lm_eval(text, pronoun, len(before) + 1, candidate)
+    wanted = (f"{before} {spelt}", " ran.")
+    assert winograd.substitute(schema(before, pronoun, "ran."), candidate) == wanted
+
+
+# --- what is asked --------------------------------------------------------------------------
+
+CUP = schema("Ann dropped", "it", ", so it broke.", ("The cup", "The {1}"))
+
+
+@pytest.mark.parametrize("change", ["set=wsc285", "score=full", "norm=tokens", "bos=eot"])
+def test_requests(change: str) -> None:
+    """What follows each candidate, then the whole sentences; no option changes them."""
+    wanted = [
+        Loglikelihood("Ann dropped the cup", ", so it broke."),
+        Loglikelihood("Ann dropped the {1}", ", so it broke."),
+        Loglikelihood("", "Ann dropped the cup, so it broke."),
+        Loglikelihood("", "Ann dropped the {1}, so it broke."),
+    ]
+    name, value = change.split("=")
+    assert ask(job_of("winograd", [CUP])).requests == wanted
+    assert ask(job_of("winograd", [CUP], **{name: value})).requests == wanted
+
+
+@pytest.mark.parametrize(("name", "count"), [("wsc273", 273), ("wsc285", 285)])
+def test_which_schemas_are_read(name: str, count: int) -> None:
+    rows = [Row(n, CUP) for n in range(285)]
+    found = winograd.read(rows, options_of("winograd", set=name))
+    assert [example.id for example in found] == [str(n) for n in range(count)]
+    assert found[0].references == ("The cup",)
+    some = winograd.read(rows[270:280], options_of("winograd", set=name))
+    assert len(some) == (3 if name == "wsc273" else 10), "rows are told by their place in the file"
+
+
+# --- files ----------------------------------------------------------------------------------
+
+PUBLISHED = """<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE collection>
+<collection>
+  <schema>
+    <text>
+      <txt1> The cup  was put
+        on the table because </txt1>
+      <pron> it </pron>
+      <txt2>was &lt;full&gt; &amp; {end} </txt2>
+    </text>
+    <quote><quote1>because</quote1><pron>it</pron><quote2>was full</quote2></quote>
+    <answers><answer> The cup </answer><answer>
+        the table
+    </answer></answers>
+    <correctAnswer>{letter}</correctAnswer>
+    <source>me</source>
+  </schema>
+</collection>
+"""
+
+
+@pytest.mark.parametrize(
+    ("letter", "right"), [("  A. ", 0), (" B ", 1), ("A", 0), ("\n      B.\n    ", 1)]
+)
+def test_layout(letter: str, right: int) -> None:
+    [fields] = winograd.parse(PUBLISHED.format(letter=letter, end="“new”.").encode())
+    assert fields == {
+        "before": "The cup was put on the table because",
+        "pronoun": "it",
+        "after": "was <full> & “new”.",
+        "candidates": ("The cup", "the table"),
+        "right": right,
+    }
+
+
+def xml(*schemas: str) -> str:
+    return "<collection>\n" + "\n".join(f"<schema>{s}</schema>" for s in schemas) + "</collection>"
+
+
+TEXT = "<text><txt1>A saw</txt1><pron>it</pron><txt2>run.</txt2></text>"
+ANSWERS = "<answers><answer>B</answer><answer>C</answer></answers>"
+RIGHT = "<correctAnswer>A</correctAnswer>"
+GOOD = TEXT + ANSWERS + RIGHT
+
+
+def test_a_sentence_may_begin_with_the_pronoun() -> None:
+    text = GOOD.replace("<txt1>A saw</txt1>", "").replace("it", "It")
+    [request, *_] = ask(job_of("winograd", winograd.parse(xml(text).encode()))).requests
+    assert request == Loglikelihood("B", " run.")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (xml(GOOD)[:-5], "expected XML: unclosed token: line 2, column"),
+        (xml(GOOD).replace("</pron>", ""), "expected XML: mismatched tag: line 2, column"),
+        ("{}", "expected XML: not well-formed (invalid token): line 1, column 0"),
+        (xml(GOOD, TEXT + ANSWERS), "schema 2: expected text, pron, two answers and correctAnswer"),
+        (xml(GOOD.replace("<pron>it</pron>", "")), "schema 1: expected text, pron, two answers"),
+        (xml(GOOD.replace("<answer>C</answer>", "")), "schema 1: expected text, pron, two answers"),
+        (xml(GOOD.replace(">C<", "> <")), "schema 1: expected text, pron, two answers"),
+        (xml(GOOD.replace(">A<", ">C<")), "schema 1: expected text, pron, two answers"),
+        (xml(GOOD, GOOD.replace(">A<", "><")), "schema 2: expected text, pron, two answers"),
+        ('<?xml version="1.0" encoding="none"?>' + xml(GOOD), "expected XML: "),
+        ('<?xml version="1.0" encoding="shift_jis"?>' + xml(GOOD), "expected XML: "),
+    ],
+)
+def test_wrong_files_are_one_line(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "mine.xml").write_text(content)
+    with pytest.raises(DataError) as caught:
+        load(winograd.source({}), Where(file=tmp_path / "mine.xml"))
+    title = "mine.xml is not Winograd Schema Challenge collection: "
+    assert str(caught.value).startswith(title + words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_schemas_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.xml").write_text("<collection></collection>")
+    with pytest.raises(DataError, match=r"^mine.xml has no rows; expected Winograd"):
+        load(winograd.source({}), Where(file=tmp_path / "mine.xml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "pronoun"),
+    [
+        ("The cup hit the lid since it was big.", 26, "it"),
+        ("It fell.", 0, "It"),
+        ("The cup fell. Its lid, too, it hit.", 14, "Its"),
+        ("A \"b\" & <c>, said Ann, its 'd'.", 23, "its"),
+    ],
+)
+def test_rows_of_the_hub_are_cut_at_the_pronouns_place(text: str, at: int, pronoun: str) -> None:
+    assert text[at:].startswith(pronoun)
+    row = {
+        "text": text, "pronoun": pronoun, "pronoun_loc": at, "options": ["A & b", "The lid"],
+        "label": 1,
+    }  # fmt: skip
+    [fields] = winograd.parse(winograd.restore([row]))
+    assert fields == {
+        "before": text[:at].strip(),
+        "pronoun": pronoun,
+        "after": text[at + len(pronoun) :].strip(),
+        "candidates": ("A & b", "The lid"),
+        "right": 1,
+    }
+
+
+# --- scores ---------------------------------------------------------------------------------
+
+
+def scored(*logprobs: float) -> Scored:
+    return Scored(logprobs, (False,) * len(logprobs))
+
+
+@pytest.mark.parametrize(
+    ("answers", "norm", "partial", "full"),
+    [
+        ([scored(-1.0), scored(-2.0), scored(-5.0), scored(-4.0)], "none", 1, 0),
+        ([scored(-2.0), scored(-1.0), scored(-4.0), scored(-5.0)], "none", 0, 1),
+        # ties are wrong
+        ([scored(-1.0), scored(-1.0), scored(-4.0), scored(-2.0, -2.0)], "none", 0, 0),
+        ([scored(-1.0), scored(-1.0, -1.0), scored(-4.0), scored(-5.0)], "tokens", 0, 1),
+        # -3 in three tokens against -2 in one; -4 in two against -3 in three
+        ([scored(-1.0, -1.0, -1.0), scored(-2.0)] * 2, "none", 0, 0),
+        ([scored(-1.0, -1.0, -1.0), scored(-2.0)] * 2, "tokens", 1, 1),
+    ],
+)
+@pytest.mark.parametrize("right", [0, 1])
+def test_the_more_probable_sentence_wins(
+    answers: list[Scored], norm: str, partial: int, full: int, right: int
+) -> None:
+    """Where the second candidate is the right one, the answers change places."""
+    order = [0, 1, 2, 3] if right == 0 else [1, 0, 3, 2]
+    [example] = winograd.read([Row(0, {**CUP, "right": right})], options_of("winograd"))
+    responses = [answers[i] for i in order]
+    measures = winograd.measures(options_of("winograd", norm=norm))
+    found = [stats.score(m, list(m.extract(example, responses)), 0).value for m in measures]
+    assert found == [100 * partial, 100 * full]
+
+
+@pytest.mark.parametrize("score", ["partial", "full"])
+def test_one_of_the_scores_stands_beside_the_papers(score: str) -> None:
+    """Three schemas; the first candidate is more probable after itself, never as a whole."""
+
+    def say(request: Request) -> Scored:
+        assert isinstance(request, Loglikelihood)
+        return scored(-1.0 if re.search("cup$", request.context) else -2.0)
+
+    rows = [CUP, {**CUP, "right": 1}, {**CUP, "before": "Bob took"}]
+    record = evaluate(job_of("winograd", rows, score=score), Speaker(say))
+    assert values(record) == {"acc-partial": pytest.approx(200 / 3), "acc-full": 0}
+    columns = {s.metric: s.column for s in record.scores}
+    assert columns[f"acc-{score}"] == "Winograd ACC"
+    assert sorted(columns.values(), key=str) == [None, "Winograd ACC"]
