@@ -35,7 +35,7 @@ def prompts(kind: str, engine: Engine) -> list[Generate]:
         asked = [request for request in asked if request.parts[0] in stories]
     else:
         asked = asked[: COUNTS[kind]]
-    text = engine.checkpoint.tokenizer.text
+    text = engine.tokenizer.text
     encoded = engine.encode(asked, ENCODING)
     return [
         replace(request, parts=(text(e.spans[0].inputs),))

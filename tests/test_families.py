@@ -144,7 +144,7 @@ def test_self_test_finds_a_window_that_the_config_hides(
     engine = Engine(checkpoint)
     assert engine.describe()["sharing"] is True
     with torch.inference_mode():
-        assert not probe.honours_trees(engine._forward, 40)
+        assert not probe.honours_trees(engine.solver.forward, 40)
     with caplog.at_level(logging.WARNING, "harness"):
         found = answers(engine)
     assert engine.describe()["sharing"] is False
@@ -158,7 +158,7 @@ def test_soft_capped_logits_are_the_models_own(tmp_path: Path) -> None:
     )
     checkpoint = build(tmp_path, lambda v: tf.Gemma2ForCausalLM(config))
     engine = Engine(checkpoint)
-    assert engine._forward.whole
+    assert engine.solver.forward.whole
     assert_naive(checkpoint, answers(engine))
 
 

@@ -154,8 +154,10 @@ def test_limits_order_and_sharing_change_no_answer(
     ]
     for limit in limits:
         engine = Engine(tiny)
-        engine._generator._limits = limit
-        engine._planner._tested = defaultdict(lambda: 1 << 20)  # the self-test has tests of its own
+        engine.solver.generator._limits = limit
+        engine.solver.planner._tested = defaultdict(
+            lambda: 1 << 20
+        )  # the self-test has tests of its own
         got = answers(engine, [requests[i] for i in order])
         for i, answer in zip(order, got, strict=True):
             assert answer.tokens == want[i].tokens
@@ -309,8 +311,8 @@ def fed(engine: Engine, request: Generate) -> tuple[str, bool]:
     [encoded] = engine.encode([request], Encoding())
     inputs = encoded.spans[0].inputs
     assert len(inputs) + request.max_new_tokens <= engine.identity.context
-    start = len(engine.checkpoint.tokenizer.start("auto"))
-    return engine.checkpoint.tokenizer.text(inputs[start:]), encoded.truncated
+    start = len(engine.tokenizer.start("auto"))
+    return engine.tokenizer.text(inputs[start:]), encoded.truncated
 
 
 def test_oldest_turns_go_first_then_the_storys_beginning(short: Engine) -> None:

@@ -17,8 +17,8 @@ from harness.core import Generated, Tokens
 from harness.engine.draft import Draft, Endings
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
-from harness.engine.questions import Answer, Question, Writing
-from harness.engine.reader import Advance, out_of_memory
+from harness.engine.questions import Advance, Answer, Question, Writing
+from harness.engine.reader import out_of_memory
 from harness.engine.rows import Limits, PlainRows, Rows, Step
 from harness.engine.sample import choose
 from harness.engine.shared_rows import SharedRows

@@ -4,10 +4,12 @@ A request becomes one or more questions, plain tuples of token ids and parameter
 answers are stored under, so that everything that can move an answer is in them.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
-from harness.core import Generate, Generated, NextWord, Request, Word
+from harness.core import Generate, Generated, NextWord, Request, Tokens, Word
 from harness.engine.encode import Encoded, Span
+from harness.engine.plan import Sharing
 from harness.engine.score import SpanScores
 
 
@@ -39,6 +41,42 @@ class Answer(NamedTuple):
 
     value: SpanScores | Word | Generated
     asked: int  # tokens that a separate run of this question would feed
+
+
+Advance = Callable[[int, int], None]
+"""Called after each batch with the tokens done so far and in all."""
+
+
+class Habits(NamedTuple):
+    """How questions are answered, beside the checkpoint."""
+
+    numerics: str  # what moves the last digits of answers
+    sharing: Sharing | None  # how prefixes are shared
+    budget: int  # padded tokens a batch
+
+
+class Solver(Protocol):
+    """What answers questions: this process, or workers."""
+
+    tokens: Tokens  # what the answers so far have cost
+
+    @property
+    def habits(self) -> Habits: ...  # noqa: D102
+    def answer(
+        self, asked: Sequence[Question], known: Collection[Question], advance: Advance
+    ) -> Iterator[dict[Question, Answer]]:
+        """The answers of each batch.
+
+        Args:
+            asked: distinct questions.
+            known: those among them that need no answer.
+            advance: called with the tokens done so far and in all.
+
+        Raises:
+            NumericsError: a log-probability is not finite; its `request` is the index in `asked`.
+            CheckpointError: memory does not hold even one question.
+        """
+        ...
 
 
 def questions(request: Request, encoded: Encoded) -> tuple[Question, ...]:

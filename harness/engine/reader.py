@@ -7,7 +7,7 @@ was stopped is continued with the very batches of an undisturbed one, and comes 
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 
@@ -15,7 +15,7 @@ from harness.core import NextWord, Tokens
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
 from harness.engine.plan import TreeRow, batches
-from harness.engine.questions import Answer, Question, Search
+from harness.engine.questions import Advance, Answer, Question, Search
 from harness.engine.score import Prefilled, SpanScores, score
 from harness.engine.sharing import Planner
 from harness.engine.tokenizer import Tokenizer
@@ -23,9 +23,6 @@ from harness.engine.words import Following, WordSearch, search_all
 from harness.errors import CheckpointError
 
 log = logging.getLogger(__name__)
-
-Advance = Callable[[int, int], None]
-"""Called after each batch with the tokens done so far and in all."""
 
 
 class Reader:

@@ -41,6 +41,11 @@ class Planner:
         """Whether prefixes are shared."""
         return self._sharing is not None
 
+    @property
+    def sharing(self) -> Sharing | None:
+        """How prefixes are shared; None if they are not."""
+        return self._sharing
+
     def rows(self, spans: Sequence[Span]) -> list[TreeRow]:
         """Rows to be scored."""
         rows = arrange(spans, self._sharing)

@@ -1,0 +1,237 @@
+"""The same engine on Ray workers, each with the checkpoint resident.
+
+    questions --plan--> parcels --Ray--> workers --> answers, stored by the driver
+
+The driver plans as one process would, hands out whole batches in descending size, keeps a few in
+flight at each worker, and writes to the store. Ray starts workers again that die and asks them
+again; nothing about distribution is written by hand beyond that.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from harness.core import Tokens
+from harness.engine.checkpoint import Identity, Settings
+from harness.engine.encode import Span
+from harness.engine.generate import MAX_SPANS
+from harness.engine.plan import Sharing, TreeRow, arrange, batches
+from harness.engine.questions import Advance, Answer, Habits, Question, Writing
+from harness.engine.reader import fed
+from harness.errors import CheckpointError, HarnessError, NumericsError
+
+IN_FLIGHT = 2  # parcels at each worker: one is answered, the next is there already
+WRITTEN = 64  # prompts of a parcel; a worker decodes so many side by side
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Questions that one worker answers together."""
+
+    questions: tuple[Question, ...]
+    size: int  # tokens to be fed; what is handed out first
+
+
+def parcels(asked: Sequence[Question], known: Collection[Question], habits: Habits) -> list[Parcel]:
+    """Batches of questions, the largest first.
+
+    Args:
+        asked: distinct questions.
+        known: those among them that need no answer.
+        habits: how the workers plan.
+    """
+    left = [question for question in asked if question not in known]
+    wanted: dict[Span, list[Question]] = {}
+    for question in left:
+        if not isinstance(question, Writing):
+            wanted.setdefault(fed(question), []).append(question)
+    spans = list(wanted)
+    rows = arrange(spans, habits.sharing)
+    found = [_parcel(batch, lambda s: wanted[spans[s]]) for batch in batches(rows, habits.budget)]
+    return sorted([*found, *_written(left, habits)], key=lambda parcel: -parcel.size)
+
+
+def _written(left: Sequence[Question], habits: Habits) -> Iterator[Parcel]:
+    """Prompts in whole rows, about `WRITTEN` at a time."""
+    by_prompt: dict[Span, list[Question]] = {}
+    for question in left:
+        if isinstance(question, Writing):
+            by_prompt.setdefault(Span(question.prompt, (), top=True), []).append(question)
+    spans = list(by_prompt)
+    sharing = habits.sharing and Sharing(
+        habits.sharing.pair_cost, habits.sharing.max_row, max_spans=MAX_SPANS
+    )
+    rows: list[TreeRow] = []
+    for row in arrange(spans, sharing):
+        rows.append(row)
+        if sum(len(by_prompt[spans[s]]) for r in rows for s in r.nodes) >= WRITTEN:
+            yield _parcel(rows, lambda s: by_prompt[spans[s]])
+            rows = []
+    if rows:
+        yield _parcel(rows, lambda s: by_prompt[spans[s]])
+
+
+def _parcel(rows: Sequence[TreeRow], of: Any) -> Parcel:
+    questions = tuple(question for row in rows for s in row.nodes for question in of(s))
+    return Parcel(questions, sum(len(row) for row in rows))
+
+
+class Worker:
+    """What runs in an actor: one checkpoint, and what answers questions with it."""
+
+    def __init__(self, name: str, settings: Settings, budget: int | None) -> None:
+        from harness.engine.checkpoint import load
+        from harness.engine.local import Local
+
+        checkpoint = load(name, settings)
+        self._identity = checkpoint.identity
+        self._local = Local(checkpoint, budget=budget, share=True)
+
+    def about(self) -> tuple[Identity, Habits]:
+        """What is loaded, and how it is run; the same for all workers of a checkpoint."""
+        return self._identity, self._local.habits
+
+    def answer(self, asked: Sequence[Question]) -> tuple[dict[Question, Answer], Tokens]:
+        """Answers and their cost; raises as `harness.engine.local.Local` does."""
+        before = self._local.tokens
+        found: dict[Question, Answer] = {}
+        for answers in self._local.answer(asked, (), lambda done, total: None):
+            found |= answers
+        return found, self._local.tokens - before
+
+
+class Workers:
+    """Actors that hold one checkpoint each.
+
+    Args:
+        name: of the checkpoint.
+        settings: how each loads it.
+        budget: padded tokens a batch.
+        count: how many actors.
+
+    Attributes:
+        tokens: what the answers so far have cost.
+        identity: of the checkpoint.
+        habits: how the workers answer.
+
+    Raises:
+        CheckpointError: a worker cannot load it.
+    """
+
+    def __init__(self, name: str, settings: Settings, budget: int | None, count: int) -> None:
+        ray = _ray()
+        self.tokens = Tokens()
+        remote = ray.remote(Worker).options(
+            num_cpus=settings.threads or 1,
+            num_gpus=1 if ray.cluster_resources().get("GPU", 0) >= count else 0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            scheduling_strategy="SPREAD",
+        )
+        self._actors = [remote.remote(name, settings, budget) for _ in range(count)]
+        try:
+            about = ray.get([actor.about.remote() for actor in self._actors])
+        except ray.exceptions.RayError as error:
+            self.close()
+            cause = getattr(error, "cause", None) or error
+            reason = str(cause).strip().split("\n")[-1][:300]
+            raise CheckpointError(f"a worker could not load {name!r}: {reason}") from error
+        self.identity: Identity = about[0][0]
+        self.habits: Habits = about[0][1]
+
+    def close(self) -> None:
+        """Let the actors go."""
+        ray = _ray()
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def answer(
+        self, asked: Sequence[Question], known: Collection[Question], advance: Advance
+    ) -> Iterator[dict[Question, Answer]]:
+        """The answers of each parcel, as it comes back.
+
+        Raises:
+            NumericsError: a log-probability is not finite; its `request` is the index in `asked`.
+            HarnessError: a worker could not answer.
+        """
+        ray = _ray()
+        waiting = deque(parcels(asked, known, self.habits))
+        total = sum(parcel.size for parcel in waiting)
+        done = 0
+        advance(done, total)
+        free = deque(actor for _ in range(IN_FLIGHT) for actor in self._actors)
+        flying: dict[Any, tuple[Any, Parcel]] = {}
+        while waiting or flying:
+            while waiting and free:
+                actor, parcel = free.popleft(), waiting.popleft()
+                flying[actor.answer.remote(parcel.questions)] = (actor, parcel)
+            [ready], _ = ray.wait(list(flying), num_returns=1)
+            actor, parcel = flying.pop(ready)
+            free.append(actor)
+            answers, cost = self._result(ready, parcel, asked)
+            self.tokens += cost
+            done += parcel.size
+            advance(done, total)
+            yield answers
+
+    def _result(
+        self, ready: Any, parcel: Parcel, asked: Sequence[Question]
+    ) -> tuple[dict[Question, Answer], Tokens]:
+        """What came back; an error of ours as it was raised there."""
+        ray = _ray()
+        try:
+            found: tuple[dict[Question, Answer], Tokens] = ray.get(ready)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, NumericsError) and cause.request is not None:
+                at = asked.index(parcel.questions[cause.request])
+                raise NumericsError(str(cause), at) from error
+            if isinstance(cause, HarnessError):
+                raise type(cause)(str(cause)) from error
+            raise
+        except ray.exceptions.RayError as error:
+            raise CheckpointError(f"the workers are gone: {str(error).splitlines()[0]}") from error
+        return found
+
+
+def _ray() -> Any:
+    """The library.
+
+    Raises:
+        CheckpointError: it is not installed.
+    """
+    try:
+        return import_module("ray")
+    except ImportError as error:
+        raise CheckpointError(
+            "--workers and --address need Ray; pip install 'zero-shot-harness[cluster]'"
+        ) from error
+
+
+def connect(address: str | None, workers: int) -> None:
+    """Join a Ray cluster, or start one on this machine.
+
+    Raises:
+        CheckpointError: Ray is not installed, or there is no cluster at the address.
+    """
+    ray = _ray()
+    if ray.is_initialized():
+        return
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                num_cpus=workers,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"no Ray cluster at {address!r} ({str(error).splitlines()[0][:120]}); start one with "
+            "ray start --head"
+        ) from error
