@@ -98,6 +98,8 @@ _RUN_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--batch-tokens", type=click.IntRange(min=1), help="padded tokens a batch; changes no score"
     ),
     click.option("--threads", type=click.IntRange(min=1), help="of the CPU; changes no score"),
+    click.option("--workers", type=click.IntRange(min=1), help="answer in so many Ray workers"),
+    click.option("--address", help="of a Ray cluster for the workers; default: this machine"),
     click.option(
         "--data-dir",
         type=click.Path(path_type=Path),

@@ -24,6 +24,8 @@ class RunOptions:
     context: int | None = None
     batch_tokens: int | None = None
     threads: int | None = None
+    workers: int | None = None  # Ray actors that hold the checkpoint
+    address: str | None = None  # of a Ray cluster
     data_dir: Path | None = None
     data_file: Path | None = None
     sample: bool = False
@@ -66,21 +68,41 @@ class RunOptions:
         """Refuse what is wrong whatever the benchmark is.
 
         Raises:
-            UsageError: a limit below 1, two roads to the data, two words on the store, one dump for
-                several models.
+            UsageError: a value is out of range, or two options contradict each other.
         """
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"--limit {self.limit}: expected at least 1")
-        if self.data_file and self.sample:
-            raise UsageError("--data-file and --sample name different rows; give one of them")
-        if self.budget:
-            self.budget_seconds()
-        if self.plan and (self.json or self.dump):
-            raise UsageError("--plan computes no scores; leave out --json and --dump")
-        if self.cache and self.no_cache:
-            raise UsageError("--cache and --no-cache contradict each other; give one of them")
-        if self.dump and len(self.model) > 1:
-            raise UsageError(f"--dump takes the items of one model; {len(self.model)} were given")
+        self.budget_seconds()
+        for wrong, message in (
+            (
+                self.limit is not None and self.limit < 1,
+                f"--limit {self.limit}: expected at least 1",
+            ),
+            (
+                self.data_file and self.sample,
+                "--data-file and --sample name different rows; give one of them",
+            ),
+            (
+                self.address and not self.workers,
+                "--address needs --workers: how many actors hold the checkpoint",
+            ),
+            (
+                self.workers and (self.plan or self.budget),
+                "--plan and --budget are for one process; leave out --workers",
+            ),
+            (
+                self.plan and (self.json or self.dump),
+                "--plan computes no scores; leave out --json and --dump",
+            ),
+            (
+                self.cache and self.no_cache,
+                "--cache and --no-cache contradict each other; give one of them",
+            ),
+            (
+                self.dump and len(self.model) > 1,
+                f"--dump takes the items of one model; {len(self.model)} were given",
+            ),
+        ):
+            if wrong:
+                raise UsageError(message)
 
     def budget_seconds(self) -> float | None:
         """`--budget 10m` in seconds.

@@ -6,7 +6,7 @@ only then the model, which is slow to load. torch is imported no earlier than th
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +38,7 @@ class Session:
     records: list[Record] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     # What several checkpoints have in common is made once.
+    closing: ExitStack = field(default_factory=ExitStack)  # what is let go in the end
     chosen: list[Job] = field(default_factory=list)  # jobs on the rows that a budget allows
     asked: dict[int, Asked] = field(default_factory=dict)  # by the identity of the job
     encodings: "Encodings" = field(default_factory=dict)
@@ -65,18 +66,35 @@ def engine_for(model: str, session: Session) -> "Engine":
         CheckpointError: it cannot be loaded or scored.
     """
     options = session.options
+    encodings = session.encodings if len(options.model) > 1 else None
     with terminal.ERR.status(Text(f"loading {model}")):
         from harness.engine.checkpoint import load
         from harness.engine.engine import Engine
 
+        if options.workers:
+            return _over_workers(model, session, options.workers, encodings)
         checkpoint = load(model, options.settings())
-        several = len(options.model) > 1
         return Engine(
-            checkpoint,
-            budget=options.batch_tokens,
-            store=session.store,
-            encodings=session.encodings if several else None,
+            checkpoint, budget=options.batch_tokens, store=session.store, encodings=encodings
         )
+
+
+def _over_workers(
+    model: str, session: Session, count: int, encodings: "Encodings | None"
+) -> "Engine":
+    """An engine whose checkpoint is in Ray workers; this process has the tokenizer alone."""
+    from harness.engine.checkpoint import tokenizer_and_context
+    from harness.engine.cluster import Workers, connect
+    from harness.engine.engine import Engine
+
+    options = session.options
+    connect(options.address, count)
+    tokenizer, _ = tokenizer_and_context(model, options.settings())
+    workers = Workers(model, options.settings(), options.batch_tokens, count)
+    session.closing.callback(workers.close)
+    return Engine.over(
+        workers, workers.identity, tokenizer, store=session.store, encodings=encodings
+    )
 
 
 def _store(options: RunOptions, shared: bool) -> "Store | None":
@@ -111,6 +129,7 @@ def opened(options: RunOptions, *, shared: bool = False) -> Iterator[Session]:
     finally:
         if dump:
             dump.close()
+        session.closing.close()
         if session.store:
             session.store.close()
 

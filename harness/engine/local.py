@@ -22,7 +22,7 @@ CPU_BUDGET = 2048  # padded tokens a batch; more does not help a CPU, its caches
 ACCELERATOR_BUDGET = 16384
 # Answers decoded at once: a step reads all weights, so that many share the cost; and bytes of
 # the keys and values that they are decoded over.
-CPU_ANSWERS, CPU_CACHE = 64, 640 << 20
+CPU_ANSWERS, CPU_CACHE = 64, 512 << 20
 ACCELERATOR_ANSWERS, ACCELERATOR_CACHE = 256, 4 << 30
 
 
