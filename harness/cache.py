@@ -4,7 +4,7 @@ import re
 import time
 from pathlib import Path
 
-from harness import display, terminal
+from harness import display_costs, terminal
 from harness.engine.store import Holding, Store, default_folder
 from harness.errors import UsageError
 
@@ -26,7 +26,7 @@ def open_store(folder: Path | None) -> Store:
 
 def show(store: Store) -> None:
     """What there is of each checkpoint."""
-    display.show_holdings(store.path, store.holdings())
+    display_costs.show_holdings(store.path, store.holdings())
 
 
 def prune(

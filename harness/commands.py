@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import display, planning, terminal
+from harness import display, display_costs, planning, terminal
 from harness.errors import DataError, UsageError
 from harness.options import RunOptions
 from harness.plugins import load_task, task_names
@@ -39,7 +39,7 @@ def _run_jobs(jobs: Sequence[Job], model: str, session: Session) -> None:
         session.chosen = planning.within(jobs, engine, budget)
     jobs = session.chosen or jobs
     if session.options.plan:
-        display.show_plan(engine.identity.name, jobs, planning.estimates(jobs, engine))
+        display_costs.show_plan(engine.identity.name, jobs, planning.estimates(jobs, engine))
         return
     for job in jobs:
         evaluate_job(job, engine, session)

@@ -1,11 +1,8 @@
 """Results as tables on standard output: one record, the paper's tables, one benchmark."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -16,11 +13,6 @@ from harness.report.record import Record
 from harness.report.table3 import Cell, fold, remarks
 from harness.task import Task
 from harness.terminal import OUT
-
-if TYPE_CHECKING:
-    from harness.engine.estimate import Estimate
-    from harness.engine.store import Holding
-    from harness.runner import Job
 
 NARROW = 100  # columns; below this the tables leave out the prior state of the art
 
@@ -242,61 +234,6 @@ def distance(value: float | None, beside: float | None, unit: str) -> str:
     if unit in paper.POINTS:
         return f"{found:+.2f} pt"
     return f"{found:+.1%}" if found < 9 else f"x {found + 1:.3g}"
-
-
-def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) -> None:
-    """What each benchmark will cost."""
-    OUT.print(f"plan for {model}; nothing has been fed to it", markup=False)
-    rows = table(
-        "benchmark", ">rows", ">requests", ">tokens asked", ">on disk", ">to compute",
-        ">asked for 1", ">in rows", ">largest batch", ">peak", ">time",
-    )  # fmt: skip
-    for job, estimate in zip(jobs, found, strict=True):
-        total = len(job.data.rows)
-        rows.add_row(
-            job.task.name,
-            f"{min(job.limit or total, total):,}",
-            f"{estimate.requests:,}",
-            f"{estimate.asked:,}",
-            f"{estimate.stored:,}",
-            f"{estimate.computed:,}",
-            f"{estimate.sharing:.1f}",
-            f"{estimate.rows:,}",
-            f"{estimate.largest:,}",
-            decimal(estimate.peak_bytes),
-            ("up to " if estimate.at_most else "") + duration(estimate.seconds),
-        )
-    OUT.print(rows)
-    total_seconds = sum(estimate.seconds for estimate in found)
-    OUT.print(f"{duration(total_seconds)} in all, beside loading and reading", markup=False)
-
-
-def duration(seconds: float) -> str:
-    """`4 s`, `12 min`, `3.5 h`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:
-    """What the store has of each checkpoint."""
-    OUT.print(f"stored answers in {path}", markup=False)
-    if not holdings:
-        OUT.print("none", markup=False)
-        return
-    rows = table("checkpoint", "digest", ">answers", ">size", ">taken", "last used", "numerics")
-    for holding in holdings:
-        used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d %H:%M")
-        rows.add_row(
-            holding.name,
-            holding.producer.weights[:12],
-            f"{holding.answers:,}",
-            decimal(holding.bytes),
-            f"{holding.hits:,}",
-            used,
-            holding.producer.numerics,
-        )
-    OUT.print(rows)
 
 
 def show_text(text: str) -> None:

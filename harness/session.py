@@ -88,7 +88,7 @@ def _over_workers(
     from harness.engine.engine import Engine
 
     options = session.options
-    connect(options.address, count)
+    connect(options.address, count * (options.threads or 1))
     tokenizer, _ = tokenizer_and_context(model, options.settings())
     workers = Workers(model, options.settings(), options.batch_tokens, count)
     session.closing.callback(workers.close)

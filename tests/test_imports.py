@@ -22,7 +22,8 @@ NO_TENSORS = ("torch", "transformers", "datasets")
 UPSTAIRS = (
     "harness.runner", "harness.cli", "harness.commands", "harness.terminal", "harness.display",
     "harness.session", "harness.grid", "harness.jitter", "harness.gate", "harness.cache",
-    "harness.display_pairs",
+    "harness.display_pairs", "harness.display_costs", "harness.planning",
+    "harness.cli_options", "harness.cli_pairs",
 )  # fmt: skip
 
 
@@ -68,7 +69,8 @@ LAYERS = (
             "harness.terminal", "click", "rich"),
     ),
     Layer(
-        ("harness/terminal.py", "harness/display.py", "harness/display_pairs.py"),
+        ("harness/terminal.py", "harness/display.py", "harness/display_pairs.py",
+         "harness/display_costs.py"),
         no=(*NO_TENSORS, "tasks", "harness.engine"),
     ),
     Layer(("harness/*.py",), no=("torch", "datasets", "tasks")),

@@ -10,7 +10,7 @@ again; nothing about distribution is written by hand beyond that.
 import logging
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -124,9 +124,17 @@ class Workers:
     def __init__(self, name: str, settings: Settings, budget: int | None, count: int) -> None:
         ray = _ray()
         self.tokens = Tokens()
+        # Workers are counted by their threads, so that two do not share a core.
+        settings = replace(settings, threads=settings.threads or 1)
+        there = ray.cluster_resources()
+        if there.get("CPU", 0) < count * (settings.threads or 1):  # else they would wait for ever
+            raise CheckpointError(
+                f"{count} workers of {settings.threads} threads do not fit the cluster's "
+                f"{there.get('CPU', 0):.0f} CPUs; give fewer --workers or --threads"
+            )
         remote = ray.remote(Worker).options(
-            num_cpus=settings.threads or 1,
-            num_gpus=1 if ray.cluster_resources().get("GPU", 0) >= count else 0,
+            num_cpus=settings.threads,
+            num_gpus=1 if there.get("GPU", 0) >= count else 0,
             max_restarts=-1,
             max_task_retries=-1,
             scheduling_strategy="SPREAD",
@@ -211,8 +219,8 @@ def _ray() -> Any:
         ) from error
 
 
-def connect(address: str | None, workers: int) -> None:
-    """Join a Ray cluster, or start one on this machine.
+def connect(address: str | None, cpus: int) -> None:
+    """Join a Ray cluster, or start one on this machine with so many CPUs to give away.
 
     Raises:
         CheckpointError: Ray is not installed, or there is no cluster at the address.
@@ -225,7 +233,7 @@ def connect(address: str | None, workers: int) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
-                num_cpus=workers,
+                num_cpus=cpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

@@ -1,0 +1,208 @@
+"""Ray workers give what one process gives, also when one of them dies."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import save_tiny
+from console import harness, refused
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core import (
+    Encoding,
+    Generate,
+    Generated,
+    Loglikelihood,
+    NextWord,
+    Request,
+    Response,
+    RollingLoglikelihood,
+    Word,
+)
+from harness.engine.checkpoint import Checkpoint, Settings
+from harness.engine.cluster import Workers, connect, parcels
+from harness.engine.encode import Span
+from harness.engine.engine import Engine
+from harness.engine.plan import Sharing
+from harness.engine.questions import Habits, Question, Search, Writing
+from harness.engine.store import Store
+from harness.errors import CheckpointError, NumericsError
+
+REQUESTS: list[Request] = [
+    *(Loglikelihood(f"The {noun} sat on", f" the {place}") for noun in ("cat", "dog", "ant", "man")
+      for place in ("sand", "mat", "hat")),
+    *(RollingLoglikelihood((f"{word} and the sand.\n" * 30,)) for word in ("The", "An", "Sand")),
+    *(NextWord(f"Then the {word}", frozenset({"the", "a"})) for word in ("sand", "ants", "man")),
+    *(Generate((f"Q: {word}?\nA:",), 6, stop=("\n",)) for word in ("who", "what", "where")),
+    Generate(("Sand",), 5, top_k=3, seed=(1,)),
+    RollingLoglikelihood(("",)),
+]  # fmt: skip
+
+# --- parcels --------------------------------------------------------------------------------
+
+IDS = st.lists(st.integers(0, 3), min_size=1, max_size=9).map(tuple)
+QUESTIONS: st.SearchStrategy[Question] = st.one_of(
+    st.builds(lambda ids: Span(ids, ids[-1:]), IDS),
+    st.builds(lambda ids: Search(ids, frozenset(), None, "word"), IDS),
+    st.builds(lambda ids, seed: Writing(ids, 4, (), 2, (seed,)), IDS, st.integers(0, 2)),
+)
+
+
+@given(
+    st.lists(QUESTIONS, unique=True, max_size=30),
+    st.data(),
+    st.sampled_from([None, Sharing(0.0, 64)]),
+)
+def test_each_unknown_question_is_in_one_parcel_and_the_largest_come_first(
+    asked: list[Question], data: st.DataObject, sharing: Sharing | None
+) -> None:
+    known = data.draw(st.sets(st.sampled_from(asked))) if asked else set()
+    found = parcels(asked, known, Habits("numerics", sharing, 16))
+    handed = [question for parcel in found for question in parcel.questions]
+    assert len(handed) == len(set(handed))
+    assert set(handed) == set(asked) - known
+    sizes = [parcel.size for parcel in found]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+# --- workers --------------------------------------------------------------------------------
+
+ray = pytest.importorskip("ray", reason="Ray is not installed (extra `cluster`)")
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    connect(None, 2)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def workers(two_workers: None, tiny_folder: Path) -> Iterator[Workers]:
+    found = Workers(str(tiny_folder), Settings(device="cpu", threads=1), 64, 2)
+    yield found
+    found.close()
+
+
+def answers(engine: Engine, requests: Sequence[Request] = REQUESTS) -> list[Response]:
+    encoded = engine.encode(requests, Encoding())
+    found = dict(engine.answer(requests, encoded))
+    return [found[i] for i in range(len(requests))]
+
+
+def same(one: Response, two: Response) -> bool:
+    if isinstance(one, Word) or isinstance(two, Word):
+        return one == two
+    if isinstance(one, Generated) and isinstance(two, Generated):
+        alike = (one.text, one.tokens, one.ended) == (two.text, two.tokens, two.ended)
+        return alike and one.logprobs == pytest.approx(two.logprobs, rel=1e-6, abs=1e-6)
+    return one.logprob == pytest.approx(two.logprob, rel=1e-6, abs=1e-6)
+
+
+def test_workers_answer_as_one_process_does(
+    workers: Workers, tiny: Checkpoint, tmp_path: Path
+) -> None:
+    alone = Engine(tiny, budget=64)
+    wanted = answers(alone)
+    engine = Engine.over(workers, workers.identity, tiny.tokenizer, store=Store(tmp_path))
+    for one, two in zip(answers(engine), wanted, strict=True):
+        assert same(one, two)
+    assert engine.tokens.asked == alone.tokens.asked
+    assert engine.identity.digest == tiny.identity.digest
+
+
+def test_what_workers_answered_is_stored_and_known_to_one_process(
+    workers: Workers, tiny: Checkpoint, tmp_path: Path
+) -> None:
+    engine = Engine.over(workers, workers.identity, tiny.tokenizer, store=Store(tmp_path))
+    wanted = answers(engine)
+    alone = Engine(tiny, budget=64, store=Store(tmp_path))
+    assert answers(alone) == wanted
+    assert alone.tokens.computed == 0
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
+    workers: Workers, tiny: Checkpoint
+) -> None:
+    engine = Engine.over(workers, workers.identity, tiny.tokenizer)
+    requests = [
+        Loglikelihood(f"The {n} ants and the {word}", " sand") for n in range(60) for word in "ab"
+    ]
+    encoded = engine.encode(requests, Encoding())
+    found: dict[int, Response] = {}
+    for i, response in engine.answer(requests, encoded):
+        if not found:
+            ray.kill(workers._actors[0], no_restart=False)
+        found[i] = response
+    wanted = answers(Engine(tiny, budget=64), requests)
+    assert all(same(found[i], response) for i, response in enumerate(wanted))
+
+
+def test_a_score_that_is_no_number_names_its_request(
+    two_workers: None, tmp_path: Path, tiny: Checkpoint
+) -> None:
+    folder = save_tiny(tmp_path / "broken", context=256)
+    spoil(folder)
+    workers = Workers(str(folder), Settings(device="cpu"), 64, 1)
+    engine = Engine.over(workers, workers.identity, tiny.tokenizer)
+    with pytest.raises(NumericsError) as caught:
+        answers(engine, [Generate(("The sand",), 3)])
+    workers.close()
+    assert caught.value.request == 0
+
+
+def spoil(folder: Path) -> None:
+    """Put NaN into the last layer's scale."""
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    weights["transformer.ln_f.weight"][:] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(
+    two_workers: None, tiny_folder: Path
+) -> None:
+    with pytest.raises(CheckpointError, match="do not fit the cluster's 2 CPUs"):
+        Workers(str(tiny_folder), Settings(), None, 3)
+
+
+def test_a_model_that_no_worker_can_load_is_one_line(two_workers: None, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint") as caught:
+        Workers(str(tmp_path), Settings(), None, 1)
+    assert "\n" not in str(caught.value)
+
+
+# --- the command line -----------------------------------------------------------------------
+
+
+def test_the_command_prints_the_same_numbers(
+    two_workers: None, tiny_folder: Path, tmp_path: Path
+) -> None:
+    run = ("lambada", "--model", tiny_folder, "--sample", "--no-cache", "--out", tmp_path, "--json")
+    alone, spread = harness(*run), harness(*run, "--workers", 2)
+    assert (alone.code, spread.code) == (0, 0), spread.err
+    assert numbers(spread.out) == pytest.approx(numbers(alone.out), rel=1e-6)
+
+
+def numbers(out: str) -> list[float]:
+    scores: list[dict[str, Any]] = json.loads(out)["records"][0]["scores"]
+    return [score["value"] for score in scores]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--address", "127.0.0.1:1"), "--address needs --workers"),
+        (("--workers", 2, "--plan"), "--plan and --budget are for one process"),
+        (("--workers", 2, "--budget", "1m"), "--plan and --budget are for one process"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    words: tuple[object, ...], expected: str, tiny_folder: Path
+) -> None:
+    assert expected in refused("lambada", "--model", tiny_folder, "--sample", *words)
