@@ -148,8 +148,8 @@ def power(runs: tuple[Path, ...], as_json: bool, **question: Any) -> None:
 def jitter(names: tuple[str, ...], file: Path, **options: Any) -> None:
     """Measure by how much scores move on their own.
 
-    Each benchmark of NAMES is run on this machine with several token budgets, thread counts and number formats, always from
-    scratch. `harness check --jitter FILE` tolerates that much.
+    Each benchmark of NAMES is run on this machine with several token budgets, thread counts and
+    number formats, always from scratch. `harness check --jitter FILE` tolerates that much.
     """
     from harness.jitter import run_jitter
     from harness.options import RunOptions
