@@ -5,6 +5,7 @@ Heavy imports happen inside the command that needs them: `harness --help` loads 
 
 import errno
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -183,7 +184,15 @@ def benchmark_command(name: str) -> click.Command:
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one line and exit code 2."""
+    """Run the command line; what is wrong with the call becomes one line and exit code 2."""
+    try:
+        _run()
+    except Exception:  # a defect of ours: 1 would say that a check has found a regression
+        traceback.print_exc()
+        sys.exit(3)
+
+
+def _run() -> None:
     try:
         status = cli.main(prog_name="harness", standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

@@ -30,9 +30,13 @@ RUN: tuple[Callable[[Any], Any], ...] = (
         help="tokens fed at once; default: the smaller of 1024 and what the model has",
     ),
     click.option(
-        "--batch-tokens", type=click.IntRange(min=1), help="padded tokens a batch; changes no score"
+        "--batch-tokens",
+        type=click.IntRange(min=1),
+        help="padded tokens a batch; moves no score beyond rounding",
     ),
-    click.option("--threads", type=click.IntRange(min=1), help="of the CPU; changes no score"),
+    click.option(
+        "--threads", type=click.IntRange(min=1), help="of the CPU; moves no score beyond rounding"
+    ),
     click.option("--workers", type=click.IntRange(min=1), help="answer in so many Ray workers"),
     click.option("--address", help="of a Ray cluster for the workers; default: this machine"),
     click.option(

@@ -157,13 +157,16 @@ def jitter(names: tuple[str, ...], file: Path, **options: Any) -> None:
     run_jitter(names, RunOptions(**options), file)
 
 
-@click.group(name="cache", invoke_without_command=True)
-@click.option(
+_CACHE = click.option(
     "--cache",
     "folder",
     type=click.Path(path_type=Path),
     help="folder of the stored answers; default: in the user's cache",
 )
+
+
+@click.group(name="cache", invoke_without_command=True)
+@_CACHE
 @click.pass_context
 def cache_group(context: click.Context, folder: Path | None) -> None:
     """Show, shorten or check the stored answers.
@@ -173,30 +176,32 @@ def cache_group(context: click.Context, folder: Path | None) -> None:
     """
     from harness.cache import open_store, show
 
-    context.obj = open_store(folder)
+    context.obj = folder
     if context.invoked_subcommand is None:
-        show(context.obj)
+        show(open_store(folder))
 
 
 @cache_group.command()
+@_CACHE
 @click.option("--older", metavar="AGE", help="those stored longer ago: 12h, 30d, 8w")
 @click.option("--above", metavar="SIZE", help="the oldest ones, until so much is left: 500M, 2G")
 @click.option("--checkpoint", metavar="ID", help="those of one checkpoint, by digest or name")
 @click.pass_obj
-def prune(store: Any, /, **what: str | None) -> None:
+def prune(outer: Path | None, /, folder: Path | None, **what: str | None) -> None:
     """Drop stored answers."""
     from harness import cache
 
-    cache.prune(store, **what)
+    cache.prune(cache.open_store(folder or outer), **what)
 
 
 @cache_group.command(name="check")
+@_CACHE
 @click.pass_obj
-def check_cache(store: Any) -> None:
+def check_cache(outer: Path | None, folder: Path | None) -> None:
     """Read every stored answer; drop the damaged ones."""
     from harness import cache
 
-    cache.check(store)
+    cache.check(cache.open_store(folder or outer))
 
 
 COMMANDS = (compare, baseline, check, power, jitter, cache_group)

@@ -155,8 +155,8 @@ def show_power(found: Sequence[Power], question: Question) -> None:
             line.task,
             line.metric,
             f"{line.items:,}",
-            f"{line.detectable:.2f}",
-            f"{line.needed:,}",
+            "-" if line.detectable is None else f"{line.detectable:.2f}",
+            "-" if line.needed is None else f"{line.needed:,}",
             line.unit,
             line.basis,
         )

@@ -73,7 +73,11 @@ def run_check(
     if junit:
         ci.check_writable(junit)
     held = baselines.read(baseline)
-    verdicts = check(load(paths), held, read_jitter(jitter))
+    runs = load(paths)
+    models = {run.record.model["digest"]: run.record.model["name"] for run in runs}
+    if len(models) > 1:
+        terminal.note(f"the runs are of {len(models)} checkpoints: {', '.join(models.values())}")
+    verdicts = check(runs, held, read_jitter(jitter))
     code = exit_code(verdicts)
     if junit:
         ci.write_junit(verdicts, junit)

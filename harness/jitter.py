@@ -26,7 +26,8 @@ class Variant:
     threads: int | None = None  # None: torch's own choice
 
     def __str__(self) -> str:
-        threads = f", {self.threads} threads" if self.threads else ""
+        plural = "s" * (self.threads != 1)
+        threads = f", {self.threads} thread{plural}" if self.threads else ""
         return f"{self.dtype}, {self.budget} tokens a batch{threads}"
 
 
@@ -44,11 +45,13 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
     """Run each benchmark in all variants, show how far its scores move, and keep that.
 
     Raises:
-        UsageError: more than one model.
+        UsageError: more than one model, or protocol.
     """
     if len(options.model) != 1:
         raise UsageError(f"jitter takes one model; {len(options.model)} were given")
     options.check()
+    if options.grid or options.vary:
+        raise UsageError("jitter runs one protocol in several ways; leave out --grid and --vary")
     check_writable(file.parent)
     terminal.start_logging()
     tasks = [load_task(name) for name in names]

@@ -20,7 +20,7 @@ class Result(NamedTuple):
 
 
 def harness(*words: object) -> Result:
-    """Run `harness WORDS`; an exception that is no exit of ours comes through."""
+    """Run `harness WORDS`; a defect of the program, exit code 3, fails the test."""
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, ["harness", *map(str, words)]
     code = 0
@@ -31,6 +31,7 @@ def harness(*words: object) -> Result:
         code = end.code if isinstance(end.code, int) else 1
     finally:
         sys.argv = before
+    assert code != 3, err.getvalue()
     return Result(code, out.getvalue(), err.getvalue())
 
 

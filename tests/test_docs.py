@@ -3,29 +3,41 @@
 import json
 import re
 import shlex
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
+import yaml
+from console import harness
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from harness.cli import cli
 from harness.data import Where, load
+from harness.grid import protocols
+from harness.options import RunOptions
 from harness.plugins import load_task
 from harness.report import paper
+from harness.report.baseline import KINDS
+from harness.report.check import Status
+from harness.report.pairing import SAME
 from harness.text import DETOKENISERS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text("utf-8")
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+CI = (ROOT / "docs" / "ci.md").read_text("utf-8")
 EXAMPLE = ROOT / "examples" / "harness-rhymes"
+WORKFLOW = (ROOT / "examples" / "ci" / "harness-gate.yml").read_text("utf-8")
 PAGES = {
     "README.md": README,
     "docs/protocols.md": PROTOCOLS,
     "docs/plugins.md": PLUGINS,
+    "docs/ci.md": CI,
     "examples/harness-rhymes/README.md": (EXAMPLE / "README.md").read_text("utf-8"),
 }
 
@@ -199,6 +211,28 @@ def test_constants_stated_in_the_text() -> None:
     assert f"within {paper.POINTS_BAND} points" in text
 
 
+def test_constants_of_the_gate() -> None:
+    from benchmarks import gate_truth
+    from harness import jitter, paired
+    from harness.report import baseline
+
+    text = " ".join(CI.split())
+    assert f"all swaps up to {paired.EXACT_PAIRS} pairs, else {paired.RESAMPLES:,} at ran" in text
+    assert f"percentiles of {paired.RESAMPLES:,} resamples of the pairs" in text
+    assert f"by {paired.SELECTIONS} resamples, and no test" in text
+    assert f"alpha = {baseline.ALPHA:g}\n" in CI
+    *budgets, last = (f"{budget:,}" for budget in jitter.BUDGETS)
+    assert f"budgets of {', '.join(budgets)} and {last} tokens" in text
+    assert jitter.DTYPES == ("float32", "bfloat16")
+    low, high = gate_truth.ALARMS
+    assert f"level {gate_truth.ALPHA:g}, which has to lie between {low:g} and {high:g}" in text
+    share = f"{gate_truth.DISCORDANCE:.0%}".replace("%", " %")
+    assert f"{gate_truth.ITEMS:,} items of which {share} are right in one run only" in text
+    assert f"F1 of {gate_truth.STORIES} stories" in text
+    assert f"takes {100 * gate_truth.DROP:g} points from the accuracy" in text
+    assert f"at least {gate_truth.DETECTED:.0%}".replace("%", " %") in text
+
+
 # --- commands ---------------------------------------------------------------------------
 
 
@@ -224,6 +258,7 @@ def test_the_pages_have_commands() -> None:
     assert set(pages) == set(PAGES)
     named = {shlex.split(command)[1] for _, command, _ in COMMANDS}
     assert {"table3", "tasks", "show", "leaderboard", "lambada", "section3"} <= named
+    assert {"compare", "baseline", "check", "power", "jitter", "cache"} <= named
 
 
 @pytest.mark.parametrize(("page", "command", "complete"), COMMANDS)
@@ -232,6 +267,9 @@ def test_commands_exist_with_all_their_options(page: str, command: str, complete
     name, *arguments = shlex.split(command.replace("rhymes", "lambada"))[1:]
     found = cli.get_command(click.Context(cli), name)
     assert found is not None, f"{page}: no command {name!r}"
+    if isinstance(found, click.Group):
+        _subcommand(found, arguments)
+        return
     if complete:
         context = found.make_context(name, arguments)
     else:  # in running text options may be left out, but not invented
@@ -241,17 +279,28 @@ def test_commands_exist_with_all_their_options(page: str, command: str, complete
     task = load_task(name) if name in SECTIONS else None
     if task is None and name != "table3":
         return
-    sets = dict(pair.split("=", 1) for pair in context.params["set"])
-    preset = context.params["protocol"].replace("no-rhyme", "paper")
-    assert (task or load_task("wikitext2")).protocol(preset, sets).name == preset
+    given = {key: context.params[key] for key in ("grid", "vary", "set", "protocol")}
+    given["protocol"] = given["protocol"].replace("no-rhyme", "paper")
+    assert protocols(task or load_task("wikitext2"), RunOptions(model=(), **given))
+
+
+def _subcommand(group: click.Group, arguments: list[str]) -> None:
+    """The options of a group, and of the command behind them if there is one."""
+    context = click.Context(group)
+    _, rest, _ = group.make_parser(context).parse_args(list(arguments))
+    if rest:
+        name, found, others = group.resolve_command(context, rest)
+        assert found is not None
+        found.make_context(name, others)
 
 
 def test_protocols_named_in_the_pages_exist() -> None:
     known = {preset for name in SECTIONS for preset in load_task(name).presets} | {"NAME"}
-    named = set(re.findall(r"--protocol ([\w-]+)", PROTOCOLS + README))
+    pages = PROTOCOLS + README + CI
+    named = set(re.findall(r"--protocol ([\w-]+)", pages))
     assert named <= known, named - known
     options = {(o.name, c) for n in SECTIONS for o in load_task(n).options for c in o.choices}
-    for key, value in re.findall(r"--set ([\w]+)=([\w+<>-]+)", PROTOCOLS + README):
+    for key, value in re.findall(r"--set ([\w]+)=([\w+<>-]+)", pages):
         assert (key, value) in options or (key, "<n>") in options, f"--set {key}={value}"
 
 
@@ -293,6 +342,99 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
     assert "('acc-word-greedy', " in printed
 
 
+# --- the gate ---------------------------------------------------------------------------
+
+
+def test_the_quoted_workflow_is_the_file() -> None:
+    assert fenced(CI, "yaml") == [WORKFLOW]
+
+
+def test_the_workflow_runs_commands_that_exist() -> None:
+    workflow = yaml.safe_load(WORKFLOW)
+    steps = workflow["jobs"]["gate"]["steps"]
+    lines = [line for step in steps for line in step.get("run", "").splitlines()]
+    ran = [shlex.split(line) for line in lines if line.startswith("harness ")]
+    assert [words[1] for words in ran] == ["table3", "cache", "check"]
+    environment = {f"${name}": str(value) for name, value in workflow["env"].items()}
+    for _, name, *words in ran:
+        found = cli.get_command(click.Context(cli), name)
+        assert found is not None
+        arguments = [environment.get(word, word) for word in words]
+        if isinstance(found, click.Group):
+            _subcommand(found, arguments)
+        else:
+            found.make_context(name, arguments)
+
+
+def test_the_workflow_pins_every_action_to_a_major_version() -> None:
+    used = [s["uses"] for s in yaml.safe_load(WORKFLOW)["jobs"]["gate"]["steps"] if "uses" in s]
+    assert used
+    assert all(re.fullmatch(r"actions/[a-z/-]+@v\d+", action) for action in used), used
+
+
+def test_the_quoted_baseline_has_the_fields_of_a_real_one(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    runs, path = tmp_path / "runs", tmp_path / "main.toml"
+    words = ("--model", tiny_folder, "--sample", "--limit", 4, "--no-cache", "--out", runs)
+    assert harness("lambada", *words).code == 0
+    assert harness("baseline", runs, "--out", path).code == 0
+    [quoted] = fenced(CI, "toml")
+    written = path.read_text("utf-8")
+    assert comments(quoted) == comments(written)
+    shown, found = tomllib.loads(quoted), tomllib.loads(written)
+    assert list(shown) == list(found)
+    assert [list(run) for run in shown["run"]] == [list(run) for run in found["run"]]
+    assert [score["metric"] for score in shown["score"]] == [s["metric"] for s in found["score"]]
+    for score, real in zip(shown["score"], found["score"], strict=True):
+        # the rule and the name of its number may be edited
+        assert list(score)[:-1] == list(real)[:-1]
+        assert list(score)[-1] == KINDS[score["rule"]]
+        assert score["unit"] == real["unit"]
+
+
+def comments(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("#")]
+
+
+def test_rules_are_documented_as_they_are() -> None:
+    rows = {code(rule)[0]: "".join(code(number)) for rule, number, _ in table(CI, "rule")}
+    assert rows == KINDS
+
+
+def test_verdicts_are_documented_as_they_are() -> None:
+    rows = [code(row[0])[0] for row in table(CI, "verdict")]
+    assert sorted(rows) == sorted(get_args(Status))
+
+
+def test_what_must_be_equal_is_documented_as_it_is() -> None:
+    text = " ".join(CI.split())
+    assert SAME == ("benchmark", "origin", "version", "options", "data", "prompt", "example pairs")
+    assert (
+        "these parts of their signatures are equal: benchmark, version, options, data, prompt, "
+        "example pairs, and the program that computed them"
+    ) in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/ci.md", "docs/protocols.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / file if file else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path.read_text("utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    """What headings are linked by: lower case, spaces as dashes, no punctuation."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
 # --- the tree ---------------------------------------------------------------------------
 
 
@@ -311,11 +453,14 @@ def tree() -> set[str]:
 
 def test_the_tree_lists_every_module_and_nothing_else() -> None:
     listed = tree()
-    modules = {
+    files = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("harness", "tasks")
-        for path in (ROOT / folder).rglob("*.py")
+        for folder in ("harness", "tasks", "examples", "docs", "benchmarks", "tests")
+        for kind in ("*.py", "*.md", "*.yml")
+        for path in (ROOT / folder).rglob(kind)
     }
-    in_tree = {path for path in listed if path.startswith(("harness/", "tasks/"))}
-    assert modules == {path for path in in_tree if path.endswith(".py")}
+    files.remove("tasks/samples/README.md")  # `samples/` stands for all of them
+    outside = ("prompts/", "results/")
+    in_tree = {path for path in listed if "/" in path and not path.startswith(outside)}
+    assert files == {path for path in in_tree if path.endswith((".py", ".md", ".yml"))}
     assert not [path for path in listed if not (ROOT / path).exists()]

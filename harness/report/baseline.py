@@ -77,14 +77,18 @@ def rule_from(text: str) -> Rule:
     return Rule(kind, value)
 
 
-def default_rule(measure: Measure) -> Rule:
-    """`paired` where pairs can be tested; scores of a part or of a spread are reported."""
-    spread = measure.name.endswith(("over seeds", "over draws"))
-    return Rule("report" if spread or getattr(measure.metric, "select", None) else "paired")
+def rule_for(measure: Measure, wish: Rule | None) -> Rule:
+    """The rule that is wished for, else `paired`; `report` where pairs cannot be tested.
+
+    That is so for scores of a part of the items, which each run chooses for itself.
+    """
+    rule = wish or Rule("paired")
+    untestable = getattr(measure.metric, "select", None) is not None
+    return Rule("report") if rule.kind == "paired" and untestable else rule
 
 
 def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> None:
-    """Write a baseline: the main scores of every run under `rule`, or each under its default.
+    """Write a baseline: the main scores of every run, under `rule` where it can be applied.
 
     Raises:
         RecordError: a run's benchmark is not installed, or the files cannot be written.
@@ -135,7 +139,7 @@ def _scores(run: Run, rule: Rule | None) -> list[dict[str, Any]]:
     values = {score.metric: score for score in run.record.scores}
     found = []
     for measure in main_measures(measures(run.record)):
-        chosen = rule or default_rule(measure)
+        chosen = rule_for(measure, rule)
         number = {KINDS[chosen.kind]: chosen.amount} if KINDS[chosen.kind] else {}
         found.append(
             {

@@ -4,7 +4,7 @@ Only rules decide. An improvement is said and never fails. What scores move by o
 itself (`harness jitter`) is the least tolerance of every rule.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,7 +55,7 @@ def check(
             if b is None:
                 raise RecordError(f"there is no run of {name} to check")
             metrics = {key[2] for key in baseline.rules if key[:2] == mine}
-            lines = _lines(a, b, metrics)
+            lines = {line.metric: line for line in pair(a, b, metrics)}
             notes[mine] = mark(a.record, b.record)
         except RecordError as error:
             reason = str(error)
@@ -66,11 +66,6 @@ def check(
                  (baseline.alpha, jitter.get((key[0], key[2]), 0.0)), notes.get(key[:2], ""))
         for key, rule in baseline.rules.items()
     ]  # fmt: skip
-
-
-def _lines(a: Run, b: Run, metrics: Collection[str]) -> dict[str, Line]:
-    found = pair(a, b, lambda measure: measure.name in metrics)
-    return {line.metric: line for line in found}
 
 
 def _adjusted(
@@ -104,25 +99,37 @@ def _judge(
 ) -> tuple[Status, str]:
     """Status and reason of a score that can be compared; `limits` are alpha and the jitter."""
     alpha, jitter = limits
-    found = line.difference
-    worse = -found.value if line.higher_is_better else found.value
     if rule.kind == "report":
         return "reported", "no rule"
-    allowed = rule.amount * abs(found.a) if rule.kind == "relative" else rule.amount
-    allowed = max(allowed, jitter)
-    if rule.kind != "paired":
-        if worse > allowed:
-            return "regression", f"worse by {worse:.4g}, allowed is {allowed:.4g}"
-        better = -worse > allowed > 0
-        return ("improved" if better else "pass"), f"allowed is {allowed:.4g}"
+    share = abs(line.difference.a) if rule.kind == "relative" else 1.0
+    allowed = max(rule.amount * share, jitter)
+    if rule.kind == "paired":
+        return _by_test(line, p, allowed, alpha)
+    worse = _worse(line)
+    if worse > allowed:
+        return "regression", f"worse by {worse:.4g}, allowed is {allowed:.4g}"
+    if -worse > allowed > 0:
+        return "improved", f"better by {-worse:.4g}"
+    return "pass", f"allowed is {allowed:.4g}"
+
+
+def _worse(line: Line) -> float:
+    """By how much the second run is worse, in the score's unit."""
+    value = line.difference.value
+    return -value if line.higher_is_better else value
+
+
+def _by_test(line: Line, p: float | None, allowed: float, alpha: float) -> tuple[Status, str]:
+    """What the paired test says; `p` is one-sided and adjusted."""
+    found, worse = line.difference, _worse(line)
     if p is None:
         return "not comparable", f"{found.pairs} items are too few for a paired test"
     if p < alpha and worse > allowed:
         return "regression", f"worse by {worse:.4g}, one-sided p {p:.2g} after Holm"
+    if p < alpha:
+        return "pass", f"worse by {worse:.4g}, which is within {allowed:.4g}"
     if found.p is not None and found.p < alpha and -worse > allowed:
         return "improved", f"better by {-worse:.4g}, two-sided p {found.p:.2g}"
-    if worse <= allowed and p < alpha:
-        return "pass", f"worse by {worse:.4g}, which is within {allowed:.4g}"
     return "pass", f"no regression seen, one-sided p {p:.2g} after Holm"
 
 

@@ -4,7 +4,7 @@ p-values of the main scores (those that fill a column of the paper's tables) are
 together, after Holm; the others are shown as they are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -88,9 +88,8 @@ def compare(
             found.refused.append(f"{name}: the {missing} side has no such run")
             continue
         try:
-            main = main_measures(measures(one.record))
-            wanted = (lambda measure: True) if every else main.__contains__
-            found.lines += pair(one, two, wanted, anyway=anyway, seed=seed)
+            main = [measure.name for measure in main_measures(measures(one.record))]
+            found.lines += pair(one, two, None if every else main, anyway=anyway, seed=seed)
             found.marks.append(mark(one.record, two.record))
         except RecordError as error:
             found.refused.append(f"{name}: {error}")
@@ -113,7 +112,7 @@ def partners(a: Sequence[Run], b: Sequence[Run]) -> Iterator[tuple[str, Run | No
             yield task, one, two
             continue
         for protocol in dict.fromkeys([*mine[0], *mine[1]]):
-            yield f"{task} ({protocol})", mine[0].get(protocol), mine[1].get(protocol)
+            yield f"{task}, {protocol}", mine[0].get(protocol), mine[1].get(protocol)
 
 
 def _newest(runs: Sequence[Run]) -> dict[tuple[str, str], Run]:
@@ -122,14 +121,19 @@ def _newest(runs: Sequence[Run]) -> dict[tuple[str, str], Run]:
 
 
 def pair(
-    a: Run, b: Run, wanted: Callable[[Measure], bool], *, anyway: bool = False, seed: int = 0
+    a: Run,
+    b: Run,
+    wanted: Collection[str] | None,
+    *,
+    anyway: bool = False,
+    seed: int = 0,
 ) -> list[Line]:
     """The scores that two runs of a benchmark share; p is not adjusted.
 
     Args:
         a: one run.
         b: another; differences are b minus a.
-        wanted: which measures are compared.
+        wanted: which measures are compared, by name; None is all.
         anyway: whether runs that measure different things are paired as well.
         seed: of the resamples.
 
@@ -144,14 +148,15 @@ def pair(
     return [
         _line(a, b, measure, measure in main, seed)
         for measure in known
-        if measure.name in a.items.outcomes and measure.name in b.items.outcomes and wanted(measure)
+        if (wanted is None or measure.name in wanted)
+        and all(run.items.has(measure.name) for run in (a, b))
     ]
 
 
 def mark(a: Record, b: Record) -> str:
     """Where two signatures differ, in words; empty if they do not."""
     fields = differing(a, b)
-    return f"{a.task}: the signatures differ in {in_words(fields)}" if fields else ""
+    return f"{label(a)[0]}: the signatures differ in {in_words(fields)}" if fields else ""
 
 
 def _line(a: Run, b: Run, measure: Measure, main: bool, seed: int) -> Line:

@@ -44,6 +44,10 @@ class Items:
     shown: tuple[Shown, ...]
     outcomes: Mapping[str, Outcomes]  # by measure; those of texts are left out
 
+    def has(self, measure: str) -> bool:
+        """Whether there is any outcome of a measure."""
+        return measure in self.outcomes and bool(self.outcomes[measure].of)
+
     def keys(self, measure: str) -> list[tuple[str, int]]:
         """(item, part) of each outcome of a measure: what stays the same from run to run."""
         count: dict[int, int] = {}
@@ -66,13 +70,16 @@ def show(example: Example, pairs: Sequence[tuple[Request, Response]]) -> Shown:
 
 
 def _said(pairs: Sequence[tuple[Request, Response]]) -> str:
-    """The last text that the model wrote, else the continuation that it finds most probable."""
-    for _, response in reversed(pairs):
-        if isinstance(response, Word | Generated):
-            return response.text.strip()
-    scored = [(r.logprob, q) for q, r in pairs if isinstance(r, Scored)]
-    best, request = max(scored, key=lambda pair: pair[0])
-    return f"{getattr(request, 'continuation', '').strip()} ({best:.2f} nats)"
+    """What the model wrote last, and the continuation that it finds most probable."""
+    texts = [r.text.strip() for _, r in pairs if isinstance(r, Word | Generated)]
+    scored = [(r.logprob, r.is_greedy, q) for q, r in pairs if isinstance(r, Scored)]
+    found = texts[-1:]
+    if scored:
+        best, greedy, request = max(scored, key=lambda pair: pair[0])
+        mark = ", argmax" if greedy else ""
+        text = getattr(request, "continuation", "").strip()
+        found.append(f"{text} ({best:.2f} nats{mark})")
+    return "; ".join(found)
 
 
 def _end(text: str) -> str:

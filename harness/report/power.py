@@ -30,8 +30,8 @@ class Power:
     metric: str
     unit: str  # of drop and detectable: points or % of the score
     items: int  # today's
-    detectable: float  # the smallest drop that these show
-    needed: int  # items for the drop that was asked about
+    detectable: float | None  # the smallest drop that these show; None where nothing differs
+    needed: int | None  # items for the drop that was asked about
     basis: str  # where the spread of the differences comes from
 
 
@@ -65,9 +65,9 @@ def _of(measure: Measure, a: Run, b: Run | None, question: Question) -> Power:
         metric=measure.name,
         unit="points" if points else "% of the score",
         items=len(both.keys),
-        detectable=scale * detectable(sd, len(both.keys), **level),
-        needed=needed(scale * sd, question.drop, **level),
-        basis=basis,
+        detectable=scale * detectable(sd, len(both.keys), **level) if sd else None,
+        needed=needed(scale * sd, question.drop, **level) if sd else None,
+        basis=basis if sd else f"{basis}: no item differs, so it cannot be told",
     )
 
 
