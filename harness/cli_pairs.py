@@ -3,12 +3,26 @@
 `harness.cli` adds them. Heavy imports happen inside the command that needs them.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harness.cli_options import run_options
+
+
+class _Number(click.FloatRange):
+    """A number in a range; `nan` is in none, though click lets it through."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return found
+
 
 _PATHS = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="print one JSON object, nothing else")
@@ -52,7 +66,7 @@ def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_js
     "--alpha",
     default=0.05,
     show_default=True,
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=_Number(0, 1, min_open=True, max_open=True),
     help="level of all paired rules together",
 )
 def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) -> None:
@@ -105,21 +119,21 @@ def check(
     "--drop",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=_Number(0, min_open=True),
     help="points for scores in points, else percent of the score",
 )
-@click.option("--alpha", default=0.05, show_default=True, type=click.FloatRange(0, 1))
-@click.option("--power", default=0.8, show_default=True, type=click.FloatRange(0, 1))
+@click.option("--alpha", default=0.05, show_default=True, type=_Number(0, 1))
+@click.option("--power", default=0.8, show_default=True, type=_Number(0, 1))
 @click.option(
     "--correlation",
     default=0.5,
     show_default=True,
-    type=click.FloatRange(-1, 1),
+    type=_Number(-1, 1),
     help="between the items of two runs, where one run is given",
 )
 @click.option(
     "--discordance",
-    type=click.FloatRange(0, 1),
+    type=_Number(0, 1),
     help="share of right/wrong items that only one of two runs gets right",
 )
 @_JSON

@@ -20,7 +20,7 @@ def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) ->
     """What each benchmark will cost."""
     OUT.print(f"plan for {model}; nothing has been fed to it", markup=False)
     rows = table(
-        "benchmark", ">rows", ">requests", ">tokens asked", ">on disk", ">to compute",
+        "benchmark", ">rows", ">questions", ">tokens asked", ">on disk", ">to compute",
         ">asked for 1", ">in rows", ">largest batch", ">peak", ">time",
     )  # fmt: skip
     for job, estimate in zip(jobs, found, strict=True):
@@ -28,7 +28,7 @@ def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) ->
         rows.add_row(
             job.task.name,
             f"{min(job.limit or total, total):,}",
-            f"{estimate.requests:,}",
+            f"{estimate.questions:,}",
             f"{estimate.asked:,}",
             f"{estimate.stored:,}",
             f"{estimate.computed:,}",

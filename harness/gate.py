@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import display_pairs, terminal
-from harness.errors import RecordError, UsageError
+from harness.errors import UsageError
 from harness.report import baseline as baselines
 from harness.report import ci
 from harness.report.check import check, exit_code
-from harness.report.compare import Comparison, Matrix, compare, matrices
+from harness.report.compare import Matrix, compare, matrices
 from harness.report.jitter import read as read_jitter
 from harness.report.pairing import Run, label, load
 from harness.report.power import Question, power
@@ -37,19 +37,16 @@ def run_compare(
     if not found.lines:
         raise UsageError(f"nothing can be compared: {'; '.join(found.refused) or 'no score'}")
     if as_json:
-        _print_json(_plain(found))
+        names = [name for name, _ in sides]
+        pairs = [((0, 1), line) for line in found.lines]
+        if tables:
+            pairs = [item for table in tables for item in table.lines.items()]
+        scores = [{"runs": [names[i], names[j]], **asdict(line)} for (i, j), line in pairs]
+        _print_json({"scores": scores, "marks": found.marks, "refused": found.refused})
     elif tables:
         display_pairs.show_matrices(tables, found)
     else:
         display_pairs.show_comparison(found, flips)
-
-
-def _plain(found: Comparison) -> dict[str, Any]:
-    return {
-        "scores": [asdict(line) for line in found.lines],
-        "marks": list(found.marks),
-        "refused": list(found.refused),
-    }
 
 
 def write_baseline(paths: Sequence[Path], out: Path, rule: str | None, alpha: float) -> None:
@@ -96,13 +93,12 @@ def run_check(
 
 
 def _append(path: Path, text: str) -> None:
+    """Add to the job's summary; where that cannot be done the verdicts count all the same."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
-        raise RecordError(
-            f"cannot write the job summary {str(path)!r}: {error.strerror}"
-        ) from error
+        terminal.note(f"cannot write the job summary {str(path)!r}: {error.strerror}")
 
 
 def run_power(paths: Sequence[Path], question: Question, *, as_json: bool) -> None:

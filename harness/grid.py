@@ -64,9 +64,10 @@ def _varied(vary: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for text in vary:
         name, equals, values = text.partition("=")
-        found[name] = [value for value in values.split(",") if value]
-        if not equals or not found[name]:
+        chosen = [value for value in values.split(",") if value]
+        if not equals or not chosen:
             raise UsageError(f"--vary {text!r}: expected key=value,value,...")
+        found[name] = [*found.get(name, []), *chosen]
     return found
 
 
@@ -78,7 +79,7 @@ def _jobs(
     for protocol in wanted:
         try:
             jobs.append(job_for(task, protocol, options))
-        except DataError as error:
+        except (DataError, UsageError) as error:  # no data, or options that contradict each other
             if options.strict:
                 raise
             missing.append(Reading(protocol, _differs(task, protocol), reason=str(error)))

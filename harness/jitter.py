@@ -9,7 +9,7 @@ from harness.errors import UsageError
 from harness.options import RunOptions
 from harness.plugins import load_task
 from harness.report import jitter
-from harness.report.record import Record, check_writable
+from harness.report.record import Record
 from harness.runner import Job
 from harness.session import compute, job_for
 
@@ -52,7 +52,9 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
     options.check()
     if options.grid or options.vary:
         raise UsageError("jitter runs one protocol in several ways; leave out --grid and --vary")
-    check_writable(file.parent)
+    if options.json or options.dump:
+        raise UsageError("jitter prints no records; leave out --json and --dump")
+    jitter.check(file)
     terminal.start_logging()
     tasks = [load_task(name) for name in names]
     jobs = [job_for(t, t.protocol(options.protocol, options.overrides()), options) for t in tasks]

@@ -12,8 +12,10 @@ from harness.report.table3 import unusual
 
 WIDTH = 120  # of tables where standard output is no terminal
 
-OUT = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDTH)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True)
+OUT = Console(
+    highlight=False, soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else WIDTH
+)
+ERR = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def note(text: str) -> None:

@@ -27,7 +27,7 @@ from harness.engine.rows import Limits
 from harness.engine.score import CHUNK_BYTES
 from harness.engine.sharing import Planner
 
-SHORT, LONG = 85, 512  # tokens of a row: a passage of LAMBADA, half a window
+SHORT, LONG = 85, 512  # tokens of a row at most: a passage of LAMBADA, half a window
 ROWS = 256  # whose logits are read to time the head
 PATHS, SEARCHED = 6, 8  # a search for a word: paths behind its context, their tokens (on LAMBADA)
 FILE = "rates.json"
@@ -48,7 +48,7 @@ class Rates:
 class Estimate:
     """The cost of one benchmark's requests."""
 
-    requests: int
+    questions: int  # distinct ones
     asked: int  # tokens that separate requests would feed
     stored: int  # tokens of them that are answered from disk
     computed: int  # tokens that will be fed
@@ -101,7 +101,7 @@ def estimate(owners: Mapping[Question, int], known: Collection[Question], means:
         prefill = batch_bytes(means.forward, means.limits.prefill, means.forward.context, kept=True)
         peak = max(peak, prefill + means.limits.cache_bytes)
     return Estimate(
-        requests=sum(owners.values()),
+        questions=len(owners),
         asked=sum(asked.values()),
         stored=sum(asked[question] for question in known),
         computed=sum(len(row) for b in read for row in b) + SEARCHED * searches
@@ -158,20 +158,21 @@ def _load(memory: Path) -> dict[str, Any]:
 
 def measure(forward: Forward) -> Rates:
     """Time the trunk on short and long rows, under a mask, on few tokens, and the head."""
+    width = min(LONG, forward.context)
+    narrow = min(SHORT, width // 4)
+    rows = width // narrow
     with torch.inference_mode():
-        short = _seconds(forward, rows=LONG // SHORT, width=SHORT)
-        long = _seconds(forward, rows=1, width=LONG)
-        masked = _seconds(forward, rows=1, width=LONG, mask=True)
+        short = _seconds(forward, rows=rows, width=narrow)
+        long = _seconds(forward, rows=1, width=width)
+        masked = _seconds(forward, rows=1, width=width, mask=True)
         few = _seconds(forward, rows=8, width=8)
-        states = forward.trunk(_ids(forward, 1, ROWS))[0]
+        states = forward.trunk(_ids(forward, 1, min(ROWS, forward.context)))[0]
         head = _least(lambda: forward.head(states), forward)
-    tokens = LONG // SHORT * SHORT
     # Two kinds of rows give two equations: tokens * a + pairs * b = seconds.
-    pairs = tokens * SHORT
-    path = max((long / LONG - short / tokens) / (LONG - pairs / tokens), 0.0)
-    token = long / LONG - path * LONG
-    tree = max((masked - token * LONG) / LONG**2, path)
-    return Rates(token, path, tree, head / ROWS, few / 64)
+    path = max((long / width - short / (rows * narrow)) / (width - narrow), 0.0)
+    token = max(long / width - path * width, 0.0)
+    tree = max((masked - token * width) / width**2, path)
+    return Rates(token, path, tree, head / len(states), few / 64)
 
 
 def _seconds(forward: Forward, *, rows: int, width: int, mask: bool = False) -> float:

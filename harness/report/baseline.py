@@ -190,6 +190,8 @@ def _rules(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[Key, float], dict[
     rules: dict[Key, Rule] = {}
     for score in scores:
         key = (score["task"], score["protocol"], score["metric"])
+        if not all(isinstance(name, str) for name in key):
+            raise ValueError(f"names that are no texts: {key}")
         values[key] = float(score["value"])
         name = KINDS.get(score["rule"], "")
         rules[key] = rule_or_error(f"{score['rule']}:{score[name] if name else 0}")

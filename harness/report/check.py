@@ -122,7 +122,9 @@ def _worse(line: Line) -> float:
 def _by_test(line: Line, p: float | None, allowed: float, alpha: float) -> tuple[Status, str]:
     """What the paired test says; `p` is one-sided and adjusted."""
     found, worse = line.difference, _worse(line)
-    if p is None:
+    if p is None and found.pairs > 1:
+        return "not comparable", "a score of a part of the items cannot be tested in pairs"
+    if p is None or 0.5**found.pairs >= alpha:  # the least p that so many pairs can give
         return "not comparable", f"{found.pairs} items are too few for a paired test"
     if p < alpha and worse > allowed:
         return "regression", f"worse by {worse:.4g}, one-sided p {p:.2g} after Holm"

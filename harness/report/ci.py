@@ -1,5 +1,6 @@
 """Verdicts for machines: JUnit XML, GitHub's annotations and job summary."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from harness.errors import RecordError
 from harness.report.check import Verdict
 from harness.report.record import write_bytes
 
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LEVELS = {"regression": "error", "not comparable": "warning", "improved": "notice"}
 
 
@@ -26,8 +28,8 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
         case = ET.SubElement(
             suite,
             "testcase",
-            classname=f"{verdict.task}.{verdict.protocol}",
-            name=verdict.metric,
+            classname=_printable(f"{verdict.task}.{verdict.protocol}"),
+            name=_printable(verdict.metric),
         )
         tag = {"regression": "failure", "not comparable": "error", "reported": "skipped"}
         if verdict.status in tag:
@@ -67,7 +69,7 @@ def _escaped(text: str) -> str:
 
 def _printable(text: str) -> str:
     """`text` without the characters that XML cannot hold."""
-    return "".join(c if c in "\t\n" or " " <= c < "\ufffe" else "\ufffd" for c in text)
+    return _NO_XML.sub("\ufffd", text)
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
@@ -87,8 +89,13 @@ def summary(verdicts: Sequence[Verdict]) -> str:
             interval = "" if found.low is None else f"{found.low:+.4f} to {found.high:+.4f}"
             cells += [f"{found.a:.4f}", f"{found.b:.4f}", f"{found.value:+.4f}", interval]
         cells.append(verdict.reason)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append(f"| {' | '.join(_one_line(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _one_line(cell: str) -> str:
+    """A cell that stays one cell of a Markdown table."""
+    return " ".join(cell.split()).replace("|", "\\|")
 
 
 def check_writable(path: Path) -> None:
@@ -99,8 +106,11 @@ def check_writable(path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
         with path.open("ab"):
             pass
+        if new:
+            path.unlink()
     except OSError as error:
         raise RecordError(
             f"cannot write {str(path)!r}: {error.strerror}; name a file that can be written"

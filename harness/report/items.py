@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from harness.core import Example, Generated, Request, Response, RollingLoglikelihood, Scored, Word
 from harness.errors import RecordError
+from harness.report import finite
 from harness.report.dump import request_text
 
 SCHEMA = 1
@@ -134,18 +135,20 @@ def unpack(data: bytes, name: str) -> Any:
     """
     try:
         text = gzip.decompress(data).decode("utf-8", "surrogatepass")
-        return json.loads(text, parse_constant=_no_number)
+        return finite.loads(text)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RecordError(f"{name} is damaged, or no file of ours ({error})") from error
 
 
 def _outcomes(found: Mapping[str, Any]) -> Outcomes:
-    values = tuple(tuple(float(x) for x in outcome) for outcome in found["values"])
-    of = tuple(int(place) for place in found["of"])
+    values = tuple(tuple(_number(x) for x in outcome) for outcome in found["values"])
+    of = tuple(int(_number(place)) for place in found["of"])
     if len(of) != len(values) or len({len(outcome) for outcome in values}) > 1:
         raise ValueError("outcomes of different lengths")
     return Outcomes(of, values)
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no finite number")
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)

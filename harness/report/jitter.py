@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecordError
+from harness.report import finite
 from harness.report.record import Record, write_text
 
 SCHEMA = 1
@@ -52,6 +53,27 @@ def movements(variants: Sequence[tuple[str, Record]]) -> list[Movement]:
             )
         )
     return found
+
+
+def check(path: Path) -> None:
+    """Make sure, before anything is computed, that movements can be added to a file.
+
+    Raises:
+        RecordError: it is none of ours, or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("a"):
+            pass
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {str(path)!r}: {error.strerror}; give --file a file that can be written"
+        ) from error
+    if not new:
+        _load(path)
 
 
 def write(path: Path, found: Sequence[Movement], about: Mapping[str, Any]) -> None:
@@ -97,12 +119,14 @@ def read(path: Path | None) -> dict[tuple[str, str], float]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        value: dict[str, Any] = finite.loads(path.read_text("utf-8"))
         if value["schema"] != SCHEMA:
             raise ValueError(f"schema {value['schema']!r}")
         for line in value["movements"]:
-            float(line["largest"])
-            _ = line["task"], line["protocol"], line["metric"]
+            if not all(isinstance(line[name], str) for name in ("task", "protocol", "metric")):
+                raise ValueError("a name is no text")
+            if float(line["largest"]) < 0:
+                raise ValueError(f"a movement of {line['largest']}")
     except OSError as error:
         raise RecordError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.core import Score, Tokens
 from harness.errors import RecordError
+from harness.report import finite
 from harness.report import items as items_file
 from harness.report.items import Items
 
@@ -193,7 +194,7 @@ def read(path: Path) -> Record:
         RecordError: the file cannot be read or is no record.
     """
     try:
-        value = json.loads(path.read_text("utf-8"), parse_constant=_no_number)
+        value = finite.loads(path.read_text("utf-8"))
     except OSError as error:
         raise RecordError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
@@ -218,7 +219,3 @@ def read_items(path: Path, record: Record) -> Items:
     if hashlib.sha256(data).hexdigest() != record.items_sha256:
         raise RecordError(f"{beside.name} does not belong to {path.name}: another checksum")
     return items_file.from_json(items_file.unpack(data, beside.name), beside.name)
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no finite number")

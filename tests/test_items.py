@@ -1,0 +1,376 @@
+"""Items beside records: round trip, damage, and what is shown of each kind of request."""
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from console import made_record, refused
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core import (
+    Example,
+    Generate,
+    Generated,
+    Loglikelihood,
+    NextWord,
+    Request,
+    Response,
+    Rolled,
+    RollingLoglikelihood,
+    Scored,
+    Word,
+)
+from harness.errors import RecordError
+from harness.report.items import (
+    LONGEST,
+    Items,
+    Outcomes,
+    Shown,
+    from_json,
+    pack,
+    show,
+    to_json,
+    unpack,
+)
+from harness.report.pairing import load
+from harness.report.record import Record, items_path, read, read_items, write
+
+TEXTS = st.text(st.characters(), max_size=12)  # any code point, halves of pairs included
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999"]
+"""Words of JSON, or what Python's reader makes of them, that are no finite number."""
+
+ITEMS = Items(
+    ids=("0", "7"),
+    shown=(Shown("the cat sat on the", "mat", "mat"), Shown("a “red”", "dog", "cat")),
+    outcomes={
+        "ppl": Outcomes((0, 1), ((2.25, 1.0), (0.125, 1.0))),
+        "parts": Outcomes((0, 0, 1), ((1.0,), (2.0,), (3.0,))),
+        "none": Outcomes((), ()),
+    },
+)
+
+
+@st.composite
+def made_items(draw: st.DrawFn) -> Items:
+    """Any items: measures with several, one or no outcomes an item."""
+    ids = draw(st.lists(TEXTS, max_size=4))
+    shown = tuple(Shown(draw(TEXTS), draw(TEXTS), draw(TEXTS)) for _ in ids)
+    outcomes = {}
+    for name in draw(st.lists(TEXTS, max_size=3, unique=True)):
+        of = draw(st.lists(st.integers(0, len(ids) - 1), max_size=5)) if ids else []
+        width = draw(st.integers(1, 3))
+        values = tuple(tuple(draw(NUMBERS) for _ in range(width)) for _ in of)
+        outcomes[name] = Outcomes(tuple(of), values)
+    return Items(tuple(ids), shown, outcomes)
+
+
+def test_the_example_names_parts_by_item_and_place() -> None:
+    assert ITEMS.keys("ppl") == [("0", 0), ("7", 0)]
+    assert ITEMS.keys("parts") == [("0", 0), ("0", 1), ("7", 0)]
+    assert ITEMS.keys("none") == []
+
+
+@given(made_items())
+def test_items_read_back_equal_and_pack_to_the_same_bytes(items: Items) -> None:
+    packed = pack(to_json(items))
+    again = from_json(unpack(packed, "here"), "here")
+    assert again == items
+    assert pack(to_json(again)) == packed
+
+
+def test_the_file_is_plain_json_in_gzip() -> None:
+    plain = json.loads(gzip.decompress(pack(to_json(ITEMS))))
+    assert plain == {
+        "schema": 1,
+        "ids": ["0", "7"],
+        "shown": [["the cat sat on the", "mat", "mat"], ["a “red”", "dog", "cat"]],
+        "outcomes": {
+            "ppl": {"of": [0, 1], "values": [[2.25, 1.0], [0.125, 1.0]]},
+            "parts": {"of": [0, 0, 1], "values": [[1.0], [2.0], [3.0]]},
+            "none": {"of": [], "values": []},
+        },
+    }
+
+
+# --- beside a record ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A record on disk with its items."""
+    return write(made_record(items=ITEMS), tmp_path)
+
+
+def test_a_record_is_written_with_its_items(path: Path) -> None:
+    beside = path.with_name(path.name.removesuffix(".json") + ".items.json.gz")
+    assert sorted(path.parent.iterdir()) == sorted([path, beside])
+    assert items_path(path) == beside
+    record = read(path)
+    assert record.items is None, "a record stays small"
+    assert record.items_sha256 == hashlib.sha256(beside.read_bytes()).hexdigest()
+    assert read_items(path, record) == ITEMS
+
+
+def test_a_record_says_nothing_of_its_items_but_the_checksum(path: Path) -> None:
+    value = json.loads(path.read_text("utf-8"))
+    assert "items" not in value
+    assert "the cat sat" not in path.read_text("utf-8")
+    assert {**value, "items_sha256": None} == json.loads(json.dumps(made_record().to_json()))
+
+
+def test_the_same_run_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
+    again = write(made_record(items=ITEMS), tmp_path / "again")
+    assert again.read_bytes() == path.read_bytes()
+    assert items_path(again).read_bytes() == items_path(path).read_bytes()
+
+
+# --- damage -------------------------------------------------------------------------------
+
+
+def truncations(data: bytes) -> list[bytes]:
+    return [data[:n] for n in range(len(data))]
+
+
+def refusal(read_it: Callable[[], object], expected: object) -> str:
+    """The message of a `RecordError`; empty if there is none, and then all is as expected."""
+    try:
+        found = read_it()
+    except RecordError as error:
+        return str(error)
+    assert found == expected
+    return ""
+
+
+def one_line(message: str) -> bool:
+    return bool(message) and "\n" not in message
+
+
+def test_a_record_cut_at_any_byte_is_refused_or_whole(path: Path) -> None:
+    whole, record = path.read_bytes(), read(path)
+    assert whole.endswith(b"\n}\n")
+    for length in reversed(range(len(whole))):
+        os.truncate(path, length)
+        message = refusal(lambda: read(path), record)
+        assert one_line(message) or length == len(whole) - 1, "all but the last line break"
+
+
+def test_items_cut_at_any_byte_are_refused(path: Path) -> None:
+    record, beside = read(path), items_path(path)
+    for data in truncations(beside.read_bytes()):
+        beside.write_bytes(data)
+        message = refusal(lambda: read_items(path, record), None)
+        assert one_line(message)
+        assert "does not belong to" in message
+
+
+def test_packed_bytes_cut_anywhere_are_no_file_of_ours() -> None:
+    for data in truncations(pack(to_json(ITEMS))):
+        message = refusal(lambda data=data: unpack(data, "here"), None)  # type: ignore[misc]
+        assert one_line(message)
+        assert message.startswith("here is damaged, or no file of ours")
+
+
+@given(st.data())
+def test_a_changed_byte_is_refused_or_changes_nothing(data: st.DataObject) -> None:
+    """gzip's header has a few bytes that say nothing; all others are under its checksum."""
+    packed = bytearray(pack(to_json(ITEMS)))
+    place = data.draw(st.integers(0, len(packed) - 1))
+    packed[place] ^= data.draw(st.integers(1, 255))
+    message = refusal(lambda: from_json(unpack(bytes(packed), "here"), "here"), ITEMS)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("cut", [0, 1, 300, -2])
+def test_the_command_line_refuses_a_cut_record_in_one_line(path: Path, cut: int) -> None:
+    path.write_bytes(path.read_bytes()[:cut])
+    line = refused("compare", path, path)
+    assert path.name in line
+    assert "is no JSON file" in line
+
+
+def test_the_command_line_refuses_cut_items_in_one_line(path: Path) -> None:
+    beside = items_path(path)
+    beside.write_bytes(beside.read_bytes()[:-1])
+    line = refused("compare", path, path)
+    assert f"{beside.name} does not belong to {path.name}: another checksum" in line
+
+
+@pytest.mark.parametrize("word", NO_NUMBERS)
+@pytest.mark.parametrize("number", ["35.5", "36.5", "9.0"])
+def test_a_record_with_what_is_no_number_is_refused(path: Path, number: str, word: str) -> None:
+    text = path.read_text("utf-8")
+    assert number in text
+    path.write_text(text.replace(number, word), "utf-8")
+    with pytest.raises(RecordError, match=path.name) as caught:
+        read(path)
+    assert "no finite number" in str(caught.value)
+
+
+def with_items_text(path: Path, text: str) -> Record:
+    """The record, its items replaced by other text that its checksum fits."""
+    packed = gzip.compress(text.encode())
+    items_path(path).write_bytes(packed)
+    return replace(read(path), items_sha256=hashlib.sha256(packed).hexdigest())
+
+
+@pytest.mark.parametrize("word", [*NO_NUMBERS, '"NaN"'])
+def test_items_with_what_is_no_number_are_refused(path: Path, word: str) -> None:
+    text = gzip.decompress(items_path(path).read_bytes()).decode()
+    record = with_items_text(path, text.replace("0.125", word))
+    with pytest.raises(RecordError, match=items_path(path).name):
+        read_items(path, record)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"schema":1', '"schema":2'),
+        ('"ids":["0","7"]', '"ids":["0"]'),
+        ('"of":[0,1]', '"of":[0,2]'),
+        ('"of":[0,1]', '"of":[0,-1]'),
+        ('"of":[0,1]', '"of":[0]'),
+        ('"of":[0,1]', '"of":null'),
+        ("[0.125,1.0]", "[0.125]"),
+        ("[0.125,1.0]", '["x",1.0]'),
+        ('["a “red”","dog","cat"]', '["dog","cat"]'),
+        ('"outcomes":{', '"outcomes":{"odd":3,'),
+        ('"outcomes"', '"results"'),
+    ],
+)
+def test_items_that_contradict_themselves_are_refused(path: Path, old: str, new: str) -> None:
+    text = gzip.decompress(items_path(path).read_bytes()).decode()
+    assert old in text
+    record = with_items_text(path, text.replace(old, new))
+    with pytest.raises(RecordError, match=items_path(path).name) as caught:
+        read_items(path, record)
+    assert one_line(str(caught.value))
+
+
+@pytest.mark.parametrize("value", [None, [], {}, 3, "items", [{"schema": 1}]])
+def test_other_json_holds_no_items(value: object) -> None:
+    with pytest.raises(RecordError, match="here holds no items of a record"):
+        from_json(value, "here")
+
+
+def test_items_of_another_record_are_refused(path: Path, tmp_path: Path) -> None:
+    fewer = replace(ITEMS, ids=("0", "8"))
+    other = write(made_record(items=fewer, protocol="lm-eval"), tmp_path)
+    items_path(path).write_bytes(items_path(other).read_bytes())
+    words = f"{items_path(path).name} does not belong to {path.name}: another checksum"
+    with pytest.raises(RecordError, match=words):
+        read_items(path, read(path))
+    assert read_items(other, read(other)) == fewer
+
+
+def test_missing_items_say_to_run_again(path: Path) -> None:
+    items_path(path).unlink()
+    line = refused("compare", path, path)
+    assert f"{path.name} has no items beside it" in line
+    assert "No such file" in line
+    assert "run the benchmark again, with the same command" in line
+
+
+def test_a_record_that_never_had_items_says_the_same(tmp_path: Path) -> None:
+    path = write(made_record(), tmp_path)
+    assert list(path.parent.iterdir()) == [path]
+    assert "run the benchmark again" in refused("power", path)
+
+
+def test_a_folder_of_records_does_not_take_items_for_records(path: Path, tmp_path: Path) -> None:
+    [run] = load([tmp_path])
+    assert (run.record, run.items, run.source) == (read(path), ITEMS, str(path))
+
+
+# --- what is shown ------------------------------------------------------------------------
+
+EXAMPLE = Example("3", {}, ("mat", "rug"))
+
+
+def shown(*pairs: tuple[Request, Response]) -> Shown:
+    return show(EXAMPLE, pairs)
+
+
+def answer(*logprobs: float, greedy: bool = False) -> Scored:
+    return Scored(logprobs, (greedy,) * len(logprobs))
+
+
+def written(text: str) -> Generated:
+    return Generated(text, (1, 2), (-1.0, -2.0), 2, "length")
+
+
+def test_shown_of_one_continuation_is_its_probability() -> None:
+    found = shown((Loglikelihood("the cat sat on the", " mat"), answer(-1.25, -2.5)))
+    assert found == Shown("the cat sat on the", "mat | rug", "mat (-3.75 nats)")
+
+
+def test_shown_of_a_continuation_says_that_it_was_the_first_choice() -> None:
+    found = shown((Loglikelihood("on the", " mat"), answer(-0.5, -0.25, greedy=True)))
+    assert found.got == "mat (-0.75 nats, argmax)"
+    assert "argmax" not in shown((Loglikelihood("on the", " mat"), answer(-0.1))).got
+
+
+def test_shown_of_several_continuations_is_the_most_probable() -> None:
+    nats = {" sofa": -5.0, " mat": -4.5, " rug": -7.25}
+    found = shown(*((Loglikelihood("on the", word), answer(x)) for word, x in nats.items()))
+    assert found == Shown("on the", "mat | rug", "mat (-4.50 nats)")
+
+
+def test_shown_of_a_next_word_is_the_word_before_any_probability() -> None:
+    probability = (Loglikelihood("on the", " mat"), answer(-9.0))
+    word = (NextWord("on the", frozenset({"a"})), Word(" bed ", ("a",)))
+    assert shown(word) == Shown("on the", "mat | rug", "bed")
+    assert shown(probability, word) == Shown("on the", "mat | rug", "bed; mat (-9.00 nats)")
+
+
+def test_shown_of_generated_text_is_the_last() -> None:
+    first = (Generate(("Q: who", "? A:"), 8), written(" a dog\n"))
+    second = (Generate(("Q: where? A:",), 8), written(" on the mat \n"))
+    assert shown(first) == Shown("Q: who? A:", "mat | rug", "a dog")
+    assert shown(first, second) == Shown("Q: who? A:", "mat | rug", "on the mat")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        ((" = Cats = \n", " They sit . \n"), " = Cats = \n They sit . \n"),
+        ((b"caf\xc3", b"\xa9 \xff"), "café \\xff"),
+    ],
+)
+def test_shown_of_a_rolling_text_is_its_beginning_and_nats(
+    pieces: tuple[str, ...] | tuple[bytes, ...], text: str
+) -> None:
+    rolled = Rolled((answer(-1.5, -2.0), answer(-0.25)))
+    assert shown((RollingLoglikelihood(pieces), rolled)) == Shown(text, "", "-3.75 nats")
+
+
+def test_shown_of_nothing_is_empty() -> None:
+    assert shown() == Shown("", "", "")
+
+
+@pytest.mark.parametrize("length", [LONGEST, LONGEST + 1, 3 * LONGEST])
+def test_long_texts_keep_the_end_of_a_prompt_and_the_start_of_an_answer(length: int) -> None:
+    text = "".join(chr(ord("a") + i % 26) for i in range(length))
+    whole = length <= LONGEST
+    end = text if whole else "..." + text[length - LONGEST :]
+    start = text if whole else text[:LONGEST] + "..."
+    long = Example("3", {}, (text,))
+    found = show(long, [(Generate((text,), 8), written(text))])
+    assert found == Shown(end, start, start)
+    rolled = show(long, [(RollingLoglikelihood((text,)), Rolled((answer(-1.0),)))])
+    assert rolled == Shown(start, "", "-1.00 nats")
+
+
+@given(st.lists(TEXTS, max_size=3), TEXTS, TEXTS)
+def test_no_text_is_longer_than_the_limit_and_its_dots(
+    references: Sequence[str], prompt: str, text: str
+) -> None:
+    example = Example("3", {}, tuple(reference * 40 for reference in references))
+    found = show(example, [(Generate((prompt * 40,), 8), written(text * 40))])
+    assert all(len(part) <= LONGEST + 3 for part in found)
