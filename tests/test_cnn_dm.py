@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
-from test_section3_tasks import Speaker, asked, job_of, options_of, run, said, values
+from speaker import Speaker, asked, job_of, options_of, run, said, values
 
 from harness.core import Example, Fields, Generate, Request, Response
 from harness.data import Where, load

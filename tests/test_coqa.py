@@ -9,7 +9,7 @@ import pytest
 from conftest import byte_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
-from test_section3_tasks import asked, job_of, options_of, run, said, values
+from speaker import asked, job_of, options_of, run, said, values
 
 from harness.core import Encoding, Fields, Generate
 from harness.data import Where, load

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from test_section3_tasks import (
+from speaker import (
     Speaker,
     asked,
     id_of,

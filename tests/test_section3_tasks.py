@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -12,111 +11,25 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import byte_tokenizer
+from speaker import Speaker, asked, id_of, job_of, options_of, said, values, with_pairs
 
 from harness.core import (
     Encoding,
     Fields,
     Generate,
-    Generated,
     Loglikelihood,
     Request,
     Response,
-    Row,
     Scored,
-    Tokens,
 )
-from harness.data import Data, Where, load, load_pool
-from harness.engine.checkpoint import Identity
-from harness.engine.encode import Encoder, Preflight
+from harness.data import Where, load, load_pool
+from harness.engine.encode import Encoder
 from harness.engine.tokenizer import Tokenizer
 from harness.plugins import load_task
-from harness.report.record import Record
 from harness.runner import Job, ask, evaluate
-from harness.task import Options
 from tasks import cnn_dm, coqa, nq, winograd, wmt14
 
 FEW_SHOT = ("wmt14-en-fr", "wmt14-fr-en", "nq")
-Say = Callable[[Request], Response]
-
-# --- helpers, for the files of single tasks as well -----------------------------------------
-
-
-class Speaker:
-    """An engine without a model: says what a function makes of a request, the last one first."""
-
-    def __init__(self, say: Say) -> None:
-        self.tokens = Tokens()
-        self.identity = Identity(
-            "speaker", None, "a1" * 32, "b2" * 32, 124439808, "float32", "cpu", 1024, False, 1
-        )
-        self.rounds: list[list[Request]] = []
-        self._say = say
-
-    def describe(self) -> dict[str, Any]:
-        return {}
-
-    def encode(self, requests: Sequence[Request], encoding: Encoding) -> Sequence[Request]:
-        return requests
-
-    def preflight(self, requests: Sequence[Request], encoded: Sequence[Request]) -> Preflight:
-        return Preflight(len(requests), (), (), (), 0)
-
-    def answer(
-        self, requests: Sequence[Request], encoded: Sequence[Request], advance: object
-    ) -> Iterator[tuple[int, Response]]:
-        self.rounds.append([*requests])
-        for i in reversed(range(len(requests))):
-            yield i, self._say(requests[i])
-
-
-def said(text: str, *logprobs: float) -> Generated:
-    """An answer whose tokens all belong to its text."""
-    found = logprobs or (-0.5,)
-    return Generated(text, tuple(range(len(found))), found, len(found), "stop")
-
-
-def options_of(task: str, preset: str = "paper", **overrides: str) -> Options:
-    return load_task(task).protocol(preset, overrides).options
-
-
-def data_of(rows: Sequence[Fields], road: str = "file") -> Data:
-    numbered = tuple(Row(i, fields) for i, fields in enumerate(rows))
-    return Data(numbered, road, "made.up", "c3" * 32, 99, ())
-
-
-def job_of(task: str, rows: Sequence[Fields], preset: str = "paper", **overrides: str) -> Job:
-    benchmark = load_task(task)
-    return Job(benchmark, benchmark.protocol(preset, overrides), data_of(rows))
-
-
-def with_pairs(job: Job, pairs: Sequence[Fields]) -> Job:
-    """The job with a pool of its own to draw example pairs from."""
-    return replace(job, pool=data_of(pairs))
-
-
-def asked(job: Job) -> list[Generate]:
-    """All that a job asks at first, known to be prompts."""
-    requests = ask(job).requests
-    assert all(isinstance(request, Generate) for request in requests)
-    return requests  # type: ignore[return-value]
-
-
-def run(job: Job, *texts: str) -> Record:
-    """The record of a run in which the requests are answered by these texts, in order."""
-    requests = ask(job).requests
-    answers = {id_of(r): said(text) for r, text in zip(requests, texts, strict=True)}
-    assert len(answers) == len(texts), "requests that are the same have the same answer"
-    return evaluate(job, Speaker(lambda request: answers[id_of(request)]))
-
-
-def id_of(request: Request) -> tuple[str, tuple[int, ...]]:
-    assert isinstance(request, Generate)
-    return request.prompt, request.seed
-
-
-def values(record: Record) -> dict[str, float]:
-    return {score.metric: score.value for score in record.scores}
-
 
 # --- rows by hand ---------------------------------------------------------------------------
 

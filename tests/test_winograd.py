@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_section3_tasks import Speaker, job_of, options_of, values
+from speaker import Speaker, job_of, options_of, values
 
 from harness import stats
 from harness.core import Fields, Loglikelihood, Request, Row, Scored

@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 from sacrebleu.dataset import DATASETS
 from sacrebleu.metrics.bleu import BLEU
-from test_section3_tasks import asked, job_of, options_of, run, said, values, with_pairs
+from speaker import asked, job_of, options_of, run, said, values, with_pairs
 
 from harness.core import Generate, Source
 from harness.data import Where, load, load_pool
