@@ -98,7 +98,7 @@ def same(one: Response, two: Response) -> bool:
         return one == two
     if isinstance(one, Generated) and isinstance(two, Generated):
         alike = (one.text, one.tokens, one.ended) == (two.text, two.tokens, two.ended)
-        return alike and one.logprobs == pytest.approx(two.logprobs, rel=1e-6, abs=1e-6)
+        return alike and one.logprobs == pytest.approx(two.logprobs, rel=1e-5, abs=1e-5)
     return one.logprob == pytest.approx(two.logprob, rel=1e-6, abs=1e-6)
 
 
