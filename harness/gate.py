@@ -16,6 +16,7 @@ from harness.report.compare import Matrix, compare, matrices
 from harness.report.jitter import read as read_jitter
 from harness.report.pairing import Run, label, load
 from harness.report.power import Question, power
+from harness.report.record import check_file
 
 
 def run_compare(
@@ -68,7 +69,7 @@ def run_check(
         RecordError: a file cannot be read or written.
     """
     if junit:
-        ci.check_writable(junit)
+        check_file(junit, "--junit")
     held = baselines.read(baseline)
     runs = load(paths)
     models = {run.record.model["digest"]: run.record.model["name"] for run in runs}

@@ -752,7 +752,7 @@ def test_a_junit_path_that_cannot_be_written_is_refused_first(tmp_path: Path, pl
     (tmp_path / "folder").mkdir()
     words = ["--baseline", tmp_path / "gone.toml", "--junit", tmp_path / place]
     line = refused("check", tmp_path / "gone", *words)
-    assert f"cannot write {str(tmp_path / place)!r}" in line
+    assert f"cannot write --junit {str(tmp_path / place)!r}" in line
     assert "name a file that can be written" in line
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -1,7 +1,7 @@
 """Ray workers give what one process gives, also when one of them dies."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,14 @@ from conftest import save_tiny
 from console import harness, refused
 from hypothesis import given
 from hypothesis import strategies as st
+from mixed import answers
 
 from harness.core import (
     Encoding,
     Generate,
     Generated,
     Loglikelihood,
-    NextWord,
-    Request,
     Response,
-    RollingLoglikelihood,
     Word,
 )
 from harness.engine.checkpoint import Checkpoint, Settings
@@ -30,16 +28,6 @@ from harness.engine.plan import Sharing
 from harness.engine.questions import Habits, Question, Search, Writing
 from harness.engine.store import Store
 from harness.errors import CheckpointError, NumericsError
-
-REQUESTS: list[Request] = [
-    *(Loglikelihood(f"The {noun} sat on", f" the {place}") for noun in ("cat", "dog", "ant", "man")
-      for place in ("sand", "mat", "hat")),
-    *(RollingLoglikelihood((f"{word} and the sand.\n" * 30,)) for word in ("The", "An", "Sand")),
-    *(NextWord(f"Then the {word}", frozenset({"the", "a"})) for word in ("sand", "ants", "man")),
-    *(Generate((f"Q: {word}?\nA:",), 6, stop=("\n",)) for word in ("who", "what", "where")),
-    Generate(("Sand",), 5, top_k=3, seed=(1,)),
-    RollingLoglikelihood(("",)),
-]  # fmt: skip
 
 # --- parcels --------------------------------------------------------------------------------
 
@@ -85,12 +73,6 @@ def workers(two_workers: None, tiny_folder: Path) -> Iterator[Workers]:
     found = Workers(str(tiny_folder), Settings(device="cpu", threads=1), 64, 2)
     yield found
     found.close()
-
-
-def answers(engine: Engine, requests: Sequence[Request] = REQUESTS) -> list[Response]:
-    encoded = engine.encode(requests, Encoding())
-    found = dict(engine.answer(requests, encoded))
-    return [found[i] for i in range(len(requests))]
 
 
 def same(one: Response, two: Response) -> bool:

@@ -4,7 +4,7 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,12 @@ import torch
 from console import harness, refused
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mixed import REQUESTS, answers
 from safetensors.torch import load_file, save_file
 
 from harness.core import (
-    Encoding,
     Generate,
     Generated,
-    Loglikelihood,
-    NextWord,
-    Request,
-    Response,
-    RollingLoglikelihood,
     Tokens,
     Word,
 )
@@ -36,14 +31,6 @@ from harness.engine.score import SpanScores
 from harness.engine.store import FILE, Producer, Store, Stored
 
 ONE, TWO = Producer("weights", "tokenizer", "float32"), Producer("others", "tokenizer", "float32")
-REQUESTS: list[Request] = [
-    *(Loglikelihood(f"The {noun} sat on", f" the {place}") for noun in ("cat", "dog", "ant", "man")
-      for place in ("sand", "mat", "hat")),
-    *(RollingLoglikelihood((f"{word} and the sand.\n" * 30,)) for word in ("The", "An", "Sand")),
-    *(NextWord(f"Then the {word}", frozenset({"the", "a"})) for word in ("sand", "ants", "man")),
-    *(Generate((f"Q: {word}?\nA:",), 6, stop=("\n",)) for word in ("who", "what", "where")),
-    Generate(("Sand",), 5, top_k=3, seed=(1,)),
-]  # fmt: skip
 
 
 def put(store: Store, producer: Producer, **answers: str) -> None:
@@ -54,12 +41,6 @@ def put(store: Store, producer: Producer, **answers: str) -> None:
 def texts(store: Store, producer: Producer, *names: str) -> dict[str, str]:
     found = store.get(producer, [name.encode() for name in names])
     return {k.decode(): stored.value.decode() for k, stored in found.items()}
-
-
-def answers(engine: Engine, requests: Sequence[Request] = REQUESTS) -> list[Response]:
-    encoded = engine.encode(requests, Encoding())
-    found = dict(engine.answer(requests, encoded))
-    return [found[i] for i in range(len(requests))]
 
 
 # --- the file -------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.errors import RecordError
 from harness.report.check import Verdict
 from harness.report.record import write_bytes
 
@@ -96,25 +95,6 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 def _one_line(cell: str) -> str:
     """A cell that stays one cell of a Markdown table."""
     return " ".join(cell.split()).replace("|", "\\|")
-
-
-def check_writable(path: Path) -> None:
-    """Make sure that a report can be written before anything is computed.
-
-    Raises:
-        RecordError: it cannot.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists()
-        with path.open("ab"):
-            pass
-        if new:
-            path.unlink()
-    except OSError as error:
-        raise RecordError(
-            f"cannot write {str(path)!r}: {error.strerror}; name a file that can be written"
-        ) from error
 
 
 def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.errors import RecordError
 from harness.report import finite
-from harness.report.record import Record, write_text
+from harness.report.record import Record, check_file, write_text
 
 SCHEMA = 1
 
@@ -61,18 +61,8 @@ def check(path: Path) -> None:
     Raises:
         RecordError: it is none of ours, or cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = not path.exists()
-        with path.open("a"):
-            pass
-        if new:
-            path.unlink()
-    except OSError as error:
-        raise RecordError(
-            f"cannot write {str(path)!r}: {error.strerror}; give --file a file that can be written"
-        ) from error
-    if not new:
+    check_file(path, "--file")
+    if path.exists():
         _load(path)
 
 

@@ -187,6 +187,26 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def check_file(path: Path, option: str) -> None:
+    """Make sure, before anything is computed, that a file can be written; none is left behind.
+
+    Raises:
+        RecordError: it cannot; names the option that gave it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("ab"):
+            pass
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {option} {str(path)!r}: {error.strerror}; name a file that can be "
+            "written"
+        ) from error
+
+
 def read(path: Path) -> Record:
     """The record in a file.
 
