@@ -61,6 +61,11 @@ def test_each_unknown_question_is_in_one_parcel_and_the_largest_come_first(
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra `cluster`)")
 
 
+def test_an_address_where_nobody_listens_is_refused_at_once(tiny_folder: Path) -> None:
+    run = ("lambada", "--model", tiny_folder, "--sample", "--workers", 1)
+    assert "no Ray cluster at '127.0.0.1:1'" in refused(*run, "--address", "127.0.0.1:1")
+
+
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[None]:
     connect(None, 2)

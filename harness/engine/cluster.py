@@ -8,6 +8,7 @@ again; nothing about distribution is written by hand beyond that.
 """
 
 import logging
+import socket
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -230,6 +231,7 @@ def connect(address: str | None, cpus: int) -> None:
         return
     try:
         if address:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
@@ -238,8 +240,19 @@ def connect(address: str | None, cpus: int) -> None:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"no Ray cluster at {address!r} ({str(error).splitlines()[0][:120]}); start one with "
             "ray start --head"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()
