@@ -420,6 +420,18 @@ def test_a_rule_fails_beyond_its_edge_alone(
     assert found.code == (1 if status == "regression" else 0)
 
 
+@pytest.mark.parametrize(("nats", "status"), [(5e-6, "pass"), (5e-5, "regression")])
+def test_a_bias_in_the_last_digits_is_no_regression(
+    tmp_path: Path, held: Path, nats: float, status: str
+) -> None:
+    """Every word is worse by as much: the test is sure of it, and only its size tells."""
+    worse = lambada(tmp_path / "worse", nats=nats)
+    found = json.loads(check(worse, baseline(held), "--json").out)["verdicts"]
+    [ppl] = [verdict for verdict in found if verdict["metric"] == PPL]
+    assert ppl["p"] < 0.01
+    assert ppl["status"] == status
+
+
 @pytest.mark.parametrize(
     ("rule", "won", "status"),
     [

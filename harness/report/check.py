@@ -16,6 +16,7 @@ from harness.report.pairing import Run, label
 
 Status = Literal["pass", "improved", "regression", "not comparable", "reported"]
 FINE, REGRESSION, NOT_COMPARABLE = 0, 1, 2
+ROUNDING = 1e-5  # of a score; a test sees any bias, also one of the last digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def _worse(line: Line) -> float:
 def _by_test(line: Line, p: float | None, allowed: float, alpha: float) -> tuple[Status, str]:
     """What the paired test says; `p` is one-sided and adjusted."""
     found, worse = line.difference, _worse(line)
+    allowed = max(allowed, ROUNDING * abs(found.a))
     if p is None and found.pairs > 1:
         return "not comparable", "a score of a part of the items cannot be tested in pairs"
     if p is None or 0.5**found.pairs >= alpha:  # the least p that so many pairs can give
