@@ -426,10 +426,9 @@ def test_a_bias_in_the_last_digits_is_no_regression(
 ) -> None:
     """Every word is worse by as much: the test is sure of it, and only its size tells."""
     worse = lambada(tmp_path / "worse", nats=nats)
-    found = json.loads(check(worse, baseline(held), "--json").out)["verdicts"]
-    [ppl] = [verdict for verdict in found if verdict["metric"] == PPL]
-    assert ppl["p"] < 0.01
-    assert ppl["status"] == status
+    found = check(worse, baseline(held))
+    assert found.verdicts[PPL]["p"] < 0.01
+    assert found.status(PPL) == status
 
 
 @pytest.mark.parametrize(
