@@ -27,10 +27,23 @@ class Slots:
     def put(self, slot: int, prefilled: Any, row: int, length: int) -> None:
         """Copy the first `length` columns of a row of a prefilled cache into a slot."""
         if not self._layers:
-            self._layers = [_Layer(self, layer) for layer in prefilled.layers]
+            pairs = [(layer.keys, layer.values) for layer in prefilled.layers]
+            buffers = (self._buffers(like) for like in zip(*pairs, strict=True))
+            self._layers = [_Layer(self, k, v) for k, v in zip(*buffers, strict=True)]
         for layer, source in zip(self._layers, prefilled.layers, strict=True):
             layer.keys[slot, :, :length] = source.keys[row, :, :length]
             layer.values[slot, :, :length] = source.values[row, :, :length]
+
+    def _buffers(self, like: Sequence[Tensor]) -> list[Tensor]:
+        """A buffer for each layer, (rows, heads, columns, size), zero where nothing was written.
+
+        All in one block where they are alike: the system gets a block back as soon as it is free,
+        while many smaller ones leave holes.
+        """
+        shapes = [(self.rows, x.shape[1], self.columns, x.shape[3]) for x in like]
+        if len(set(shapes)) == 1:
+            return [*like[0].new_zeros((len(like), *shapes[0]))]
+        return [x.new_zeros(shape) for x, shape in zip(like, shapes, strict=True)]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot over another."""
@@ -65,21 +78,15 @@ class Slots:
 
 
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """One layer's buffers (rows, heads, columns, size), zero where nothing was written."""
+    """One layer's buffers."""
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, slots: Slots, like: Any) -> None:
+    def __init__(self, slots: Slots, keys: Tensor, values: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._slots = slots
-        self.keys = self._buffer(like.keys)
-        self.values = self._buffer(like.values)
+        self._slots, self.keys, self.values = slots, keys, values
         self.is_initialized = True
-
-    def _buffer(self, like: Tensor) -> Tensor:
-        _, heads, _, size = like.shape
-        return like.new_zeros((self._slots.rows, heads, self._slots.columns, size))
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
