@@ -27,7 +27,7 @@ from harness.engine.rows import Limits
 from harness.engine.score import CHUNK_BYTES
 from harness.engine.sharing import Planner
 
-SHORT, LONG = 85, 512  # tokens of a row at most: a passage of LAMBADA, half a window
+SHORT, LONG = 85, 1024  # tokens of a row at most: a passage of LAMBADA, a window
 ROWS = 256  # whose logits are read to time the head
 PATHS, SEARCHED = 6, 8  # a search for a word: paths behind its context, their tokens (on LAMBADA)
 FILE = "rates.json"
@@ -162,12 +162,13 @@ def measure(forward: Forward) -> Rates:
     narrow = min(SHORT, width // 4)
     rows = width // narrow
     with torch.inference_mode():
+        _seconds(forward, rows=1, width=8)  # the first call of all is slower
         short = _seconds(forward, rows=rows, width=narrow)
         long = _seconds(forward, rows=1, width=width)
         masked = _seconds(forward, rows=1, width=width, mask=True)
         few = _seconds(forward, rows=8, width=8)
         states = forward.trunk(_ids(forward, 1, min(ROWS, forward.context)))[0]
-        head = _least(lambda: forward.head(states), forward)
+        head = _timed(lambda: forward.head(states), forward)
     # Two kinds of rows give two equations: tokens * a + pairs * b = seconds.
     path = max((long / width - short / (rows * narrow)) / (width - narrow), 0.0)
     token = max(long / width - path * width, 0.0)
@@ -183,19 +184,16 @@ def _seconds(forward: Forward, *, rows: int, width: int, mask: bool = False) -> 
         positions = torch.arange(width, device=forward.device).expand(rows, width)
         tree = {"attention_mask": forward.mask(seen), "position_ids": positions}
     ids = _ids(forward, rows, width)
-    return _least(lambda: forward.trunk(ids, **tree), forward)
+    return _timed(lambda: forward.trunk(ids, **tree), forward)
 
 
-def _least(action: Any, forward: Forward) -> float:
-    """The lesser time of two calls; the first one also warms up."""
-    found = []
-    for _ in range(2):
-        begun = time.perf_counter()
-        action()
-        if forward.device.type != "cpu":
-            torch.accelerator.synchronize()
-        found.append(time.perf_counter() - begun)
-    return min(found)
+def _timed(action: Any, forward: Forward) -> float:
+    """Seconds of one call."""
+    begun = time.perf_counter()
+    action()
+    if forward.device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - begun
 
 
 def _ids(forward: Forward, rows: int, width: int) -> torch.Tensor:
