@@ -20,7 +20,7 @@ from harness.engine.digest import cache_root
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
 from harness.engine.generate import MAX_SPANS
-from harness.engine.plan import TreeRow, arrange, batches
+from harness.engine.plan import TreeRow, batches
 from harness.engine.questions import Question, Search, Writing
 from harness.engine.reader import fed
 from harness.engine.rows import Limits
@@ -129,8 +129,7 @@ def _prompt_rows(written: Sequence[Writing], means: Means) -> list[TreeRow]:
         return []
     grown = max(len(q.prompt) + q.max_new_tokens for q in written)
     most = min(MAX_SPANS, means.limits.branches)
-    rows = means.planner.answer_rows(spans, grown, most)
-    return arrange(spans, None) if rows is None else rows
+    return means.planner.answer_rows(spans, grown, most)
 
 
 def rates(forward: Forward, key: str) -> Rates:

@@ -2,14 +2,16 @@
 
     prompts --arrange--> rows --admit--> slots of keys and values --feed--> one token a branch
 
-Answers that differ in their seeds share their prompt. When memory runs out, everything that is
-not complete begins again with half as much at once, and comes to the same answers.
+Answers that differ in their seeds share their prompt. Groups of answers are planned from all
+questions, those with a known answer included, so that a run that was stopped is continued with the
+very groups of an undisturbed one. When memory runs out, what is not complete of a group begins
+again with half as much at once, and comes to the same answers.
 """
 
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 
@@ -27,6 +29,7 @@ from harness.errors import CheckpointError, NumericsError
 
 log = logging.getLogger(__name__)
 
+GROUP = 256  # answers that are decoded, and stored, together: what a stop can cost
 MAX_SPANS = 32  # prompts of a row: every branch pays attention to all columns, masked or not
 
 
@@ -51,31 +54,72 @@ class Generator:
         self._endings, self._limits = endings, limits
 
     def answer(
-        self, asked: Sequence[Writing], advance: Advance
+        self, asked: Sequence[Writing], known: Collection[Question], advance: Advance
     ) -> Iterator[dict[Question, Answer]]:
-        """The answers that a step completes, step by step.
+        """The answers of each group, when all of them are complete.
 
         Args:
             asked: distinct questions.
+            known: those among them that need no answer.
             advance: called with the prompt tokens done so far and in all.
 
         Raises:
             NumericsError: a log-probability is not finite; its `request` is the question's index.
             CheckpointError: memory does not hold even one answer.
         """
+        groups = self._groups(asked) if any(question not in known for question in asked) else []
+        total = sum(size for _, size in groups)
+        done = 0
+        for group, size in groups:
+            left = [question for question in group if question not in known]
+            try:
+                found = self._answer_group(left, _behind(advance, done, total))
+            except NumericsError as error:
+                if error.request is not None:
+                    error.request = asked.index(left[error.request])
+                raise
+            done += size
+            advance(done, total)
+            if found:
+                yield found
+
+    def _groups(self, asked: Sequence[Writing]) -> list[tuple[list[Writing], int]]:
+        """Questions that are answered together, in whole rows, and the tokens of those rows."""
+        by_prompt: dict[tuple[int, ...], list[Writing]] = defaultdict(list)
+        for question in asked:
+            by_prompt[question.prompt].append(question)
+        spans = [Span(prompt, (), top=True) for prompt in by_prompt]
+        of = list(by_prompt.values())
+        groups: list[tuple[list[Writing], int]] = []
+        for row in self._planner.answer_rows(spans, _longest(asked), self._most):
+            mine = [question for s in row.nodes for question in of[s]]
+            if groups and len(groups[-1][0]) + len(mine) <= GROUP:
+                before, size = groups[-1]
+                groups[-1] = ([*before, *mine], size + len(row))
+            else:
+                groups.append((mine, len(row)))
+        return groups
+
+    def _answer_group(self, asked: Sequence[Writing], advance: Advance) -> dict[Question, Answer]:
+        """All answers of a group, however often memory runs out meanwhile."""
+        found: dict[Question, Answer] = {}
         todo = dict.fromkeys(range(len(asked)))
         while todo:
             drafts = {j: Draft(asked[j], self._endings) for j in todo}
             try:
                 for complete in self._decode(drafts, advance):
-                    for j in complete:
+                    for j, text in complete.items():
                         del todo[j]
-                    yield {
-                        asked[j]: Answer(text, len(asked[j].prompt) + len(text.tokens) - 1)
-                        for j, text in complete.items()
-                    }
+                        fed = len(asked[j].prompt) + len(text.tokens) - 1
+                        found[asked[j]] = Answer(text, fed)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 self._shrink(error)
+        return found
+
+    @property
+    def _most(self) -> int:
+        """Prompts of a row at most."""
+        return min(MAX_SPANS, self._limits.branches)
 
     def _decode(
         self, drafts: Mapping[int, Draft], advance: Advance
@@ -86,11 +130,10 @@ class Generator:
             by_prompt[draft.asked.prompt].append(j)
         spans = [Span(prompt, (), top=True) for prompt in by_prompt]
         jobs = dict(enumerate(by_prompt.values()))
-        grown = max(len(d.asked.prompt) + d.asked.max_new_tokens for d in drafts.values())
-        most = min(MAX_SPANS, self._limits.branches)
-        planned = self._planner.answer_rows(spans, grown, most)
+        grown = _longest([draft.asked for draft in drafts.values()])
+        planned = self._planner.answer_rows(spans, grown, self._most)
         rows: Rows
-        if planned is None:
+        if not self._planner.shares:
             total = sum(len(draft.asked.prompt) for draft in drafts.values())
             rows = PlainRows(self._forward, spans, jobs=jobs, limits=self._limits)
         else:
@@ -118,6 +161,16 @@ class Generator:
             torch.accelerator.empty_cache()
         self._limits = self._limits.halved()
         log.warning("out of memory: going on with %d answers at once", self._limits.branches)
+
+
+def _behind(advance: Advance, before: int, total: int) -> Advance:
+    """Progress of one group among all."""
+    return lambda done, _: advance(before + done, total)
+
+
+def _longest(asked: Sequence[Writing]) -> int:
+    """Tokens of the longest prompt with its answer."""
+    return max(len(question.prompt) + question.max_new_tokens for question in asked)
 
 
 def decode(

@@ -73,10 +73,10 @@ class Local:
     ) -> Iterator[dict[Question, Answer]]:
         """The answers of each batch, as `harness.engine.questions.Solver` says."""
         read = [q for q in asked if not isinstance(q, Writing)]
-        written = [q for q in asked if isinstance(q, Writing) and q not in known]
+        written = [q for q in asked if isinstance(q, Writing)]
         yield from self._counted(self._reader, self._reader.answer(read, known, advance))
         try:
-            yield from self._counted(self.generator, self.generator.answer(written, advance))
+            yield from self._counted(self.generator, self.generator.answer(written, known, advance))
         except NumericsError as error:
             if error.request is not None:
                 error.request = asked.index(written[error.request])

@@ -54,12 +54,14 @@ class Planner:
         searched = max((len(span.inputs) for span in spans if span.top), default=0)
         return rows if self._honours(_deepest(rows), searched) else arrange(spans, None)
 
-    def answer_rows(self, spans: Sequence[Span], grown: int, most: int) -> list[TreeRow] | None:
-        """Rows of at most `most` prompts that grow to `grown` tokens; None if nothing is shared."""
-        if self._sharing is None:
-            return None
-        rows = arrange(spans, replace(self._sharing, max_spans=most))
-        return rows if self._honours(_deepest(rows), grown) else None
+    def answer_rows(self, spans: Sequence[Span], grown: int, most: int) -> list[TreeRow]:
+        """Rows of at most `most` prompts that grow to `grown` tokens; of one each if none share."""
+        if self._sharing is not None:
+            rows = arrange(spans, replace(self._sharing, max_spans=most))
+            if self._honours(_deepest(rows), grown):
+                return rows
+        rows = [_alone(s, span) for s, span in enumerate(spans)]
+        return sorted(rows, key=lambda row: -len(row))
 
     def _honours(self, deepest: int, cached: int) -> bool:
         """Whether the model is right on trees and kept prefixes so long; if not, it never shares.
@@ -92,3 +94,10 @@ class Planner:
 def _deepest(rows: Sequence[TreeRow]) -> int:
     """Length of the longest path in a row with branches."""
     return max((max(row.positions) + 1 for row in rows if row.branches), default=0)
+
+
+def _alone(s: int, span: Span) -> TreeRow:
+    """A row of one span."""
+    [row] = arrange([span], None)
+    row.nodes = {s: row.nodes[0]}
+    return row
