@@ -1,6 +1,8 @@
 """Generation against one-by-one `model.generate`, its stops, samples and invariants."""
 
+import gc
 import random
+import weakref
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from conftest import byte_tokenizer, save_tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
+from transformers import Cache, DynamicLayer
 
 from harness.core import Encoding, Generate, Generated, Loglikelihood, Request, Scored
 from harness.engine import generate as generate_module
@@ -19,6 +22,7 @@ from harness.engine import shared_rows as rows_module
 from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.engine import Engine
 from harness.engine.rows import Limits
+from harness.engine.slots import Slots
 from harness.errors import CheckpointError, EncodingError, NumericsError
 
 STORY = "the sand and the sea said, “é” the end.\n"
@@ -387,3 +391,20 @@ def test_out_of_memory_on_one_answer_is_one_line(
     monkeypatch.setattr(rows_module.SharedRows, "feed", failing)
     with pytest.raises(CheckpointError, match="out of memory on a single answer"):
         answers(Engine(tiny), siblings(3))
+
+
+def test_buffers_are_free_as_soon_as_nobody_needs_them() -> None:
+    """Without the garbage collector: they are too large to wait for it."""
+    layer = DynamicLayer()
+    layer.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
+    gc.disable()
+    try:
+        slots = Slots(2, 8)
+        slots.put(0, Cache(layers=[layer]), 0, 3)
+        slots.at(torch.zeros(1, 1, dtype=torch.long), 3)
+        buffer = weakref.ref(slots._layers[0].keys)
+        assert buffer() is not None
+        del slots
+        assert buffer() is None
+    finally:
+        gc.enable()

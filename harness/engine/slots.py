@@ -21,7 +21,7 @@ class Slots:
 
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns
-        self._target: tuple[Tensor, Tensor, int] | None = None
+        self._target = _Target()
         self._layers: list[_Layer] = []
 
     def put(self, slot: int, prefilled: Any, row: int, length: int) -> None:
@@ -29,7 +29,7 @@ class Slots:
         if not self._layers:
             pairs = [(layer.keys, layer.values) for layer in prefilled.layers]
             buffers = (self._buffers(like) for like in zip(*pairs, strict=True))
-            self._layers = [_Layer(self, k, v) for k, v in zip(*buffers, strict=True)]
+            self._layers = [_Layer(self._target, k, v) for k, v in zip(*buffers, strict=True)]
         for layer, source in zip(self._layers, prefilled.layers, strict=True):
             layer.keys[slot, :, :length] = source.keys[row, :, :length]
             layer.values[slot, :, :length] = source.values[row, :, :length]
@@ -66,13 +66,24 @@ class Slots:
             width: how many columns are in use; the pass sees those alone.
         """
         rows = torch.arange(len(columns), device=columns.device)[:, None]
-        self._target = rows, columns, width
+        self._target.places = rows, columns, width
         return Cache(layers=[*self._layers])
+
+
+class _Target:
+    """Where the tokens of the present pass go; all that a layer knows of its slots.
+
+    Layers that held their slots would make a circle, and hundreds of megabytes would wait for the
+    garbage collector.
+    """
+
+    def __init__(self) -> None:
+        self.places: tuple[Tensor, Tensor, int] | None = None
 
     def write(self, buffer: Tensor, states: Tensor) -> Tensor:
         """Put new states (B, heads, M, size) in their places; the view (B, heads, width, size)."""
-        assert self._target is not None, "`at` comes before a pass"
-        rows, columns, width = self._target
+        assert self.places is not None, "`at` comes before a pass"
+        rows, columns, width = self.places
         buffer.transpose(1, 2)[rows, columns] = states.transpose(1, 2)
         return buffer[: len(rows), :, :width]
 
@@ -83,9 +94,9 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
     keys: Tensor
     values: Tensor
 
-    def __init__(self, slots: Slots, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, target: _Target, keys: Tensor, values: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._slots, self.keys, self.values = slots, keys, values
+        self._write, self.keys, self.values = target.write, keys, values
         self.is_initialized = True
 
     def update(
@@ -93,5 +104,4 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
     ) -> tuple[Tensor, Tensor]:
         """Called by the model's attention with the new tokens' states."""
         del args, kwargs
-        write = self._slots.write
-        return write(self.keys, key_states), write(self.values, value_states)
+        return self._write(self.keys, key_states), self._write(self.values, value_states)
