@@ -168,7 +168,7 @@ def read(path: Path) -> Baseline:
         entries, rules = _rules(value["score"])
     except OSError as error:
         raise RecordError(f"cannot read {error.filename!r}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise RecordError(
             f"{str(path)!r} is no baseline ({type(error).__name__}: {error}); write one with "
             "harness baseline"
@@ -194,16 +194,8 @@ def _rules(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[Key, float], dict[
             raise ValueError(f"names that are no texts: {key}")
         values[key] = float(score["value"])
         name = KINDS.get(score["rule"], "")
-        rules[key] = rule_or_error(f"{score['rule']}:{score[name] if name else 0}")
+        rules[key] = rule_from(f"{score['rule']}:{score[name] if name else 0}")
     return values, rules
-
-
-def rule_or_error(text: str) -> Rule:
-    """As `rule_from`, of a file."""
-    try:
-        return rule_from(text)
-    except UsageError as error:
-        raise ValueError(str(error)) from error
 
 
 def _runs(packed: bytes, name: str) -> tuple[Run, ...]:
