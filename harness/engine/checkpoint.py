@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from harness.engine.digest import combined, file_digest
+from harness.engine.packed import pack
 from harness.engine.tokenizer import Tokenizer
 from harness.errors import CheckpointError, HarnessError
 
@@ -96,12 +97,14 @@ def load(name: str, settings: Settings) -> Checkpoint:
     model = model.to(device).eval()
     tokenizer = load_tokenizer(folder, name, settings)
     _check_vocabulary(model, tokenizer, name)
+    parameters = sum(p.numel() for p in model.parameters())
+    pack(model)
     identity = Identity(
         name=name,
         revision=revision,
         digest=digest,
         tokenizer=tokenizer.digest,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters,
         dtype=settings.dtype,
         device=str(device),
         context=context_length(config, settings.context),

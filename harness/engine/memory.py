@@ -17,6 +17,7 @@ import numpy as np
 from harness.core import Generated, Word
 from harness.engine.checkpoint import Identity
 from harness.engine.encode import Span
+from harness.engine.packed import products
 from harness.engine.questions import Answer, Question, Search
 from harness.engine.score import SpanScores
 from harness.engine.store import Producer, Store, Stored
@@ -30,6 +31,7 @@ def numerics(model: Any) -> str:
         "engine": ENGINE,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
+        "products": products(model),
         "attention": getattr(model.config, "_attn_implementation", "unknown"),
         **{name: version(name) for name in ("torch", "transformers")},
     }

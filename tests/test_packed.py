@@ -1,0 +1,110 @@
+"""Packed linear layers: the same products, and a model that stays as it was where they fail."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from harness.engine import packed
+from harness.engine.checkpoint import Settings, load
+from harness.engine.memory import numerics
+from harness.engine.packed import Packed, pack, products
+
+IDS = torch.tensor([[1, 2, 3, 40, 41], [5, 6, 7, 8, 9]])
+
+
+@pytest.fixture
+def plain(tiny_folder: Path) -> Any:
+    return GPT2LMHeadModel.from_pretrained(tiny_folder).eval()
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model(IDS).logits.float()
+
+
+def layers(model: Any) -> list[str]:
+    return [name for name, m in model.named_modules() if isinstance(m, Packed)]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_packed_layer_is_the_product(rows: int, bias: bool) -> None:
+    torch.manual_seed(rows)
+    layer = torch.nn.Linear(48, 33, bias=bias)
+    states = torch.randn(rows, 48)
+    with torch.no_grad():
+        torch.testing.assert_close(Packed(layer.weight, layer.bias)(states), layer(states))
+
+
+def test_gpt2_is_packed_with_its_head_and_gives_its_logits(plain: Any) -> None:
+    before = logits(plain)
+    size = sum(p.numel() for p in plain.transformer.parameters())
+    pack(plain)
+    assert len(layers(plain)) == 2 * 4 + 1
+    assert sum(p.numel() for p in plain.transformer.parameters()) == size
+    torch.testing.assert_close(logits(plain), before, atol=1e-5, rtol=1e-5)
+
+
+def test_llama_in_bfloat16_is_packed() -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=32,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).to(torch.bfloat16).eval()
+    before = logits(model)
+    pack(model)
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert len(layers(model)) == 2 * 7 + 1
+    torch.testing.assert_close(logits(model), before, atol=0.02, rtol=0.02)
+
+
+def test_a_layer_that_is_more_than_linear_stays(plain: Any) -> None:
+    class Doubled(torch.nn.Linear):
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(states)
+
+    head = Doubled(plain.lm_head.in_features, plain.lm_head.out_features, bias=False)
+    plain.lm_head = head
+    before = logits(plain)
+    pack(plain)
+    assert plain.lm_head is head
+    torch.testing.assert_close(logits(plain), before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fault", ["wrong", "raises"])
+def test_a_model_whose_packed_layers_fail_is_given_back_bit_by_bit(
+    plain: Any, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def forward(self: Packed, states: torch.Tensor) -> torch.Tensor:
+        if fault == "raises":
+            raise RuntimeError("no such primitive")
+        return states.new_zeros(*states.shape[:-1], self.weight.shape[0])
+
+    before = logits(plain)
+    monkeypatch.setattr(Packed, "forward", forward)
+    pack(plain)
+    assert layers(plain) == []
+    assert torch.equal(logits(plain), before)
+
+
+def test_without_onednn_nothing_is_packed(plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed.torch.backends.mkldnn, "is_available", lambda: False)
+    pack(plain)
+    assert products(plain) == "torch"
+
+
+def test_float16_is_not_packed(plain: Any) -> None:
+    half = plain.to(torch.float16)
+    pack(half)
+    assert products(half) == "torch"
+
+
+def test_the_numerics_say_who_multiplies(tiny_folder: Path) -> None:
+    loaded = load(str(tiny_folder), Settings(device="cpu")).model
+    own = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    assert "|products:onednn|" in numerics(loaded)
+    assert "|products:torch|" in numerics(own)
