@@ -37,6 +37,11 @@ RUN: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--threads", type=click.IntRange(min=1), help="of the CPU; moves no score beyond rounding"
     ),
+    click.option(
+        "--compile",
+        is_flag=True,
+        help="passes through torch.compile: slow to begin, for long runs on an accelerator",
+    ),
     click.option("--workers", type=click.IntRange(min=1), help="answer in so many Ray workers"),
     click.option("--address", help="of a Ray cluster for the workers; default: this machine"),
     click.option(

@@ -24,6 +24,7 @@ class RunOptions:
     context: int | None = None
     batch_tokens: int | None = None
     threads: int | None = None
+    compile: bool = False  # plain passes, by torch.compile
     workers: int | None = None  # Ray actors that hold the checkpoint
     address: str | None = None  # of a Ray cluster
     data_dir: Path | None = None
@@ -62,6 +63,7 @@ class RunOptions:
             self.revision,
             self.trust_remote_code,
             self.threads,
+            self.compile,
         )
 
     def check(self) -> None:

@@ -7,11 +7,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the libraries below ar
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from harness.engine.checkpoint import Checkpoint, Settings, load
+
+# How long an example takes says more about the machine than about the program.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -97,7 +97,7 @@ def test_impossible_requests_name_themselves(
     assert caught.value.request == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.binary(min_size=1, max_size=80), cut=st.integers(0, 80))
 def test_no_byte_is_lost(tiny: Checkpoint, data: bytes, cut: int) -> None:
     """Any bytes, cut anywhere, come back from the scored tokens; pieces account for all."""

@@ -64,7 +64,7 @@ def test_loglikelihood_equals_naive_loop(engine: Engine, tiny: Checkpoint) -> No
     assert engine.tokens.computed < engine.tokens.asked, "shared prefixes must be computed once"
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(
     tails=st.lists(st.tuples(st.sampled_from(SHARED), TEXT, TEXT), min_size=1, max_size=12),
     rolling=st.lists(TEXT, max_size=4),
@@ -96,7 +96,7 @@ def test_budget_order_and_sharing_change_no_score(
             assert answer.num_tokens == expected.num_tokens
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(pieces=st.lists(TEXT, min_size=1, max_size=12), stride=st.integers(1, 300))
 def test_rolling_scores_every_token_once(tiny: Checkpoint, pieces: list[str], stride: int) -> None:
     engine = Engine(tiny)

@@ -134,7 +134,7 @@ def test_other_families_equal_a_naive_loop(family: str, tmp_path: Path) -> None:
 # --- invariants -----------------------------------------------------------------------------
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(
     tails=st.lists(TEXT, min_size=1, max_size=12),
     new=st.integers(1, 9),

@@ -257,7 +257,7 @@ def columns(pairs: Sequence[Texts]) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("name", METRICS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(pairs=st.lists(st.tuples(TEXT, SOME_TEXTS), min_size=1, max_size=4))
 def test_as_module_computes_what_our_functions_do(name: str, pairs: list[Texts]) -> None:
     found = as_module(name).compute(**columns(pairs))

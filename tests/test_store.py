@@ -101,7 +101,7 @@ def sound_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 SHARES = st.floats(0, 1, exclude_max=True)  # where in the file
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     flips=st.lists(st.tuples(SHARES, st.integers(1, 255)), min_size=1, max_size=4),
     kept=SHARES | st.just(1.0),

@@ -38,6 +38,7 @@ class Settings:
     revision: str | None = None
     trust_remote_code: bool = False
     threads: int | None = None  # of the CPU; None: torch's own choice
+    compiled: bool = False  # whether plain passes go through torch.compile
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Checkpoint:
     tokenizer: Tokenizer
     device: torch.device
     ends: frozenset[int]  # tokens after which a generated text is over
+    compiled: bool = False  # whether plain passes are to go through torch.compile
 
 
 def load(name: str, settings: Settings) -> Checkpoint:
@@ -98,7 +100,8 @@ def load(name: str, settings: Settings) -> Checkpoint:
     tokenizer = load_tokenizer(folder, name, settings)
     _check_vocabulary(model, tokenizer, name)
     parameters = sum(p.numel() for p in model.parameters())
-    pack(model)
+    if not settings.compiled:  # torch.compile lays weights out itself
+        pack(model)
     identity = Identity(
         name=name,
         revision=revision,
@@ -111,7 +114,8 @@ def load(name: str, settings: Settings) -> Checkpoint:
         trust_remote_code=settings.trust_remote_code,
         threads=torch.get_num_threads(),
     )
-    return Checkpoint(identity, model, tokenizer, device, tokenizer.ends | _stated_ends(model))
+    ends = tokenizer.ends | _stated_ends(model)
+    return Checkpoint(identity, model, tokenizer, device, ends, settings.compiled)
 
 
 def _stated_ends(model: Any) -> frozenset[int]:

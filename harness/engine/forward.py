@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.checkpoint import Checkpoint
+from harness.engine.compiled import Compiled
+from harness.engine.last_block import only, position_wise
 from harness.engine.plan import Sharing
 
 _ATTENTION_OVERHEAD = 2.0  # masked attention runs at about half the rate of plain products
@@ -28,7 +30,10 @@ class Forward:
         self.device = checkpoint.device
         self.context = checkpoint.identity.context
         self.whole = False
+        layers = getattr(self.model.config.get_text_config(), "num_hidden_layers", 0)
+        self.last_block = position_wise(self.model.base_model, layers)
         self._buffer: Tensor | None = None
+        self._compiled: Compiled | None = None
         parameters = inspect.signature(self._base.forward).parameters
         self._takes_use = "use_cache" in parameters
         self.takes_cache = "past_key_values" in parameters
@@ -43,17 +48,28 @@ class Forward:
     def _base(self) -> Any:
         return self.model if self.whole else self.model.base_model
 
-    def trunk(self, ids: Tensor, **tree: Any) -> Tensor:
+    def trunk(self, ids: Tensor, reads: Tensor | None = None, **tree: Any) -> Tensor:
         """Hidden states (B, T, H) of `ids` (B, T) on the plain causal path, or over trees.
 
         Right padding needs no mask on the causal path: no token sees a later one. `tree` holds
         `position_ids` (B, T), `attention_mask` (B, 1, T, past + T) and `past_key_values`.
+        `reads` (N,) are those of the B * T states that will be read; the others may be anything.
         """
+        if self._compiled and all(value is None for value in tree.values()):
+            return self._compiled(ids)
+        if reads is not None and 2 * len(reads) <= ids.numel():
+            with only(self.last_block, reads):
+                return self.trunk(ids, **tree)
         if self._takes_use:
             tree.setdefault("use_cache", tree.get("past_key_values") is not None)
         output = self._base(input_ids=ids, **tree)
         states: Tensor = output.logits if self.whole else output.last_hidden_state
         return states
+
+    def compile(self, budget: int) -> None:
+        """Compile the plain causal path for batches of so many padded tokens."""
+        if not self.whole:
+            self._compiled = Compiled(self._base, budget, self.context)
 
     def head(self, states: Tensor) -> Tensor:
         """Logits (N, V) in float32 of hidden states (N, H); the next call may overwrite them.

@@ -49,10 +49,12 @@ class Local:
         on_cpu = checkpoint.device.type == "cpu"
         self._budget = budget or (CPU_BUDGET if on_cpu else ACCELERATOR_BUDGET)
         self._identity = checkpoint.identity
-        self._numerics = numerics(checkpoint.model)
+        self._numerics = numerics(checkpoint)
         self.forward = Forward(checkpoint)
         with torch.inference_mode():
             probe.check_model(self.forward, checkpoint.identity.name)
+        if checkpoint.compiled:
+            self.forward.compile(self._budget)
         self.planner = Planner(self.forward, self._budget, share=share)
         self._reader = Reader(self.forward, self.planner, checkpoint.tokenizer, self._budget)
         self._limits = Limits(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.core import Generated, Word
-from harness.engine.checkpoint import Identity
+from harness.engine.checkpoint import Checkpoint, Identity
 from harness.engine.encode import Span
 from harness.engine.packed import products
 from harness.engine.questions import Answer, Question, Search
@@ -25,13 +25,15 @@ from harness.engine.store import Producer, Store, Stored
 ENGINE = 1  # raised with any change of the engine that can change an answer
 
 
-def numerics(model: Any) -> str:
+def numerics(checkpoint: Checkpoint) -> str:
     """What else moves the last digits of a model's answers, in one line."""
+    model = checkpoint.model
     parts = {
         "engine": ENGINE,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": model.device.type,
         "products": products(model),
+        **({"compiled": True} if checkpoint.compiled else {}),
         "attention": getattr(model.config, "_attn_implementation", "unknown"),
         **{name: version(name) for name in ("torch", "transformers")},
     }

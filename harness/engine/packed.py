@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import GELUTanh
 from transformers.pytorch_utils import Conv1D
 
 log = logging.getLogger(__name__)
 
 _ROWS = 2048  # of a typical product, for the choice of the layout
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the largest logit
-_Exchanged = tuple[nn.Module, str, nn.Module]  # owner, name, plain layer
+_Exchanged = tuple[nn.Module, str, nn.Module]  # owner, name, what was there
 
 
 class Packed(nn.Module):
@@ -26,10 +27,14 @@ class Packed(nn.Module):
     Args:
         weight: (outer, inner), float32 or bfloat16, on the CPU.
         bias: (outer,) or None.
+
+    Attributes:
+        then: `none`, or `gelu` (its tanh approximation) for the function that follows.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
+        self.then = "none"  # what oneDNN applies to the product while it is at hand
         laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
         self.weight = nn.Parameter(laid_out, requires_grad=False)
         self.bias = bias
@@ -37,7 +42,7 @@ class Packed(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """The product, plus bias."""
         found: Tensor = torch.ops.mkldnn._linear_pointwise(
-            states, self.weight, self.bias, "none", [], ""
+            states, self.weight, self.bias, self.then, [], "tanh"
         )
         return found
 
@@ -58,6 +63,7 @@ def pack(model: Any) -> None:
         try:
             for owner, name in _linear(model):
                 exchanged.append(_exchange(owner, name))
+            exchanged += [_fuse(mlp) for mlp in model.modules() if _fusible(mlp)]
             same = _close(before, _logits(model))
         except Exception as error:
             # The operators are torch's own, but not documented: whatever they raise on another
@@ -94,12 +100,25 @@ def _exchange(owner: nn.Module, name: str) -> _Exchanged:
 
 
 def _restore(owner: nn.Module, name: str, module: Any) -> None:
-    """Undo an exchange; the weight comes back bit by bit."""
+    """Undo an exchange; a weight comes back bit by bit."""
     packed: Any = getattr(owner, name)
-    weight = packed.weight.to_dense()
-    weight = weight.t().contiguous() if type(module) is Conv1D else weight
-    module.weight = nn.Parameter(weight, requires_grad=False)
+    if isinstance(packed, Packed):
+        weight = packed.weight.to_dense()
+        weight = weight.t().contiguous() if type(module) is Conv1D else weight
+        module.weight = nn.Parameter(weight, requires_grad=False)
     setattr(owner, name, module)
+
+
+def _fusible(mlp: Any) -> bool:
+    """Whether GELU follows a packed layer, as in GPT-2's feed-forward part."""
+    return isinstance(getattr(mlp, "c_fc", None), Packed) and type(mlp.act) is GELUTanh
+
+
+def _fuse(mlp: Any) -> _Exchanged:
+    """Let the product apply GELU."""
+    activation = mlp.act
+    mlp.c_fc.then, mlp.act = "gelu", nn.Identity()
+    return mlp, "act", activation
 
 
 def _logits(model: Any) -> Tensor:

@@ -25,6 +25,8 @@ _ALWAYS = Sharing(pair_cost=0.0, max_row=1 << 20)
 def check_model(forward: Forward, name: str) -> None:
     """Find out whether trunk and head give the model's own logits; set `forward.whole` if not.
 
+    The same for a last block that computes only what is read.
+
     Raises:
         CheckpointError: a later token changes an earlier state, so the model is not causal.
     """
@@ -44,6 +46,19 @@ def check_model(forward: Forward, name: str) -> None:
     rounding = 10 * _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING)
     if own.shape != split.shape or not _equal(own, split, rounding):
         forward.whole = True
+    if forward.last_block and not _reads_alone(forward, first):
+        forward.last_block = ()
+
+
+def _reads_alone(forward: Forward, ids: Tensor) -> bool:
+    """Whether states that are read come out the same where no others are computed."""
+    places = torch.tensor([2, ids.numel() - 1], device=forward.device)
+    all_states = forward.trunk(ids).flatten(0, 1)[places]
+    try:
+        alone = forward.trunk(ids, places).flatten(0, 1)[places]
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    return _equal(all_states, alone, _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING))
 
 
 def honours_trees(forward: Forward, length: int) -> bool:

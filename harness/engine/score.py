@@ -56,6 +56,18 @@ class Prefilled:
 
 
 @dataclass(frozen=True, slots=True)
+class Laid:
+    """A batch on the device."""
+
+    ids: Tensor  # (B, T)
+    positions: Tensor  # (B, T)
+    ends: Tensor  # (B, T)
+    before: Tensor  # places that are read among those of the columns on the plain causal path
+    after: Tensor  # and among those of the other columns
+    straight: int  # columns on the plain causal path
+
+
+@dataclass(frozen=True, slots=True)
 class _Reads:
     """Which logits of a batch are read. Sorted by place, so that a chunk is a slice of each."""
 
@@ -73,44 +85,63 @@ def score(
     order = [(r, s) for r, row in enumerate(rows) for s in row.nodes]
     width = max(len(row) for row in rows)
     reads = _reads(rows, spans, order, width)
-    ids, positions, ends = pad(rows, width)
-    parts = [ids, positions, ends, reads.places, reads.at, reads.targets, reads.tops]
-    moved = to_device(parts, forward.device)  # the one copy in
-    d_ids, d_positions, d_ends, places = moved[:4]
-
-    branches = rows[0].branches
-    cache = forward.empty_cache() if keep or branches else None
-    if branches:
-        straight = min(row.straight for row in rows)
-        states = tree_states(forward, (d_ids, d_positions, d_ends), straight, cache)
-    else:
-        states = forward.trunk(d_ids, past_key_values=cache)  # (B, T, H)
-    states = states.reshape(-1, states.shape[-1])[places]  # (N, H)
-    values = _read_logits(forward, states, reads, moved[4:]).cpu().numpy()  # the one copy out
+    batch, places, targets = lay(forward, rows, reads.places, (reads.at, reads.targets, reads.tops))
+    cache = forward.empty_cache() if keep or rows[0].branches else None
+    states = batch_states(forward, batch, places, cache)  # (N, H)
+    values = _read_logits(forward, states, reads, targets).cpu().numpy()  # the one copy out
     kept = None
     if keep:
         last = {s: (r, rows[r].nodes[s][-1]) for r, s in order if spans[s].top}
-        kept = Prefilled(cache, d_ends, d_positions, last)
+        kept = Prefilled(cache, batch.ends, batch.positions, last)
     return _unpack(values, reads, spans, order), kept
 
 
-def tree_states(
-    forward: Forward, batch: tuple[Tensor, Tensor, Tensor], straight: int, cache: Any
-) -> Tensor:
-    """Hidden states (B, T, H) of rows with branches: ids, positions, ends, each (B, T).
+def lay(
+    forward: Forward,
+    rows: Sequence[TreeRow],
+    places: NDArray[np.int64],
+    more: Sequence[NDArray[np.int64]] = (),
+) -> tuple[Laid, Tensor, list[Tensor]]:
+    """A batch, the places that are read of it, and whatever else is needed, in one copy.
+
+    Args:
+        forward: for the device.
+        rows: of one kind.
+        places: (N,) among the B * T places, at least one.
+        more: integers that come along.
+    """
+    width = max(len(row) for row in rows)
+    cut = min(row.straight for row in rows) if rows[0].branches else width
+    row, column = np.divmod(places, width)
+    early = column < cut
+    before = (row * cut + column)[early]
+    after = (row * (width - cut) + column - cut)[~early]
+    halves = [half if half.size else np.zeros(1, np.int64) for half in (before, after)]
+    parts = [*pad(rows, width), *halves, places, *more]
+    ids, positions, ends, first, second, read, *others = to_device(parts, forward.device)
+    return Laid(ids, positions, ends, first, second, cut), read, others
+
+
+def batch_states(forward: Forward, batch: Laid, places: Tensor, cache: Any) -> Tensor:
+    """Hidden states (N, H) at `places` (N,) among the B * T of a batch.
 
     The tokens before any row bends back take the plain causal path, which skips half of the
     attention that a mask would compute; the others follow over their keys and values.
     """
-    ids, positions, ends = batch
-    before = forward.trunk(ids[:, :straight], past_key_values=cache)
-    after = forward.trunk(
-        ids[:, straight:],
-        position_ids=positions[:, straight:],
-        attention_mask=forward.mask(tree_allowed(ends, straight)),
-        past_key_values=cache,
-    )
-    return torch.cat([before, after], dim=1)
+    ids, cut = batch.ids, batch.straight
+    if cut == ids.shape[1]:
+        states = forward.trunk(ids, batch.before, past_key_values=cache)
+    else:
+        before = forward.trunk(ids[:, :cut], batch.before, past_key_values=cache)
+        after = forward.trunk(
+            ids[:, cut:],
+            batch.after,
+            position_ids=batch.positions[:, cut:],
+            attention_mask=forward.mask(tree_allowed(batch.ends, cut)),
+            past_key_values=cache,
+        )
+        states = torch.cat([before, after], dim=1)
+    return states.flatten(0, 1)[places]
 
 
 def _reads(
@@ -190,9 +221,12 @@ def _read_logits(
 def _first_choice(logits: Tensor, local: Tensor, wanted: Tensor, highest: Tensor) -> Tensor:
     """Which targets are the argmax, ties going to the lowest token id.
 
-    A maximum alone is several times faster than an argmax, so that only rows whose target has
-    the highest logit are searched for an equal one before it.
+    On a CPU a maximum alone is several times faster than an argmax, so that only rows whose
+    target has the highest logit are searched for an equal one before it. Elsewhere that would
+    wait for the device.
     """
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=-1)[local] == wanted
     found = highest.clone()
     candidates = torch.nonzero(highest).squeeze(1)
     best = logits[local[candidates]].argmax(dim=-1)

@@ -20,7 +20,7 @@ from harness.engine.draft import Draft
 from harness.engine.forward import Forward
 from harness.engine.plan import TreeRow
 from harness.engine.rows import Branch, Limits, Step
-from harness.engine.score import pad, to_device, tree_states
+from harness.engine.score import batch_states, lay, to_device
 from harness.engine.slots import Slots
 
 SLACK = 128  # columns that nobody sees any more, from which on a row is packed together
@@ -80,27 +80,21 @@ class SharedRows:
         if not batch:
             return None
         cache = self._forward.empty_cache()
-        ids, positions, ends = pad(batch, max(len(row) for row in batch))
         opened = [self._open(row) for row in batch]
         branches = [branch for slot in opened for branch in slot.branches]
-        width = ids.shape[1]
+        width = max(len(row) for row in batch)
         reads = [
             b * width + slot.row.nodes[s][-1]
             for b, slot in enumerate(opened)
             for s in slot.row.nodes
             for _ in self._jobs[s]
         ]
-        moved = to_device([ids, positions, ends, np.array(reads)], self._forward.device)
-        if batch[0].branches:
-            straight = min(row.straight for row in batch)
-            trunk = (moved[0], moved[1], moved[2])
-            states = tree_states(self._forward, trunk, straight, cache)
-        else:
-            states = self._forward.trunk(moved[0], past_key_values=cache)  # (B, T, H)
+        laid, places, _ = lay(self._forward, batch, np.array(reads))
+        states = batch_states(self._forward, laid, places, cache)  # (N, H)
         for b, slot in enumerate(opened):
             self._slots.put(slot.index, cache, b, len(slot.row))
         self.computed += sum(len(row) for row in batch)
-        return branches, states.reshape(-1, states.shape[-1])[moved[3]]
+        return branches, states
 
     def _next_rows(self) -> list[TreeRow]:
         """Rows for which there is room, of one kind, within the prefill budget."""

@@ -1,0 +1,94 @@
+"""Compiled passes: few shapes, the same scores, and one line where there is no compiler."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.core import Encoding, Loglikelihood, Scored
+from harness.engine import compiled
+from harness.engine.checkpoint import Settings, load
+from harness.engine.compiled import bucket, static_shape
+from harness.engine.engine import Engine
+from harness.errors import CheckpointError
+
+BUDGET = 64  # a row or a few
+
+
+@given(st.integers(1, 5000))
+def test_a_size_holds_its_lengths_and_wastes_less_than_an_eighth(length: int) -> None:
+    size = bucket(length)
+    assert length <= size <= length * 9 / 8
+    assert bucket(size) == size == bucket(size, down=True)
+
+
+@given(st.integers(1, 300), st.integers(1, 4096))
+def test_all_batches_of_a_size_have_one_shape(width: int, budget: int) -> None:
+    same = [w for w in range(1, 400) if bucket(w) == bucket(width)]
+    shapes = {
+        static_shape(rows, w, budget)
+        for w in same
+        for rows in (1, max(1, budget // w))
+        if w <= budget
+    }
+    assert len(shapes) <= 1
+
+
+def test_there_are_few_sizes() -> None:
+    assert len({bucket(length) for length in range(16, 1025)}) == 49
+
+
+def asked() -> list[Loglikelihood]:
+    """Passages of three lengths, which are two sizes."""
+    texts = ("the sand " * 7, "the sand " * 7 + "a", "the sand")
+    return [Loglikelihood(text, " the sun") for text in texts]
+
+
+def scores(engine: Engine) -> list[float]:
+    requests = asked()
+    found = dict(engine.answer(requests, engine.encode(requests, Encoding(bos="none"))))
+    return [r.logprob for _, r in sorted(found.items()) if isinstance(r, Scored)]
+
+
+def test_scores_are_those_of_plain_passes_and_shapes_are_few(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: set[torch.Size] = set()
+    real = compiled.torch.compile
+
+    def counted(base: object, **options: object) -> object:
+        # Traced and run as compiled code is, without waiting for a C++ compiler.
+        run = real(base, dynamic=options["dynamic"], backend="aot_eager")  # type: ignore[call-overload]
+
+        def call(input_ids: torch.Tensor, **more: object) -> object:
+            shapes.add(input_ids.shape)
+            return run(input_ids=input_ids, **more)
+
+        return call
+
+    monkeypatch.setattr(compiled.torch, "compile", counted)
+    plain = load(str(tiny_folder), Settings(device="cpu"))
+    fast = load(str(tiny_folder), Settings(device="cpu", compiled=True))
+    wanted = scores(Engine(plain, budget=BUDGET, share=False))
+    engine = Engine(fast, budget=BUDGET, share=False)
+    assert scores(engine) == pytest.approx(wanted, abs=1e-4)
+    lengths = {len(plain.tokenizer.encode([r.context + r.continuation])[0]) - 1 for r in asked()}
+    assert len(lengths) == 3
+    assert len(shapes) == 2
+
+
+def test_a_pass_that_cannot_be_compiled_is_one_line(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(base: object, **options: object) -> object:
+        def call(**more: object) -> None:
+            raise torch._dynamo.exc.InternalTorchDynamoError("No working C++ compiler found\nmore")
+
+        return call
+
+    monkeypatch.setattr(compiled.torch, "compile", refusing)
+    engine = Engine(load(str(tiny_folder), Settings(device="cpu", compiled=True)), share=False)
+    with pytest.raises(CheckpointError, match=r"\(No working C\+\+ compiler found\); leave out"):
+        scores(engine)
