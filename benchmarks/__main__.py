@@ -1,26 +1,45 @@
-"""The whole suite: `python -m benchmarks` runs every script, and keeps what they print.
+"""The whole suite: `python -m benchmarks` runs every part, and keeps what it prints.
 
-The result is docs/performance.md: a section a script, with date, machine and versions. Quiet
-machines only: every script compares both sides in turn, but two scripts at once disturb each other.
+The result is docs/performance.md: a section a part, each with its command and date; `--only` makes
+some of them anew and leaves the others. For quiet machines: every part compares its sides in turn,
+but two at once disturb each other.
 """
 
 import argparse
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """One section of the page."""
+
+    title: str
+    command: str  # after `python -m benchmarks.`
+
 
 SUITE = {
-    "lm_eval_speed": "Scoring, beside lm-eval",
-    "generate_speed": "Generation, beside lm-eval",
-    "growth": "Growth",
-    "plan_accuracy": "Plans and runs",
-    "stats_speed": "Statistics",
+    "scoring": Part(
+        "Scoring, GPT-2", "speed --model gpt2 --only lambada,choices,wikitext --rounds 3"
+    ),
+    "writing": Part("Writing, GPT-2", "speed --model gpt2 --only coqa,nq,wmt,cnn --rounds 3"),
+    "scoring-demo": Part(
+        "Scoring, demo model", "speed --model demo --only lambada,choices,wikitext --rounds 3"
+    ),
+    "writing-demo": Part("Writing, demo model", "speed --model demo --only coqa,nq,wmt,cnn"),
+    "shares": Part("Where the time goes", "shares"),
+    "growth": Part("Growth", "growth"),
+    "plan": Part("Plans and runs", "plan_accuracy"),
+    "workers": Part("Workers", "workers"),
+    "start": Part("Cold start", "cold_start"),
+    "stats": Part("Statistics", "stats_speed"),
 }
-"""Script -> what it shows."""
 
 
 def machine() -> str:
@@ -29,30 +48,41 @@ def machine() -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
+    wide = ", AVX-512" if any(" avx512f" in line for line in lines) else ""
     versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "transformers", "numpy"))
-    return f"{name}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
+    return f"{name}{wide}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
 
 
-def section(script: str, title: str) -> str:
-    """A script's title, its command and what it printed."""
-    print(f"running benchmarks.{script}", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", f"benchmarks.{script}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+def section(part: Part) -> str:
+    """A part's title, its command and what it printed."""
+    print(f"running benchmarks.{part.command}", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", f"benchmarks.{part.command.split()[0]}"]
+    words = part.command.split()[1:]
+    done = subprocess.run([*command, *words], stdout=subprocess.PIPE, text=True, check=False)
     failed = f"\n\nexit code {done.returncode}" if done.returncode else ""
-    return f"## {title}\n\n`python -m benchmarks.{script}`\n\n{done.stdout.strip()}{failed}\n"
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    head = f"## {part.title}\n\n`python -m benchmarks.{part.command}`, {date}, {machine()}\n"
+    return f"{head}\n{done.stdout.strip()}{failed}\n"
+
+
+def sections(page: str) -> dict[str, str]:
+    """Title -> section of a page."""
+    found = re.split(r"^(?=## )", page, flags=re.MULTILINE)[1:]
+    return {part.partition("\n")[0].removeprefix("## "): part for part in found}
 
 
 def main() -> None:
-    """Run the scripts and write the page."""
+    """Run parts and write the page after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(SUITE))
     parser.add_argument("--out", type=Path, default=Path("docs/performance.md"))
     options = parser.parse_args()
-    parts = [section(script, SUITE[script]) for script in options.only.split(",")]
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    head = f"# Performance\n\nMeasured {date} on {machine()}.\n"
-    options.out.write_text("\n".join([head, *parts]), "utf-8")
-    print(f"wrote {options.out}")
+    for name in options.only.split(","):
+        old = sections(options.out.read_text("utf-8")) if options.out.is_file() else {}
+        new = {**old, SUITE[name].title: section(SUITE[name])}
+        kept = [new[part.title].strip() for part in SUITE.values() if part.title in new]
+        options.out.write_text("\n\n".join(["# Performance", *kept]) + "\n", "utf-8")
+        print(f"wrote {options.out}", flush=True)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ def checkpoint(name: str) -> Checkpoint:
     return load(DEMO if name == "demo" else random_gpt2(), Settings(device="cpu"))
 
 
+def title(name: str) -> str:
+    """`demo` or `gpt2` in words."""
+    return DEMO if name == "demo" else "GPT-2 of 124M, random weights"
+
+
 def lambada(count: int, preset: str = "lm-eval") -> list[Request]:
     """The first requests of LAMBADA."""
     return requests("lambada", preset)[:count]

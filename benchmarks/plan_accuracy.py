@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from benchmarks import common
 from harness import data
-from harness.engine.checkpoint import DEMO
 from harness.engine.engine import Engine
 from harness.plugins import load_task
 from harness.runner import Job, ask
@@ -56,7 +55,7 @@ def main() -> None:
     parser.add_argument("--model", default="demo", choices=["gpt2", "demo"])
     parser.add_argument("--only", default=",".join(TASKS))
     options = parser.parse_args()
-    print(f"model: {DEMO if options.model == 'demo' else 'GPT-2 124M, random weights'}\n")
+    print(f"{common.title(options.model)}\n")
     print("| benchmark | rows | seconds planned | taken | off by | peak planned | taken | off by |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     context = multiprocessing.get_context("spawn")

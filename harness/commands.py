@@ -1,10 +1,10 @@
 """What the commands for benchmarks do: one, a table of them, a list, a preview, a leaderboard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import display, display_costs, planning, terminal
+from harness import abreast, display, display_costs, planning, terminal
 from harness.errors import DataError, UsageError
 from harness.options import RunOptions
 from harness.plugins import load_task, task_names
@@ -21,11 +21,30 @@ def run_benchmark(name: str, options: RunOptions) -> None:
     task = load_task(name)
     job = job_for(task, task.protocol(options.protocol, options.overrides()), options)
     with opened(options) as session:
-        for model in options.model:
-            _run_jobs([job], model, session)
+        for first in _each_model([job], session):
             if not options.json and not options.plan:
-                display.show_record(session.records[-1])
+                for record in session.records[first:]:
+                    display.show_record(record)
         finish(session)
+
+
+def _each_model(jobs: Sequence[Job], session: Session) -> Iterator[int]:
+    """Evaluate jobs with model after model, or side by side; where the records of each begin.
+
+    What a model gave is shown also if it then fails.
+    """
+    first = 0
+    if abreast.wanted(session):
+        for _ in abreast.evaluate_models(jobs, session):
+            yield first
+            first = len(session.records)
+        return
+    for model in session.options.model:
+        try:
+            _run_jobs(jobs, model, session)
+        finally:
+            yield first
+        first = len(session.records)
 
 
 def _run_jobs(jobs: Sequence[Job], model: str, session: Session) -> None:
@@ -74,16 +93,12 @@ def run_table(table: PaperTable, options: RunOptions) -> None:
         )
     jobs, reasons = _table_jobs(paper.tasks(table.columns), options)
     with opened(options) as session:
-        for model in options.model:
-            first = len(session.records)
-            try:
-                _run_jobs(jobs, model, session)
-            finally:
-                records = session.records[first:]
-                if records and not options.json:
-                    beside = size or paper.nearest_size(int(records[0].model["parameters"]))
-                    cells = table3.cells(records, beside, reasons, table.columns)
-                    table.show(cells, records, beside)
+        for first in _each_model(jobs, session):
+            records = session.records[first:]
+            if records and not options.json:
+                beside = size or paper.nearest_size(int(records[0].model["parameters"]))
+                cells = table3.cells(records, beside, reasons, table.columns)
+                table.show(cells, records, beside)
             if options.leaderboard and session.records:
                 leaderboard.write(leaderboard.rows(session.records), options.leaderboard)
         finish(session, size)

@@ -39,6 +39,7 @@ class Session:
     paths: list[Path] = field(default_factory=list)
     # What several checkpoints have in common is made once.
     closing: ExitStack = field(default_factory=ExitStack)  # what is let go in the end
+    abreast: int = 1  # checkpoints that are evaluated at the same time
     chosen: list[Job] = field(default_factory=list)  # jobs on the rows that a budget allows
     asked: dict[int, Asked] = field(default_factory=dict)  # by the identity of the job
     encodings: "Encodings" = field(default_factory=dict)
@@ -84,20 +85,22 @@ def _over_workers(
 ) -> "Engine":
     """An engine whose checkpoint is in Ray workers; this process has the tokenizer alone."""
     from harness.engine.checkpoint import tokenizer_and_context
-    from harness.engine.cluster import Workers, connect
+    from harness.engine.cluster import Crew, Workers, connect
     from harness.engine.engine import Engine
 
     options = session.options
-    connect(options.address, count * (options.threads or 1))
+    everyone = count * session.abreast
+    connect(options.address, everyone * (options.threads or 1))
     tokenizer, _ = tokenizer_and_context(model, options.settings())
-    workers = Workers(model, options.settings(), options.batch_tokens, count)
+    workers = Workers(model, options.settings(), options.batch_tokens, Crew(count, everyone))
     session.closing.callback(workers.close)
     return Engine.over(
         workers, workers.identity, tokenizer, store=session.store, encodings=encodings
     )
 
 
-def _store(options: RunOptions, shared: bool) -> "Store | None":
+def store_for(options: RunOptions, *, shared: bool = False) -> "Store | None":
+    """The store of answers that the options name; `shared` keeps them in memory if not on disk."""
     from harness.engine.store import Store, default_folder
 
     if options.no_cache:
@@ -116,7 +119,7 @@ def opened(options: RunOptions, *, shared: bool = False) -> Iterator[Session]:
     terminal.start_logging()
     check_writable(options.out)
     dump = Writer(options.dump) if options.dump else None
-    session = Session(options, dump, _store(options, shared))
+    session = Session(options, dump, store_for(options, shared=shared))
     try:
         yield session
     except KeyboardInterrupt:

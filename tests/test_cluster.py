@@ -1,6 +1,7 @@
 """Ray workers give what one process gives, also when one of them dies."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mixed import answers
 
+from harness import abreast
 from harness.core import (
     Encoding,
     Generate,
@@ -21,7 +23,7 @@ from harness.core import (
     Word,
 )
 from harness.engine.checkpoint import Checkpoint, Settings
-from harness.engine.cluster import Workers, connect, parcels
+from harness.engine.cluster import Crew, Workers, connect, parcels
 from harness.engine.encode import Span
 from harness.engine.engine import Engine
 from harness.engine.plan import Sharing
@@ -75,7 +77,7 @@ def two_workers() -> Iterator[None]:
 
 @pytest.fixture
 def workers(two_workers: None, tiny_folder: Path) -> Iterator[Workers]:
-    found = Workers(str(tiny_folder), Settings(device="cpu", threads=1), 64, 2)
+    found = Workers(str(tiny_folder), Settings(device="cpu", threads=1), 64, Crew(2, 2))
     yield found
     found.close()
 
@@ -133,7 +135,7 @@ def test_a_score_that_is_no_number_names_its_request(
 ) -> None:
     folder = save_tiny(tmp_path / "broken", context=256)
     spoil(folder)
-    workers = Workers(str(folder), Settings(device="cpu"), 64, 1)
+    workers = Workers(str(folder), Settings(device="cpu"), 64, Crew(1, 1))
     engine = Engine.over(workers, workers.identity, tiny.tokenizer)
     with pytest.raises(NumericsError) as caught:
         answers(engine, [Generate(("The sand",), 3)])
@@ -155,12 +157,12 @@ def test_more_workers_than_the_cluster_holds_are_refused(
     two_workers: None, tiny_folder: Path
 ) -> None:
     with pytest.raises(CheckpointError, match="do not fit the cluster's 2 CPUs"):
-        Workers(str(tiny_folder), Settings(), None, 3)
+        Workers(str(tiny_folder), Settings(), None, Crew(3, 3))
 
 
 def test_a_model_that_no_worker_can_load_is_one_line(two_workers: None, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint") as caught:
-        Workers(str(tmp_path), Settings(), None, 1)
+        Workers(str(tmp_path), Settings(), None, Crew(1, 1))
     assert "\n" not in str(caught.value)
 
 
@@ -193,3 +195,52 @@ def test_options_that_contradict_each_other(
     words: tuple[object, ...], expected: str, tiny_folder: Path
 ) -> None:
     assert expected in refused("lambada", "--model", tiny_folder, "--sample", *words)
+
+
+# --- several checkpoints side by side ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pair")
+    return [save_tiny(folder / f"m{seed}", context=128, seed=seed) for seed in range(2)]
+
+
+def scores(words: tuple[object, ...]) -> dict[str, list[float]]:
+    """Scores by model."""
+    result = harness(*words, "--json")
+    assert result.code == 0, result.err
+    records = json.loads(result.out)["records"]
+    return {r["model"]["name"]: [score["value"] for score in r["scores"]] for r in records}
+
+
+def test_models_side_by_side_score_as_they_do_alone(
+    two_workers: None, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(2, timeout=120)
+    real = abreast.evaluate_job
+
+    def met(*words: Any) -> Any:
+        together.wait()  # passes only if both models are evaluated at the same time
+        return real(*words)
+
+    monkeypatch.setattr(abreast, "evaluate_job", met)
+    board = tmp_path / "board.csv"
+    run = ("table3", "--model", *pair, "--sample", "--limit", 2, "--out", tmp_path, "--no-cache")
+    alone = scores(run)
+    beside = scores((*run, "--workers", 2, "--leaderboard", board))
+    assert sorted(beside) == sorted(alone) == [str(path) for path in pair]
+    for name, values in alone.items():
+        assert beside[name] == pytest.approx(values, abs=1e-6, rel=1e-6)
+    assert all(path.name in board.read_text() for path in pair)
+
+
+def test_a_model_that_fails_costs_the_others_nothing(
+    two_workers: None, pair: list[Path], tmp_path: Path
+) -> None:
+    models = ("--model", tmp_path / "nowhere", pair[0], pair[1])
+    run = ("lambada", *models, "--sample", "--limit", 2, "--workers", 2, "--out", tmp_path)
+    result = harness(*run)
+    assert result.code == 2
+    assert "nowhere" in result.err.strip().splitlines()[-1]
+    assert len(list(tmp_path.rglob("lambada*.json"))) == 2

@@ -23,7 +23,7 @@ UPSTAIRS = (
     "harness.runner", "harness.cli", "harness.commands", "harness.terminal", "harness.display",
     "harness.session", "harness.grid", "harness.jitter", "harness.gate", "harness.cache",
     "harness.display_pairs", "harness.display_costs", "harness.planning",
-    "harness.cli_options", "harness.cli_pairs",
+    "harness.cli_options", "harness.cli_pairs", "harness.abreast",
 )  # fmt: skip
 
 

