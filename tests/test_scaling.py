@@ -1,0 +1,231 @@
+"""Power laws through scores: the fit against scipy and known truth, and which records share one."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from console import made_record
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from harness.core import Score
+from harness.report import paper
+from harness.report.record import Record
+from harness.report.scaling import KAPLAN, LEAST, Point, along, curves, fit, law, obstacle
+
+SIZES = (10**7, 10**8, 10**9, 10**10)
+MODEL = made_record().model
+
+
+def noisy(exponent: float, *, spread: float, seed: int) -> list[Point]:
+    """Points of the law 12 * N ** -exponent, with lognormal noise."""
+    noise = np.random.default_rng(seed).normal(0, spread, len(SIZES))
+    return [
+        Point(size, 12 * size**-exponent * math.exp(off))
+        for size, off in zip(SIZES, noise, strict=True)
+    ]
+
+
+# --- the fit ----------------------------------------------------------------------------
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 10**12), st.floats(1e-3, 1e3)),
+        min_size=4,
+        max_size=12,
+        unique_by=lambda pair: round(math.log(pair[0]), 1),
+    )
+)
+def test_the_fit_is_that_of_scipy(pairs: list[tuple[int, float]]) -> None:
+    found = fit([Point(*pair) for pair in pairs])
+    assert found is not None
+    sizes, losses = np.log(np.array(pairs, np.float64)).T
+    referee = stats.linregress(sizes, losses)
+    reach = float(stats.t.ppf(0.975, len(pairs) - 2) * referee.stderr)
+    near = {"rel": 1e-6, "abs": 1e-9}
+    assert found.exponent == pytest.approx(-referee.slope, **near)
+    assert found.low == pytest.approx(-referee.slope - reach, **near)
+    assert found.high == pytest.approx(-referee.slope + reach, **near)
+    assert math.log(found.coefficient) == pytest.approx(referee.intercept, rel=1e-6, abs=1e-8)
+
+
+def test_a_law_without_noise_is_found_exactly() -> None:
+    found = fit([Point(size, 12 * size**-0.3) for size in SIZES])
+    assert found == pytest.approx((0.3, 0.3, 0.3, 12), rel=1e-9)
+
+
+def test_the_interval_holds_the_exponent_in_95_of_100_cases() -> None:
+    """2,000 draws: a share within three standard errors (0.015) of 0.95."""
+    found = [fit(noisy(KAPLAN, spread=0.02, seed=seed)) for seed in range(2000)]
+    share = np.mean([f is not None and f.low <= KAPLAN <= f.high for f in found])
+    assert 0.935 <= share <= 0.965
+
+
+def test_the_line_goes_through_the_middle_of_the_points() -> None:
+    points = noisy(KAPLAN, spread=0.1, seed=3)
+    found = fit(points)
+    assert found is not None
+    middle = math.exp(sum(math.log(size) for size in SIZES) / len(SIZES))
+    height = math.exp(sum(math.log(point.value) for point in points) / len(points))
+    assert along(found, middle) == pytest.approx(height)
+    assert along(found, 10**8) == pytest.approx(found.coefficient * (10**8) ** -found.exponent)
+
+
+@pytest.mark.parametrize("count", range(LEAST))
+def test_fewer_than_four_sizes_have_no_fit(count: int) -> None:
+    points = [Point(size, 3.0) for size in SIZES[:count]]
+    assert fit(points * 5) is None, "more runs of a size are no more sizes"
+    assert obstacle(points) == f"{count} of at least 4 sizes"
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_a_loss_without_a_logarithm_has_no_fit(value: float) -> None:
+    points = [*noisy(KAPLAN, spread=0, seed=0), Point(10**6, value)]
+    assert fit(points) is None
+    assert "has no logarithm" in obstacle(points)
+
+
+def test_sizes_that_nearly_agree_have_no_fit() -> None:
+    assert fit([Point(10**9 + step, 2.0 + step) for step in range(4)]) is None
+
+
+# --- what of a score is a loss -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("unit", "higher", "kind", "of", "score", "loss"),
+    [
+        ("per word", False, "loss", "nats per word", math.e**3, 3.0),
+        ("bits per byte", False, "loss", "bits per byte", 1.16, 1.16),
+        ("%", True, "error", "% wrong", 45.0, 55.0),
+    ],
+)
+def test_laws(unit: str, higher: bool, kind: str, of: str, score: float, loss: float) -> None:
+    found = law(unit, higher_is_better=higher)
+    assert found is not None
+    assert (found.kind, found.unit) == (kind, of)
+    assert found.loss(score) == pytest.approx(loss)
+    assert found.score(found.loss(score)) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(("unit", "higher"), [("points", True), ("%", False), ("", True)])
+def test_other_scores_have_no_law(unit: str, higher: bool) -> None:
+    assert law(unit, higher_is_better=higher) is None
+
+
+def test_every_unit_of_the_paper_is_decided() -> None:
+    units = {p.unit: law(p.unit, higher_is_better=p.unit in paper.POINTS) for p in paper.numbers()}
+    assert [unit for unit, found in units.items() if found is None] == ["points"]
+
+
+# --- records -> curves -------------------------------------------------------------------
+
+
+def sized(parameters: int, ppl: float = 30.0, **changes: Any) -> Record:
+    """A record of LAMBADA by a model of that size."""
+    low, high = ppl - 1, ppl + 1
+    score = Score("ppl", ppl, "per word", False, 0.5, low, high, {}, "LAMBADA PPL")
+    model = {**MODEL, "parameters": parameters, "digest": f"{parameters:064}"}
+    return made_record(**{"model": model, "scores": (score,), **changes})
+
+
+def law_records(exponent: float = 0.12, spread: float = 0.002, seed: int = 1) -> list[Record]:
+    """Four checkpoints whose losses in nats a word follow a power law."""
+    return [sized(p.parameters, math.exp(p.value)) for p in noisy(exponent, spread=spread,
+                                                                   seed=seed)]  # fmt: skip
+
+
+def test_four_records_of_a_known_law_give_its_exponent() -> None:
+    [curve] = curves(law_records(0.12))
+    assert curve.fit is not None
+    assert curve.reason == ""
+    assert curve.fit.low <= 0.12 <= curve.fit.high
+    assert curve.fit.exponent == pytest.approx(0.12, abs=0.01)
+    assert [place.parameters for place in curve.ours] == list(SIZES)
+    assert curve.ours[0][3:5] == (curve.ours[0].value - 1, curve.ours[0].value + 1)
+
+
+def test_the_fit_of_perplexities_is_one_of_their_logarithms() -> None:
+    [curve] = curves(law_records())
+    losses = [Point(place.parameters, math.log(place.value)) for place in curve.ours]
+    assert curve.fit == fit(losses)
+
+
+def test_the_papers_four_sizes_stand_beside() -> None:
+    [curve] = curves([sized(10**8)])
+    assert [place.name for place in curve.paper] == list(paper.SIZES)
+    assert [place.value for place in curve.paper] == [35.13, 15.60, 10.87, 8.63]
+    assert [place.parameters for place in curve.paper] == sorted(p[1] for p in curve.paper)
+    sizes, losses = np.log([(p.parameters, math.log(p.value)) for p in curve.paper]).T
+    assert curve.paper_fit is not None
+    assert curve.paper_fit.exponent == pytest.approx(-stats.linregress(sizes, losses).slope)
+    assert (curve.fit, curve.reason) == (None, "1 of at least 4 sizes")
+
+
+def test_of_a_checkpoint_the_newest_run_counts() -> None:
+    old = sized(10**8, 30.0, created="2026-01-01T00:00:00+00:00")
+    new = sized(10**8, 31.0, created="2026-02-01T00:00:00+00:00")
+    for records in ([old, new], [new, old]):
+        [curve] = curves(records)
+        assert [place.value for place in curve.ours] == [31.0]
+
+
+def test_two_checkpoints_of_one_size_are_two_points() -> None:
+    twin = sized(10**8, 33.0, model={**MODEL, "parameters": 10**8, "digest": "7" * 64})
+    [curve] = curves([sized(10**8, 30.0), twin])
+    assert [place.value for place in curve.ours] == [30.0, 33.0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": 2},
+        {"options": {"quotes": "off", "stride": 1024}},
+        {"limit": 10, "examples": 10},
+        {"data": {**made_record().data, "sha256": "55" * 32}},
+        {"prompt": {"name": "other.txt", "sha256": "66" * 32}},
+        {"origin": "lm-eval"},
+    ],
+    ids=str,
+)
+def test_other_measurements_have_curves_of_their_own(change: dict[str, Any]) -> None:
+    assert len(curves([sized(10**8), sized(10**9, **change)])) == 2
+
+
+def test_other_formats_share_a_curve_that_says_so() -> None:
+    model = {**MODEL, "parameters": 10**9, "digest": "7" * 64, "dtype": "bfloat16", "context": 512}
+    [curve] = curves([sized(10**8), sized(10**9, model=model)])
+    assert len(curve.ours) == 2
+    assert set(curve.differs) == {"dtype", "context"}
+
+
+def test_scores_without_a_column_are_drawn_on_demand_and_systems_without_a_model_never() -> None:
+    scores = (
+        *made_record().scores,
+        Score("extra", 50.0, "%", True, None, None, None, {}),
+        Score("lede-3", 40.0, "points", True, None, None, None, {}, None, "lede-3"),
+    )
+    record = made_record(scores=scores)
+    assert [curve.metric for curve in curves([record])] == ["ppl", "acc"]
+    assert [curve.metric for curve in curves([record], every=True)] == ["ppl", "acc", "extra"]
+    bare = made_record(task="mine", scores=scores[2:])
+    assert [curve.metric for curve in curves([bare])] == ["extra"]
+
+
+def test_models_of_unknown_size_are_left_out() -> None:
+    assert curves([made_record(model={**MODEL, "parameters": "unknown"})]) == []
+
+
+def test_curves_are_in_the_papers_order() -> None:
+    found = curves([made_record(task=name) for name in ("mine", "ptb", "lambada")])
+    assert [curve.task for curve in found] == ["lambada", "lambada", "ptb", "ptb", "mine", "mine"]
+
+
+def test_rows_in_words() -> None:
+    some = {"limit": 10, "examples": 10}
+    road = {"data": {**made_record().data, "road": "sample"}}
+    texts = [curves([sized(10**8, **change)])[0].rows for change in ({}, some, road)]
+    assert texts == ["all rows", "10 rows, seed 0", "built-in sample"]
