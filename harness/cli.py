@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
+from harness import cli_curve
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
 from harness.cli_pairs import COMMANDS
 from harness.errors import HarnessError, PluginError, UsageError
@@ -161,7 +162,7 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *cli_curve.COMMANDS):
     cli.add_command(_command)
 
 

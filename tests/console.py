@@ -1,10 +1,13 @@
 """The command line inside this process, and records made by hand, for several test files."""
 
 import io
+import math
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from harness.cli import main
 from harness.core import Score, Tokens
@@ -88,3 +91,32 @@ def made_record(**changes: Any) -> Record:
         "created": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
     return Record(**{**fields, **changes})
+
+
+SIZES = (10**7, 10**8, 10**9, 10**10)
+
+
+def sized_record(parameters: int, ppl: float = 30.0, **changes: Any) -> Record:
+    """A record of LAMBADA's perplexity by a model of that size."""
+    score = Score("ppl", ppl, "per word", False, 0.5, ppl - 1, ppl + 1, {}, "LAMBADA PPL")
+    model = {
+        **made_record().model,
+        "name": f"m{parameters}",
+        "parameters": parameters,
+        "digest": f"{parameters:064}",
+    }
+    return made_record(**{"model": model, "scores": (score,), **changes})
+
+
+def law_losses(exponent: float, *, spread: float, seed: int) -> list[tuple[int, float]]:
+    """(size, loss) of the law 20 * size ** -exponent at four sizes, with lognormal noise."""
+    noise = np.random.default_rng(seed).normal(0, spread, len(SIZES))
+    return [
+        (size, 20 * size**-exponent * math.exp(off)) for size, off in zip(SIZES, noise, strict=True)
+    ]
+
+
+def law_records(exponent: float, *, spread: float = 0.002, seed: int = 1) -> list[Record]:
+    """Records of four checkpoints whose losses in nats a word follow that law."""
+    losses = law_losses(exponent, spread=spread, seed=seed)
+    return [sized_record(size, math.exp(loss)) for size, loss in losses]

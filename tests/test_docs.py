@@ -31,6 +31,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text("utf-8")
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text("utf-8")
 CI = (ROOT / "docs" / "ci.md").read_text("utf-8")
+CURVE = (ROOT / "docs" / "curve.md").read_text("utf-8")
 EXAMPLE = ROOT / "examples" / "harness-rhymes"
 WORKFLOW = (ROOT / "examples" / "ci" / "harness-gate.yml").read_text("utf-8")
 PAGES = {
@@ -38,6 +39,7 @@ PAGES = {
     "docs/protocols.md": PROTOCOLS,
     "docs/plugins.md": PLUGINS,
     "docs/ci.md": CI,
+    "docs/curve.md": CURVE,
     "examples/harness-rhymes/README.md": (EXAMPLE / "README.md").read_text("utf-8"),
 }
 
@@ -233,6 +235,18 @@ def test_constants_of_the_gate() -> None:
     assert f"at least {gate_truth.DETECTED:.0%}".replace("%", " %") in text
 
 
+def test_constants_of_curves() -> None:
+    from scipy.stats import t
+
+    from harness.report import scaling
+
+    text = " ".join(CURVE.split())
+    assert scaling.LEAST == 4
+    assert "A fit takes four sizes at least" in text
+    assert text.count(f"| {scaling.KAPLAN} |") == 2
+    assert f"t is {t.ppf(0.975, 2):.1f} where it would be {t.ppf(0.975, 1000):.1f}" in text
+
+
 # --- commands ---------------------------------------------------------------------------
 
 
@@ -416,7 +430,7 @@ def test_what_must_be_equal_is_documented_as_it_is() -> None:
     ) in text
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/ci.md", "docs/protocols.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/ci.md", "docs/curve.md", "docs/protocols.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):

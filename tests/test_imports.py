@@ -24,6 +24,7 @@ UPSTAIRS = (
     "harness.session", "harness.grid", "harness.jitter", "harness.gate", "harness.cache",
     "harness.display_pairs", "harness.display_costs", "harness.planning",
     "harness.cli_options", "harness.cli_pairs", "harness.abreast",
+    "harness.cli_curve", "harness.curve",
 )  # fmt: skip
 
 

@@ -5,27 +5,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from console import made_record
+from console import SIZES, law_losses, law_records, made_record, sized_record
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from harness.core import Score
 from harness.report import paper
-from harness.report.record import Record
 from harness.report.scaling import KAPLAN, LEAST, Point, along, curves, fit, law, obstacle
 
-SIZES = (10**7, 10**8, 10**9, 10**10)
 MODEL = made_record().model
 
 
 def noisy(exponent: float, *, spread: float, seed: int) -> list[Point]:
-    """Points of the law 12 * N ** -exponent, with lognormal noise."""
-    noise = np.random.default_rng(seed).normal(0, spread, len(SIZES))
-    return [
-        Point(size, 12 * size**-exponent * math.exp(off))
-        for size, off in zip(SIZES, noise, strict=True)
-    ]
+    return [Point(*pair) for pair in law_losses(exponent, spread=spread, seed=seed)]
 
 
 # --- the fit ----------------------------------------------------------------------------
@@ -78,7 +71,7 @@ def test_the_line_goes_through_the_middle_of_the_points() -> None:
 def test_fewer_than_four_sizes_have_no_fit(count: int) -> None:
     points = [Point(size, 3.0) for size in SIZES[:count]]
     assert fit(points * 5) is None, "more runs of a size are no more sizes"
-    assert obstacle(points) == f"{count} of at least 4 sizes"
+    assert obstacle(points) == f"{count} of 4 sizes"
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
@@ -124,20 +117,6 @@ def test_every_unit_of_the_paper_is_decided() -> None:
 # --- records -> curves -------------------------------------------------------------------
 
 
-def sized(parameters: int, ppl: float = 30.0, **changes: Any) -> Record:
-    """A record of LAMBADA by a model of that size."""
-    low, high = ppl - 1, ppl + 1
-    score = Score("ppl", ppl, "per word", False, 0.5, low, high, {}, "LAMBADA PPL")
-    model = {**MODEL, "parameters": parameters, "digest": f"{parameters:064}"}
-    return made_record(**{"model": model, "scores": (score,), **changes})
-
-
-def law_records(exponent: float = 0.12, spread: float = 0.002, seed: int = 1) -> list[Record]:
-    """Four checkpoints whose losses in nats a word follow a power law."""
-    return [sized(p.parameters, math.exp(p.value)) for p in noisy(exponent, spread=spread,
-                                                                   seed=seed)]  # fmt: skip
-
-
 def test_four_records_of_a_known_law_give_its_exponent() -> None:
     [curve] = curves(law_records(0.12))
     assert curve.fit is not None
@@ -149,33 +128,33 @@ def test_four_records_of_a_known_law_give_its_exponent() -> None:
 
 
 def test_the_fit_of_perplexities_is_one_of_their_logarithms() -> None:
-    [curve] = curves(law_records())
+    [curve] = curves(law_records(0.12))
     losses = [Point(place.parameters, math.log(place.value)) for place in curve.ours]
     assert curve.fit == fit(losses)
 
 
 def test_the_papers_four_sizes_stand_beside() -> None:
-    [curve] = curves([sized(10**8)])
+    [curve] = curves([sized_record(10**8)])
     assert [place.name for place in curve.paper] == list(paper.SIZES)
     assert [place.value for place in curve.paper] == [35.13, 15.60, 10.87, 8.63]
     assert [place.parameters for place in curve.paper] == sorted(p[1] for p in curve.paper)
     sizes, losses = np.log([(p.parameters, math.log(p.value)) for p in curve.paper]).T
     assert curve.paper_fit is not None
     assert curve.paper_fit.exponent == pytest.approx(-stats.linregress(sizes, losses).slope)
-    assert (curve.fit, curve.reason) == (None, "1 of at least 4 sizes")
+    assert (curve.fit, curve.reason) == (None, "1 of 4 sizes")
 
 
 def test_of_a_checkpoint_the_newest_run_counts() -> None:
-    old = sized(10**8, 30.0, created="2026-01-01T00:00:00+00:00")
-    new = sized(10**8, 31.0, created="2026-02-01T00:00:00+00:00")
+    old = sized_record(10**8, 30.0, created="2026-01-01T00:00:00+00:00")
+    new = sized_record(10**8, 31.0, created="2026-02-01T00:00:00+00:00")
     for records in ([old, new], [new, old]):
         [curve] = curves(records)
         assert [place.value for place in curve.ours] == [31.0]
 
 
 def test_two_checkpoints_of_one_size_are_two_points() -> None:
-    twin = sized(10**8, 33.0, model={**MODEL, "parameters": 10**8, "digest": "7" * 64})
-    [curve] = curves([sized(10**8, 30.0), twin])
+    twin = sized_record(10**8, 33.0, model={**MODEL, "parameters": 10**8, "digest": "7" * 64})
+    [curve] = curves([sized_record(10**8, 30.0), twin])
     assert [place.value for place in curve.ours] == [30.0, 33.0]
 
 
@@ -192,12 +171,12 @@ def test_two_checkpoints_of_one_size_are_two_points() -> None:
     ids=str,
 )
 def test_other_measurements_have_curves_of_their_own(change: dict[str, Any]) -> None:
-    assert len(curves([sized(10**8), sized(10**9, **change)])) == 2
+    assert len(curves([sized_record(10**8), sized_record(10**9, **change)])) == 2
 
 
 def test_other_formats_share_a_curve_that_says_so() -> None:
     model = {**MODEL, "parameters": 10**9, "digest": "7" * 64, "dtype": "bfloat16", "context": 512}
-    [curve] = curves([sized(10**8), sized(10**9, model=model)])
+    [curve] = curves([sized_record(10**8), sized_record(10**9, model=model)])
     assert len(curve.ours) == 2
     assert set(curve.differs) == {"dtype", "context"}
 
@@ -227,5 +206,10 @@ def test_curves_are_in_the_papers_order() -> None:
 def test_rows_in_words() -> None:
     some = {"limit": 10, "examples": 10}
     road = {"data": {**made_record().data, "road": "sample"}}
-    texts = [curves([sized(10**8, **change)])[0].rows for change in ({}, some, road)]
-    assert texts == ["all rows", "10 rows, seed 0", "built-in sample"]
+    texts = [curves([sized_record(10**8, **change)])[0].rows for change in ({}, some, road)]
+    assert texts == ["all 20 rows", "10 rows, seed 0", "all 20 rows of the sample"]
+
+
+def test_a_limit_beyond_the_rows_is_no_limit() -> None:
+    [curve] = curves([sized_record(10**8), sized_record(10**9, limit=50)])
+    assert (len(curve.ours), curve.differs) == (2, ())

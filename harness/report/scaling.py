@@ -90,12 +90,17 @@ class Curve:
     paper_fit: Fit | None
     differs: tuple[str, ...]  # parts of signatures in which the checkpoints differ
 
+    @property
+    def name(self) -> str:
+        """The paper's column, else benchmark and score."""
+        return self.column or f"{self.task} {self.metric}"
+
 
 def obstacle(points: Sequence[Point]) -> str:
     """Why no power law is fitted to these points; empty if one is."""
     sizes = len({point.parameters for point in points})
     if sizes < LEAST:
-        return f"{sizes} of at least {LEAST} sizes"
+        return f"{sizes} of {LEAST} sizes"
     odd = [p.value for p in points if not (math.isfinite(p.value) and p.value > 0)]
     return f"a loss of {odd[0]:g} has no logarithm" if odd else ""
 
@@ -215,7 +220,7 @@ def curves(records: Iterable[Record], *, every: bool = False) -> list[Curve]:
 def _measured(record: Record) -> tuple[str, ...]:
     """What records of one curve have in common."""
     said = parts(record)
-    return tuple(said.get(name, "none") for name in (*SAME, "rows"))
+    return (*(said.get(name, "none") for name in SAME), _rows(record))
 
 
 def _metrics(records: Iterable[Record], every: bool) -> list[str]:
@@ -234,7 +239,7 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
     kind = law(score.unit, higher_is_better=score.higher_is_better)
     mine = points(ours, kind) if kind else []
     found = fit(mine)
-    reason = _reason(found, mine) if kind else f"no loss: {score.unit or 'unknown unit'}"
+    reason = _reason(found, mine) if kind else f"{score.unit or 'numbers'} are no loss"
     return Curve(
         task=newest.task,
         metric=metric,
@@ -248,8 +253,14 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
         fit=found,
         reason=reason,
         paper_fit=fit(points(theirs, kind)) if kind else None,
-        differs=tuple(dict.fromkeys(n for r, _ in held for n in differing(newest, r))),
+        differs=_differing(newest, [r for r, _ in held]),
     )
+
+
+def _differing(newest: Record, records: Sequence[Record]) -> tuple[str, ...]:
+    """Parts of the signatures that are not the same in all; the rows are."""
+    names = dict.fromkeys(name for record in records for name in differing(newest, record))
+    return tuple(name for name in names if name != "rows")
 
 
 def _place(record: Record, score: Score) -> Place:
@@ -269,9 +280,8 @@ def _paper(column: str | None) -> tuple[Place, ...]:
 
 
 def _rows(record: Record) -> str:
-    """Which rows were scored, in words."""
-    if record.data["road"] == "sample":
-        return "built-in sample"
+    """Which rows were scored, in words; the data's checksum is not among them."""
+    of = " of the sample" if record.data["road"] == "sample" else ""
     if record.limit is None or record.examples >= record.data["rows"]:
-        return "all rows"
-    return f"{record.examples:,} rows, seed {record.seed}"
+        return f"all {record.examples:,} rows{of}"
+    return f"{record.examples:,} rows{of}, seed {record.seed}"
