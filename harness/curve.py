@@ -8,9 +8,10 @@ from typing import Any
 from harness import terminal
 from harness.display import table
 from harness.errors import UsageError
-from harness.report.plot import check_picture, draw, short
+from harness.report.plot import check_picture, draw
 from harness.report.record import Record, check_file
 from harness.report.scaling import KAPLAN, Curve, Fit, curves, load, sized
+from harness.report.ticks import short
 from harness.task import unknown
 
 ABOUT = f"""\
@@ -97,9 +98,9 @@ def show(found: Sequence[Curve]) -> None:
             curve.law.unit if curve.law else "-",
             str(len(curve.ours)),
             _sizes(curve),
-            f"{curve.fit.exponent:.3f}" if curve.fit else "-",
+            f"{curve.fit.exponent:z.3f}" if curve.fit else "-",
             _interval(curve.fit) if curve.fit else f"no fit: {curve.reason}",
-            f"{curve.paper_fit.exponent:.3f}" if curve.paper_fit else "",
+            f"{curve.paper_fit.exponent:z.3f}" if curve.paper_fit else "",
         )
     terminal.OUT.print(rows)
     terminal.OUT.print(ABOUT, markup=False)
@@ -127,4 +128,4 @@ def _sizes(curve: Curve) -> str:
 
 
 def _interval(found: Fit) -> str:
-    return f"{found.low:.3f} to {found.high:.3f}"
+    return f"{found.low:z.3f} to {found.high:z.3f}"

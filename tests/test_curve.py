@@ -15,9 +15,10 @@ from console import SIZES, harness, law_records, made_record, refused, sized_rec
 
 from harness.core import Score
 from harness.report import paper
-from harness.report.plot import LABELS, MOST, draw, figure, short
+from harness.report.plot import LABELS, MOST, draw, figure
 from harness.report.record import Record, write
 from harness.report.scaling import KAPLAN, curves
+from harness.report.ticks import Span, short, ticks
 
 MODEL = made_record().model
 FIT = LABELS[1]
@@ -324,3 +325,22 @@ def test_a_perfect_model_is_a_point_without_a_fit() -> None:
 )
 def test_sizes_in_few_letters(size: float, text: str) -> None:
     assert short(size) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "places"),
+    [
+        (0.9, 1.5, [1.0, 1.2, 1.4]),
+        (7.0, 45.0, [10.0, 20.0, 30.0, 40.0]),
+        (20.0, 400.0, [20.0, 50.0, 100.0, 200.0]),
+        (1e7, 1e11, [1e7, 1e8, 1e9, 1e10, 1e11]),
+    ],
+)
+def test_ticks_are_round_numbers(low: float, high: float, places: list[float]) -> None:
+    pytest.importorskip("matplotlib")
+    assert ticks(Span(low, high)) == pytest.approx(places)
+
+
+def test_losses_that_do_not_move_have_an_exponent_of_zero_without_a_sign(tmp_path: Path) -> None:
+    folder = runs(tmp_path, [sized_record(size, 30.0) for size in SIZES])
+    assert "  0.000  0.000 to 0.000  " in harness("curve", folder).out

@@ -13,11 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from harness.errors import UsageError
 from harness.report.record import write_bytes
 from harness.report.scaling import KAPLAN, Curve, Law, Place, along
+from harness.report.ticks import Span, around, short, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +29,6 @@ MOST = 60  # panels of one picture
 ACROSS = 4  # panels side by side
 LONG = 52  # letters of a line over a panel
 LEGEND = 4.2  # inches that the legend takes
-NARROW, WIDE = 0.9, 2.2  # decades: ticks as on a plain axis below, powers of ten above
 WIDTH, HEIGHT = 3.8, 3.2  # of a panel, in inches
 OURS, PAPER, GUIDE, QUIET = "#0072B2", "#D55E00", "#555555", "#555555"
 TITLE = "Scores over model sizes"
@@ -56,18 +56,6 @@ STYLE = {
     "ytick.color": "#333333",
     "savefig.dpi": 150,
 }
-
-
-class _Span(NamedTuple):
-    """What a logarithmic axis shows."""
-
-    low: float
-    high: float
-
-    @property
-    def decades(self) -> float:
-        """How many powers of ten."""
-        return math.log10(self.high / self.low)
 
 
 def check_picture(path: Path) -> None:
@@ -155,7 +143,7 @@ def _legend(figure: "Figure", panels: Sequence["Axes"], across: int) -> None:
 def _panel(axes: "Axes", curve: Curve) -> None:
     """One curve: points, the fit, the published sizes, and Kaplan's slope where it is a loss."""
     law = _loss(curve)
-    sizes = _span([place.parameters for place in (*curve.ours, *curve.paper)], 1.25, 4)
+    sizes = around([place.parameters for place in (*curve.ours, *curve.paper)], 1.25, 4)
     _draw_paper(axes, curve.paper, law)
     if law:
         _draw_guide(axes, curve, law, sizes)
@@ -181,13 +169,6 @@ def _loss(curve: Curve) -> Law | None:
 def _shown(value: float, law: Law | None) -> float:
     """Where a score is on the upright axis."""
     return law.loss(value) if law else value
-
-
-def _span(values: Sequence[float], margin: float, least: float) -> _Span:
-    """From below the least to above the largest value, so that the ratio is at least `least`."""
-    low, high = min(values) / margin, max(values) * margin
-    more = max(1.0, math.sqrt(least * low / high))
-    return _Span(low / more, high * more)
 
 
 def _draw_ours(axes: "Axes", places: Sequence[Place], law: Law | None) -> None:
@@ -227,7 +208,7 @@ def _draw_fit(axes: "Axes", curve: Curve, law: Law | None) -> None:
     axes.plot(sizes, heights, color=OURS, linewidth=1.6, label=LABELS[1])
 
 
-def _draw_guide(axes: "Axes", curve: Curve, law: Law, sizes: _Span) -> None:
+def _draw_guide(axes: "Axes", curve: Curve, law: Law, sizes: Span) -> None:
     """Kaplan's slope through the middle of the checkpoints; its height means nothing."""
     count = len(curve.ours)
     middle = math.exp(sum(math.log(place.parameters) for place in curve.ours) / count)
@@ -239,44 +220,33 @@ def _draw_guide(axes: "Axes", curve: Curve, law: Law, sizes: _Span) -> None:
     )  # fmt: skip
 
 
-def _size_axis(axes: "Axes", sizes: _Span) -> None:
+def _size_axis(axes: "Axes", sizes: Span) -> None:
     axes.set_xscale("log")
     axes.set_xlim(*sizes)
-    axes.set_xticks(ticks := _ticks(sizes), map(short, ticks))
+    axes.set_xticks(places := ticks(sizes), map(short, places))
     axes.minorticks_off()
 
 
 def _loss_axis(axes: "Axes", curve: Curve, law: Law) -> None:
     """The loss upwards, logarithmic; the perplexities that it comes from on the right."""
-    places = (*curve.ours, *curve.paper)
-    values = [v for place in places for v in place[2:5] if v is not None]
+    drawn = (*curve.ours, *curve.paper)
+    values = [v for place in drawn for v in place[2:5] if v is not None]
     losses = [loss for loss in (law.loss(v) for v in values) if math.isfinite(loss) and loss > 0]
-    span = _span(losses, 1.05, 1.3)
+    span = around(losses, 1.05, 1.3)
     axes.set_yscale("log", nonpositive="clip")
     axes.set_ylim(*span)
-    axes.set_yticks(ticks := _ticks(span), [f"{tick:g}" for tick in ticks])
+    axes.set_yticks(places := ticks(span), [f"{place:g}" for place in places])
     axes.set_ylabel(law.unit)
     if curve.unit.startswith("per "):
         right = axes.twinx()
         right.set_yscale("log")
         right.set_ylim(*span)
-        perplexities = _ticks(_Span(law.score(span.low), law.score(span.high)))
+        perplexities = ticks(Span(law.score(span.low), law.score(span.high)))
         right.set_yticks([law.loss(tick) for tick in perplexities], map(short, perplexities))
         right.set_ylabel("perplexity")
         right.grid(visible=False)
         right.minorticks_off()
     axes.minorticks_off()
-
-
-def _ticks(span: _Span) -> list[float]:
-    """Round numbers within a span, some three to seven."""
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
-    if span.decades < NARROW:
-        found = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(*span)
-    else:
-        found = LogLocator(subs=(1, 2, 5) if span.decades < WIDE else (1,)).tick_values(*span)
-    return [float(tick) for tick in found if span.low <= tick <= span.high]
 
 
 def _heading(axes: "Axes", curve: Curve) -> None:
@@ -293,22 +263,10 @@ def _said(curve: Curve) -> str:
     if curve.fit is None or curve.law is None:
         return f"no fit: {curve.reason}"
     found, of = curve.fit, "" if curve.law.kind == "loss" else f" of {curve.law.unit}"
-    return f"exponent{of} {found.exponent:.3f} ({found.low:.3f} to {found.high:.3f})"
+    return f"exponent{of} {found.exponent:z.3f} ({found.low:z.3f} to {found.high:z.3f})"
 
 
 def _line(text: str) -> str:
     """A text as one line that fits over a panel; what has no picture becomes a space."""
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
     return plain if len(plain) <= LONG else f"{plain[: LONG - 1]}…"
-
-
-def short(size: float) -> str:
-    """A number of parameters in a few letters.
-
-    >>> short(124_439_808), short(1.5e9), short(500)
-    ('124M', '1.5B', '500')
-    """
-    for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if size >= unit:
-            return f"{size / unit:.3g}{letter}"
-    return f"{size:g}"
