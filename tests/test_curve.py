@@ -288,6 +288,22 @@ def test_perplexities_stand_on_the_right() -> None:
     assert labels == [short(round(math.exp(place), 6)) for place in places]
 
 
+def test_a_broken_model_is_drawn_all_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw(curves([*law_records(0.12), sized_record(10**11, 1e307)]), tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(PNG)
+
+
+def test_an_interval_is_drawn_from_end_to_end() -> None:
+    pytest.importorskip("matplotlib")
+    found = curves(law_records(0.12))
+    [container] = figure(found).axes[0].containers
+    bars = container.lines[2][0].get_segments()
+    for bar, place in zip(bars, found[0].ours, strict=True):
+        assert np.allclose(bar[:, 0], place.parameters)
+        assert np.allclose(bar[:, 1], [math.log(place.low or 0), math.log(place.high or 0)])
+
+
 def test_accuracies_are_drawn_as_they_are_and_fitted_as_errors() -> None:
     pytest.importorskip("matplotlib")
     wrong = [80.0, 60.0, 46.0, 35.0]
@@ -321,7 +337,14 @@ def test_a_perfect_model_is_a_point_without_a_fit() -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(124_439_808, "124M"), (1_557_611_200, "1.56B"), (7e12, "7T"), (1500, "1.5k"), (20, "20")],
+    [
+        (124_439_808, "124M"),
+        (1_557_611_200, "1.56B"),
+        (7e12, "7T"),
+        (1500, "1.5k"),
+        (20, "20"),
+        (1e200, "1e+200"),
+    ],
 )
 def test_sizes_in_few_letters(size: float, text: str) -> None:
     assert short(size) == text

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ENDINGS = (".png", ".svg")
 MOST = 60  # panels of one picture
+MOST_NATS = 300  # above, the axis of perplexities has no ticks: they would leave float64
 ACROSS = 4  # panels side by side
 LONG = 52  # letters of a line over a panel
 LEGEND = 4.2  # inches that the legend takes
@@ -173,19 +174,20 @@ def _shown(value: float, law: Law | None) -> float:
 
 def _draw_ours(axes: "Axes", places: Sequence[Place], law: Law | None) -> None:
     heights = [_shown(place.value, law) for place in places]
+    lows = [
+        h if p.low is None else _shown(p.low, law) for h, p in zip(heights, places, strict=True)
+    ]
+    highs = [
+        h if p.high is None else _shown(p.high, law) for h, p in zip(heights, places, strict=True)
+    ]
     arms = [
-        [_arm(height, bound, law) for height, bound in zip(heights, bounds, strict=True)]
-        for bounds in ([place.low for place in places], [place.high for place in places])
+        [max(h - low, 0.0) for h, low in zip(heights, lows, strict=True)],
+        [max(high - h, 0.0) for h, high in zip(heights, highs, strict=True)],
     ]
     axes.errorbar(
         [place.parameters for place in places], heights, yerr=arms, fmt="o", color=OURS,
         markersize=5, elinewidth=1.2, capsize=2.5, label=LABELS[0], zorder=4,
     )  # fmt: skip
-
-
-def _arm(height: float, bound: float | None, law: Law | None) -> float:
-    """The length of one side of an interval; none where there is none."""
-    return 0.0 if bound is None else abs(_shown(bound, law) - height)
 
 
 def _draw_paper(axes: "Axes", places: Sequence[Place], law: Law | None) -> None:
@@ -241,7 +243,7 @@ def _loss_axis(axes: "Axes", curve: Curve, law: Law) -> None:
         right = axes.twinx()
         right.set_yscale("log")
         right.set_ylim(*span)
-        perplexities = ticks(Span(law.score(span.low), law.score(span.high)))
+        perplexities = ticks(Span(law.score(span.low), law.score(min(span.high, MOST_NATS))))
         right.set_yticks([law.loss(tick) for tick in perplexities], map(short, perplexities))
         right.set_ylabel("perplexity")
         right.grid(visible=False)

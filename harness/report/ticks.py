@@ -43,6 +43,8 @@ def short(number: float) -> str:
     >>> short(124_439_808), short(1.5e9), short(500)
     ('124M', '1.5B', '500')
     """
+    if number >= 1e15:
+        return f"{number:.3g}"
     for unit, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:.3g}{letter}"
