@@ -137,7 +137,7 @@ def _legend(figure: "Figure", panels: Sequence["Axes"], across: int) -> None:
         labels,
         loc="outside upper center",
         frameon=False,
-        ncols=min(across, len(labels)),
+        ncols=across if across < 3 else len(labels),  # a row of four takes three panels
     )
 
 

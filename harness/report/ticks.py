@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 NARROW, WIDE = 0.9, 2.2  # decades: ticks as on a plain axis below, powers of ten above
+SHARE = 0.06  # of the length of an axis that is left free on each side
 
 
 class Span(NamedTuple):
@@ -20,9 +21,15 @@ class Span(NamedTuple):
 
 
 def around(values: Sequence[float], margin: float, least: float) -> Span:
-    """From below the least to above the largest value, so that the ratio is at least `least`."""
-    low, high = min(values) / margin, max(values) * margin
-    more = max(1.0, math.sqrt(least * low / high))
+    """From below the least to above the largest value.
+
+    Args:
+        values: positive.
+        margin: factor on each side, at least; more where the values are far apart.
+        least: the ratio of both ends, at least.
+    """
+    low, high = min(values), max(values)
+    more = max(margin, (high / low) ** SHARE, math.sqrt(least * low / high))
     return Span(low / more, high * more)
 
 
