@@ -19,7 +19,7 @@ import click
 def curve(
     runs: tuple[Path, ...], out: Path | None, tasks: tuple[str, ...], every: bool, as_json: bool
 ) -> None:
-    """Scores over model sizes, with the power law through them.
+    """Fit and draw scores over model sizes.
 
     RUNS are records or folders of them, of checkpoints of several sizes. Prints the exponents, with
     the paper's four sizes beside; four sizes make a fit. With -o, a picture of a panel a score.
