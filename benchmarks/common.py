@@ -15,8 +15,9 @@ import torch
 
 from harness import data
 from harness.core import Generate, Loglikelihood, Request, RollingLoglikelihood
-from harness.engine.checkpoint import DEMO, Checkpoint, Settings, load
+from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.digest import cache_root
+from harness.engine.locate import DEMO, locate
 from harness.plugins import load_task
 from harness.runner import Job, ask
 
@@ -128,8 +129,6 @@ def lm_eval_model(checkpoint: Checkpoint, batch_size: int, softmax_dtype: str | 
     """
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from harness.engine.checkpoint import locate
 
     folder, _ = locate(checkpoint.identity.name, Settings())
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

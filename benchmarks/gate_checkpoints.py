@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.engine.checkpoint import Settings, locate
+from harness.engine.checkpoint import Settings
+from harness.engine.locate import locate
 
 
 def run(*words: object) -> int:

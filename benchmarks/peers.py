@@ -11,8 +11,9 @@ import torch
 from benchmarks import common
 from benchmarks.common import seconds
 from harness.core import Generate, Loglikelihood, Request, RollingLoglikelihood
-from harness.engine.checkpoint import Checkpoint, Settings, locate
+from harness.engine.checkpoint import Checkpoint, Settings
 from harness.engine.encode import Encoded, Span
+from harness.engine.locate import locate
 
 SIZES = (1, 8, 16, 32)  # of lm-eval's batches
 Run = Callable[[], object]

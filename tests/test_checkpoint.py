@@ -15,7 +15,8 @@ from conftest import byte_tokenizer, save_tiny
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from harness.engine import gguf
-from harness.engine.checkpoint import Settings, context_length, load, locate, tokenizer_and_context
+from harness.engine.checkpoint import Settings, context_length, load, tokenizer_and_context
+from harness.engine.locate import locate
 from harness.errors import CheckpointError
 
 CPU = Settings(device="cpu")

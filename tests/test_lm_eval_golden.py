@@ -11,8 +11,9 @@ import pytest
 
 from harness import data
 from harness.core import Rolled, Scored
-from harness.engine.checkpoint import DEMO, DEMO_WHEEL, Checkpoint, Settings, load
+from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.engine import Engine
+from harness.engine.locate import DEMO, DEMO_WHEEL
 from harness.plugins import load_task
 from harness.runner import Job, ask
 from harness.task import encoding
