@@ -13,6 +13,7 @@ import click
 
 from harness import cli_curve
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
+from harness.cli_overlap import COMMANDS as OVERLAP
 from harness.cli_pairs import COMMANDS
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.plugins import task_names
@@ -162,7 +163,7 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
-for _command in (*COMMANDS, *cli_curve.COMMANDS):
+for _command in (*COMMANDS, *cli_curve.COMMANDS, *OVERLAP):
     cli.add_command(_command)
 
 

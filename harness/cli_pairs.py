@@ -12,12 +12,13 @@ import click
 from harness.cli_options import run_options
 
 
-class _Number(click.FloatRange):
+class Number(click.FloatRange):
     """A number in a range; `nan` is in none, though click lets it through."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
+        """The number that a text stands for."""
         found = float(super().convert(value, param, ctx))
         if math.isnan(found):
             self.fail(f"{value!r} is no number", param, ctx)
@@ -66,7 +67,7 @@ def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_js
     "--alpha",
     default=0.05,
     show_default=True,
-    type=_Number(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     help="level of all paired rules together",
 )
 def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) -> None:
@@ -119,21 +120,21 @@ def check(
     "--drop",
     default=2.0,
     show_default=True,
-    type=_Number(0, min_open=True),
+    type=Number(0, min_open=True),
     help="points for scores in points, else percent of the score",
 )
-@click.option("--alpha", default=0.05, show_default=True, type=_Number(0, 1))
-@click.option("--power", default=0.8, show_default=True, type=_Number(0, 1))
+@click.option("--alpha", default=0.05, show_default=True, type=Number(0, 1))
+@click.option("--power", default=0.8, show_default=True, type=Number(0, 1))
 @click.option(
     "--correlation",
     default=0.5,
     show_default=True,
-    type=_Number(-1, 1),
+    type=Number(-1, 1),
     help="between the items of two runs, where one run is given",
 )
 @click.option(
     "--discordance",
-    type=_Number(0, 1),
+    type=Number(0, 1),
     help="share of right/wrong items that only one of two runs gets right",
 )
 @_JSON

@@ -108,7 +108,7 @@ def _table_jobs(names: Sequence[str], options: RunOptions) -> tuple[list[Job], d
     """A job for each benchmark that has data, and why the others have none."""
     jobs: list[Job] = []
     reasons: dict[str, str] = {}
-    for task, protocol in _table_protocols(names, options):
+    for task, protocol in table_protocols(names, options):
         try:
             jobs.append(job_for(task, protocol, options))
         except DataError as error:
@@ -122,7 +122,7 @@ def _table_jobs(names: Sequence[str], options: RunOptions) -> tuple[list[Job], d
     return jobs, reasons
 
 
-def _table_protocols(names: Sequence[str], options: RunOptions) -> list[tuple[Task, Protocol]]:
+def table_protocols(names: Sequence[str], options: RunOptions) -> list[tuple[Task, Protocol]]:
     """Each benchmark with the preset and the options that it has; `paper` where it has not.
 
     Raises:

@@ -32,6 +32,7 @@ PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text("utf-8")
 PLUGINS = (ROOT / "docs" / "plugins.md").read_text("utf-8")
 CI = (ROOT / "docs" / "ci.md").read_text("utf-8")
 CURVE = (ROOT / "docs" / "curve.md").read_text("utf-8")
+OVERLAP = (ROOT / "docs" / "overlap.md").read_text("utf-8")
 EXAMPLE = ROOT / "examples" / "harness-rhymes"
 WORKFLOW = (ROOT / "examples" / "ci" / "harness-gate.yml").read_text("utf-8")
 PAGES = {
@@ -40,6 +41,7 @@ PAGES = {
     "docs/plugins.md": PLUGINS,
     "docs/ci.md": CI,
     "docs/curve.md": CURVE,
+    "docs/overlap.md": OVERLAP,
     "examples/harness-rhymes/README.md": (EXAMPLE / "README.md").read_text("utf-8"),
 }
 
@@ -272,7 +274,7 @@ def test_the_pages_have_commands() -> None:
     assert set(pages) == set(PAGES)
     named = {shlex.split(command)[1] for _, command, _ in COMMANDS}
     assert {"table3", "tasks", "show", "leaderboard", "lambada", "section3"} <= named
-    assert {"compare", "baseline", "check", "power", "jitter", "cache"} <= named
+    assert {"compare", "baseline", "check", "power", "jitter", "cache", "overlap"} <= named
 
 
 @pytest.mark.parametrize(("page", "command", "complete"), COMMANDS)
@@ -430,7 +432,10 @@ def test_what_must_be_equal_is_documented_as_it_is() -> None:
     ) in text
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/ci.md", "docs/curve.md", "docs/protocols.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "docs/ci.md", "docs/curve.md", "docs/overlap.md", "docs/protocols.md"],
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):

@@ -25,6 +25,8 @@ UPSTAIRS = (
     "harness.display_pairs", "harness.display_costs", "harness.planning",
     "harness.cli_options", "harness.cli_pairs", "harness.abreast",
     "harness.cli_curve", "harness.curve",
+    "harness.cli_overlap", "harness.overlap", "harness.scan", "harness.contents",
+    "harness.display_overlap",
 )  # fmt: skip
 
 
@@ -41,6 +43,15 @@ LAYERS = (
     Layer(
         tuple(f"{name.replace('.', '/')}.py" for name in FOUNDATION[2:] if name != "harness.text"),
         only=(*FOUNDATION, *METRIC_LIBRARIES, "datasets"),
+    ),
+    Layer(("harness/text/ngrams.py",), only=("harness.text", "numpy")),
+    Layer(
+        ("harness/corpora.py", "harness/ngram_sets.py"),
+        only=("harness.errors", "harness.text", "numpy", "pyarrow", "rbloom"),
+    ),
+    Layer(
+        ("harness/scan.py",),
+        only=("harness.corpora", "harness.ngram_sets", "harness.text", "numpy"),
     ),
     Layer(("harness/text/*.py",), only=("harness.text",)),
     Layer(("harness/plugins.py",), only=FOUNDATION),
@@ -71,7 +82,7 @@ LAYERS = (
     ),
     Layer(
         ("harness/terminal.py", "harness/display.py", "harness/display_pairs.py",
-         "harness/display_costs.py"),
+         "harness/display_costs.py", "harness/display_overlap.py"),
         no=(*NO_TENSORS, "tasks", "harness.engine"),
     ),
     Layer(("harness/*.py",), no=("torch", "datasets", "tasks")),
