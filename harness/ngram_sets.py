@@ -65,7 +65,7 @@ class Exact:
         _, first, counts = np.unique(looked_for.hashes, return_index=True, return_counts=True)
         self._left = np.zeros(len(self.found), np.int64)  # at the first n-gram of a hash: how many
         self._left[first] = counts  # with that hash have not been found
-        bits = min(26, len(self.found).bit_length() + 6)
+        bits = min(24, len(self.found).bit_length() + 4)
         self._shift = np.uint64(64 - bits)
         self._maybe = np.zeros(1 << bits, bool)  # by the first bits of a hash: most are not there
         self._maybe[looked_for.hashes >> self._shift] = True

@@ -91,10 +91,16 @@ def test_equal_ngrams_have_equal_hashes_and_others_others() -> None:
     assert ordered[0] != ngrams.grams(b"b a", 2).hashes[0]
 
 
+def test_every_byte_of_a_word_counts() -> None:
+    sizes = range(1, 150)
+    words = [b"a" * k for k in sizes] + [b"a" * k + b"b" for k in sizes]
+    assert len(set(ngrams.grams(b" ".join(words), 1).hashes.tolist())) == len(words)
+
+
 def found_by_exact(items: list[str], corpus: list[str], n: int) -> tuple[int, int]:
     looked_for, which, _ = wanted(normalise(documents(items)), n)
     exact = Exact(looked_for)
-    for text in overlapping([documents(corpus)], n):
+    for text in overlapping((documents([document]) for document in corpus), n):
         exact.add(text)
     return len(which), int(exact.found[which].sum())
 
