@@ -83,7 +83,8 @@ class FewShot:
     source: Callable[[Options], Source]
     """Where they are drawn from; the built-in rows where a data folder has no such file."""
     draw: Callable[[Pool, Options], Fields]
-    """The pool -> fields that every example gets, such as the pairs as text."""
+    """The pool -> fields that every example gets, such as the pairs as text; of an empty pool the
+    same fields without pairs, for whoever looks at the examples alone."""
 
 
 NO_PROMPT = Prompt("", "")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from console import harness, refused
 from harness import scan
 from harness.contents import Item, items, whole_characters
 from harness.options import RunOptions
+from harness.overlap import Search
 from harness.plugins import load_task
-from harness.report.overlap import CORPORA, published
+from harness.report.overlap import CORPORA, MUCH, published
 from harness.runner import Job
 from harness.session import job_for
 
+ALL_PROBES = scan.PROBES
 SHAKESPEARE = "tinyshakespeare/input.txt"
 
 
@@ -217,6 +220,21 @@ def test_lines_of_running_text_are_told_apart(tiny_folder: Path, tmp_path: Path)
     assert "no record in --record of these texts of ptb" in refused(*other, "--set", "detok=none")
     assert "--set detok is ptb there, none here" in harness(*other, "--set", "detok=none").err
     assert "of these texts" in refused("overlap", "lambada", *other[2:])
+
+
+# --- the page ---------------------------------------------------------------------------
+
+
+def test_constants_stated_on_the_page() -> None:
+    text = " ".join((Path(__file__).parents[1] / "docs" / "overlap.md").read_text("utf-8").split())
+    defaults = Search((), ())
+    assert f"rate of false positives, {defaults.rate:g} as".replace("e-0", "e-") in text
+    assert f"at {-math.log(defaults.rate) / math.log(2) ** 2:.1f} bits an n-gram" in text
+    assert f"with more than {MUCH:g} %" in text
+    assert "Eight words" in text
+    assert defaults.ngram == 8
+    assert "a million n-grams of random words" in text
+    assert ALL_PROBES == 1_000_000
 
 
 # --- refusals ---------------------------------------------------------------------------
