@@ -102,10 +102,10 @@ class Filter:
         parts = max(1, round(capacity / PART))
         mean = max(1, capacity) / parts
         room = math.ceil(mean + (SPREAD * math.sqrt(mean) if parts > 1 else 0))
-        # n-grams come as hashes; a filter that takes them by Python's own `hash` is half as slow
-        # to fill as one with a function, and cannot be sent.
         # A saved filter begins with how many of its bits stand for an item.
         self._asked = int.from_bytes(Bloom(1, rate, int).save_bytes()[:8], "little")
+        # n-grams are hashes already. A filter that takes them by Python's own `hash` is filled in
+        # less time than one with a function, and cannot be sent.
         self._parts = [Bloom(room, rate, int if sent else None) for _ in range(parts)]
         self._waiting: list[Hashes] = []
 
