@@ -27,6 +27,7 @@ UPSTAIRS = (
     "harness.cli_curve", "harness.curve",
     "harness.cli_overlap", "harness.overlap", "harness.scan", "harness.contents",
     "harness.display_overlap",
+    "harness.tracing",
 )  # fmt: skip
 
 
