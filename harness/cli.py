@@ -11,10 +11,8 @@ from typing import Any, NoReturn
 
 import click
 
-from harness import cli_curve
+from harness import cli_curve, cli_look, cli_overlap, cli_pairs
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
-from harness.cli_overlap import COMMANDS as OVERLAP
-from harness.cli_pairs import COMMANDS
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.plugins import task_names
 
@@ -163,7 +161,12 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
-for _command in (*COMMANDS, *cli_curve.COMMANDS, *OVERLAP):
+for _command in (
+    *cli_pairs.COMMANDS,
+    *cli_curve.COMMANDS,
+    *cli_overlap.COMMANDS,
+    *cli_look.COMMANDS,
+):
     cli.add_command(_command)
 
 

@@ -28,6 +28,7 @@ UPSTAIRS = (
     "harness.cli_overlap", "harness.overlap", "harness.scan", "harness.contents",
     "harness.display_overlap",
     "harness.tracing",
+    "harness.explain", "harness.steps", "harness.cli_look",
 )  # fmt: skip
 
 
