@@ -29,6 +29,7 @@ UPSTAIRS = (
     "harness.display_overlap",
     "harness.tracing",
     "harness.explain", "harness.steps", "harness.cli_look",
+    "harness.doctor", "harness.checkup", "harness.canaries",
 )  # fmt: skip
 
 
