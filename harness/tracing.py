@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from harness import data
 from harness.core import Example, Generated, Request, Response
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
-from harness.modules import ModuleMetric
 from harness.options import RunOptions
 from harness.plugins import load_task
 from harness.report.preview import WINDOWS
 from harness.report.record import Record
-from harness.report.trace import ItemTrace, OutcomeTrace, Ranks, trace
+from harness.report.trace import ItemTrace, Ranks, outcome_of, trace
 from harness.runner import Asked, Job, ask, follow_up
 from harness.session import job_for
-from harness.task import Measure, encoding
+from harness.task import encoding
 
 if TYPE_CHECKING:
     from harness.engine.encode import Encoded
@@ -299,25 +298,3 @@ def _fits(record: Record, numerics: str) -> bool:
         "transformers": versions.get("transformers"),
     }
     return all(parts.get(name) == value for name, value in said.items())
-
-
-def outcome_of(
-    measure: Measure, example: Example, responses: Sequence[Response]
-) -> OutcomeTrace | None:
-    """What an example comes to under a measure, summed; None where it says nothing of it.
-
-    Outcomes that are texts have no sums.
-    """
-    parts = measure.extract(example, responses)
-    if not parts:
-        return None
-    if isinstance(measure.metric, ModuleMetric):
-        return OutcomeTrace(measure.name, (), (), len(parts), None, measure.metric.unit)
-    sums = tuple(float(sum(column)) for column in zip(*parts, strict=True))
-    try:
-        value: float | None = float(measure.metric.compute(sums))
-    except (ArithmeticError, ValueError):  # no words to divide by, say: no failure of the item
-        value = None
-    return OutcomeTrace(
-        measure.name, measure.statistics, sums, len(parts), value, measure.metric.unit
-    )

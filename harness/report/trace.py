@@ -9,6 +9,7 @@ from itertools import chain, repeat
 from typing import Any, NamedTuple, Protocol
 
 from harness.core import (
+    Example,
     Generate,
     Generated,
     Loglikelihood,
@@ -20,6 +21,8 @@ from harness.core import (
     Scored,
     Word,
 )
+from harness.modules import ModuleMetric
+from harness.task import Measure
 
 
 class TokenTrace(NamedTuple):
@@ -210,3 +213,25 @@ def _how(request: Request) -> str:
         return ""
     among = "" if request.among is None else f", among {len(request.among)} words"
     return f"{len(request.skip)} stop words, filter {request.rule}{among}"
+
+
+def outcome_of(
+    measure: Measure, example: Example, responses: Sequence[Response]
+) -> OutcomeTrace | None:
+    """What an example comes to under a measure, summed; None where it says nothing of it.
+
+    Outcomes that are texts have no sums.
+    """
+    parts = measure.extract(example, responses)
+    if not parts:
+        return None
+    if isinstance(measure.metric, ModuleMetric):
+        return OutcomeTrace(measure.name, (), (), len(parts), None, measure.metric.unit)
+    sums = tuple(float(sum(column)) for column in zip(*parts, strict=True))
+    try:
+        value: float | None = float(measure.metric.compute(sums))
+    except (ArithmeticError, ValueError):  # no words to divide by, say: no failure of the item
+        value = None
+    return OutcomeTrace(
+        measure.name, measure.statistics, sums, len(parts), value, measure.metric.unit
+    )
