@@ -167,6 +167,7 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
     from harness.engine.checkpoint import tokenizer_and_context
     from harness.engine.encode import Encoder
     from harness.report.preview import preview
+    from harness.report.trace import trace
 
     options.check()
     task = load_task(name)
@@ -182,7 +183,8 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
     for example, group in zip(shown, groups, strict=True):
         references = f"  references: {list(example.references)}" if example.references else ""
         terminal.OUT.print(f"{name} item {example.id}{references}", markup=False)
-        for line in preview([next(each) for _ in group], tokenizer.strings):
+        traces = [trace(*next(each), tokenizer.strings) for _ in group]
+        for line in preview(traces):
             terminal.OUT.print(line)
 
 

@@ -185,7 +185,7 @@ def _collect(job: Job, asked: Asked, engine: Engine, watch: Watch) -> _Found:
         for e, pairs in _round(job, asked, groups, engine, watch, found):
             history[e] += pairs
             example, responses = asked.examples[e], [response for _, response in history[e]]
-            more = _follow(job, example, responses, asked.prompt)
+            more = follow_up(job, example, responses, asked.prompt)
             if more:
                 following[e] = more
                 continue
@@ -199,9 +199,10 @@ def _collect(job: Job, asked: Asked, engine: Engine, watch: Watch) -> _Found:
     return found
 
 
-def _follow(
+def follow_up(
     job: Job, example: Example, responses: Sequence[Response], prompt: Prompt
 ) -> tuple[Request, ...]:
+    """Requests of an example that depend on its responses so far; none if it has all."""
     if job.task.follow is None:
         return ()
     more = job.task.follow(example, responses, prompt, job.protocol.options)

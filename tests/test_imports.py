@@ -25,6 +25,7 @@ UPSTAIRS = (
     "harness.display_pairs", "harness.display_costs", "harness.planning",
     "harness.cli_options", "harness.cli_pairs", "harness.abreast",
     "harness.cli_curve", "harness.curve",
+    "harness.cli_options", "harness.cli_pairs", "harness.tracing",
 )  # fmt: skip
 
 

@@ -1,96 +1,109 @@
-"""One encoded request as lines for the terminal: tokens apart, the scored span marked."""
+"""Requests as lines for the terminal: tokens apart, the scored span marked, answers below it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 
+from rich.cells import cell_len
 from rich.text import Text
 
-from harness.core import Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
+from harness.report.trace import RequestTrace, TokenTrace
 
-EDGE = 40  # tokens shown at either end of what is fed
+EDGE = 40  # tokens shown at either end of what is fed, and of what is scored
 WINDOWS = 3  # shown of a rolling text
+WIDTH = 100  # columns of the scored tokens with their numbers
 SCORED = "bold green"
 
 
-class EncodedRequest(Protocol):
-    """What the engine's encoder makes of a request."""
+def preview(requests: Sequence[RequestTrace]) -> Iterator[Text]:
+    """Lines for an item's requests; scored tokens are bold and stand after a double bar.
 
-    @property
-    def spans(self) -> Sequence[Any]: ...  # noqa: D102
-    @property
-    def truncated(self) -> bool: ...  # noqa: D102
-    @property
-    def crossing(self) -> bool: ...  # noqa: D102
-
-
-def preview(
-    pairs: Sequence[tuple[Request, EncodedRequest]],
-    strings: Callable[[Sequence[int]], list[str]],
-) -> Iterator[Text]:
-    """Lines for an example's requests; scored tokens are bold and stand after a double bar.
-
-    A context that is the one of the request before is not shown again.
+    A context that is the one of the request before is not shown again. Where there are answers,
+    scored tokens stand with their log-probability in nats and their rank below them.
     """
-    before: Sequence[int] = ()
-    for request, encoded in pairs:
-        yield Text(f"  {_kind(request)}: {_facts(encoded)}")
-        for number, span in enumerate(encoded.spans):
-            if number == WINDOWS:
-                yield Text(f"    ... and {len(encoded.spans) - WINDOWS} more windows")
-                break
-            context = _context(span)
-            shown = ["... the same context ..."] if context == before else strings(context)
-            wanted = _open_end(request) if span.top else ""
-            yield _line(_tokens(shown, "dim"), _tokens(strings(span.targets), SCORED), wanted)
-            before = context
+    before: Sequence[TokenTrace] = ()
+    for request in requests:
+        yield Text(f"  {_label(request)}: {', '.join(_facts(request))}")
+        windows = [list(group) for _, group in groupby(request.tokens, lambda t: t.window)]
+        for number, window in enumerate(windows[:WINDOWS]):
+            first = next((i for i, t in enumerate(window) if _behind(t)), len(window))
+            context, scored = window[:first], window[first:]
+            same = bool(context) and context == before
+            shown = ["... the same context ..."] if same else [t.text for t in context]
+            line = _line(_tokens(shown, "dim"), _tokens([t.text for t in scored], SCORED))
+            yield line if scored else line.append(request.wanted, SCORED)
+            yield from _numbers(scored)
+            before = context if number == 0 else before
+        if len(windows) > WINDOWS:
+            yield Text(f"    ... and {len(windows) - WINDOWS} more windows")
+        yield from _output(request)
 
 
-def _context(span: Any) -> Sequence[int]:
-    """What is fed before the first scored token."""
-    found: Sequence[int] = span.inputs[: len(span.inputs) - max(len(span.targets) - 1, 0)]
-    return found
+def _behind(token: TokenTrace) -> bool:
+    """Whether a token stands after the bar: scored, or written by the model."""
+    return token.scored or token.logprob is not None
 
 
-def _line(context: Text, scored: Text, wanted: str) -> Text:
-    line = Text("    ").append_text(context).append(" ‖ ").append_text(scored)
-    return line.append(wanted, SCORED)
+def _line(context: Text, scored: Text) -> Text:
+    return Text("    ").append_text(context).append(" ‖ ").append_text(scored)
 
 
-def _open_end(request: Request) -> str:
-    """What is wanted after the last token, where no target is given."""
-    if not isinstance(request, Generate):
-        return "<best words follow>"
-    how = "greedy" if request.top_k == 1 else f"top-{request.top_k} sampling"
-    stop = f", until {' or '.join(map(repr, request.stop))}" if request.stop else ""
-    return f"<up to {request.max_new_tokens} new tokens, {how}{stop}>"
+def _label(request: RequestTrace) -> str:
+    kind = request.kind.replace("_", " ")
+    return f"{kind} ({request.how})" if request.how else kind
 
 
-def _kind(request: Request) -> str:
-    match request:
-        case Loglikelihood():
-            return "loglikelihood"
-        case RollingLoglikelihood():
-            return "rolling"
-        case Generate():
-            return "generate"
-        case NextWord():
-            return f"next word ({len(request.skip)} stop words, filter {request.rule})"
+def _facts(request: RequestTrace) -> list[str]:
+    said = [] if request.logprob is None else [f"{request.logprob:.4f} nats"]
+    return [*request.facts, *said]
 
 
-def _facts(encoded: EncodedRequest) -> str:
-    fed = sum(len(span.inputs) for span in encoded.spans)
-    scored = sum(len(span.targets) for span in encoded.spans)
-    facts = [f"{fed} tokens fed", f"{scored} scored"]
-    if len(encoded.spans) > 1:
-        facts.append(f"{len(encoded.spans)} windows")
-    facts += ["cut to fit the context"] * encoded.truncated
-    facts += ["a token crosses the boundary: encoded apart"] * encoded.crossing
-    return ", ".join(facts)
+def _output(request: RequestTrace) -> Iterator[Text]:
+    if request.output is not None:
+        note = f"  ({request.note})" if request.note else ""
+        yield Text("    output: ").append(repr(request.output), SCORED).append(note)
 
 
-def _tokens(strings: Iterable[str], style: str) -> Text:
-    shown = [repr(s)[1:-1] for s in strings]
+def _tokens(strings: Sequence[str], style: str) -> Text:
+    shown = [_plain(s) for s in strings]
     if len(shown) > 2 * EDGE:
         left_out = f"[... {len(shown) - 2 * EDGE} tokens ...]"
         shown = [*shown[:EDGE], left_out, *shown[-EDGE:]]
     return Text("|".join(shown), style)
+
+
+def _plain(text: str) -> str:
+    """A token on one line, line breaks and the like written out."""
+    return repr(text)[1:-1]
+
+
+def _numbers(tokens: Sequence[TokenTrace]) -> Iterator[Text]:
+    """Scored tokens over their log-probabilities and ranks, as many a line as fit."""
+    if not any(t.logprob is not None for t in tokens):
+        return
+    columns = [_column(t) for t in tokens]
+    if len(columns) > 2 * EDGE:
+        left_out = (f"... {len(columns) - 2 * EDGE} more ...", "", "")
+        columns = [*columns[:EDGE], left_out, *columns[-EDGE:]]
+    row: list[tuple[str, str, str]] = []
+    for column in columns:
+        if row and sum(_width(c) + 2 for c in [*row, column]) > WIDTH:
+            yield from _grid(row)
+            row = []
+        row.append(column)
+    yield from _grid(row)
+
+
+def _column(token: TokenTrace) -> tuple[str, str, str]:
+    """Token, log-probability, rank."""
+    logprob = "" if token.logprob is None else f"{token.logprob:.2f}"
+    return _plain(token.text), logprob, "-" if token.rank is None else str(token.rank)
+
+
+def _width(column: Sequence[str]) -> int:
+    return max(cell_len(text) for text in column)
+
+
+def _grid(row: Sequence[tuple[str, str, str]]) -> Iterator[Text]:
+    for number, (name, style) in enumerate((("token", SCORED), ("nats", ""), ("rank", "dim"))):
+        cells = (" " * (_width(c) - cell_len(c[number])) + c[number] for c in row)
+        yield Text(f"      {name}  ").append("  ".join(cells), style)

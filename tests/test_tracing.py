@@ -1,0 +1,283 @@
+"""Items of a record made again: the answers of the run, without weights; ranks by the model."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import save_tiny
+from console import harness, record_files
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core import RollingLoglikelihood
+from harness.engine.checkpoint import Checkpoint
+from harness.engine.encode import Encoded, Span
+from harness.engine.forward import Forward
+from harness.engine.ranks import ranks
+from harness.errors import CheckpointError, DataError, RecordError, UsageError
+from harness.options import RunOptions
+from harness.report.record import Record, read, read_items
+from harness.report.trace import ItemTrace, trace
+from harness.tracing import Again, run_again
+
+Run = Callable[..., tuple[Record, Path]]
+
+
+@pytest.fixture
+def run(tiny_folder: Path, tmp_path: Path) -> Run:
+    def run(name: str, *words: object) -> tuple[Record, Path]:
+        out = tmp_path / name
+        result = harness(
+            name, "--model", tiny_folder, "--sample", "--cache", tmp_path / "cache", "--out", out,
+            "--dump", tmp_path / f"{name}.jsonl", *words,
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        [path] = record_files(out)
+        return read(path), path
+
+    return run
+
+
+def dumped(path: Path) -> dict[str, dict]:  # type: ignore[type-arg]
+    return {line["id"]: line for line in map(json.loads, path.read_text("utf-8").splitlines())}
+
+
+def blind(tiny_folder: Path, tmp_path: Path) -> RunOptions:
+    """Options that find tokenizer and stored answers, but no weights."""
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "blind"))
+    (folder / "model.safetensors").unlink()
+    return RunOptions(model=(str(folder),), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lambada", ("--limit", 3)),
+        ("wikitext2", ("--limit", 20, "--set", "stride=200")),
+        ("wikitext2", ("--limit", 20, "--protocol", "hf")),
+        ("cbt-cn", ("--limit", 2, "--context", 128)),
+        ("coqa", ("--limit", 1, "--set", "max_new=4")),
+        ("coqa", ("--limit", 1, "--set", "max_new=4", "--protocol", "model-history")),
+        (
+            "nq",
+            (
+                "--limit",
+                3,
+            ),
+        ),
+        (
+            "winograd",
+            (
+                "--limit",
+                3,
+            ),
+        ),
+        (
+            "enwik8",
+            (
+                "--limit",
+                1,
+            ),
+        ),
+    ],
+)
+def test_traces_are_the_answers_of_the_run_without_its_weights(
+    run: Run, tiny_folder: Path, tmp_path: Path, name: str, words: tuple[object, ...]
+) -> None:
+    record, path = run(name, *words)
+    again = run_again(record, blind(tiny_folder, tmp_path))
+    items = dumped(tmp_path / f"{name}.jsonl")
+    assert list(again.places) == list(read_items(path, record).ids)
+    for item in again.traces(list(items)):
+        said = items[item.id]
+        assert [r.kind for r in item.requests] == [r["kind"] for r in said["requests"]]
+        for request, line in zip(item.requests, said["requests"], strict=True):
+            assert request.output == line.get("text") or line["kind"] == "rolling"
+            if "logprob" not in line:
+                continue
+            assert request.logprob == line["logprob"]
+            scored = [t.logprob for t in request.tokens if t.scored]
+            assert len(scored) == line["num_tokens"]
+            assert sum(scored) == pytest.approx(line["logprob"], rel=1e-6)
+        sums = {k: v for o in item.outcomes for k, v in zip(o.statistics, o.sums, strict=True)}
+        assert sums == pytest.approx(said["outcomes"])
+
+
+def test_texts_of_the_tokens_are_the_text(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    record, _ = run("wikitext2", "--limit", 20, "--set", "stride=200")
+    again = run_again(record, blind(tiny_folder, tmp_path))
+    [item] = again.traces(list(again.places)[:1])
+    [request] = item.requests
+    [asked] = again.asked.groups[0]
+    start, *tokens = request.tokens
+    assert start.text == "<|endoftext|>"
+    assert not start.scored
+    # Characters of several bytes are several tokens, none of them text by itself.
+    written = "".join(t.text for t in tokens)
+    assert written.replace("�", "") == "".join(c for c in "".join(asked.pieces) if c.isascii())
+    assert max(t.window for t in tokens) > 1
+    assert all(t.scored for t in tokens)
+
+
+def naive_ranks(model: Checkpoint, inputs: list[int], target: int) -> tuple[int, int]:
+    """First and last rank that rounding allows, after a plain pass of the library's own model."""
+    with torch.inference_mode():
+        logits = model.model(torch.tensor([inputs])).logits[0, -1].tolist()
+    own = logits[target]
+    return (
+        1 + sum(x > own + 1e-4 for x in logits),
+        sum(x >= own - 1e-4 for x in logits),
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(tokens=st.lists(st.integers(0, 255), min_size=2, max_size=12), data=st.data())
+def test_ranks_are_those_of_plain_passes(
+    tiny: Checkpoint, tokens: list[int], data: st.DataObject
+) -> None:
+    count = data.draw(st.integers(1, len(tokens) - 1))
+    found = ranks(Forward(tiny), Span(tuple(tokens[:-1]), tuple(tokens[-count:])))
+    assert len(found) == count
+    for i, rank in zip(range(len(tokens) - count, len(tokens)), found, strict=True):
+        first, last = naive_ranks(tiny, tokens[:i], tokens[i])
+        assert first <= rank <= last
+
+
+def test_equal_logits_are_ranked_as_an_argmax_would(tiny: Checkpoint) -> None:
+    class Flat(Forward):
+        def head(self, states: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(states), self.vocabulary)
+
+    assert ranks(Flat(tiny), Span((1, 2, 3), (0, 7, 3))) == (1, 8, 4)
+
+
+def test_rank_one_is_what_the_run_calls_greedy(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    record, _ = run("coqa", "--limit", 1, "--set", "max_new=4")
+    again = run_again(record, RunOptions(model=(str(tiny_folder),), cache=tmp_path / "cache"))
+    [item] = again.traces([*again.places], ranks=True)
+    written = [t for r in item.requests for t in r.tokens if t.logprob is not None]
+    assert written
+    assert {t.rank for t in written} == {1}, "greedy answers"
+    record, _ = run("lambada", "--limit", 5)
+    again = run_again(record, RunOptions(model=(str(tiny_folder),), cache=tmp_path / "cache"))
+    stored, ranked = again.traces([*again.places]), again.traces([*again.places], ranks=True)
+    firsts = [[t.rank == 1 for t in scored(item)] for item in ranked]
+    assert [[t.rank == 1 for t in scored(item)] for item in stored] == firsts
+    assert all(t.rank for item in ranked for t in scored(item))
+
+
+def scored(item: ItemTrace) -> list:  # type: ignore[type-arg]
+    return [t for request in item.requests for t in request.tokens if t.scored]
+
+
+def test_without_stored_answers_the_model_computes(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    record, _ = run("lambada", "--limit", 2)
+    options = RunOptions(model=(str(tiny_folder),), no_cache=True)
+    [item, _] = run_again(record, options).traces([*run_again(record, options).places])
+    line = dumped(tmp_path / "lambada.jsonl")[item.id]["requests"][0]
+    assert item.requests[0].logprob == pytest.approx(line["logprob"], abs=1e-4)
+    no_weights = replace(blind(tiny_folder, tmp_path), cache=tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="has no weights"):
+        run_again(record, no_weights).traces([item.id])
+
+
+def test_answers_of_other_numerics_are_not_taken(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    record, _ = run("lambada", "--limit", 2)
+    versions = {**record.environment["versions"], "torch": "1.0"}
+    older = replace(record, environment={"versions": versions})
+    again = run_again(older, blind(tiny_folder, tmp_path))
+    with pytest.raises(CheckpointError, match="has no weights"):
+        traces_of_all(again)
+
+
+# --- what is not the record's -----------------------------------------------------------------
+
+
+@pytest.fixture
+def lambada(run: Run, tiny_folder: Path, tmp_path: Path) -> tuple[Record, RunOptions]:
+    record, _ = run("lambada", "--limit", 2)
+    return record, blind(tiny_folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"version": 7}, RecordError, "lambada version 7 by harness cannot be made again"),
+        ({"origin": "lm-eval"}, RecordError, "by lm-eval cannot be made again"),
+        ({"data": {"sha256": "0" * 64}}, DataError, "the record's rows came from samples/"),
+        ({"prompt": {"sha256": "0" * 64}}, RecordError, "'lambada.txt' has changed"),
+        ({"options": {"colour": "red"}}, UsageError, "lambada has no option 'colour'"),
+        ({"task": "lambda"}, UsageError, "did you mean lambada"),
+    ],
+)
+def test_another_run_is_refused(
+    lambada: tuple[Record, RunOptions], changes: dict[str, object], error: type, words: str
+) -> None:
+    record, options = lambada
+    merged = {
+        k: {**getattr(record, k), **v} if isinstance(v, dict) else v for k, v in changes.items()
+    }
+    with pytest.raises(error, match=words) as found:
+        run_again(replace(record, **merged), options)
+    assert "\n" not in str(found.value)
+
+
+def test_another_pool_is_refused(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    record, _ = run("nq", "--limit", 1)
+    assert record.pool
+    other = replace(record, pool={**record.pool, "sha256": "0" * 64})
+    with pytest.raises(DataError, match="the record's rows came from"):
+        run_again(other, blind(tiny_folder, tmp_path))
+
+
+def test_another_tokenizer_or_other_weights_are_refused(
+    lambada: tuple[Record, RunOptions], tmp_path: Path
+) -> None:
+    record, options = lambada
+    other = replace(record, model={**record.model, "tokenizer": "0" * 64})
+    with pytest.raises(CheckpointError, match="other tokenizer"):
+        traces_of_all(run_again(other, options))
+    twin = save_tiny(tmp_path / "twin", context=256, seed=1)
+    changed = replace(options, model=(str(twin),), no_cache=True)
+    with pytest.raises(CheckpointError, match="other weights"):
+        traces_of_all(run_again(record, changed))
+
+
+def traces_of_all(again: Again) -> list[ItemTrace]:
+    return again.traces([*again.places])
+
+
+def test_an_unknown_item_is_refused_with_near_ones(lambada: tuple[Record, RunOptions]) -> None:
+    again = run_again(*lambada)
+    first = next(iter(again.places))
+    with pytest.raises(UsageError, match=f"no item '{first}9' among its 2; near ones are: {first}"):
+        again.traces([f"{first}9"])
+
+
+# --- windows ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(length=st.integers(1, 30), size=st.integers(1, 8), back=st.integers(0, 7))
+def test_no_token_of_a_long_text_is_shown_twice(length: int, size: int, back: int) -> None:
+    """Overlapping windows over a text of distinct tokens give that text again."""
+    text = list(range(length + 1))
+    step = max(1, size - back)
+    spans = []
+    for begin in range(1, length + 1, step):
+        targets = tuple(text[begin : begin + step])
+        start = max(0, begin - 1 - back)
+        spans.append(Span(tuple(text[start : begin + len(targets) - 1]), targets))
+    found = trace(
+        RollingLoglikelihood(("",)), Encoded(tuple(spans)), lambda ids: [str(i) for i in ids]
+    )
+    assert [int(t.text) for t in found.tokens] == text
+    assert [t.scored for t in found.tokens] == [False, *[True] * length]
