@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import click
 
 from harness import cli_curve
+from harness import cli_look, cli_pairs
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
-from harness.cli_pairs import COMMANDS
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.plugins import task_names
 
@@ -163,6 +163,7 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
 
 
 for _command in (*COMMANDS, *cli_curve.COMMANDS):
+for _command in (*cli_pairs.COMMANDS, *cli_look.COMMANDS):
     cli.add_command(_command)
 
 

@@ -26,6 +26,7 @@ UPSTAIRS = (
     "harness.cli_options", "harness.cli_pairs", "harness.abreast",
     "harness.cli_curve", "harness.curve",
     "harness.cli_options", "harness.cli_pairs", "harness.tracing",
+    "harness.explain", "harness.steps", "harness.cli_look",
 )  # fmt: skip
 
 

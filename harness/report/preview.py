@@ -106,4 +106,4 @@ def _width(column: Sequence[str]) -> int:
 def _grid(row: Sequence[tuple[str, str, str]]) -> Iterator[Text]:
     for number, (name, style) in enumerate((("token", SCORED), ("nats", ""), ("rank", "dim"))):
         cells = (" " * (_width(c) - cell_len(c[number])) + c[number] for c in row)
-        yield Text(f"      {name}  ").append("  ".join(cells), style)
+        yield Text(f"      {name:5}  ").append("  ".join(cells), style)

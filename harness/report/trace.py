@@ -108,7 +108,8 @@ def trace(
             note = f"passed over: {', '.join(map(repr, skipped))}" if skipped else ""
             return found._replace(output=text, note=note)
         case Generated():
-            tokens = (*found.tokens, *_written(response, strings, ranks))
+            greedy = isinstance(request, Generate) and request.top_k == 1
+            tokens = (*found.tokens, *_written(response, strings, ranks, greedy))
             ended = {"stop": "a stop string", "end": "the end token", "length": "the limit"}
             note = f"ended by {ended[response.ended]}"
             return found._replace(
@@ -160,8 +161,10 @@ def _news(seen: Sequence[int], context: Sequence[int]) -> Sequence[int]:
     return context
 
 
-def _written(response: Generated, strings: Strings, ranks: Ranks) -> Iterator[TokenTrace]:
-    known = iter(ranks[0]) if ranks else repeat(None)
+def _written(
+    response: Generated, strings: Strings, ranks: Ranks, greedy: bool
+) -> Iterator[TokenTrace]:
+    known = iter(ranks[0]) if ranks else repeat(1 if greedy else None)
     tokens = zip(strings(response.tokens), response.logprobs, strict=True)
     for i, ((text, logprob), rank) in enumerate(zip(tokens, known, strict=False)):
         yield TokenTrace(text, i < response.num_tokens, logprob, rank)
