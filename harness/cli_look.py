@@ -52,4 +52,28 @@ def explain(run: Path, item: str, ranks: bool, model: str | None, **options: Any
     run_explain(run, item, RunOptions(model=(model,) if model else (), **options), ranks=ranks)
 
 
-COMMANDS = (explain,)
+@click.command()
+@click.option("--model", multiple=True, help="a checkpoint to try as well; may be repeated")
+@_DATA_DIR
+@_DEVICE
+@click.option("--dtype", default="float32", show_default=True,
+              type=click.Choice(["float32", "bfloat16", "float16"]))  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="of the CPU")
+@click.option("--revision", help="commit, branch or tag on the hub")
+@_TRUST
+@_JSON
+@click.pass_context
+def doctor(context: click.Context, /, model: tuple[str, ...], **options: Any) -> None:
+    """Check this installation, and a checkpoint.
+
+    Versions, device, threads, the rate of matrix products, the hub, and the data of every
+    benchmark. With --model: canaries, small questions whose answers are known beforehand. Each
+    line says what was seen and what to do. Exit code 0: nothing failed. 1: something did.
+    """
+    from harness.doctor import run_doctor
+    from harness.options import RunOptions
+
+    context.exit(run_doctor(RunOptions(model=model, **options)))
+
+
+COMMANDS = (explain, doctor)

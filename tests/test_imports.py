@@ -27,6 +27,7 @@ UPSTAIRS = (
     "harness.cli_curve", "harness.curve",
     "harness.cli_options", "harness.cli_pairs", "harness.tracing",
     "harness.explain", "harness.steps", "harness.cli_look",
+    "harness.doctor", "harness.checkup", "harness.canaries",
 )  # fmt: skip
 
 

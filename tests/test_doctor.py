@@ -1,0 +1,344 @@
+"""`harness doctor`: what each check says of a sane installation, and that each can fail."""
+
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import save_tiny
+from console import harness
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from harness import canaries, checkup, doctor
+from harness.canaries import Fact, Facts
+from harness.checkup import Finding
+from harness.core import Example, Response
+from harness.engine import machine
+from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.engine import Engine
+from harness.plugins import load_task
+from harness.task import Options
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tested", "needed", "state", "seen"),
+    [
+        ({"torch": torch.__version__}, "torch>=2", "ok", "1 of them as tested"),
+        ({"torch": torch.__version__.partition("+")[0]}, "torch>=2", "ok", "1 of them as tested"),
+        ({}, "torch>=2", "ok", "0 of them as tested"),
+        ({"torch": "1.0"}, "torch>=2", "warn", "(tested with 1.0)"),
+        ({}, "torch>=999", "fail", "(needs >=999)"),
+        ({}, "no-such-package-here", "fail", "no-such-package-here missing"),
+    ],
+)
+def test_versions(tested: dict[str, str], needed: str, state: str, seen: str) -> None:
+    found = checkup.versions(tested, [Requirement(needed)])
+    assert found.state == state
+    assert seen in found.seen
+    assert bool(found.advice) == (state != "ok")
+
+
+def test_what_is_declared_and_tested_is_read_from_this_project() -> None:
+    names = {need.name for need in checkup.declared()}
+    assert {"torch", "click", "numpy"} <= names
+    assert "pytest" not in names, "extras are no need"
+    assert checkup.tested()["torch"].count(".") == 2
+    assert {canonicalize_name(name) for name in names} <= set(checkup.tested())
+
+
+# --- machine ----------------------------------------------------------------------------------
+
+
+def test_device_threads_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SIDE", 64)
+    names = [f.name for f in checkup.hardware("cpu", None)]
+    assert names == ["device", "threads", "products"]
+    [found] = checkup.hardware("no-such-device", None)
+    assert found.state == "fail"
+    assert "this machine has: cpu" in found.seen
+
+
+def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert checkup.threading_of(9, 2).state == "warn"
+    assert "OMP_NUM_THREADS=1" in checkup.threading_of(1, 8).seen
+    assert checkup.threading_of(1, 8).state == "warn"
+    assert checkup.threading_of(8, 8).state == "ok"
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert checkup.threading_of(4, 8).state == "ok", "torch counts no hyperthreads"
+
+
+def test_rate_is_products_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of our own: every look at it is a millisecond later."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 1000)
+    monkeypatch.setattr(machine, "SIDE", 32)
+    assert machine.product_rate("cpu", 0.05) == pytest.approx(2 * 32**3 / 1e-3 / 1e9)
+    assert checkup.rate(0.5, "cpu").state == "warn"
+    assert checkup.rate(90, "cpu").state == "ok"
+
+
+# --- hub --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as here:
+        thread = threading.Thread(target=here.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{here.server_port}"
+        here.shutdown()
+        thread.join()
+
+
+def test_a_hub_that_answers(server: str) -> None:
+    assert checkup.hub(server) == Finding("hub", "ok", f"{server} is reachable")
+
+
+def test_no_hub_is_a_warning_and_never_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call, says nothing
+        begun = time.perf_counter()
+        found = checkup.hub(f"http://127.0.0.1:{silent.getsockname()[1]}", patience=0.2)
+        assert time.perf_counter() - begun < 5
+    assert found.state == "warn"
+    refused = checkup.hub("http://127.0.0.1:9", patience=0.2)
+    assert refused.state == "warn"
+    assert refused.advice
+
+
+def test_offline_by_choice_is_no_warning() -> None:
+    assert checkup.hub() == Finding(
+        "hub", "ok", "not asked: HF_HUB_OFFLINE is set, what is cached is used"
+    )
+
+
+# --- data -------------------------------------------------------------------------------------
+
+
+def test_data_found_missing_changed_and_broken(tmp_path: Path) -> None:
+    (tmp_path / "lambada_test.jsonl").write_text('{"text": "one two three"}\n')
+    (tmp_path / "NQ-open.dev.jsonl").write_text("no JSON\n")
+    (tmp_path / "WSCollection.xml").write_bytes(b"")
+    found = {f.name: f for f in checkup.rows(tmp_path)}
+    assert found["data lambada"].state == "warn"
+    assert "the published file 4aa8d02cd17c" in found["data lambada"].seen
+    assert found["data nq"].state == "fail"
+    assert found["data winograd"].state == "fail"
+    assert found["data ptb"].state == "warn"
+    assert found["data ptb"].seen.startswith("missing: ptb.test.txt")
+    assert "https://" in found["data ptb"].advice
+    assert "data nq pairs" in found
+
+
+def test_no_or_wrong_data_folder(tmp_path: Path) -> None:
+    [found] = checkup.rows(None)
+    assert found.state == "warn"
+    [found] = checkup.rows(tmp_path / "none")
+    assert found.state == "fail"
+
+
+def test_published_files_are_known(data_dir: Path) -> None:
+    found = {f.name: f for f in checkup.rows(data_dir)}
+    assert not [f for f in found.values() if f.state == "fail"]
+    assert found["data lambada"].seen == ("lambada_test.jsonl, 5,153 rows, checksum as published")
+
+
+# --- canaries ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def engine(tiny: Checkpoint) -> Engine:
+    return Engine(tiny)
+
+
+def scaled(checkpoint: Checkpoint, factor: float) -> Engine:
+    """An engine whose logits are multiplied: 0 makes them uniform, much makes them too sure."""
+    engine = Engine(checkpoint)
+    forward: Any = engine.solver.forward  # type: ignore[attr-defined]
+    plain = forward.head
+    forward.head = lambda states: plain(states) * factor
+    return engine
+
+
+def test_uniform_logits_are_at_the_bound_and_confident_nonsense_above_it(
+    tiny: Checkpoint,
+) -> None:
+    flat = canaries.uniform_bound(scaled(tiny, 0.0))
+    bound = math.log(len(tiny.tokenizer))
+    assert flat.state in ("fail", "warn"), "rounding decides at the bound itself"
+    assert flat.seen.startswith(f"{bound:.2f} nats a token")
+    assert canaries.uniform_bound(scaled(tiny, 50.0)).state == "fail"
+
+
+def test_a_model_that_knows_its_text_is_below_the_bound(tiny: Checkpoint) -> None:
+    """Logits of the byte frequencies of the text, whatever the context."""
+    engine = Engine(tiny)
+    text = "".join(
+        f"{row.fields['text'].strip()}\n" for row in rows_of("wikitext2")[: canaries.LINES]
+    )
+    [ids] = tiny.tokenizer.encode([text])
+    counts = torch.bincount(torch.tensor(ids), minlength=len(tiny.tokenizer)) + 0.1
+    forward: Any = engine.solver.forward  # type: ignore[attr-defined]
+    forward.head = lambda states: counts.log().expand(len(states), -1).clone()
+    found = canaries.uniform_bound(engine)
+    assert found.state == "ok"
+    share = counts[ids] / counts.sum()
+    assert found.seen.startswith(f"{-float(share.log().mean()):.2f} nats")
+
+
+def rows_of(name: str) -> Sequence[Any]:
+    from harness import data
+
+    task = load_task(name)
+    return data.load(task.source(task.protocol().options), data.Where(sample=True)).rows
+
+
+def test_shuffled_options_are_at_chance_for_any_model(engine: Engine) -> None:
+    found = canaries.shuffled_options(engine)
+    assert found.state == "ok"
+    assert found.seen.startswith("10.0 %")
+
+
+def test_an_answer_that_leaks_is_not_at_chance(engine: Engine) -> None:
+    task = load_task("cbt-cn")
+
+    def measures(options: Options) -> tuple[Any, ...]:
+        def right(example: Example, responses: Sequence[Response]) -> list[tuple[float, ...]]:
+            return [(1.0, 1.0)]
+
+        return tuple(replace(m, extract=right) for m in task.measures(options))
+
+    found = canaries.shuffled_options(engine, replace(task, measures=measures))
+    assert found.state == "fail"
+    assert found.seen.startswith("100.0 %")
+
+
+def test_shared_rows_agree_and_other_weights_do_not(
+    engine: Engine, tiny: Checkpoint, tmp_path: Path
+) -> None:
+    found = canaries.shared_rows(engine, Engine(tiny, share=False))
+    assert found.state == "ok"
+    assert "shares no prefixes" not in found.seen
+    twin = load(str(save_tiny(tmp_path / "twin", context=256, seed=1)), Settings(device="cpu"))
+    assert canaries.shared_rows(engine, Engine(twin, share=False)).state == "fail"
+    assert "shares no prefixes" in canaries.shared_rows(*[Engine(tiny, share=False)] * 2).seen
+
+
+def facts_of(tiny: Checkpoint, context: str, continuation: str, wrong: float = 0.0) -> Facts:
+    """What the library's own model says, as if it had been published."""
+    before, after = tiny.tokenizer.encode([context, continuation])
+    with torch.inference_mode():
+        logits = tiny.model(torch.tensor([[*before, *after]])).logits[0, len(before) - 1 : -1]
+    nats = float(logits.log_softmax(-1)[range(len(after)), after].sum())
+    fact = Fact(context, continuation, tuple(before), tuple(after), nats + wrong, "this test")
+    return Facts("tiny", tiny.identity.parameters, len(tiny.tokenizer), (fact,))
+
+
+def test_a_released_model_is_recognised(engine: Engine, tiny: Checkpoint) -> None:
+    known = facts_of(tiny, "one two", " is it")
+    found = canaries.released(engine, known)
+    assert found == Finding(
+        "released model", "ok", "GPT-2 small as released: 1 published log-probabilities agree"
+    )
+    other = canaries.released(engine, facts_of(tiny, "one two", " is it", wrong=-0.5))
+    assert other.state == "ok"
+    assert other.seen.startswith("not GPT-2 small: ' is it' has ")
+
+
+def test_who_is_called_gpt2_must_be_it(engine: Engine, tiny: Checkpoint) -> None:
+    named = Engine(replace(tiny, identity=replace(tiny.identity, name="gpt2")))
+    assert canaries.released(named, facts_of(tiny, "a", " b")).state == "ok"
+    assert canaries.released(named, facts_of(tiny, "a", " b", wrong=-0.5)).state == "fail"
+    assert canaries.released(named).state == "fail", "another size"
+    assert canaries.released(engine).seen.startswith("not GPT-2 small: ")
+    known = facts_of(tiny, "a", " b")
+    [fact] = known.facts
+    read_otherwise = known._replace(facts=(fact._replace(continuation_ids=(1,)),))
+    assert "its tokenizer reads" in canaries.released(named, read_otherwise).seen
+
+
+def test_the_published_facts_fit_the_published_tokenizer(data_dir: Path) -> None:
+    from transformers import GPT2TokenizerFast
+
+    folder = data_dir / "gpt2-bpe"
+    if not folder.is_dir():
+        pytest.skip("HARNESS_DATA has no folder gpt2-bpe with GPT-2's vocabulary")
+    gpt2: Any = GPT2TokenizerFast(
+        vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe")
+    )
+    known = canaries.gpt2_small()
+    assert len(gpt2) == known.vocabulary
+    assert len(known.facts) == 4
+    for fact in known.facts:
+        before = fact.context_ids if fact.context else ()
+        assert gpt2(fact.context + fact.continuation).input_ids == [*before, *fact.continuation_ids]
+        assert fact.source.startswith("https://github.com/")
+
+
+# --- the command ------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "SIDE", 64)
+
+
+def test_the_command_says_all_and_fails_for_a_random_model(tiny_folder: Path) -> None:
+    result = harness("doctor", "--model", tiny_folder, "--device", "cpu")
+    names = [line[6:28].strip() for line in result.out.split("\n") if line[:4].strip()]
+    assert names[:5] == ["versions", "device", "threads", "products", "hub"]
+    canary_names = ["model", "uniform bound", "shuffled options", "shared rows", "released model"]
+    assert names[-6:-1] == canary_names
+    assert result.code == 1, "random weights of a large spread are worse than uniform"
+    assert "1 failed: uniform bound" in result.out
+
+
+def test_without_a_model_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    result = harness("doctor", "--device", "cpu", "--json")
+    value = json.loads(result.out)
+    assert result.code == 0
+    assert value["ok"] is True
+    states = {f["name"]: f["state"] for f in value["findings"]}
+    assert states["data"] == "warn"
+    assert states["hub"] == "ok"
+
+
+def test_a_model_that_cannot_be_loaded_is_a_finding(tmp_path: Path) -> None:
+    result = harness("doctor", "--model", tmp_path, "--device", "cpu")
+    assert result.code == 1
+    assert "fail  model" in result.out
+    assert "it has no config.json" in result.out
+
+
+def test_a_model_of_nan_fails_its_canaries(tiny_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_tiny(tmp_path / "nan", context=256)
+    weights = load_file(folder / "model.safetensors")
+    name = next(n for n in weights if n.endswith("ln_f.weight"))
+    weights[name][:] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    result = harness("doctor", "--model", folder, "--device", "cpu")
+    assert result.code == 1
+    assert "fail  uniform bound" in result.out
+    assert doctor.STYLES.keys() == {"ok", "warn", "fail"}
