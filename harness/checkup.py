@@ -61,8 +61,8 @@ def versions(tested: Mapping[str, str], needed: Sequence[Requirement]) -> Findin
         advice = "pip install -c constraints.txt . if numbers differ from published ones"
         return Finding("versions", "warn", ", ".join(other), advice)
     compared = sum(name in tested for name in found)
-    seen = f"{len(found)} packages as declared, {compared} of them as tested"
-    return Finding("versions", "ok", seen)
+    beside = f", {compared} of them as tested" if tested else ""
+    return Finding("versions", "ok", f"{len(found)} packages as declared{beside}")
 
 
 def _fits(need: Requirement, here: str | None) -> bool:

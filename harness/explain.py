@@ -10,7 +10,7 @@ from rich.text import Text
 
 from harness import terminal
 from harness.display import number
-from harness.errors import RecordError
+from harness.errors import CheckpointError, RecordError
 from harness.options import RunOptions
 from harness.report.items import Items
 from harness.report.preview import preview
@@ -46,7 +46,7 @@ def run_explain(path: Path, item: str, options: RunOptions, *, ranks: bool) -> N
     record = read(path)
     again = run_again(record, options)
     answered = again.answered(item)
-    found = again.trace(answered, ranks=ranks)
+    found = _trace(again, answered, ranks)
     explained = explain(again, answered, found, _items(path, record))
     if options.json:
         value = {**_plain(found), "measures": _plain(explained)}
@@ -55,6 +55,15 @@ def run_explain(path: Path, item: str, options: RunOptions, *, ranks: bool) -> N
     lines = (_head(again, found), preview(found.requests), _best(found), _measures(explained))
     for line in chain.from_iterable(lines):
         terminal.OUT.print(line)
+
+
+def _trace(again: Again, item: Answered, ranks: bool) -> ItemTrace:
+    try:
+        return again.trace(item, ranks=ranks)
+    except CheckpointError as error:
+        if not ranks:
+            raise
+        raise CheckpointError(f"{error}; --no-ranks shows the item without the weights") from error
 
 
 def explain(

@@ -19,6 +19,7 @@ from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.modules import ModuleMetric
 from harness.options import RunOptions
 from harness.plugins import load_task
+from harness.report.preview import WINDOWS
 from harness.report.record import Record
 from harness.report.trace import ItemTrace, OutcomeTrace, Ranks, trace
 from harness.runner import Asked, Job, ask, follow_up
@@ -55,13 +56,13 @@ def run_again(record: Record, options: RunOptions) -> "Again":
         DataError: the rows are not found, or not the record's.
         UsageError: the benchmark or an option of it does not exist any more.
     """
-    options = _same_options(record, options)
     task = load_task(record.task)
     if record.origin != "harness" or record.version != task.version:
         raise RecordError(
             f"a record of {record.task} version {record.version} by {record.origin} cannot be made "
             f"again by version {task.version} of this harness; run the benchmark again"
         )
+    options = _same_options(record, options)
     protocol = task.protocol(options.protocol, {k: str(v) for k, v in record.options.items()})
     job = _with_pool(job_for(task, protocol, options), record, options)
     asked = ask(job)
@@ -136,7 +137,8 @@ class Again:
 
         Args:
             ids: of items.
-            ranks: whether the rank of every scored token is computed, which loads the model.
+            ranks: whether the rank of every scored token is computed, which loads the model; of a
+                long text, of those in its first windows.
 
         Raises:
             UsageError: there is no such item.
@@ -231,7 +233,10 @@ class Again:
 
         if self._store is None:
             return []
-        identity = Identity(**self.record.model)
+        try:
+            identity = Identity(**self.record.model)
+        except TypeError as error:
+            raise RecordError(f"the record's model is not described as here: {error}") from None
         producers = [h.producer for h in self._store.holdings()]
         return [
             Memory(self._store, identity, p.numerics)
@@ -266,7 +271,7 @@ class Again:
         from harness.engine.local import Local
         from harness.engine.ranks import ranks
 
-        spans = [span for span in encoded.spans if span.targets]
+        spans = [span for span in encoded.spans if span.targets][:WINDOWS]
         if isinstance(response, Generated) and response.tokens:
             [prompt] = encoded.spans
             spans = [Span((*prompt.inputs, *response.tokens[:-1]), response.tokens)]

@@ -36,7 +36,8 @@ from harness.task import Options
     [
         ({"torch": torch.__version__}, "torch>=2", "ok", "1 of them as tested"),
         ({"torch": torch.__version__.partition("+")[0]}, "torch>=2", "ok", "1 of them as tested"),
-        ({}, "torch>=2", "ok", "0 of them as tested"),
+        ({"other": "1"}, "torch>=2", "ok", "0 of them as tested"),
+        ({}, "torch>=2", "ok", "1 packages as declared"),
         ({"torch": "1.0"}, "torch>=2", "warn", "(tested with 1.0)"),
         ({}, "torch>=999", "fail", "(needs >=999)"),
         ({}, "no-such-package-here", "fail", "no-such-package-here missing"),

@@ -123,7 +123,9 @@ def test_weights_are_not_needed_without_ranks(run: Any, tmp_path: Path, tiny_fol
     (folder / "model.safetensors").unlink()
     words = ("explain", path, item, *cache, "--model", folder)
     assert harness(*words, "--no-ranks").code == 0
-    assert "has no weights" in refused(*words)
+    line = refused(*words)
+    assert "has no weights" in line
+    assert line.endswith("--no-ranks shows the item without the weights")
 
 
 def test_what_cannot_be_explained_is_one_line(run: Any, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from harness.engine.forward import Forward
 from harness.engine.ranks import ranks
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.options import RunOptions
+from harness.report.preview import WINDOWS
 from harness.report.record import Record, read, read_items
 from harness.report.trace import ItemTrace, trace
 from harness.tracing import Again, run_again
@@ -170,6 +171,18 @@ def test_rank_one_is_what_the_run_calls_greedy(run: Run, tiny_folder: Path, tmp_
     assert all(t.rank for item in ranked for t in scored(item))
 
 
+def test_of_a_long_text_the_first_windows_are_ranked(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    record, _ = run("wikitext2", "--limit", 20, "--set", "stride=200")
+    again = run_again(record, RunOptions(model=(str(tiny_folder),), cache=tmp_path / "cache"))
+    [item] = again.traces([*again.places][:1], ranks=True)
+    assert max(t.window for t in scored(item)) >= WINDOWS, "there are more"
+    unranked = [t for t in scored(item) if t.rank is None]
+    assert {t.window for t in unranked} <= set(range(WINDOWS, 99))
+    assert unranked
+
+
 def scored(item: ItemTrace) -> list:  # type: ignore[type-arg]
     return [t for request in item.requests for t in request.tokens if t.scored]
 
@@ -199,6 +212,15 @@ def test_answers_of_other_numerics_are_not_taken(
 
 
 # --- what is not the record's -----------------------------------------------------------------
+
+
+def test_a_model_that_is_described_otherwise_is_refused(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    record, _ = run("lambada", "--limit", 1)
+    other = replace(record, model={**record.model, "colour": "red"})
+    with pytest.raises(RecordError, match="is not described as here"):
+        traces_of_all(run_again(other, blind(tiny_folder, tmp_path)))
 
 
 @pytest.fixture
