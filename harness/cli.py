@@ -11,8 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from harness import cli_curve
-from harness import cli_look, cli_pairs
+from harness import cli_curve, cli_look, cli_pairs, pages
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.plugins import task_names
@@ -162,8 +161,8 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
-for _command in (*COMMANDS, *cli_curve.COMMANDS):
-for _command in (*cli_pairs.COMMANDS, *cli_look.COMMANDS):
+_FIXED = (*cli_pairs.COMMANDS, *cli_curve.COMMANDS, *pages.COMMANDS, *cli_look.COMMANDS)
+for _command in _FIXED:
     cli.add_command(_command)
 
 

@@ -40,6 +40,7 @@ PAGES = {
     "docs/plugins.md": PLUGINS,
     "docs/ci.md": CI,
     "docs/curve.md": CURVE,
+    "docs/report.md": (ROOT / "docs" / "report.md").read_text("utf-8"),
     "examples/harness-rhymes/README.md": (EXAMPLE / "README.md").read_text("utf-8"),
 }
 
@@ -272,7 +273,7 @@ def test_the_pages_have_commands() -> None:
     assert set(pages) == set(PAGES)
     named = {shlex.split(command)[1] for _, command, _ in COMMANDS}
     assert {"table3", "tasks", "show", "leaderboard", "lambada", "section3"} <= named
-    assert {"compare", "baseline", "check", "power", "jitter", "cache"} <= named
+    assert {"compare", "baseline", "check", "power", "jitter", "cache", "report"} <= named
 
 
 @pytest.mark.parametrize(("page", "command", "complete"), COMMANDS)
@@ -356,6 +357,18 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
     assert "('acc-word-greedy', " in printed
 
 
+def test_the_page_is_documented_as_it_is() -> None:
+    from harness.pages import report
+    from harness.report.page import changes, drill
+
+    text = " ".join(PAGES["docs/report.md"].split())
+    [most] = [option.default for option in report.params if option.name == "most"]
+    assert f"at most `--items` of a benchmark ({most})" in text
+    assert f"A text of more than {drill.LONGEST:,} characters" in text
+    assert changes.MOST == 5
+    assert "each of the next five" in text
+
+
 # --- the gate ---------------------------------------------------------------------------
 
 
@@ -430,7 +443,9 @@ def test_what_must_be_equal_is_documented_as_it_is() -> None:
     ) in text
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/ci.md", "docs/curve.md", "docs/protocols.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/ci.md", "docs/curve.md", "docs/protocols.md", "docs/report.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):

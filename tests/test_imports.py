@@ -24,10 +24,10 @@ UPSTAIRS = (
     "harness.session", "harness.grid", "harness.jitter", "harness.gate", "harness.cache",
     "harness.display_pairs", "harness.display_costs", "harness.planning",
     "harness.cli_options", "harness.cli_pairs", "harness.abreast",
-    "harness.cli_curve", "harness.curve",
-    "harness.cli_options", "harness.cli_pairs", "harness.tracing",
+    "harness.cli_curve", "harness.curve", "harness.tracing",
     "harness.explain", "harness.steps", "harness.cli_look",
     "harness.doctor", "harness.checkup", "harness.canaries",
+    "harness.pages",
 )  # fmt: skip
 
 
@@ -66,7 +66,10 @@ LAYERS = (
             "transformers", "huggingface_hub", "safetensors", "gguf",
         ),
     ),
-    Layer(("harness/report/*.py",), no=(*NO_TENSORS, "tasks", "harness.engine", *UPSTAIRS)),
+    Layer(
+        ("harness/report/*.py", "harness/report/page/*.py"),
+        no=(*NO_TENSORS, "tasks", "harness.engine", *UPSTAIRS),
+    ),
     Layer(
         ("harness/runner.py",),
         no=(*NO_TENSORS, "tasks", "harness.engine", "harness.cli", "harness.commands",
