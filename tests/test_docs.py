@@ -359,12 +359,13 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_the_page_is_documented_as_it_is() -> None:
     from harness.pages import report
-    from harness.report.page import changes, drill
+    from harness.report.page import changes, drill, tokens
 
     text = " ".join(PAGES["docs/report.md"].split())
     [most] = [option.default for option in report.params if option.name == "most"]
     assert f"at most `--items` of a benchmark ({most})" in text
     assert f"A text of more than {drill.LONGEST:,} characters" in text
+    assert f"at most {tokens.BYTES // 1_000_000} MB of a page" in text
     assert changes.MOST == 5
     assert "each of the next five" in text
 

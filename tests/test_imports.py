@@ -27,7 +27,7 @@ UPSTAIRS = (
     "harness.cli_curve", "harness.curve", "harness.tracing",
     "harness.explain", "harness.steps", "harness.cli_look",
     "harness.doctor", "harness.checkup", "harness.canaries",
-    "harness.pages",
+    "harness.pages", "harness.page_traces",
 )  # fmt: skip
 
 

@@ -110,13 +110,14 @@ def made_group(flips: list[bool]) -> Group:
 @given(st.lists(st.booleans(), max_size=60), st.integers(0, 40))
 def test_a_sample_is_in_order_and_keeps_flips(flips: list[bool], most: int) -> None:
     group = made_group(flips)
-    items, chosen = drill.sample(group, most)
+    shown = drill.sample(group, most)
+    items = shown.items
     places = [int(item.id) for item in items]
     assert places == sorted(set(places))
     assert len(items) == min(most, len(flips))
     if len(flips) > most:
-        assert chosen == min(sum(flips), most // 2)
-        assert sum(item.flipped for item in items) >= chosen
+        assert shown.picked == min(sum(flips), most // 2)
+        assert sum(item.flipped for item in items) >= shown.picked
 
 
 def test_many_items_are_sampled_and_all_are_beside_the_page(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from harness.report import paper
 from harness.report.figures import number
 from harness.report.page.sides import Entry, Side, clip
 from harness.report.pairing import SAME, label, main_measures, measures, parts
+from harness.report.record import Record
 from harness.task import Measure
 
 LONGEST = 2000  # characters of one text on the page
@@ -57,6 +58,16 @@ class Group:
     total: int  # items
     flipped: int  # of them, in all
     items: tuple[Item, ...]
+    records: Mapping[int, Record] = field(default_factory=dict)  # by column
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A group, and the items of it that are on the page."""
+
+    group: Group
+    items: tuple[Item, ...]  # in the group's order
+    picked: int  # of them, because they flipped
 
 
 def groups(sides: Sequence[Side]) -> list[Group]:
@@ -85,7 +96,8 @@ def _group(task: str, entries: Sequence[tuple[int, Entry]]) -> Group:
             merged.setdefault(name, []).append(said)
     items = tuple(Item(name, *texts[name], tuple(said)) for name, said in merged.items())
     flipped = sum(item.flipped for item in items)
-    return Group(task, entries[0][1].record.protocol, len(items), flipped, items)
+    records = {place: entry.record for place, entry in entries}
+    return Group(task, entries[0][1].record.protocol, len(items), flipped, items, records)
 
 
 class _Judge:
@@ -153,21 +165,21 @@ def _state(sums: Sequence[float]) -> str:
     return "right" if right == count else "part" if right else "wrong"
 
 
-def sample(group: Group, most: int, seed: int = 0) -> tuple[list[Item], int]:
-    """At most so many items, in order, and how many of them were taken because they flipped.
+def sample(group: Group, most: int, seed: int = 0) -> Shown:
+    """At most so many items, in order.
 
     Half of the places at most go to items that flipped, the others are drawn from all that is
     left.
     """
     if len(group.items) <= most:
-        return list(group.items), 0
+        return Shown(group, group.items, 0)
     rng = random.Random(seed)
     flips = [place for place, item in enumerate(group.items) if item.flipped]
     chosen = set(rng.sample(flips, min(len(flips), most // 2)))
     first = len(chosen)
     others = [place for place in range(len(group.items)) if place not in chosen]
     chosen |= set(rng.sample(others, most - first))
-    return [group.items[place] for place in sorted(chosen)], first
+    return Shown(group, tuple(group.items[place] for place in sorted(chosen)), first)
 
 
 def as_json(item: Item) -> dict[str, Any]:

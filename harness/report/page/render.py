@@ -16,8 +16,9 @@ from typing import Any
 
 from harness.report import paper, scaling
 from harness.report.page import board, changes, curves, drill, tables
-from harness.report.page.drill import Group, Item
+from harness.report.page.drill import Group, Shown
 from harness.report.page.sides import Side
+from harness.report.page.tokens import BYTES, Budget, Traces, as_json
 
 SCRIPTS = ("echarts.common.min.js", "board.js", "charts.js", "items.js")
 STYLE = "page.css"
@@ -35,6 +36,7 @@ class Setting:
     most: int = 60  # items of a benchmark on the page
     dump: str | None = None  # name of the file with all items, if there is one
     notes: tuple[str, ...] = ()
+    untraced: tuple[str, ...] = ()  # whose items have no tokens, and why
 
 
 @cache
@@ -57,12 +59,13 @@ def _source(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def page(sides: Sequence[Side], groups: Sequence[Group], setting: Setting) -> str:
+def page(sides: Sequence[Side], shown: Sequence[Shown], traces: Traces, setting: Setting) -> str:
     """The whole page as text.
 
     Args:
         sides: the columns, in order.
-        groups: `drill.groups` of the same columns.
+        shown: the items of the same columns, group by group.
+        traces: tokens of some of these items.
         setting: title, date and sizes.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -76,8 +79,8 @@ def page(sides: Sequence[Side], groups: Sequence[Group], setting: Setting) -> st
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     values = _values(sides, setting)
-    values["data"] = _data(sides, groups, setting, values)
-    values["groups"] = [{"name": name} for name in _names(groups)]
+    values["data"] = _data(sides, shown, traces, values)
+    values["groups"] = [{"name": name} for name in _names(shown)]
     return environment.get_template("page.html").render(
         **values,
         sections=_sections(values),
@@ -100,6 +103,7 @@ def _values(sides: Sequence[Side], setting: Setting) -> dict[str, Any]:
         "most": setting.most,
         "dump": setting.dump,
         "notes": setting.notes,
+        "untraced": setting.untraced,
         "summary": _summary(sides),
         "labels": labels,
         "table3": tables.paper_table(sides, paper.COLUMNS),
@@ -137,17 +141,19 @@ def _sections(values: dict[str, Any]) -> list[tuple[str, str]]:
     return [(id_, name) for id_, name, there in every if there]
 
 
-def _names(groups: Sequence[Group]) -> list[str]:
+def _names(shown: Sequence[Shown]) -> list[str]:
     """Names of the groups; the protocol too where a benchmark has several."""
-    tasks = [group.task for group in groups]
+    tasks = [each.group.task for each in shown]
     return [
-        f"{group.task}, {group.protocol}" if tasks.count(group.task) > 1 else group.task
-        for group in groups
+        f"{each.group.task}, {each.group.protocol}"
+        if tasks.count(each.group.task) > 1
+        else each.group.task
+        for each in shown
     ]
 
 
 def _data(
-    sides: Sequence[Side], groups: Sequence[Group], setting: Setting, values: dict[str, Any]
+    sides: Sequence[Side], shown: Sequence[Shown], traces: Traces, values: dict[str, Any]
 ) -> dict[str, Any]:
     """What the scripts read."""
     return {
@@ -161,28 +167,46 @@ def _data(
             }
             for plot in values["calibration"]
         ],
-        "groups": [_group(group, setting.most) for group in groups],
+        "groups": [
+            _group(place, each, traces, Budget(BYTES // len(shown)))
+            for place, each in enumerate(shown)
+        ],
     }
 
 
-def _group(group: Group, most: int) -> dict[str, Any]:
-    items, chosen = drill.sample(group, most)
+def _group(place: int, shown: Shown, traces: Traces, budget: Budget) -> dict[str, Any]:
+    """One benchmark's items, with the traces of as many as the budget takes."""
+    items = []
+    traced = 0
+    for item in shown.items:
+        value = drill.as_json(item)
+        found = [traces.get((place, said.side, item.id)) for said in item.said]
+        requests = [None if each is None else as_json(each) for each in found]
+        if any(requests) and budget.takes(len(json.dumps(requests))):
+            traced += 1
+            for said, trace in zip(value["said"], requests, strict=True):
+                said["trace"] = trace
+        items.append(value)
     return {
-        "task": group.task,
-        "words": _words(group, items, chosen),
-        "traced": False,
-        "items": [drill.as_json(item) for item in items],
+        "task": shown.group.task,
+        "words": _words(shown, traced),
+        "traced": traced > 0,
+        "items": items,
     }
 
 
-def _words(group: Group, items: Sequence[Item], chosen: int) -> str:
+def _words(shown: Shown, traced: int) -> str:
     """`{}` is where the script puts how many of them it shows."""
-    text = f"{{}} shown of {len(items):,} items"
-    if len(items) < group.total:
+    group, count = shown.group, len(shown.items)
+    text = f"{{}} shown of {count:,} items"
+    if count < group.total:
         text += f" on this page, of {group.total:,} in all"
-        text += f" ({chosen:,} picked because they flipped, the others at random)" if chosen else ""
+        picked = f" ({shown.picked:,} picked because they flipped, the others at random)"
+        text += picked if shown.picked else ""
     if group.flipped:
         text += f"; {group.flipped:,} of all flipped: right in one run and not in another"
+    if 0 < traced < count:
+        text += f"; {traced:,} have their tokens on the page"
     return text + "."
 
 
