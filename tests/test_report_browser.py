@@ -277,7 +277,12 @@ def test_more_items_are_shown_on_demand(browser: Browser) -> None:
 # --- charts, screens, paper ---------------------------------------------------------------
 
 
-def test_charts_are_drawn_as_vectors(browser: Browser) -> None:
+def test_charts_are_drawn_as_vectors_when_they_come_near(browser: Browser) -> None:
+    for chart in browser.find_elements(By.CSS_SELECTOR, ".chart"):
+        browser.execute_script("arguments[0].scrollIntoView()", chart)
+        WebDriverWait(browser, 5).until(
+            lambda _, chart=chart: chart.find_elements(By.CSS_SELECTOR, "svg")
+        )
     drawn = browser.execute_script(
         "return [...document.querySelectorAll('.chart')]"
         ".map(e => e.querySelectorAll('svg path').length)"

@@ -276,6 +276,18 @@ def test_the_newest_of_a_benchmark_counts(tmp_path: Path) -> None:
     assert [score.value for record in side.records for score in record.scores] == [40.0]
 
 
+def test_benchmarks_of_one_checkpoint_share_a_column_whatever_their_rows() -> None:
+    records = [
+        made_record(limit=20),
+        made_record(limit=10, created="2026-02-02"),
+        made_record(task="ptb", limit=10),
+        made_record(limit=20, created="2026-02-01"),
+    ]
+    found = sides.sides([sides.Entry(record, None, "x") for record in records])
+    assert [side.label for side in found] == ["gpt2", "gpt2, 10 rows, seed 0"]
+    assert [side.records for side in found] == [[records[3], records[2]], [records[1]]]
+
+
 def test_names_that_are_alike_are_told_apart() -> None:
     records = [
         made_record(model=model("ckpts/a/last")),

@@ -87,24 +87,29 @@ def request(context: int, scored: int, kind: str = "loglikelihood") -> RequestTr
     return RequestTrace(kind, before + after, logprob=-0.5 * scored)
 
 
-@given(st.integers(0, 400), st.integers(0, 400))
+@given(st.integers(0, 600), st.integers(0, 400))
 def test_the_text_around_the_first_scored_token_is_kept(context: int, scored: int) -> None:
     made = request(context, scored)
     [found] = as_json([made])
-    whole = "".join(token.text for token in made.tokens)
     shown = "".join(token[0] for token in found["tokens"])
-    kept = (min(context, tokens.BEFORE), min(scored, tokens.SCORED))
-    start = sum(len(f" c{i}") for i in range(context - kept[0]))
-    assert whole[start:].startswith(shown)
-    assert sum(token[1] for token in found["tokens"]) == kept[1]
-    assert ("before it" in found["left"]) == (context > tokens.BEFORE)
-    assert ("after it" in found["left"]) == (scored > tokens.SCORED)
+    end = min(scored, tokens.SCORED)
+    begin = max(0, context - tokens.BEFORE)
+    wanted = [f"c{i}" for i in range(begin, context)] + [f"s{i}" for i in range(end)]
+    assert shown.split() == wanted
+    assert [token[2:] for token in found["tokens"] if token[1]] == [(-0.5, 2)] * end
+    assert found["begins"] == (context <= tokens.BEFORE)
+    assert bool(found["left"]) == (scored > tokens.SCORED)
 
 
-def test_further_requests_repeat_little_of_the_prompt() -> None:
-    first, second = as_json([request(100, 2), request(100, 2)])
-    assert first["tokens"][0][0].split() == [f"c{i}" for i in range(100)]
-    assert second["tokens"][0][0].split() == [f"c{i}" for i in range(100 - tokens.AGAIN, 100)]
+@given(st.integers(0, 600), st.integers(1, 4))
+def test_the_prompt_is_that_of_the_first_request(context: int, scored: int) -> None:
+    found = tokens.prompt([request(context, scored), request(3, 3)])
+    assert found is not None
+    begin = max(0, context - tokens.PROMPT)
+    assert found["text"].split() == [f"c{i}" for i in range(begin, context)]
+    assert found["marked"].split() == [f"s{i}" for i in range(scored)]
+    assert bool(found["left"]) == (begin > 0)
+    assert tokens.prompt([request(context, scored, "rolling")]) is None
 
 
 def test_requests_are_counted_where_there_are_too_many() -> None:

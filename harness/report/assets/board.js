@@ -1,4 +1,5 @@
 "use strict";
+window.reportData = JSON.parse(document.getElementById("data").textContent); // for the scripts below
 /* The leaderboard: buttons in the head sort, a field filters rows, a list picks a benchmark. */
 (() => {
   const table = document.getElementById("board");

@@ -1,7 +1,7 @@
 "use strict";
 /* Scaling curves and calibration. Colours are the page's own variables: dark mode and print follow. */
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const data = window.reportData;
   const SHAPES = ["circle", "diamond", "triangle", "rect"]; // in the order of the legend
   const INK = "var(--ink)", SOFT = "var(--soft)", RULE = "var(--rule)", ACCENT = "var(--accent)";
   const charts = [];
@@ -92,22 +92,38 @@
     };
   }
 
-  function draw(place, option) {
+  const options = new Map(); // place -> what is drawn there, once it comes near the screen
+  for (const place of document.querySelectorAll("[data-curve]"))
+    options.set(place, () => curve(data.curves[place.dataset.curve]));
+  if (data.calibration.length)
+    options.set(document.getElementById("calibration-chart"), () => calibration(data.calibration));
+
+  function draw(place) {
+    if (!options.has(place)) return;
     const chart = echarts.init(place, null, { renderer: "svg" });
-    chart.setOption(option);
-    charts.push([place, chart]);
+    chart.setOption(options.get(place)());
+    options.delete(place);
+    charts.push(chart);
   }
 
-  for (const place of document.querySelectorAll("[data-curve]")) draw(place, curve(data.curves[place.dataset.curve]));
-  if (data.calibration.length) draw(document.getElementById("calibration-chart"), calibration(data.calibration));
+  const watch = new IntersectionObserver((seen) => {
+    for (const { isIntersecting, target } of seen)
+      if (isIntersecting) {
+        watch.unobserve(target);
+        draw(target);
+      }
+  }, { rootMargin: "400px" });
+  for (const place of options.keys()) watch.observe(place);
 
-  const fit = () => { for (const [, chart] of charts) chart.resize(); };
   let width = document.documentElement.clientWidth;
   addEventListener("resize", () => {
     if (document.documentElement.clientWidth === width) return; // a phone's address bar comes and goes
     width = document.documentElement.clientWidth;
-    fit();
+    for (const chart of charts) chart.resize();
   });
-  addEventListener("beforeprint", () => { for (const [, chart] of charts) chart.resize({ width: 310 }); });
-  addEventListener("afterprint", () => { for (const [, chart] of charts) chart.resize({ width: "auto" }); });
+  addEventListener("beforeprint", () => {
+    for (const place of [...options.keys()]) draw(place);
+    for (const chart of charts) chart.resize({ width: 310 });
+  });
+  addEventListener("afterprint", () => { for (const chart of charts) chart.resize({ width: "auto" }); });
 })();

@@ -3,7 +3,7 @@
 (() => {
   const list = document.getElementById("item-list");
   if (!list) return;
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const data = window.reportData;
   const at = (id) => document.getElementById(id);
   const [pick, show, order, search] = ["item-group", "item-show", "item-order", "item-search"].map(at);
   const more = at("item-more"), count = at("item-count");
@@ -28,6 +28,14 @@
     return box;
   }
 
+  function prompt(item) {
+    if (!item.prompt) return text("prompt", item.asked);
+    const { left, text: before, marked } = item.prompt;
+    const box = text(left ? `prompt, ${left}` : "prompt", before);
+    if (marked) box.lastElementChild.append(element("mark", "", marked));
+    return box;
+  }
+
   const shade = (logprob) => {
     const p = Math.exp(logprob);
     return [0.9, 0.6, 0.35, 0.1, 0.01].filter((edge) => p <= edge).length;
@@ -37,7 +45,7 @@
     `${minus(logprob, 2)} nats${rank === null ? "" : `, rank ${rank}`}`;
 
   function tokens(request) {
-    const box = element("pre", "text");
+    const box = element("pre", "text", request.begins ? "" : "\u2026");
     for (const [value, scored, logprob, rank] of request.tokens) {
       if (!scored && logprob === null) { box.append(value); continue; }
       const span = element("span", scored ? "tok" : "", value);
@@ -101,7 +109,7 @@
 
   function fill(box, item) {
     const body = element("div", "body");
-    body.append(text("prompt", item.asked));
+    body.append(prompt(item));
     if (item.wanted) body.append(text("wanted", item.wanted));
     const said = element("div", "said");
     for (const each of item.said) said.append(run(each));

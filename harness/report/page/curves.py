@@ -84,7 +84,7 @@ def _words(curve: Curve) -> str:
     elif curve.law:
         said.append(f"No fit: {curve.reason}")
     else:
-        said.append(f"No fit: {curve.reason}")
+        said.append(f"No fit for scores in {curve.unit}")
     if curve.paper_fit:
         said.append(f"the paper’s models {_exponent(curve.paper_fit)}")
     if curve.law and curve.law.kind == "loss" and (curve.fit or curve.paper_fit):
@@ -104,7 +104,10 @@ def _chart(curve: Curve, ours: Sequence[tuple[int, Place]]) -> dict[str, Any]:
     ends = (min(sizes) / BEYOND, max(sizes) * BEYOND)
     return {
         "log": curve.unit.startswith("per ") and all(p.value > 0 for _, p in ours),
-        "paper": [_point(place, place.name, curve) for place in curve.paper],
+        "paper": [
+            _point(place, place.name, curve)
+            for place in sorted(curve.paper, key=lambda place: place.parameters)
+        ],
         "ours": [
             {
                 **_point(place, clip(Path(place.name).name or place.name, LONGEST_LABEL), curve),

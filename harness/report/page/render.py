@@ -18,7 +18,7 @@ from harness.report import paper, scaling
 from harness.report.page import board, changes, curves, drill, tables
 from harness.report.page.drill import Group, Shown
 from harness.report.page.sides import Side
-from harness.report.page.tokens import BYTES, Budget, Traces, as_json
+from harness.report.page.tokens import BYTES, Budget, Traces, as_json, prompt
 
 SCRIPTS = ("echarts.common.min.js", "board.js", "charts.js", "items.js")
 STYLE = "page.css"
@@ -96,6 +96,7 @@ def _values(sides: Sequence[Side], setting: Setting) -> dict[str, Any]:
     labels = [side.label for side in sides]
     marks = [("○", "GPT-2 (paper)")]
     marks += [(MARKS[place % len(MARKS)], label) for place, label in enumerate(labels)]
+    calibration = curves.reliabilities(sides)
     return {
         "title": setting.title,
         "made": setting.made,
@@ -105,7 +106,6 @@ def _values(sides: Sequence[Side], setting: Setting) -> dict[str, Any]:
         "notes": setting.notes,
         "untraced": setting.untraced,
         "summary": _summary(sides),
-        "labels": labels,
         "table3": tables.paper_table(sides, paper.COLUMNS),
         "section3": tables.paper_table(sides, paper.SECTION3),
         "tables4": tables.tables4(sides),
@@ -113,7 +113,8 @@ def _values(sides: Sequence[Side], setting: Setting) -> dict[str, Any]:
         "curves": curves.panels(sides),
         "marks": marks,
         "kaplan": f"{scaling.KAPLAN:g}",
-        "calibration": curves.reliabilities(sides),
+        "calibration": calibration,
+        "marked": [marks[1 + plot.side] for plot in calibration],
         "changes": changes.changes(sides),
         "abouts": [tables.about(side) for side in sides],
     }
@@ -184,6 +185,7 @@ def _group(place: int, shown: Shown, traces: Traces, budget: Budget) -> dict[str
         requests = [None if each is None else as_json(each) for each in found]
         if any(requests) and budget.takes(len(json.dumps(requests))):
             traced += 1
+            value["prompt"] = prompt(next(each for each in found if each))
             for said, trace in zip(value["said"], requests, strict=True):
                 said["trace"] = trace
         items.append(value)

@@ -16,8 +16,8 @@ from harness.report.pairing import Run, label
 from harness.report.record import Record, items_path, read, read_items
 
 LONGEST_LABEL = 60  # characters
-KEY = ("origin", "name", "digest", "protocol", "rows", "road", "dtype", "context")
-"""What the parts of `row_key` are."""
+KEY = ("origin", "name", "digest", "protocol", "road", "dtype", "context")
+"""What the parts of a column's key are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +83,47 @@ def _entries(path: Path) -> list[Entry]:
 
 
 def sides(entries: Sequence[Entry]) -> list[Side]:
-    """Columns in the order in which their first record was given."""
-    groups: dict[tuple[str, ...], dict[tuple[str, str], Entry]] = {}
+    """Columns in the order in which their first record was given.
+
+    Benchmarks of one checkpoint share a column whatever their numbers of rows are. A benchmark that
+    was run on several selections of rows gets further columns.
+    """
+    groups: dict[tuple[str, ...], list[_Column]] = {}
     for entry in entries:
-        group = groups.setdefault(row_key(entry.record), {})
+        columns = groups.setdefault(_key(entry.record), [])
         name = label(entry.record)
-        if name not in group or group[name].record.created <= entry.record.created:
-            group[name] = entry
+        for column in columns:
+            if name not in column or _rows(column[name].record) == _rows(entry.record):
+                break
+        else:
+            column = {}
+            columns.append(column)
+        if name not in column or column[name].record.created <= entry.record.created:
+            column[name] = entry
     labels = _labels(list(groups))
     return [
-        Side(text, tuple(group.values()))
-        for text, group in zip(labels, groups.values(), strict=True)
+        Side(text if place == 0 else f"{text}, {_only_rows(column)}", tuple(column.values()))
+        for text, columns in zip(labels, groups.values(), strict=True)
+        for place, column in enumerate(columns)
     ]
+
+
+_Column = dict[tuple[str, str], Entry]
+
+
+def _key(record: Record) -> tuple[str, ...]:
+    """What a column stands for: a row of the leaderboard, but for the selection of rows."""
+    parts = dict(zip((*KEY[:4], "rows", *KEY[4:]), row_key(record), strict=True))
+    return tuple(parts[name] for name in KEY)
+
+
+def _rows(record: Record) -> str:
+    return "all rows" if record.limit is None else f"{record.limit:,} rows, seed {record.seed}"
+
+
+def _only_rows(column: _Column) -> str:
+    """The selections of a further column, in words."""
+    return " and ".join(dict.fromkeys(_rows(entry.record) for entry in column.values()))
 
 
 def _labels(keys: Sequence[tuple[str, ...]]) -> list[str]:

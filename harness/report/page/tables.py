@@ -1,11 +1,12 @@
 """The paper's tables for several columns of runs beside each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.report import paper, section3
 from harness.report.figures import distance, interval, number
 from harness.report.page.sides import Side
+from harness.report.record import Record
 from harness.report.table3 import Cell, cells, fold, remarks
 
 
@@ -34,20 +35,24 @@ class Line:
 class PaperTable:
     """Table 3, or the scores of section 3."""
 
+    labels: tuple[str, ...]  # of the columns that have any of the scores
     sizes: tuple[str, ...]  # of the paper's models shown
     lines: tuple[Line, ...]
 
 
 def paper_table(sides: Sequence[Side], columns: Sequence[str]) -> PaperTable | None:
     """The paper's columns with ours beside them; None if no run fills one."""
-    sizes = [paper.nearest_size(int(side.records[0].model["parameters"] or 0)) for side in sides]
-    ours = [cells(side.records, size, {}, columns) for side, size in zip(sides, sizes, strict=True)]
-    if not any(cell.score for side in ours for cell in side):
+    sized = [(side, paper.nearest_size(int(side.records[0].model["parameters"] or 0)))
+             for side in sides]  # fmt: skip
+    found = [(side, size, cells(side.records, size, {}, columns)) for side, size in sized]
+    ours = [each for each in found if any(cell.score for cell in each[2])]
+    if not ours:
         return None
-    used = {cell.size for side in ours for cell in side if cell.paper is not None} | set(sizes)
-    shown = tuple(size for size in paper.SIZES if size in used)
-    rows = [[side[place] for side in ours] for place in range(len(columns))]
-    return PaperTable(shown, tuple(_line(row, shown) for row in rows))
+    used = {cell.size for _, _, row in ours for cell in row if cell.paper is not None}
+    shown = tuple(size for size in paper.SIZES if size in used | {size for _, size, _ in ours})
+    rows = [[row[place] for _, _, row in ours] for place in range(len(columns))]
+    labels = tuple(side.label for side, _, _ in ours)
+    return PaperTable(labels, shown, tuple(_line(row, shown) for row in rows))
 
 
 def _line(row: Sequence[Cell], sizes: Sequence[str]) -> Line:
@@ -86,10 +91,14 @@ def tables4(sides: Sequence[Side]) -> list[Table4]:
             if record.task == "cnn-dm" and record.origin == "harness":
                 systems = tuple(
                     (s.name, s.published, tuple(number(v) for v in s.values))
-                    for s in section3.table4(record)
+                    for s in section3.table4(_renamed(record, side.label))
                 )
                 found.append(Table4(side.label, systems, section3.distance(record)))
     return found
+
+
+def _renamed(record: Record, name: str) -> Record:
+    return replace(record, model={**record.model, "name": name})
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from typing import Any
 from harness.report.page.sides import clip
 from harness.report.trace import RequestTrace, TokenTrace
 
-BEFORE = 160  # tokens of the prompt that are kept before the first one that is scored
-AGAIN = 12  # the same for an item's further requests, which mostly share the prompt
+PROMPT = 400  # tokens of an item's first prompt that are shown, its last ones
+BEFORE = 12  # the same of every run and request, before the first token that is scored
 SCORED = 150  # scored tokens of a request
 REQUESTS = 12  # of an item
+LONGEST_PROMPT = 8000  # characters
 LONGEST = 1000  # characters of an output or of one token
 BYTES = 3_000_000  # of all traces on the page
 
@@ -35,26 +36,51 @@ class Budget:
 
 
 def as_json(requests: Sequence[RequestTrace]) -> list[dict[str, Any]]:
-    """The requests of one item; texts keep their ends before what is scored, and its beginning."""
-    found = [_request(r, BEFORE if i == 0 else AGAIN) for i, r in enumerate(requests[:REQUESTS])]
+    """The requests of one item: a few tokens before the scored ones, and the first of these."""
+    found = [_request(request) for request in requests[:REQUESTS]]
     if len(requests) > REQUESTS:
         found[-1]["note"] = f"{len(requests) - REQUESTS} more requests are left out"
     return found
 
 
-def _request(request: RequestTrace, before: int) -> dict[str, Any]:
+def prompt(requests: Sequence[RequestTrace]) -> dict[str, str] | None:
+    """The end of an item's first prompt, and the text whose probability is asked for behind it.
+
+    None for a text that is scored as a whole.
+    """
+    request = requests[0]
+    if request.kind == "rolling":
+        return None
     tokens = request.tokens
-    first = next((i for i, token in enumerate(tokens) if token.scored), len(tokens))
-    start = max(0, first - before)
+    first = _first(tokens)
+    start = max(0, first - PROMPT)
+    asked = "".join(token.text for token in tokens[start:first])
+    scored = tokens[first:] if request.kind == "loglikelihood" else ()
+    return {
+        "left": f"{start:,} tokens before it are left out" if start else "",
+        "text": clip(asked, LONGEST_PROMPT),
+        "marked": clip("".join(token.text for token in scored), LONGEST),
+    }
+
+
+def _first(tokens: Sequence[TokenTrace]) -> int:
+    """Where the prompt ends: the place of the first scored token."""
+    return next((i for i, token in enumerate(tokens) if token.scored), len(tokens))
+
+
+def _request(request: RequestTrace) -> dict[str, Any]:
+    tokens = request.tokens
+    first = _first(tokens)
+    start = max(0, first - BEFORE)
     end = min(len(tokens), first + SCORED)
-    left = [f"{start:,} tokens before it are left out"] * (start > 0)
-    left += [f"{len(tokens) - end:,} tokens after it are left out"] * (end < len(tokens))
+    left = f"{len(tokens) - end:,} tokens after it are left out" if end < len(tokens) else ""
     return {
         "kind": request.kind,
         "tokens": list(_joined(tokens[start:end])),
         "output": None if request.output is None else clip(request.output, LONGEST),
         "logprob": request.logprob,
-        "left": ", ".join(left),
+        "begins": start == 0,
+        "left": left,
         "note": clip(request.note, LONGEST),
     }
 
