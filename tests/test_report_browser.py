@@ -2,12 +2,14 @@
 
 import base64
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from console import harness
 from pages import HOSTILE, confident, passages, questions, report
 
 from harness.report.items import Shown
@@ -272,6 +274,34 @@ def test_more_items_are_shown_on_demand(browser: Browser) -> None:
     at(browser, "#item-more").click()
     assert len(texts(browser, ".item")) == 40
     assert not at(browser, "#item-more").is_displayed()
+
+
+def test_tokens_are_shaded_by_their_probability(
+    browser: Browser, tiny_folder: Path, tmp_path: Path
+) -> None:
+    where = ("--cache", tmp_path / "cache")
+    model = ("--model", tiny_folder, "--device", "cpu", "--sample", "--limit", 2)
+    assert harness("text8", *model, *where, "--out", tmp_path / "runs").code == 0
+    page = report(tmp_path / "r.html", tmp_path / "runs", *where)
+    browser.get(page.as_uri())
+    at(browser, ".item > summary").click()
+    WebDriverWait(browser, 5).until(lambda browser: texts(browser, ".tok"))
+    [trace] = browser.execute_script("return window.reportData.groups[0].items[0].said[0].trace")
+    scored = [(text, logprob) for text, on, logprob, _ in trace["tokens"] if on]
+    classes = browser.execute_script(
+        "return [...document.querySelectorAll('.tok')].map(e => [e.textContent, e.classList[1]])"
+    )
+    edges = (0.9, 0.6, 0.35, 0.1, 0.01)
+    assert len(scored) > 20
+    assert classes == [
+        [text, f"s{sum(math.exp(logprob) <= edge for edge in edges)}"] for text, logprob in scored
+    ]
+    shades = browser.execute_script(
+        "return [...document.querySelectorAll('#item-shades span')]"
+        ".map(e => getComputedStyle(e).backgroundColor)"
+    )
+    assert len(set(shades)) == 6
+    assert at(browser, "#item-shades").is_displayed()
 
 
 # --- charts, screens, paper ---------------------------------------------------------------

@@ -82,8 +82,9 @@
     const facts = [KINDS[request.kind] ?? request.kind];
     if (request.logprob !== null) facts.push(`${minus(request.logprob, 2)} nats`);
     if (request.left) facts.push(request.left);
-    box.append(element("h4", "", facts.join(", ")), tokens(request));
-    if (request.output !== null) box.append(element("h4", "", "output"), element("pre", "text", request.output));
+    box.append(element("h4", "", facts.join(", ")));
+    if (request.tokens.some((token) => token[1])) box.append(tokens(request)); // else the prompt says it all
+    if (request.output !== null) box.append(element("pre", "text", request.output || "(nothing)"));
     if (request.note) box.append(element("p", "small", request.note));
     if (request.tokens.some((token) => token[2] !== null)) box.append(numbers(request));
     return box;
