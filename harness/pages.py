@@ -6,7 +6,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +78,8 @@ def write_report(paths: Sequence[Path], out: Path, options: Options) -> None:
         UsageError: a path does not exist or has no record.
         RecordError: a file is no record, or the page cannot be written.
     """
+    from importlib.metadata import version
+
     from harness import terminal
     from harness.report.page import drill, render
     from harness.report.page.sides import load, sides
