@@ -123,7 +123,7 @@
   });
   addEventListener("beforeprint", () => {
     for (const place of [...options.keys()]) draw(place);
-    for (const chart of charts) chart.resize({ width: 310 });
+    for (const chart of charts) chart.resize({ width: 285 });
   });
   addEventListener("afterprint", () => { for (const chart of charts) chart.resize({ width: "auto" }); });
 })();
