@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from harness import cli_curve, cli_look, cli_overlap, cli_pairs
+from harness import cli_curve, cli_look, cli_overlap, cli_pairs, pages
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.plugins import task_names
@@ -161,12 +161,14 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
-for _command in (
+_FIXED = (
     *cli_pairs.COMMANDS,
     *cli_curve.COMMANDS,
+    *pages.COMMANDS,
     *cli_overlap.COMMANDS,
     *cli_look.COMMANDS,
-):
+)
+for _command in _FIXED:
     cli.add_command(_command)
 
 

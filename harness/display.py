@@ -8,6 +8,7 @@ from rich.text import Text
 
 from harness.core import Score, Tokens
 from harness.report import paper, section3
+from harness.report.figures import distance, interval, number
 from harness.report.readings import Reading, values
 from harness.report.record import Record
 from harness.report.table3 import Cell, fold, remarks
@@ -17,19 +18,8 @@ from harness.terminal import OUT
 NARROW = 100  # columns; below this the tables leave out the prior state of the art
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """Two decimals as in the paper, four for bits; very large values as 1.23e+45."""
-    if value is None:
-        return "-"
-    if unit.startswith("bits"):
-        return f"{value:.4f}"
-    return f"{value:.2f}" if abs(value) < 1e5 else f"{value:.3g}"
-
-
 def _interval(score: Score) -> str:
-    if score.low is None or score.high is None:
-        return ""
-    return f"{number(score.low, score.unit)} to {number(score.high, score.unit)}"
+    return interval(score.low, score.high, score.unit)
 
 
 class _Rows(Table):
@@ -224,16 +214,6 @@ def show_grid(
         f"or run, {tokens.computed:,} computed",
         markup=False,
     )
-
-
-def distance(value: float | None, beside: float | None, unit: str) -> str:
-    """Ours against another number: points for accuracies, else a share, or a factor from ten on."""
-    if value is None or beside is None:
-        return ""
-    found = paper.difference(value, beside, unit)
-    if unit in paper.POINTS:
-        return f"{found:+.2f} pt"
-    return f"{found:+.1%}" if found < 9 else f"x {found + 1:.3g}"
 
 
 def show_text(text: str) -> None:

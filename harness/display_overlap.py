@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from harness.display import number, table
+from harness.display import table
+from harness.report.figures import number
 from harness.report.overlap import CORPORA, MUCH, Overlap, Subset, published
 from harness.scan import Found, Probe
 from harness.terminal import OUT

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from harness.display import number, table
+from harness.display import table
 from harness.report.check import Verdict
 from harness.report.compare import Comparison, Flip, Line, Matrix
+from harness.report.figures import number, p_value, signed, signed_interval
 from harness.report.jitter import Movement
 from harness.report.power import Power, Question
 from harness.terminal import OUT
@@ -12,24 +13,8 @@ from harness.terminal import OUT
 SIGNIFICANT = 0.05
 
 
-def _signed(value: float | None, unit: str) -> str:
-    if value is None:
-        return ""
-    text = number(abs(value), unit)
-    return text if float(text) == 0 else f"{'-' if value < 0 else '+'}{text}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
 def _interval(line: Line) -> str:
-    found = line.difference
-    if found.low is None or found.high is None:
-        return ""
-    return f"{_signed(found.low, line.unit)} to {_signed(found.high, line.unit)}"
+    return signed_interval(line.difference.low, line.difference.high, line.unit)
 
 
 def show_comparison(found: Comparison, flips: int) -> None:
@@ -45,10 +30,10 @@ def show_comparison(found: Comparison, flips: int) -> None:
             line.metric,
             number(d.a, line.unit),
             number(d.b, line.unit),
-            _signed(d.value, line.unit),
+            signed(d.value, line.unit),
             _interval(line),
-            _p(d.p),
-            _p(line.adjusted),
+            p_value(d.p),
+            p_value(line.adjusted),
             f"{line.items:,}",
             f"{d.lost}/{d.won}" if d.lost is not None else "",
         )
@@ -105,7 +90,7 @@ def _cell(matrix: Matrix, i: int, j: int) -> str:
         return ""
     value = line.difference.value if i < j else -line.difference.value
     star = line.adjusted is not None and line.adjusted < SIGNIFICANT
-    return _signed(value, matrix.unit) + ("*" if star else "")
+    return signed(value, matrix.unit) + ("*" if star else "")
 
 
 def _value(matrix: Matrix, i: int) -> str:
@@ -129,7 +114,7 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
             cells = [
                 number(d.a, line.unit),
                 number(d.b, line.unit),
-                _signed(d.value, line.unit),
+                signed(d.value, line.unit),
                 _interval(line),
             ]
         rows.add_row(verdict.status, verdict.task, verdict.metric, *cells, verdict.reason)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from rich.text import Text
 
 from harness import terminal
-from harness.display import number
 from harness.errors import CheckpointError, RecordError
 from harness.options import RunOptions
+from harness.report.figures import number
 from harness.report.items import Items
 from harness.report.preview import preview
 from harness.report.record import Record, read, read_items

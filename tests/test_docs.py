@@ -42,6 +42,7 @@ PAGES = {
     "docs/ci.md": CI,
     "docs/curve.md": CURVE,
     "docs/overlap.md": OVERLAP,
+    "docs/report.md": (ROOT / "docs" / "report.md").read_text("utf-8"),
     "examples/harness-rhymes/README.md": (EXAMPLE / "README.md").read_text("utf-8"),
 }
 
@@ -274,7 +275,16 @@ def test_the_pages_have_commands() -> None:
     assert set(pages) == set(PAGES)
     named = {shlex.split(command)[1] for _, command, _ in COMMANDS}
     assert {"table3", "tasks", "show", "leaderboard", "lambada", "section3"} <= named
-    assert {"compare", "baseline", "check", "power", "jitter", "cache", "overlap"} <= named
+    assert {
+        "compare",
+        "baseline",
+        "check",
+        "power",
+        "jitter",
+        "cache",
+        "overlap",
+        "report",
+    } <= named
 
 
 @pytest.mark.parametrize(("page", "command", "complete"), COMMANDS)
@@ -358,6 +368,19 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
     assert "('acc-word-greedy', " in printed
 
 
+def test_the_page_is_documented_as_it_is() -> None:
+    from harness.pages import report
+    from harness.report.page import changes, drill, tokens
+
+    text = " ".join(PAGES["docs/report.md"].split())
+    [most] = [option.default for option in report.params if option.name == "most"]
+    assert f"at most `--items` of a benchmark ({most})" in text
+    assert f"A text of more than {drill.LONGEST:,} characters" in text
+    assert f"at most {tokens.BYTES // 1_000_000} MB of a page" in text
+    assert changes.MOST == 5
+    assert "each of the next five" in text
+
+
 # --- the gate ---------------------------------------------------------------------------
 
 
@@ -434,7 +457,14 @@ def test_what_must_be_equal_is_documented_as_it_is() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/ci.md", "docs/curve.md", "docs/overlap.md", "docs/protocols.md"],
+    [
+        "README.md",
+        "docs/ci.md",
+        "docs/curve.md",
+        "docs/overlap.md",
+        "docs/protocols.md",
+        "docs/report.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)

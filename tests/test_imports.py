@@ -27,7 +27,7 @@ UPSTAIRS = (
     "harness.cli_curve", "harness.curve",
     "harness.cli_overlap", "harness.overlap", "harness.scan", "harness.contents",
     "harness.display_overlap",
-    "harness.tracing",
+    "harness.tracing", "harness.pages",
     "harness.explain", "harness.steps", "harness.cli_look",
     "harness.doctor", "harness.checkup", "harness.canaries",
 )  # fmt: skip
@@ -77,7 +77,10 @@ LAYERS = (
             "transformers", "huggingface_hub", "safetensors", "gguf",
         ),
     ),
-    Layer(("harness/report/*.py",), no=(*NO_TENSORS, "tasks", "harness.engine", *UPSTAIRS)),
+    Layer(
+        ("harness/report/*.py", "harness/report/page/*.py"),
+        no=(*NO_TENSORS, "tasks", "harness.engine", *UPSTAIRS),
+    ),
     Layer(
         ("harness/runner.py",),
         no=(*NO_TENSORS, "tasks", "harness.engine", "harness.cli", "harness.commands",

@@ -7,9 +7,9 @@ import pytest
 from console import harness, made_record, record_files, refused
 
 from harness.core import Score
-from harness.display import distance, number
 from harness.errors import UsageError
 from harness.report import paper, table3
+from harness.report.figures import distance, number
 
 
 def shown_distance(cell: table3.Cell) -> str:

@@ -39,7 +39,7 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The table's rows; scores are numbers, everything else is text."""
     table: dict[tuple[str, ...], dict[str, Any]] = {}
     for record in records:
-        key = _key(record)
+        key = row_key(record)
         cells = {
             s.column or f"{record.task} {s.metric}": s.value
             for s in record.scores
@@ -58,7 +58,7 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _key(record: Record) -> tuple[str, ...]:
+def row_key(record: Record) -> tuple[str, ...]:
     """What a row stands for."""
     selection = "all" if record.limit is None else f"{record.limit}~{record.seed}"
     road = "sample" if record.data["road"] == "sample" else "data"
