@@ -4,14 +4,16 @@ Heavy imports happen inside the command that needs them: `harness --help` loads 
 """
 
 import errno
+import os
 import sys
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
-from harness import cli_curve
+from harness import cli_complete, cli_curve
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
 from harness.cli_overlap import COMMANDS as OVERLAP
 from harness.cli_pairs import COMMANDS
@@ -53,11 +55,20 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, but an unknown name is answered with the nearest known ones."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+        asked = args and not args[0].startswith("-") and not ctx.resilient_parsing
+        if asked and self.get_command(ctx, args[0]) is None:
             from harness.task import unknown
 
             raise UsageError(unknown("command or benchmark", args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands with their help, and benchmarks by name only, since none is imported."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        fixed = {name: self.commands[name].get_short_help_str() for name in self.commands}
+        words = {**fixed, **dict.fromkeys(self.benchmarks(), "benchmark")}
+        return [CompletionItem(w, help=h) for w, h in words.items() if w.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Fixed commands with their help; benchmarks by name only, since none is imported."""
@@ -110,7 +121,7 @@ def section_3(**options: Any) -> None:
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=cli_complete.benchmarks)
 def tasks(name: str | None) -> None:
     """List the benchmarks, or explain one.
 
@@ -125,7 +136,7 @@ def tasks(name: str | None) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", shell_complete=cli_complete.benchmarks)
 @click.option("-n", "count", default=1, show_default=True, type=click.IntRange(min=1))
 @run_options
 def show(name: str, count: int, **options: Any) -> None:
@@ -163,7 +174,7 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
-for _command in (*COMMANDS, *cli_curve.COMMANDS, *OVERLAP):
+for _command in (*COMMANDS, *cli_complete.COMMANDS, *cli_curve.COMMANDS):
     cli.add_command(_command)
 
 
@@ -217,6 +228,8 @@ def _run() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    """One line on standard error, exit code 2."""
+    """One line on standard error, exit code 2; not a word into a line that is being typed."""
+    if cli_complete.VARIABLE in os.environ:
+        sys.exit(2)
     click.echo(f"harness: {' '.join(message.split())}", err=True)
     sys.exit(2)

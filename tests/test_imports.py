@@ -27,6 +27,8 @@ UPSTAIRS = (
     "harness.cli_curve", "harness.curve",
     "harness.cli_overlap", "harness.overlap", "harness.scan", "harness.contents",
     "harness.display_overlap",
+    "harness.cli_complete", "harness.cli_init",
+    "harness.scaffold", "harness.conformance",
 )  # fmt: skip
 
 
