@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from harness import cli_complete, cli_curve
+from harness import cli_complete, cli_curve, cli_init
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
 from harness.cli_overlap import COMMANDS as OVERLAP
 from harness.cli_pairs import COMMANDS
@@ -174,7 +174,7 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
-for _command in (*COMMANDS, *cli_complete.COMMANDS, *cli_curve.COMMANDS):
+for _command in (*COMMANDS, *cli_complete.COMMANDS, *cli_curve.COMMANDS, *cli_init.COMMANDS):
     cli.add_command(_command)
 
 

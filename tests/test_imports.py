@@ -73,7 +73,7 @@ LAYERS = (
         ("harness/engine/*.py",),
         only=(
             "harness.core", "harness.errors", "harness.engine", "numpy", "platformdirs", "torch",
-            "transformers", "huggingface_hub", "safetensors", "gguf",
+            "transformers", "huggingface_hub", "safetensors", "gguf", "tokenizers",
         ),
     ),
     Layer(("harness/report/*.py",), no=(*NO_TENSORS, "tasks", "harness.engine", *UPSTAIRS)),
