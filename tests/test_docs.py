@@ -42,6 +42,8 @@ PAGES = {
     "docs/ci.md": CI,
     "docs/curve.md": CURVE,
     "docs/overlap.md": OVERLAP,
+    "docs/quickstart.md": (ROOT / "docs" / "quickstart.md").read_text("utf-8"),
+    "docs/differs.md": (ROOT / "docs" / "differs.md").read_text("utf-8"),
     "examples/harness-rhymes/README.md": (EXAMPLE / "README.md").read_text("utf-8"),
 }
 
@@ -437,6 +439,8 @@ def test_what_must_be_equal_is_documented_as_it_is() -> None:
     "page",
     ["README.md", "docs/ci.md", "docs/curve.md", "docs/overlap.md", "docs/protocols.md"],
 )
+@pytest.mark.parametrize("page", ["README.md", "docs/ci.md", "docs/curve.md", "docs/protocols.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
