@@ -130,8 +130,8 @@ def benchmark_list(names: Sequence[str]) -> str:
         rows.append((f"[{name}]({name}.md)", task.title, ", ".join(columns)))
     intro = (
         "One page each: data, protocol, options and presets, what the model is asked, what others "
-        "got, what is still open. [Adding one of your own](../plugins.md) takes a package with "
-        "three files; it appears beside these as soon as it is installed."
+        "got, what is still open. [Adding one of your own](../plugins.md) takes a small "
+        "package; its command is there as soon as it is installed."
     )
     return f"# Benchmarks\n\n{intro}\n\n{_table(('command', 'what it is', 'numbers'), rows)}\n"
 
