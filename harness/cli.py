@@ -174,7 +174,13 @@ def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     write_leaderboard(records, out)
 
 
-for _command in (*COMMANDS, *cli_complete.COMMANDS, *cli_curve.COMMANDS, *cli_init.COMMANDS):
+for _command in (
+    *COMMANDS,
+    *OVERLAP,
+    *cli_complete.COMMANDS,
+    *cli_curve.COMMANDS,
+    *cli_init.COMMANDS,
+):
     cli.add_command(_command)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from harness import cli_complete
+
 DATA: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--data-dir",
@@ -18,11 +20,22 @@ DATA: tuple[Callable[[Any], Any], ...] = (
     click.option("--hub", is_flag=True, help="fetch what --data-dir lacks from the hub"),
     click.option("--limit", type=int, help="so many rows, taken at random by --seed"),
     click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0)),
-    click.option("--protocol", default="paper", show_default=True, help="named preset"),
-    click.option("--set", multiple=True, metavar="KEY=VALUE", help="change one option"),
+    click.option(
+        "--protocol",
+        default="paper",
+        show_default=True,
+        shell_complete=cli_complete.presets,
+        help="named preset",
+    ),
+    click.option(
+        "--set",
+        multiple=True,
+        metavar="KEY=VALUE",
+        shell_complete=cli_complete.settings,
+        help="change one option",
+    ),
 )
 """Those that say which rows are taken and what they become."""
-from harness import cli_complete
 
 RUN: tuple[Callable[[Any], Any], ...] = (
     click.option(
@@ -64,24 +77,6 @@ RUN: tuple[Callable[[Any], Any], ...] = (
     click.option("--workers", type=click.IntRange(min=1), help="answer in so many Ray workers"),
     click.option("--address", help="of a Ray cluster for the workers; default: this machine"),
     *DATA,
-    click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path),
-        envvar="HARNESS_DATA",
-        help="folder with the original files; default: the environment variable HARNESS_DATA",
-    ),
-    click.option("--data-file", type=click.Path(path_type=Path), help="this file and no other"),
-    click.option("--sample", is_flag=True, help="the built-in rows: shows that it works"),
-    click.option("--hub", is_flag=True, help="fetch what --data-dir lacks from the hub"),
-    click.option("--limit", type=int, help="so many rows, taken at random by --seed"),
-    click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0)),
-    click.option(
-        "--protocol",
-        default="paper",
-        show_default=True,
-        shell_complete=cli_complete.presets,
-        help="named preset",
-    ),
     click.option("--grid", is_flag=True, help="all presets, as a table beside the paper's number"),
     click.option(
         "--vary",
@@ -89,13 +84,6 @@ RUN: tuple[Callable[[Any], Any], ...] = (
         metavar="KEY=V,V",
         shell_complete=cli_complete.keys,
         help="all combinations of these, as --grid",
-    ),
-    click.option(
-        "--set",
-        multiple=True,
-        metavar="KEY=VALUE",
-        shell_complete=cli_complete.settings,
-        help="change one option",
     ),
     click.option(
         "--out",

@@ -435,11 +435,6 @@ def test_what_must_be_equal_is_documented_as_it_is() -> None:
     ) in text
 
 
-@pytest.mark.parametrize(
-    "page",
-    ["README.md", "docs/ci.md", "docs/curve.md", "docs/overlap.md", "docs/protocols.md"],
-)
-@pytest.mark.parametrize("page", ["README.md", "docs/ci.md", "docs/curve.md", "docs/protocols.md"])
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.DOTALL | re.MULTILINE)
