@@ -4,14 +4,16 @@ Heavy imports happen inside the command that needs them: `harness --help` loads 
 """
 
 import errno
+import os
 import sys
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
-from harness import cli_curve, cli_look, cli_overlap, cli_pairs, pages
+from harness import cli_complete, cli_curve, cli_init, cli_look, cli_overlap, cli_pairs, pages
 from harness.cli_options import LEADERBOARD, SIZE, chosen, more_models, run_options
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.plugins import task_names
@@ -51,11 +53,20 @@ class Group(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, but an unknown name is answered with the nearest known ones."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+        asked = args and not args[0].startswith("-") and not ctx.resilient_parsing
+        if asked and self.get_command(ctx, args[0]) is None:
             from harness.task import unknown
 
             raise UsageError(unknown("command or benchmark", args[0], self.list_commands(ctx)))
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands with their help, and benchmarks by name only, since none is imported."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        fixed = {name: self.commands[name].get_short_help_str() for name in self.commands}
+        words = {**fixed, **dict.fromkeys(self.benchmarks(), "benchmark")}
+        return [CompletionItem(w, help=h) for w, h in words.items() if w.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Fixed commands with their help; benchmarks by name only, since none is imported."""
@@ -108,7 +119,7 @@ def section_3(**options: Any) -> None:
 
 
 @cli.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=cli_complete.benchmarks)
 def tasks(name: str | None) -> None:
     """List the benchmarks, or explain one.
 
@@ -123,7 +134,7 @@ def tasks(name: str | None) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", shell_complete=cli_complete.benchmarks)
 @click.option("-n", "count", default=1, show_default=True, type=click.IntRange(min=1))
 @run_options
 def show(name: str, count: int, **options: Any) -> None:
@@ -167,6 +178,8 @@ _FIXED = (
     *pages.COMMANDS,
     *cli_overlap.COMMANDS,
     *cli_look.COMMANDS,
+    *cli_init.COMMANDS,
+    *cli_complete.COMMANDS,
 )
 for _command in _FIXED:
     cli.add_command(_command)
@@ -222,6 +235,8 @@ def _run() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    """One line on standard error, exit code 2."""
+    """One line on standard error, exit code 2; not a word into a line that is being typed."""
+    if cli_complete.VARIABLE in os.environ:
+        sys.exit(2)
     click.echo(f"harness: {' '.join(message.split())}", err=True)
     sys.exit(2)

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from harness import cli_complete
+
 DATA: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--data-dir",
@@ -18,8 +20,20 @@ DATA: tuple[Callable[[Any], Any], ...] = (
     click.option("--hub", is_flag=True, help="fetch what --data-dir lacks from the hub"),
     click.option("--limit", type=int, help="so many rows, taken at random by --seed"),
     click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0)),
-    click.option("--protocol", default="paper", show_default=True, help="named preset"),
-    click.option("--set", multiple=True, metavar="KEY=VALUE", help="change one option"),
+    click.option(
+        "--protocol",
+        default="paper",
+        show_default=True,
+        shell_complete=cli_complete.presets,
+        help="named preset",
+    ),
+    click.option(
+        "--set",
+        multiple=True,
+        metavar="KEY=VALUE",
+        shell_complete=cli_complete.settings,
+        help="change one option",
+    ),
 )
 """Those that say which rows are taken and what they become."""
 
@@ -28,6 +42,7 @@ RUN: tuple[Callable[[Any], Any], ...] = (
         "--model",
         multiple=True,
         required=True,
+        shell_complete=cli_complete.models,
         help="hub name, folder, GGUF file, or smollm2-135m (the demo); may be repeated",
     ),
     click.option("--revision", help="commit, branch or tag on the hub"),
@@ -64,7 +79,11 @@ RUN: tuple[Callable[[Any], Any], ...] = (
     *DATA,
     click.option("--grid", is_flag=True, help="all presets, as a table beside the paper's number"),
     click.option(
-        "--vary", multiple=True, metavar="KEY=V,V", help="all combinations of these, as --grid"
+        "--vary",
+        multiple=True,
+        metavar="KEY=V,V",
+        shell_complete=cli_complete.keys,
+        help="all combinations of these, as --grid",
     ),
     click.option(
         "--out",
@@ -100,7 +119,10 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def more_models(function: Callable[..., Any]) -> Callable[..., Any]:
     """Take the other paths of `--model ckpts/*`, which the shell spells out."""
-    return click.argument("models", nargs=-1, metavar="[MODEL]...")(function)
+    argument = click.argument(
+        "models", nargs=-1, metavar="[MODEL]...", shell_complete=cli_complete.models
+    )
+    return argument(function)
 
 
 def chosen(options: dict[str, Any]) -> Any:

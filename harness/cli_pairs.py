@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from harness.cli_complete import benchmarks
 from harness.cli_options import run_options
 
 
@@ -151,7 +152,7 @@ def power(runs: tuple[Path, ...], as_json: bool, **question: Any) -> None:
 
 
 @click.command()
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=benchmarks)
 @run_options
 @click.option(
     "--file",

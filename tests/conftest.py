@@ -6,50 +6,20 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the libraries below are imported
 
 import pytest
-import torch
 from hypothesis import settings
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.tiny import byte_tokenizer, model
 
 # How long an example takes says more about the machine than about the program.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """256 byte tokens, a few merges, and `<|endoftext|>`."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {c: i for i, c in enumerate(alphabet)}
-    merges = []
-    for pair in [("t", "h"), ("th", "e"), ("Ġ", "the"), ("a", "n"), ("Ġ", "s"), ("Ġs", "a")]:
-        merges.append(pair)
-        vocabulary["".join(pair)] = len(vocabulary)
-    backend = Backend(models.BPE(vocabulary, merges))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    eot = "<|endoftext|>"
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=eot, eos_token=eot)
-
-
 def save_tiny(folder: Path, *, context: int = 64, seed: int = 0, **changes: object) -> Path:
     """A two-layer GPT-2 of random weights with the byte tokenizer, as a checkpoint folder."""
     tokenizer = byte_tokenizer()
-    torch.manual_seed(seed)
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_layer=2,
-        n_head=2,
-        n_embd=32,
-        n_positions=context,
-        initializer_range=0.5,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        **changes,
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
+    model(tokenizer, context=context, seed=seed, **changes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

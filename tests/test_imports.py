@@ -30,6 +30,8 @@ UPSTAIRS = (
     "harness.tracing", "harness.pages",
     "harness.explain", "harness.steps", "harness.cli_look",
     "harness.doctor", "harness.checkup", "harness.canaries",
+    "harness.cli_complete", "harness.cli_init",
+    "harness.scaffold", "harness.conformance",
 )  # fmt: skip
 
 
@@ -74,7 +76,7 @@ LAYERS = (
         ("harness/engine/*.py",),
         only=(
             "harness.core", "harness.errors", "harness.engine", "numpy", "platformdirs", "torch",
-            "transformers", "huggingface_hub", "safetensors", "gguf",
+            "transformers", "huggingface_hub", "safetensors", "gguf", "tokenizers",
         ),
     ),
     Layer(

@@ -1,0 +1,319 @@
+"""The pages of the site that are made from the program when the site is built.
+
+    index.md           the README
+    benchmarks/*.md    one a benchmark: its declaration, and its section of protocols.md
+    commands.md        the help of every command, as the program prints it
+
+mkdocs calls the `on_...` functions (`hooks` in mkdocs.yml). The rest knows nothing of mkdocs.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.cli import cli
+from harness.cli_options import RUN
+from harness.core import Example, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
+from harness.golden import STREAM_ROWS, sample_job
+from harness.plugins import load_task
+from harness.report import paper
+from harness.runner import ask
+from harness.task import Task
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+LONGEST = 1200  # characters of a request that is shown
+WIDTH = 98  # columns of the commands' help, as on a wide terminal
+MODEL = "smollm2-135m"
+
+
+def pages() -> dict[str, str]:
+    """Path inside the site's source -> Markdown, of every page that is made."""
+    names = benchmarks()
+    return {
+        "index.md": overview(),
+        "commands.md": commands(),
+        "benchmarks/index.md": benchmark_list(names),
+        **{f"benchmarks/{name}.md": benchmark(load_task(name)) for name in names},
+    }
+
+
+def benchmarks() -> list[str]:
+    """The paper's benchmarks, in its order."""
+    return list(paper.tasks((*paper.COLUMNS, *paper.SECTION3)))
+
+
+# --- the README -------------------------------------------------------------------------
+
+
+def overview() -> str:
+    """The README; files that are no pages of the site lose their link."""
+    return relinked((ROOT / "README.md").read_text("utf-8"), {r"docs/([\w-]+\.md)": r"\1"})
+
+
+def relinked(text: str, targets: Mapping[str, str]) -> str:
+    """Markdown with the targets of its links put right: patterns of a path -> what it becomes.
+
+    Anchors stay behind a path. A link that leads nowhere in the site becomes its words.
+    """
+
+    def put_right(link: re.Match[str]) -> str:
+        words, path, anchor = link.groups(default="")
+        if path.startswith("http") or (not path and anchor):
+            return link[0]
+        for pattern, target in targets.items():
+            if found := re.fullmatch(pattern, path):
+                return f"[{words}]({found.expand(target)}{anchor})"
+        return words
+
+    return re.sub(r"\[([^\]]+)\]\(([^)\s#]*)(#[^)\s]*)?\)", put_right, text)
+
+
+# --- commands ---------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """The help of the program and of every command; benchmarks share theirs."""
+    parts = [
+        "# Commands",
+        "What `--help` prints, made from the program when this site is built. Exit codes: 0 is "
+        "fine, 1 a regression that `check` found, 2 something that could not be had, with one line "
+        "that says what.",
+        *_help("harness", cli),
+        *(part for name in cli.commands for part in _help(f"harness {name}", cli.commands[name])),
+        "## Benchmark commands",
+        f"Every benchmark is a command, and all {len(benchmarks())} of them take the same "
+        f"{len(RUN)} options. This is one of them; "
+        "[the pages of the benchmarks](benchmarks/index.md) have what differs.",
+        *_help("harness lambada", _command("lambada"), level=3),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None, f"no command {name!r}"
+    return found
+
+
+def _help(name: str, command: click.Command, level: int = 2) -> Iterator[str]:
+    """Heading and help of a command, and of its subcommands."""
+    yield f"{'#' * level} {name}"
+    yield _fenced(help_text(name, command))
+    if isinstance(command, click.Group) and command is not cli:
+        for word, sub in command.commands.items():
+            yield from _help(f"{name} {word}", sub, level + 1)
+
+
+def help_text(name: str, command: click.Command) -> str:
+    """What `name --help` prints on a wide terminal."""
+    return command.get_help(click.Context(command, info_name=name, terminal_width=WIDTH))
+
+
+def _fenced(text: str, language: str = "text") -> str:
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+# --- benchmarks -------------------------------------------------------------------------
+
+
+def benchmark_list(names: Sequence[str]) -> str:
+    """What there is, with the numbers of the paper that each one fills."""
+    rows = []
+    for name in names:
+        task = load_task(name)
+        columns = dict.fromkeys(p.column for p in paper.numbers() if p.task == name)
+        rows.append((f"[{name}]({name}.md)", task.title, ", ".join(columns)))
+    intro = (
+        "One page each: data, protocol, options and presets, what the model is asked, what others "
+        "got, what is still open. [Adding one of your own](../plugins.md) takes a small "
+        "package; its command is there as soon as it is installed."
+    )
+    return f"# Benchmarks\n\n{intro}\n\n{_table(('command', 'what it is', 'numbers'), rows)}\n"
+
+
+def benchmark(task: Task) -> str:
+    """The page of one benchmark: its declaration, an example, and its section of protocols.md."""
+    parts = [
+        f"# {task.name}",
+        f"{task.title}. {task.description}",
+        _fenced(
+            f"harness tasks {task.name}\n"
+            f"harness show {task.name} --model {MODEL} --sample -n 2\n"
+            f"harness {task.name} --model {MODEL} --sample --limit 3",
+            "sh",
+        ),
+        "## Data",
+        _data(task),
+        "## What the model is asked",
+        _example(task),
+        "## Scores",
+        _scores(task),
+        "## The paper's numbers",
+        _published(task.name),
+        "## Protocol",
+        section(task.name),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _data(task: Task) -> str:
+    source = task.source(task.protocol().options)
+    rows = [
+        ("rows", source.title),
+        ("file", " or ".join(f"`{name.removeprefix('./')}`" for name in source.files)),
+        ("from", f"<{source.origin}>" if source.origin.startswith("http") else source.origin),
+    ]
+    if source.hub:
+        hub = source.hub
+        rows.append(("hub", f"`{hub.repo}`, file `{hub.file}`, revision `{hub.revision}`"))
+    if source.rows:
+        rows.append(("published rows", f"{source.rows:,}"))
+    rows += [("published sha256", f"`{digest}`") for digest in source.sha256[:1]]
+    return _table(("", "under the protocol `paper`"), rows)
+
+
+def _scores(task: Task) -> str:
+    measures = task.measures(task.protocol().options)
+    rows = [(f"`{m.name}`", m.help, m.metric.unit, m.column or "") for m in measures]
+    return _table(("score", "what it is", "unit", "column of the paper"), rows)
+
+
+def _published(name: str) -> str:
+    numbers = [p for p in paper.numbers() if p.task == name]
+    rows = []
+    for column in dict.fromkeys(p.column for p in numbers):
+        found = [paper.published(column, m) for m in (paper.STATE_OF_THE_ART, *paper.SIZES)]
+        rows.append((column, *("" if value is None else f"{value:g}" for value in found)))
+    note = (
+        "As printed, or for the smaller models of section 3 traced from a figure; "
+        "[which is which](../protocols.md#section-3)."
+        if any(p.column in paper.SECTION3 for p in numbers)
+        else "As printed in [Table 3](../protocols.md#the-numbers-to-compare-with)."
+    )
+    return f"{_table(('number', paper.STATE_OF_THE_ART, *paper.SIZES), rows)}\n\n{note}"
+
+
+def _example(task: Task) -> str:
+    """The requests of the first example of the built-in sample, the exact strings."""
+    job = sample_job(task, task.protocol(), STREAM_ROWS if task.stream else 1)
+    asked = ask(job)
+    example, requests = asked.examples[0], asked.groups[0]
+    lead = (
+        f"The first example of the built-in sample under the protocol `paper`: "
+        f"{len(requests)} request{'s' if len(requests) > 1 else ''}, and the strings are exact."
+    )
+    shown = [part for request in requests[:2] for part in _request(request)]
+    if len(requests) > 2:
+        shown.append(f"And {len(requests) - 2} more like it.")
+    return "\n\n".join([lead, *shown, *_references(example)])
+
+
+def _references(example: Example) -> list[str]:
+    if not example.references:
+        return []
+    found = " or ".join(f"`{' '.join(text.split())}`" for text in example.references)
+    return [f"Right is: {found}"]
+
+
+def _request(request: Request) -> list[str]:
+    """What a request asks, in words, and its text."""
+    match request:
+        case Loglikelihood(context, continuation):
+            return [
+                "How probable is the last line after what stands above it?",
+                _fenced(f"{_short(context)}\n───\n{continuation}"),
+            ]
+        case NextWord(context, skip):
+            return [
+                f"Which whole word outside a list of {len(skip)} is the most probable one here?",
+                _fenced(_short(context)),
+            ]
+        case Generate() as asked:
+            how = "greedily" if asked.top_k == 1 else f"among the {asked.top_k} most probable"
+            return [
+                f"What does the model write after this ({how}, at most {asked.max_new_tokens} "
+                "tokens)?",
+                _fenced(_short(asked.prompt)),
+            ]
+        case RollingLoglikelihood(pieces):
+            texts = [p if isinstance(p, str) else p.decode("utf-8", "replace") for p in pieces]
+            return [
+                "How probable is this text, token after token?",
+                _fenced(_short("".join(texts))),
+            ]
+
+
+def _short(text: str) -> str:
+    """The text, without its middle where it is long."""
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]}\n[... {len(text) - LONGEST:,} characters ...]\n{text[-half:]}"
+
+
+def section(name: str) -> str:
+    """The section of protocols.md about a benchmark; its links lead out of it where they must."""
+    text = (DOCS / "protocols.md").read_text("utf-8")
+    found = re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", text, re.MULTILINE)
+    [body] = [body for title, body in found if name in title.split(" and ")]
+    own = {
+        re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in re.findall("### (.*)", body)
+    }
+
+    def outside(link: re.Match[str]) -> str:
+        return link[0] if link[2] in own else f"[{link[1]}](../protocols.md#{link[2]})"
+
+    body = re.sub(r"\[([^\]]+)\]\(#([^)]+)\)", outside, body)
+    up = {r"\.\./README\.md": "../index.md", r"\.\./protocols\.md": "../protocols.md"}
+    return relinked(body, {**up, r"([\w-]+\.md)": r"../\1"}).strip()
+
+
+# --- mkdocs -----------------------------------------------------------------------------
+
+
+def on_config(config: Any) -> Any:
+    """Pages of benchmarks join the navigation, and pages that nobody has placed, at its end."""
+    there = {path.name for path in DOCS.glob("*.md")}
+    nowhere = sorted(there - set(_named(config.nav)))
+    made = [f"benchmarks/{name}.md" for name in ("index", *benchmarks())]
+    config.nav = [{"Benchmarks": made} if "Benchmarks" in item else item for item in config.nav]
+    config.nav += nowhere
+    return config
+
+
+def _named(nav: Any) -> Iterator[str]:
+    """The pages that a navigation names."""
+    for value in nav.values() if isinstance(nav, dict) else nav:
+        if isinstance(value, str):
+            yield value
+        elif value is not None:
+            yield from _named(value)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """The pages that are made join those that are written."""
+    from mkdocs.structure.files import File
+
+    for path, text in pages().items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Links of written pages to the README lead to the page that is made of it."""
+    if page.file.generated_by:
+        return markdown
+    return relinked(
+        markdown, {r"\.\./README\.md": "index.md", r"([\w-]+\.md|benchmarks/.*)": r"\1"}
+    )
