@@ -29,10 +29,7 @@ SUITE = {
         "Scoring, GPT-2", "speed --model gpt2 --only lambada,choices,wikitext --rounds 3"
     ),
     "writing": Part("Writing, GPT-2", "speed --model gpt2 --only coqa,nq,wmt,cnn --rounds 3"),
-    "scoring-demo": Part(
-        "Scoring, demo model", "speed --model demo --only lambada,choices,wikitext --rounds 3"
-    ),
-    "writing-demo": Part("Writing, demo model", "speed --model demo --only coqa,nq,wmt,cnn"),
+    "demo": Part("Scoring and writing, demo model", "speed --model demo --rounds 1"),
     "shares": Part("Where the time goes", "shares"),
     "growth": Part("Growth", "growth"),
     "plan": Part("Plans and runs", "plan_accuracy"),
