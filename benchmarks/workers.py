@@ -22,7 +22,7 @@ def measure(model: str, limit: int, workers: int) -> tuple[float, dict[str, floa
     command += ["--data-dir", str(common.data_dir())]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     [record] = json.loads(done.stdout)["records"]
-    return float(record["seconds"]), {s["name"]: float(s["value"]) for s in record["scores"]}
+    return float(record["seconds"]), {s["metric"]: float(s["value"]) for s in record["scores"]}
 
 
 def main() -> None:
