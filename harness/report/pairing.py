@@ -18,7 +18,7 @@ from harness.modules import ModuleMetric
 from harness.plugins import load_task
 from harness.report import lm_eval
 from harness.report.items import Items
-from harness.report.record import Record, read, read_items
+from harness.report.record import Record, files, read, read_items
 from harness.task import Measure
 
 FIELDS = {
@@ -62,14 +62,8 @@ def load(paths: Iterable[Path]) -> list[Run]:
         RecordError: a file is no record, or its items are missing.
     """
     found: list[Run] = []
-    for path in paths:
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        if not files or not files[0].exists():
-            raise UsageError(
-                f"no record in {str(path)!r}; expected a record or a folder with records"
-            )
-        for file in files:
-            found += load_file(file)
+    for file in files(paths):
+        found += load_file(file)
     return found
 
 

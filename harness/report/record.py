@@ -9,13 +9,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.core import Score, Tokens
-from harness.errors import RecordError
+from harness.errors import RecordError, UsageError
 from harness.report import finite
 from harness.report import items as items_file
 from harness.report.items import Items
@@ -118,6 +118,21 @@ class Record:
 def slug(text: str) -> str:
     """`text` as a file name: letters, digits, dot, dash and underscore only."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._") or "_"
+
+
+def files(paths: Iterable[Path]) -> Iterator[Path]:
+    """The JSON files that paths name: files themselves, and those below folders, by name.
+
+    Raises:
+        UsageError: a path does not exist or has none.
+    """
+    for path in paths:
+        found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        if not found or not found[0].exists():
+            raise UsageError(
+                f"no record in {str(path)!r}; expected a record or a folder with records"
+            )
+        yield from found
 
 
 def write(record: Record, root: Path) -> Path:

@@ -25,10 +25,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from harness.core import Score
-from harness.errors import UsageError
 from harness.report import lm_eval, paper
 from harness.report.pairing import SAME, differing, parts
-from harness.report.record import Record, read
+from harness.report.record import Record, files, read
 from harness.stats import LEVEL
 
 KAPLAN = 0.076  # exponent of the loss in parameters: alpha_N of Kaplan et al. 2020, equation 1.1
@@ -177,14 +176,8 @@ def load(paths: Iterable[Path]) -> list[Record]:
         RecordError: a file is no record.
     """
     found: list[Record] = []
-    for path in paths:
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        if not files or not files[0].exists():
-            raise UsageError(
-                f"no record in {str(path)!r}; expected a record or a folder with records"
-            )
-        for file in files:
-            found += lm_eval.scores(file) if lm_eval.is_results(file) else [read(file)]
+    for file in files(paths):
+        found += lm_eval.scores(file) if lm_eval.is_results(file) else [read(file)]
     return found
 
 

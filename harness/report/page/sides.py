@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import RecordError, UsageError
+from harness.errors import RecordError
 from harness.report import lm_eval
 from harness.report.items import Items
 from harness.report.leaderboard import row_key
 from harness.report.pairing import Run, label
-from harness.report.record import Record, items_path, read, read_items
+from harness.report.record import Record, files, items_path, read, read_items
 
 LONGEST_LABEL = 60  # characters
 KEY = ("origin", "name", "digest", "protocol", "road", "dtype", "context")
@@ -60,14 +60,8 @@ def load(paths: Iterable[Path]) -> list[Entry]:
         RecordError: a file is no record, or the items beside it are damaged.
     """
     found: list[Entry] = []
-    for path in paths:
-        files = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        if not files or not files[0].exists():
-            raise UsageError(
-                f"no record in {str(path)!r}; expected a record or a folder with records"
-            )
-        for file in files:
-            found += _entries(file)
+    for file in files(paths):
+        found += _entries(file)
     return found
 
 
