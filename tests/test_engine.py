@@ -18,7 +18,6 @@ from harness.core import (
     Scored,
     Word,
 )
-from harness.engine import heap, reader
 from harness.engine.checkpoint import Checkpoint
 from harness.engine.engine import Engine
 
@@ -158,21 +157,3 @@ def _search(tiny: Checkpoint, context: str, skip: frozenset[str]) -> str:
         if text(path).strip().lower() not in skip:
             return text(path).strip()
     return ""
-
-
-def test_free_memory_goes_back_to_the_system_now_and_then(
-    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[int] = []
-    monkeypatch.setattr(reader, "give_back", lambda: calls.append(1))
-    engine = Engine(tiny, budget=1, share=False)  # a batch a request
-    requests = [
-        Loglikelihood(f"{c} sand", " sun") for c in "abcdefghijklm"[: 2 * reader.TRIM_EVERY]
-    ]
-    list(engine.answer(requests, engine.encode(requests, Encoding(bos="none"))))
-    assert len(calls) == 2
-
-
-def test_without_glibc_memory_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heap, "_trim", lambda: None)
-    heap.give_back()

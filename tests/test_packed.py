@@ -1,5 +1,8 @@
 """Packed linear layers: the same products, and a model that stays as it was where they fail."""
 
+import ctypes
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,3 +115,42 @@ def test_the_numerics_say_who_multiplies(tiny_folder: Path) -> None:
     own = replace(loaded, model=AutoModelForCausalLM.from_pretrained(tiny_folder))
     assert "|products:onednn|" in numerics(loaded)
     assert "|products:torch|" in numerics(own)
+
+
+MEMORY = """
+import ctypes
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+from harness.engine.packed import pack, products
+
+class Use(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "abcdefghij"]
+
+library = ctypes.CDLL(None)
+library.mallinfo2.restype = Use
+
+def used():
+    return library.mallinfo2().h  # bytes in blocks that are not free
+
+config = dict(n_embd=64, n_head=2, n_layer=2, n_positions=1024, vocab_size=100)
+model = GPT2LMHeadModel(GPT2Config(**config)).eval()
+pack(model)
+assert products(model) == "onednn"
+with torch.inference_mode():
+    model(torch.zeros(1, 8, dtype=torch.long))
+    begun = used()
+    for width in range(100, 400):
+        model.transformer(torch.zeros(1, width, dtype=torch.long), use_cache=False)
+print(used() - begun)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 to ask what is in use"
+)
+def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
+    """300 shapes of four layers, of which oneDNN would remember 1,024 (of 0.6 MB) by itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 64e6

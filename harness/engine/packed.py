@@ -7,6 +7,7 @@ are exchanged, and only if the model then gives the same logits.
 """
 
 import logging
+import os
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 _ROWS = 2048  # of a typical product, for the choice of the layout
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the largest logit
+# How many shapes oneDNN, and torch's layer over it, remember the code for: one needs 0.6 MB, a pass
+# has half a dozen, and a long run meets thousands. Both read this when they are first used.
+_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
 _Exchanged = tuple[nn.Module, str, nn.Module]  # owner, name, what was there
 
 
@@ -57,6 +61,8 @@ def pack(model: Any) -> None:
         return
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
+    for name, capacity in _SHAPES.items():
+        os.environ.setdefault(name, capacity)
     with torch.no_grad():
         before = _logits(model)
         exchanged: list[_Exchanged] = []

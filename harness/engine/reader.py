@@ -14,7 +14,6 @@ import torch
 from harness.core import NextWord, Tokens
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
-from harness.engine.heap import give_back
 from harness.engine.plan import TreeRow, batches
 from harness.engine.questions import Advance, Answer, Question, Search
 from harness.engine.score import Prefilled, SpanScores, score
@@ -24,8 +23,6 @@ from harness.engine.words import Following, WordSearch, search_all
 from harness.errors import CheckpointError
 
 log = logging.getLogger(__name__)
-
-TRIM_EVERY = 4  # batches; the next ones have to fetch their memory anew, some 1 % of their time
 
 
 class Reader:
@@ -68,7 +65,7 @@ class Reader:
                 wanted[fed(question)] += [question] if isinstance(question, Search) else []
         rows = self._planner.rows(spans) if wanted else []
         total = sum(len(row) for row in rows)
-        done = count = 0
+        done = 0
         advance(done, total)
         while rows:
             batch = next(batches(rows, self._budget))
@@ -79,9 +76,6 @@ class Reader:
                 continue
             rows = rows[len(batch) :]
             done += sum(len(row) for row in batch)
-            count += 1
-            if count % TRIM_EVERY == 0:
-                give_back()
             advance(done, total)
             if answers:
                 yield answers
