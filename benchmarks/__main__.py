@@ -29,7 +29,12 @@ SUITE = {
         "Scoring, GPT-2", "speed --model gpt2 --only lambada,choices,wikitext --rounds 3"
     ),
     "writing": Part("Writing, GPT-2", "speed --model gpt2 --only coqa,nq,wmt,cnn --rounds 3"),
-    "demo": Part("Scoring and writing, demo model", "speed --model demo --rounds 1"),
+    "demo-scoring": Part(
+        "Scoring, demo model", "speed --model demo --only lambada,choices,wikitext --rounds 3"
+    ),
+    "demo-writing": Part(
+        "Writing, demo model", "speed --model demo --only coqa,nq,wmt,cnn --rounds 3"
+    ),
     "shares": Part("Where the time goes", "shares"),
     "growth": Part("Growth", "growth"),
     "plan": Part("Plans and runs", "plan_accuracy"),

@@ -7,6 +7,7 @@ readings of accuracy are reported under three names, since they differ by up to 
 """
 
 import re
+from functools import cache
 from importlib.resources import files
 
 from harness.core import Example, Hub, Loglikelihood, NextWord, Request, Row, Source
@@ -83,6 +84,7 @@ def prompt(options: Options) -> Prompt:
     return Prompt.load("lambada.txt" if options["newline"] == "on" else "lambada-plain.txt")
 
 
+@cache
 def stop_words(name: str) -> frozenset[str]:
     """A stop list of this package: `nltk127`, `nltk179` or `none`."""
     if name == "none":
