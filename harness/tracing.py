@@ -225,24 +225,18 @@ class Again:
         return None if self.options.no_cache else Store(self.options.cache or default_folder())
 
     @cached_property
-    def _memories(self) -> "list[Memory]":
-        """What the store has of the record's model; what the record says of numerics fits."""
+    def _memory(self) -> "Memory | None":
+        """What the store has of the record's run; None if there is no telling."""
         from harness.engine.checkpoint import Identity
         from harness.engine.memory import Memory
 
-        if self._store is None:
-            return []
+        if self._store is None or "numerics" not in self.record.engine:
+            return None
         try:
             identity = Identity(**self.record.model)
         except TypeError as error:
             raise RecordError(f"the record's model is not described as here: {error}") from None
-        producers = [h.producer for h in self._store.holdings()]
-        return [
-            Memory(self._store, identity, p.numerics)
-            for p in producers
-            if (p.weights, p.tokenizer) == (identity.digest, identity.tokenizer)
-            and _fits(self.record, p.numerics)
-        ]
+        return Memory(self._store, identity, self.record.engine["numerics"])
 
     def _encode(self, requests: Sequence[Request]) -> "list[Encoded]":
         from harness.engine.encode import Encoder
@@ -253,12 +247,12 @@ class Again:
     def _responses(
         self, requests: Sequence[Request], encoded: "Sequence[Encoded]"
     ) -> list[Response]:
-        """Responses from one run's stored answers, or from the model."""
+        """Responses from the run's stored answers, or from the model."""
         from harness.engine.desk import Desk
 
-        for memory in self._memories:
+        if self._memory:
             desk = Desk(requests, encoded)
-            known = memory.recall(desk.questions, count=False)
+            known = self._memory.recall(desk.questions, count=False)
             found = dict([*desk.without_questions(), *desk.take(known)])
             if len(found) == len(requests):
                 return [found[i] for i in range(len(requests))]
@@ -285,16 +279,3 @@ def _check_digest(name: str, what: str, found: str, recorded: str) -> None:
             f"model {name!r} has other {what} ({found[:12]}...) than the record "
             f"({recorded[:12]}...); give --model the record's checkpoint"
         )
-
-
-def _fits(record: Record, numerics: str) -> bool:
-    """Whether answers under these numerics can be those of the record's run."""
-    parts = dict(part.partition(":")[::2] for part in numerics.split("|"))
-    versions = record.environment.get("versions", {})
-    said = {
-        "dtype": record.model["dtype"],
-        "device": str(record.model["device"]).partition(":")[0],
-        "torch": versions.get("torch"),
-        "transformers": versions.get("transformers"),
-    }
-    return all(parts.get(name) == value for name, value in said.items())

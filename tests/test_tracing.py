@@ -200,13 +200,13 @@ def test_without_stored_answers_the_model_computes(
         run_again(record, no_weights).traces([item.id])
 
 
+@pytest.mark.parametrize("engine", [{"numerics": "engine:0|dtype:float32"}, {}])
 def test_answers_of_other_numerics_are_not_taken(
-    run: Run, tiny_folder: Path, tmp_path: Path
+    run: Run, tiny_folder: Path, tmp_path: Path, engine: dict[str, str]
 ) -> None:
     record, _ = run("lambada", "--limit", 2)
-    versions = {**record.environment["versions"], "torch": "1.0"}
-    older = replace(record, environment={"versions": versions})
-    again = run_again(older, blind(tiny_folder, tmp_path))
+    other = replace(record, engine=engine)
+    again = run_again(other, blind(tiny_folder, tmp_path))
     with pytest.raises(CheckpointError, match="has no weights"):
         traces_of_all(again)
 

@@ -83,10 +83,14 @@ class Engine:
         self._encoder = Encoder(tokenizer, identity.context, encodings)
         self._memory = Memory(store, identity, solver.habits.numerics)
 
-    def describe(self) -> dict[str, int | bool]:
-        """How requests are run, for the record; none of it may change a score."""
+    def describe(self) -> dict[str, int | bool | str]:
+        """How requests are run, for the record; `numerics` alone may move a score's last digits."""
         habits = self.solver.habits
-        return {"budget": habits.budget, "sharing": habits.sharing is not None}
+        return {
+            "budget": habits.budget,
+            "sharing": habits.sharing is not None,
+            "numerics": habits.numerics,
+        }
 
     def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
         """Tokens of every request; raises as `Encoder.encode` does."""
