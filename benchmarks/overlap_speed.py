@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import data_dir
-from harness import scan
-from harness.ngram_sets import wanted
+from harness.overlap import scan
+from harness.overlap.ngram_sets import wanted
 from harness.text.ngrams import normalise
 
 N = 8

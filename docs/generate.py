@@ -14,8 +14,8 @@ from typing import Any
 
 import click
 
-from harness.cli import cli
-from harness.cli_options import RUN
+from harness.cli.group import cli
+from harness.cli.options import RUN
 from harness.core import Example, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.golden import STREAM_ROWS, sample_job
 from harness.plugins import load_task

@@ -11,7 +11,7 @@
     |   +-- NumericsError       its score is not a number
     +-- RecordError         a record that cannot be written or read
 
-`harness.cli` catches `HarnessError` once and prints it; anything else keeps its traceback.
+`harness.cli.group` catches `HarnessError` once and prints it; anything else keeps its traceback.
 """
 
 

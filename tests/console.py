@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.cli import main
+from harness.cli.group import main
 from harness.core import Score, Tokens
 from harness.report.record import ITEMS, Record
 

@@ -17,8 +17,8 @@ from conftest import save_tiny
 from console import harness, made_record, record_files
 from rich.console import Console
 
-from harness import display, terminal
 from harness.core import Score
+from harness.display import tables, terminal
 from harness.plugins import load_task, task_names
 from harness.report import paper, table3
 from harness.report.record import read
@@ -40,7 +40,7 @@ def words(tiny_folder: Path, tmp_path: Path) -> list[Any]:
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['harness', '--help']\n"
-        "from harness.cli import main\n"
+        "from harness.cli.group import main\n"
         "try: main()\n"
         "finally: print('HEAVY', {'torch', 'transformers', 'datasets', 'pandas', 'scipy', 'numpy'}"
         " & set(sys.modules))"
@@ -296,8 +296,8 @@ def test_table_3_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int, 
     bits = Score("bpb", 1.16123, "bits per byte", False, 0.1, 1.15123, 1.17123, {}, "enwik8 BPB")
     record = made_record(scores=(score, bits), examples=241_211, seconds=0.001)
     console = at_terminal(width)
-    monkeypatch.setattr(display, "OUT", console)
-    display.show_table3(table3.cells([record], "117M", {}), [record], "117M")
+    monkeypatch.setattr(tables, "OUT", console)
+    tables.show_table3(table3.cells([record], "117M", {}), [record], "117M")
     lines = written(console).split("\n")
     [line] = [line for line in lines if line.startswith("WikiText103 PPL")]
     assert line.split()[2:] == (["18.30"] if best else []) + [
@@ -327,7 +327,7 @@ def test_log_messages_become_notes(monkeypatch: pytest.MonkeyPatch) -> None:
 # A shell that runs tests in the background lets its children ignore SIGINT.
 MAIN = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    "from harness.cli import main; main()"
+    "from harness.cli.group import main; main()"
 )
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mixed import answers
 
-from harness import abreast
+from harness.commands import abreast
 from harness.core import (
     Encoding,
     Generate,

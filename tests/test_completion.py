@@ -10,8 +10,8 @@ import pytest
 from click.shell_completion import BashComplete
 from console import harness, refused
 
-from harness import cli
-from harness.cli_complete import SHELLS, VARIABLE
+from harness.cli import group
+from harness.cli.complete import SHELLS, VARIABLE
 from harness.errors import PluginError
 from harness.plugins import load_task, task_names
 
@@ -20,12 +20,12 @@ HARNESS = Path(sys.executable).with_name("harness")
 
 def offered(*words: str) -> list[str]:
     """What is offered for the last word."""
-    complete = BashComplete(cli.cli, {}, "harness", VARIABLE)
+    complete = BashComplete(group.cli, {}, "harness", VARIABLE)
     return [item.value for item in complete.get_completions(list(words[:-1]), words[-1])]
 
 
 def test_commands_and_benchmarks() -> None:
-    assert set(offered("")) == {*cli.cli.commands, *task_names()}
+    assert set(offered("")) == {*group.cli.commands, *task_names()}
     assert offered("lamb") == ["lambada"]
     assert offered("wikitext1") == ["wikitext103"]
     assert offered("cache", "") == ["check", "prune"]
@@ -66,7 +66,7 @@ def test_a_table_offers_what_any_of_its_benchmarks_has() -> None:
 
 
 def test_models() -> None:
-    complete = BashComplete(cli.cli, {}, "harness", VARIABLE)
+    complete = BashComplete(group.cli, {}, "harness", VARIABLE)
     assert offered("lambada", "--model", "smol") == ["smollm2-135m"]
     [item] = complete.get_completions(["lambada", "--model", "x", "--model"], "./ck")
     assert (item.type, item.value) == ("file", "./ck")
@@ -76,7 +76,7 @@ def test_silent_where_something_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(name: str) -> None:
         raise PluginError(f"{name} is broken")
 
-    monkeypatch.setattr("harness.cli_complete.load_task", broken)
+    monkeypatch.setattr("harness.cli.complete.load_task", broken)
     assert offered("table3", "--protocol", "") == []
     monkeypatch.setattr("harness.plugins.load_task", broken)
     monkeypatch.setenv(VARIABLE, "bash_complete")
@@ -114,7 +114,7 @@ def test_bash_takes_the_script(tmp_path: Path) -> None:
 def test_no_heavy_import(words: str) -> None:
     """A list of benchmarks costs no import of any, the values of one no torch."""
     code = (
-        "import sys; from harness.cli import main\n"
+        "import sys; from harness.cli.group import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print(*{'torch', 'transformers', 'datasets', 'tasks.coqa'} & set(sys.modules), "

@@ -15,9 +15,9 @@ import yaml
 from console import harness
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from harness.cli import cli
+from harness.cli.group import cli
+from harness.commands.grid import protocols
 from harness.data import Where, load
-from harness.grid import protocols
 from harness.options import RunOptions
 from harness.plugins import load_task
 from harness.report import paper
@@ -220,7 +220,8 @@ def test_constants_stated_in_the_text() -> None:
 
 def test_constants_of_the_gate() -> None:
     from benchmarks import gate_truth
-    from harness import jitter, paired
+    from harness import paired
+    from harness.commands import jitter
     from harness.report import baseline
 
     text = " ".join(CI.split())
@@ -372,7 +373,7 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_page_is_documented_as_it_is() -> None:
-    from harness.pages import report
+    from harness.cli.pages import report
     from harness.report.page import changes, drill, tokens
 
     text = " ".join(PAGES["docs/report.md"].split())

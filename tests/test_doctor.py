@@ -18,9 +18,9 @@ from console import harness
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from harness import canaries, checkup, doctor
-from harness.canaries import Fact, Facts
-from harness.checkup import Finding
+from harness.commands import canaries, checkup, doctor
+from harness.commands.canaries import Fact, Facts
+from harness.commands.checkup import Finding
 from harness.core import Example, Response
 from harness.engine import machine
 from harness.engine.checkpoint import Checkpoint, Settings, load

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from speaker import said
 
+from harness.commands.steps import described, shown, steps
 from harness.core import Example, Response, Scored, Word
 from harness.metrics import ACCURACY
 from harness.plugins import load_task
 from harness.report.preview import WIDTH, preview
 from harness.report.trace import RequestTrace, TokenTrace
-from harness.steps import described, shown, steps
 from harness.task import Measure, Task
 
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import save_tiny
 from console import harness, record_files, refused
 
+from harness.commands.grid import protocols
 from harness.errors import UsageError
-from harness.grid import protocols
 from harness.options import RunOptions
 from harness.plugins import load_task, task_names
 from harness.report.record import read

@@ -17,21 +17,14 @@ FOUNDATION = tuple(
         "calibration", "modules", "summaries", "translations",
     )
 )  # fmt: skip
+PACKAGES = (
+    "harness", "harness.cli", "harness.commands", "harness.display", "harness.engine",
+    "harness.overlap", "harness.report", "tasks",
+)  # fmt: skip
 METRIC_LIBRARIES = ("sacrebleu", "rouge_score", "sentencex", "evaluate", "numpy")
 NO_TENSORS = ("torch", "transformers", "datasets")
 UPSTAIRS = (
-    "harness.runner", "harness.cli", "harness.commands", "harness.terminal", "harness.display",
-    "harness.session", "harness.grid", "harness.jitter", "harness.gate", "harness.cache",
-    "harness.display_pairs", "harness.display_costs", "harness.planning",
-    "harness.cli_options", "harness.cli_pairs", "harness.abreast",
-    "harness.cli_curve", "harness.curve",
-    "harness.cli_overlap", "harness.overlap", "harness.scan", "harness.contents",
-    "harness.display_overlap",
-    "harness.tracing", "harness.pages",
-    "harness.explain", "harness.steps", "harness.cli_look",
-    "harness.doctor", "harness.checkup", "harness.canaries",
-    "harness.cli_complete", "harness.cli_init",
-    "harness.scaffold", "harness.conformance",
+    "harness.runner", "harness.cli", "harness.commands", "harness.display", "harness.conformance",
 )  # fmt: skip
 
 
@@ -51,12 +44,17 @@ LAYERS = (
     ),
     Layer(("harness/text/ngrams.py",), only=("harness.text", "numpy")),
     Layer(
-        ("harness/corpora.py", "harness/ngram_sets.py"),
+        ("harness/overlap/corpora.py", "harness/overlap/ngram_sets.py"),
         only=("harness.errors", "harness.text", "numpy", "pyarrow", "rbloom"),
     ),
     Layer(
-        ("harness/scan.py",),
-        only=("harness.corpora", "harness.ngram_sets", "harness.text", "numpy"),
+        ("harness/overlap/scan.py",),
+        only=("harness.overlap.corpora", "harness.overlap.ngram_sets", "harness.text", "numpy"),
+    ),
+    Layer(
+        ("harness/overlap/*.py",),
+        no=(*NO_TENSORS, "tasks", "harness.engine", "harness.cli", "harness.commands",
+            "harness.display"),
     ),
     Layer(("harness/text/*.py",), only=("harness.text",)),
     Layer(("harness/plugins.py",), only=FOUNDATION),
@@ -86,14 +84,14 @@ LAYERS = (
     Layer(
         ("harness/runner.py",),
         no=(*NO_TENSORS, "tasks", "harness.engine", "harness.cli", "harness.commands",
-            "harness.terminal", "click", "rich"),
+            "harness.display", "click", "rich"),
     ),
     Layer(
-        ("harness/terminal.py", "harness/display.py", "harness/display_pairs.py",
-         "harness/display_costs.py", "harness/display_overlap.py"),
-        no=(*NO_TENSORS, "tasks", "harness.engine"),
+        ("harness/display/*.py",),
+        no=(*NO_TENSORS, "tasks", "harness.engine", "harness.cli", "harness.commands"),
     ),
-    Layer(("harness/*.py",), no=("torch", "datasets", "tasks")),
+    Layer(("harness/commands/*.py",), no=("torch", "datasets", "tasks", "harness.cli")),
+    Layer(("harness/cli/*.py", "harness/*.py"), no=("torch", "datasets", "tasks")),
     Layer(("tasks/*.py",), only=(*FOUNDATION, "tasks")),
 )  # fmt: skip
 
@@ -110,7 +108,7 @@ def imported(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             assert node.module is not None
-            parts = node.module in ("harness", "harness.engine", "harness.report", "tasks")
+            parts = node.module in PACKAGES
             yield from (f"{node.module}.{a.name}" for a in node.names) if parts else [node.module]
         todo.extend(ast.iter_child_nodes(node))
 
@@ -164,7 +162,12 @@ def test_imports_go_one_way(path: str) -> None:
             "from harness.engine.engine import Engine",
             ["harness.engine.engine"],
         ),
-        ("harness/cli.py", "import tasks.lambada", ["tasks.lambada"]),
+        ("harness/cli/group.py", "import tasks.lambada", ["tasks.lambada"]),
+        (
+            "harness/commands/grid.py",
+            "from harness.cli import options",
+            ["harness.cli.options"],
+        ),
         ("tasks/lambada.py", "from harness import data, task", ["harness.data"]),
         ("tasks/lambada.py", "import json\nfrom tasks import lines", []),
         ("harness/plugins.py", "if TYPE_CHECKING:\n    import torch", []),
@@ -191,13 +194,14 @@ HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "scipy", "token
     ("statement", "heavy"),
     [
         ("import harness; harness.__all__", HEAVY),
-        ("from harness.cli import cli; cli.main(['--help'], standalone_mode=False)", HEAVY),
+        ("from harness.cli.group import cli; cli.main(['--help'], standalone_mode=False)", HEAVY),
         (
-            "from harness.cli import cli; cli.main(['lambada', '--help'], standalone_mode=False)",
+            "from harness.cli.group import cli; "
+            "cli.main(['lambada', '--help'], standalone_mode=False)",
             HEAVY,
         ),
         (
-            "from harness.cli import cli; cli.main(['tasks', 'ptb'], standalone_mode=False)",
+            "from harness.cli.group import cli; cli.main(['tasks', 'ptb'], standalone_mode=False)",
             {"torch", "transformers", "datasets", "tokenizers"},
         ),
     ],

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from console import harness, refused
 
+from harness.commands.scaffold import FILES, check_name, write
 from harness.errors import UsageError
-from harness.scaffold import FILES, check_name, write
 
 NAME = "odd-one-2"
 

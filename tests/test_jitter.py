@@ -14,9 +14,9 @@ from conftest import save_tiny
 from console import harness, made_record, refused
 
 from harness import jitter as command
+from harness.commands.jitter import variants
 from harness.core import Score
 from harness.errors import RecordError
-from harness.jitter import variants
 from harness.plugins import load_task
 from harness.report import jitter
 from harness.report.items import Items, Outcomes, Shown

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from harness import corpora, ngram_sets, scan
-from harness.corpora import Reading, blocks, documents
 from harness.errors import DataError
-from harness.ngram_sets import Exact, Filter, unseen, wanted
+from harness.overlap import corpora, ngram_sets, scan
+from harness.overlap.corpora import Reading, blocks, documents
+from harness.overlap.ngram_sets import Exact, Filter, unseen, wanted
 from harness.text import ngrams
 from harness.text.ngrams import count_grams, normalise, overlapping
 

@@ -10,14 +10,14 @@ import naive_ngrams
 import pytest
 from console import harness, refused
 
-from harness import scan
-from harness.contents import Item, items, whole_characters
+from harness.commands.overlap import Search
+from harness.commands.session import job_for
 from harness.options import RunOptions
-from harness.overlap import Search
+from harness.overlap import scan
+from harness.overlap.contents import Item, items, whole_characters
 from harness.plugins import load_task
 from harness.report.overlap import CORPORA, MUCH, published
 from harness.runner import Job
-from harness.session import job_for
 
 ALL_PROBES = scan.PROBES
 SHAKESPEARE = "tinyshakespeare/input.txt"

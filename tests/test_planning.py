@@ -8,6 +8,7 @@ from console import harness, record_files, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.commands.planning import allot
 from harness.core import Encoding, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.engine import estimate as estimate_module
 from harness.engine import local as local_module
@@ -17,7 +18,6 @@ from harness.engine.engine import Engine
 from harness.engine.estimate import Estimate, Rates
 from harness.engine.forward import Forward
 from harness.engine.store import Store
-from harness.planning import allot
 
 SCORED: list[Request] = [
     *(Loglikelihood(f"The {noun} sat on", f" the {place}") for noun in ("cat", "dog", "ant", "man")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from harness import cli
+from harness.cli import group
 from harness.errors import PluginError, UsageError
 from harness.plugins import GROUP, load_task, task_names
 from harness.task import Option, Task
@@ -141,9 +141,9 @@ def test_an_import_that_fails_is_named(install: Install) -> None:
 
 
 def test_a_benchmark_named_like_a_command_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "task_names", lambda: ["lambada", "show"])
+    monkeypatch.setattr(group, "task_names", lambda: ["lambada", "show"])
     with pytest.raises(PluginError, match="a benchmark is named 'show' like a command"):
-        cli.cli.list_commands(click.Context(cli.cli))
+        group.cli.list_commands(click.Context(group.cli))
 
 
 def test_a_declaration_that_contradicts_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

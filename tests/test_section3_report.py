@@ -8,9 +8,9 @@ import pytest
 from console import made_record
 from rich.console import Console
 
-from harness import display
 from harness.calibration import STATISTICS
 from harness.core import Score
+from harness.display import tables
 from harness.report import leaderboard, paper, section3, table3
 from harness.report.record import Record
 
@@ -258,9 +258,9 @@ def test_other_records_have_no_bins() -> None:
 def printed(monkeypatch: pytest.MonkeyPatch, *records: Record, width: int = 120) -> list[str]:
     """The lines of the table for the smallest model, as a terminal of that width shows them."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
-    monkeypatch.setattr(display, "OUT", console)
+    monkeypatch.setattr(tables, "OUT", console)
     cells = table3.cells(records, "117M", {"coqa": "no data for CoQA [yet]"}, paper.SECTION3)
-    display.show_section3(cells, records, "117M")
+    tables.show_section3(cells, records, "117M")
     assert isinstance(console.file, io.StringIO)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).split("\n")
 

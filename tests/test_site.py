@@ -14,7 +14,7 @@ import click
 import pytest
 from console import harness
 
-from harness.cli import cli
+from harness.cli.group import cli
 from harness.plugins import load_task
 from harness.report import paper
 
@@ -125,7 +125,7 @@ def test_links_of_the_readme_are_put_right() -> None:
         ("[a](../README.md#data)", "[a](index.md#data)"),
         ("[a](#data)", "[a](#data)"),
         ("[a](https://x.org/y.md#z)", "[a](https://x.org/y.md#z)"),
-        ("[a](../harness/cli.py)", "a"),
+        ("[a](../harness/cli/group.py)", "a"),
         ("[a](ci.md#b) [c](LICENSE)", "[a](ci.md#b) c"),
     ],
 )

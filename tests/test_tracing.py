@@ -13,6 +13,7 @@ from console import harness, record_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.commands.tracing import Again, run_again
 from harness.core import RollingLoglikelihood
 from harness.engine.checkpoint import Checkpoint
 from harness.engine.encode import Encoded, Span
@@ -23,7 +24,6 @@ from harness.options import RunOptions
 from harness.report.preview import WINDOWS
 from harness.report.record import Record, read, read_items
 from harness.report.trace import ItemTrace, trace
-from harness.tracing import Again, run_again
 
 Run = Callable[..., tuple[Record, Path]]
 

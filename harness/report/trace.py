@@ -1,7 +1,7 @@
 """What a model read and said of an item, token by token: for a person at a terminal or a page.
 
-Values alone; `harness.tracing` makes them of a record, `harness.report.preview` shows them. Before
-a run there are tokens and no answers.
+Values alone; `harness.commands.tracing` makes them of a record, `harness.report.preview` shows
+them. Before a run there are tokens and no answers.
 """
 
 from collections.abc import Callable, Iterator, Sequence

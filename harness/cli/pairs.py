@@ -1,0 +1,223 @@
+"""The commands that hold runs against each other, and the one for the store.
+
+`harness.cli.group` adds them. Heavy imports happen inside the command that needs them.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.cli.complete import benchmarks
+from harness.cli.options import run_options
+
+
+class Number(click.FloatRange):
+    """A number in a range; `nan` is in none, though click lets it through."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number that a text stands for."""
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return found
+
+
+_PATHS = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="print one JSON object, nothing else")
+
+
+@click.command()
+@_PATHS
+@click.option("--all", "every", is_flag=True, help="every score, not the paper's columns alone")
+@click.option("--flips", metavar="N", default=0, type=click.IntRange(min=0), help="show so many "
+              "items a score that only one of the runs got right")  # fmt: skip
+@click.option("--anyway", is_flag=True, help="pair runs that measure different things, too")
+@_JSON
+def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_json: bool) -> None:
+    """Compare RUNS item by item: records, or folders of them.
+
+    Two runs: difference with interval, p and p adjusted over the main scores, and the items that
+    flipped. More: a matrix a score. Signatures that differ are named; runs that measure different
+    things are not compared.
+    """
+    from harness.commands.gate import run_compare
+
+    run_compare(runs, anyway=anyway, every=every, flips=flips, as_json=as_json)
+
+
+@click.command()
+@_PATHS
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("results/baselines/main.toml"),
+    show_default=True,
+    help="TOML file to write; the runs are written beside it",
+)
+@click.option(
+    "--rule",
+    metavar="RULE",
+    help="for every score: paired:DELTA, absolute:TOLERANCE, "
+    "relative:SHARE or report; default: paired:0",
+)
+@click.option(
+    "--alpha",
+    default=0.05,
+    show_default=True,
+    type=Number(0, 1, min_open=True, max_open=True),
+    help="level of all paired rules together",
+)
+def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) -> None:
+    """Write what `harness check` holds later runs against.
+
+    RUNS are records or folders of them; the newest of a benchmark and protocol counts.
+    """
+    from harness.commands.gate import write_baseline
+
+    write_baseline(runs, out, rule, alpha)
+
+
+@click.command()
+@_PATHS
+@click.option(
+    "--baseline",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="what `harness baseline` wrote",
+)
+@click.option("--junit", type=click.Path(path_type=Path), help="write a JUnit file, a case a score")
+@click.option(
+    "--jitter",
+    type=click.Path(path_type=Path),
+    help="what `harness jitter` wrote: the least tolerance of every rule",
+)
+@_JSON
+@click.pass_context
+def check(
+    context: click.Context,
+    runs: tuple[Path, ...],
+    baseline: Path,
+    junit: Path | None,
+    jitter: Path | None,
+    as_json: bool,
+) -> None:
+    """Hold RUNS against a baseline.
+
+    Exit code 0: fine. 1: a regression. 2: something is not comparable, or cannot be read. In a
+    GitHub job annotations and a summary are written too.
+    """
+    from harness.commands.gate import run_check
+
+    context.exit(run_check(runs, baseline, junit=junit, jitter=jitter, as_json=as_json))
+
+
+@click.command()
+@_PATHS
+@click.option(
+    "--drop",
+    default=2.0,
+    show_default=True,
+    type=Number(0, min_open=True),
+    help="points for scores in points, else percent of the score",
+)
+@click.option("--alpha", default=0.05, show_default=True, type=Number(0, 1))
+@click.option("--power", default=0.8, show_default=True, type=Number(0, 1))
+@click.option(
+    "--correlation",
+    default=0.5,
+    show_default=True,
+    type=Number(-1, 1),
+    help="between the items of two runs, where one run is given",
+)
+@click.option(
+    "--discordance",
+    type=Number(0, 1),
+    help="share of right/wrong items that only one of two runs gets right",
+)
+@_JSON
+def power(runs: tuple[Path, ...], as_json: bool, **question: Any) -> None:
+    """Say how many items a drop needs, and what today's items can show.
+
+    RUNS: one run, two runs of different checkpoints, or a baseline. Two runs are the better guess:
+    the spread of their items' differences is measured.
+    """
+    from harness.commands.gate import run_power
+    from harness.report.power import Question
+
+    run_power(runs, Question(**question), as_json=as_json)
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True, shell_complete=benchmarks)
+@run_options
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    default=Path("results/jitter.json"),
+    show_default=True,
+    help="where the figures are kept",
+)
+def jitter(names: tuple[str, ...], file: Path, **options: Any) -> None:
+    """Measure by how much scores move on their own.
+
+    Each benchmark of NAMES is run on this machine with several token budgets, thread counts and
+    number formats, always from scratch. `harness check --jitter FILE` tolerates that much.
+    """
+    from harness.commands.jitter import run_jitter
+    from harness.options import RunOptions
+
+    run_jitter(names, RunOptions(**options), file)
+
+
+_CACHE = click.option(
+    "--cache",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="folder of the stored answers; default: in the user's cache",
+)
+
+
+@click.group(name="cache", invoke_without_command=True)
+@_CACHE
+@click.pass_context
+def cache_group(context: click.Context, folder: Path | None) -> None:
+    """Show, shorten or check the stored answers.
+
+    Without a subcommand: how many answers there are of each checkpoint, their size, and how often
+    one was taken instead of being computed.
+    """
+    from harness.commands.cache import open_store, show
+
+    context.obj = folder
+    if context.invoked_subcommand is None:
+        show(open_store(folder))
+
+
+@cache_group.command()
+@_CACHE
+@click.option("--older", metavar="AGE", help="those stored longer ago: 12h, 30d, 8w")
+@click.option("--above", metavar="SIZE", help="the oldest ones, until so much is left: 500M, 2G")
+@click.option("--checkpoint", metavar="ID", help="those of one checkpoint, by digest or name")
+@click.pass_obj
+def prune(outer: Path | None, /, folder: Path | None, **what: str | None) -> None:
+    """Drop stored answers."""
+    from harness.commands import cache
+
+    cache.prune(cache.open_store(folder or outer), **what)
+
+
+@cache_group.command(name="check")
+@_CACHE
+@click.pass_obj
+def check_cache(outer: Path | None, folder: Path | None) -> None:
+    """Read every stored answer; drop the damaged ones."""
+    from harness.commands import cache
+
+    cache.check(cache.open_store(folder or outer))
+
+
+COMMANDS = (compare, baseline, check, power, jitter, cache_group)

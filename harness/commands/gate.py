@@ -1,0 +1,127 @@
+"""What the commands that hold runs against each other do: compare, baseline, check, power."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.display import comparisons, terminal
+from harness.errors import UsageError
+from harness.report import baseline as baselines
+from harness.report import ci
+from harness.report.check import check, exit_code
+from harness.report.compare import Matrix, compare, matrices
+from harness.report.jitter import read as read_jitter
+from harness.report.pairing import Run, label, load
+from harness.report.power import Question, power
+from harness.report.record import check_file
+
+
+def run_compare(
+    paths: Sequence[Path], *, anyway: bool, every: bool, flips: int, as_json: bool
+) -> None:
+    """Two sides with tests and flips, or a matrix of more.
+
+    Raises:
+        UsageError: fewer than two sides, or nothing that can be compared.
+    """
+    if len(paths) < 2:
+        raise UsageError("compare what with what? give two or more records or folders")
+    sides = [(str(path), load([path])) for path in paths]
+    tables: list[Matrix] = []
+    if len(sides) == 2:
+        found = compare(sides[0][1], sides[1][1], every=every, anyway=anyway)
+    else:
+        tables, found = matrices(sides, anyway=anyway)
+    if not found.lines:
+        raise UsageError(f"nothing can be compared: {'; '.join(found.refused) or 'no score'}")
+    if as_json:
+        names = [name for name, _ in sides]
+        pairs = [((0, 1), line) for line in found.lines]
+        if tables:
+            pairs = [item for table in tables for item in table.lines.items()]
+        scores = [{"runs": [names[i], names[j]], **asdict(line)} for (i, j), line in pairs]
+        _print_json({"scores": scores, "marks": found.marks, "refused": found.refused})
+    elif tables:
+        comparisons.show_matrices(tables, found)
+    else:
+        comparisons.show_comparison(found, flips)
+
+
+def write_baseline(paths: Sequence[Path], out: Path, rule: str | None, alpha: float) -> None:
+    """Runs -> a baseline; of several of one benchmark and protocol the newest counts."""
+    newest: dict[tuple[str, str], Run] = {}
+    for run in sorted(load(paths), key=lambda run: run.record.created):
+        newest[label(run.record)] = run
+    baselines.write(list(newest.values()), out, baselines.rule_from(rule) if rule else None, alpha)
+    for path in (out, baselines.runs_path(out)):
+        terminal.OUT.print(f"wrote {path}", markup=False)
+
+
+def run_check(
+    paths: Sequence[Path], baseline: Path, *, junit: Path | None, jitter: Path | None, as_json: bool
+) -> int:
+    """Verdicts for people, machines and GitHub; the exit code.
+
+    Raises:
+        RecordError: a file cannot be read or written.
+    """
+    if junit:
+        check_file(junit, "--junit")
+    held = baselines.read(baseline)
+    runs = load(paths)
+    models = {run.record.model["digest"]: run.record.model["name"] for run in runs}
+    if len(models) > 1:
+        terminal.note(f"the runs are of {len(models)} checkpoints: {', '.join(models.values())}")
+    verdicts = check(runs, held, read_jitter(jitter))
+    code = exit_code(verdicts)
+    if junit:
+        ci.write_junit(verdicts, junit)
+    if as_json:
+        _print_json({"exit": code, "verdicts": [asdict(verdict) for verdict in verdicts]})
+    else:
+        comparisons.show_verdicts(verdicts)
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        stream = terminal.ERR if as_json else terminal.OUT
+        for line in ci.annotations(verdicts):
+            stream.print(line, markup=False)
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        _append(Path(summary), ci.summary(verdicts))
+    return code
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to the job's summary; where that cannot be done the verdicts count all the same."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        terminal.note(f"cannot write the job summary {str(path)!r}: {error.strerror}")
+
+
+def run_power(paths: Sequence[Path], question: Question, *, as_json: bool) -> None:
+    """What today's items can show, and how many a drop needs.
+
+    Raises:
+        UsageError: more than two runs or baselines are given.
+    """
+    if not 1 <= len(paths) <= 2:
+        raise UsageError(f"power takes one run or two, or a baseline; {len(paths)} were given")
+    sides = [_runs(path) for path in paths]
+    found = power(sides[0], sides[1] if len(sides) == 2 else [], question)
+    if as_json:
+        _print_json({"power": [asdict(line) for line in found]})
+    else:
+        comparisons.show_power(found, question)
+
+
+def _runs(path: Path) -> Sequence[Run]:
+    return baselines.read(path).runs if path.suffix == ".toml" else load([path])
+
+
+def _print_json(value: Any) -> None:
+    terminal.OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    terminal.OUT.file.flush()

@@ -1,0 +1,106 @@
+"""What `--grid` does: one benchmark under many protocols, so that a reader sees which reading of
+the paper gives which number. Equal token sequences are computed once for all of them.
+"""  # noqa: D205
+
+from collections.abc import Sequence
+from itertools import product
+
+from harness.commands.session import Session, engine_for, evaluate_job, finish, job_for, opened
+from harness.display import tables, terminal
+from harness.errors import DataError, UsageError
+from harness.options import RunOptions
+from harness.plugins import load_task
+from harness.report import paper
+from harness.report.readings import Reading, columns
+from harness.runner import Job
+from harness.task import Protocol, Task
+
+
+def run_grid(name: str, options: RunOptions) -> None:
+    """A benchmark under all presets, or all combinations of the varied options; each recorded.
+
+    Raises:
+        UsageError: an option or value does not exist.
+        DataError: there is no data for any of them, or for one of them under --strict.
+    """
+    options.check()
+    task = load_task(name)
+    jobs, missing = _jobs(task, protocols(task, options), options)
+    with opened(options, shared=True) as session:
+        for model in options.model:
+            readings = _readings(jobs, missing, model, session)
+            if not options.json:
+                parameters = next(int(r.record.model["parameters"]) for r in readings if r.record)
+                size = options.size or paper.nearest_size(parameters)
+                tables.show_grid(task.name, columns(readings), readings, size)
+        finish(session)
+
+
+def protocols(task: Task, options: RunOptions) -> list[Protocol]:
+    """Distinct protocols in the order they are run; the first label of equal ones stays.
+
+    Raises:
+        UsageError: an option, a value or a preset does not exist.
+    """
+    overrides = options.overrides()
+    varied = _varied(options.vary)
+    twice = sorted(set(overrides) & set(varied))
+    if twice:
+        raise UsageError(f"option {twice[0]!r} is both in --set and in --vary; give one of them")
+    presets = list(task.presets) if options.grid else [options.protocol]
+    found: dict[tuple[tuple[str, str], ...], Protocol] = {}
+    for preset, *values in product(presets, *varied.values()):
+        protocol = task.protocol(preset, {**overrides, **dict(zip(varied, values, strict=True))})
+        found.setdefault(tuple(sorted(protocol.options.items())), protocol)
+    return list(found.values())
+
+
+def _varied(vary: Sequence[str]) -> dict[str, list[str]]:
+    """`stride=32,1024` as name and values.
+
+    Raises:
+        UsageError: there is no `=`, or no value.
+    """
+    found: dict[str, list[str]] = {}
+    for text in vary:
+        name, equals, values = text.partition("=")
+        chosen = [value for value in values.split(",") if value]
+        if not equals or not chosen:
+            raise UsageError(f"--vary {text!r}: expected key=value,value,...")
+        found[name] = [*found.get(name, []), *chosen]
+    return found
+
+
+def _jobs(
+    task: Task, wanted: Sequence[Protocol], options: RunOptions
+) -> tuple[list[Job], list[Reading]]:
+    jobs: list[Job] = []
+    missing: list[Reading] = []
+    for protocol in wanted:
+        try:
+            jobs.append(job_for(task, protocol, options))
+        except (DataError, UsageError) as error:  # no data, or options that contradict each other
+            if options.strict:
+                raise
+            missing.append(Reading(protocol, _differs(task, protocol), reason=str(error)))
+    if not jobs:
+        raise DataError(missing[0].reason)
+    return jobs, missing
+
+
+def _differs(task: Task, protocol: Protocol) -> str:
+    defaults = task.protocol().options
+    changed = {k: v for k, v in protocol.options.items() if v != defaults[k]}
+    return ", ".join(f"{k}={v}" for k, v in changed.items())
+
+
+def _readings(
+    jobs: Sequence[Job], missing: Sequence[Reading], model: str, session: Session
+) -> list[Reading]:
+    engine = engine_for(model, session)
+    found = []
+    for job in jobs:
+        terminal.note(f"{job.task.name}: {job.protocol.label}")
+        record = evaluate_job(job, engine, session)
+        found.append(Reading(job.protocol, _differs(job.task, job.protocol), record))
+    return [*found, *missing]

@@ -1,0 +1,178 @@
+"""What a command holds open while it runs: options, outputs, store, and what is done so far.
+
+Everything that can be wrong is found in this order: names and options, data, output folder, and
+only then the model, which is slow to load. torch is imported no earlier than that.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from harness import data
+from harness.display import terminal
+from harness.errors import HarnessError
+from harness.options import RunOptions
+from harness.report import table3
+from harness.report.dump import Writer
+from harness.report.record import Record, check_writable, write
+from harness.runner import Asked, Job, Watch, ask, evaluate
+from harness.task import Protocol, Task
+
+if TYPE_CHECKING:
+    from harness.engine.encode import Encodings
+    from harness.engine.engine import Engine
+    from harness.engine.store import Store
+
+
+@dataclass(slots=True)
+class Session:
+    """Where results go, and what has been done so far; that survives an interruption."""
+
+    options: RunOptions
+    dump: Writer | None
+    store: "Store | None"
+    records: list[Record] = field(default_factory=list)
+    paths: list[Path] = field(default_factory=list)
+    # What several checkpoints have in common is made once.
+    closing: ExitStack = field(default_factory=ExitStack)  # what is let go in the end
+    abreast: int = 1  # checkpoints that are evaluated at the same time
+    chosen: list[Job] = field(default_factory=list)  # jobs on the rows that a budget allows
+    asked: dict[int, Asked] = field(default_factory=dict)  # by the identity of the job
+    encodings: "Encodings" = field(default_factory=dict)
+
+
+def job_for(task: Task, protocol: Protocol, options: RunOptions) -> Job:
+    """One benchmark under one protocol, with its data.
+
+    Raises:
+        UsageError: options contradict each other.
+        DataError: there is no data, or it is malformed.
+    """
+    task.measures(protocol.options)  # refuses options that contradict each other
+    rows = data.load(task.source(protocol.options), options.where(), strict=options.strict)
+    pool = None
+    if task.few_shot:
+        pool = data.load_pool(task.few_shot.source(protocol.options), options.where())
+    return Job(task, protocol, rows, options.limit, options.seed, options.strict, pool)
+
+
+def engine_for(model: str, session: Session) -> "Engine":
+    """An engine with a model.
+
+    Raises:
+        CheckpointError: it cannot be loaded or scored.
+    """
+    options = session.options
+    encodings = session.encodings if len(options.model) > 1 else None
+    with terminal.ERR.status(Text(f"loading {model}")):
+        from harness.engine.checkpoint import load
+        from harness.engine.engine import Engine
+
+        if options.workers:
+            return _over_workers(model, session, options.workers, encodings)
+        checkpoint = load(model, options.settings())
+        return Engine(
+            checkpoint, budget=options.batch_tokens, store=session.store, encodings=encodings
+        )
+
+
+def _over_workers(
+    model: str, session: Session, count: int, encodings: "Encodings | None"
+) -> "Engine":
+    """An engine whose checkpoint is in Ray workers; this process has the tokenizer alone."""
+    from harness.engine.checkpoint import tokenizer_and_context
+    from harness.engine.cluster import Crew, Workers, connect
+    from harness.engine.engine import Engine
+
+    options = session.options
+    everyone = count * session.abreast
+    connect(options.address, everyone * (options.threads or 1))
+    tokenizer, _ = tokenizer_and_context(model, options.settings())
+    workers = Workers(model, options.settings(), options.batch_tokens, Crew(count, everyone))
+    session.closing.callback(workers.close)
+    return Engine.over(
+        workers, workers.identity, tokenizer, store=session.store, encodings=encodings
+    )
+
+
+def store_for(options: RunOptions, *, shared: bool = False) -> "Store | None":
+    """The store of answers that the options name; `shared` keeps them in memory if not on disk."""
+    from harness.engine.store import Store, default_folder
+
+    if options.no_cache:
+        return Store(None) if shared else None
+    return Store(options.cache or default_folder())
+
+
+@contextmanager
+def opened(options: RunOptions, *, shared: bool = False) -> Iterator[Session]:
+    """Outputs opened before anything is computed; an interruption says what stays.
+
+    Args:
+        options: of the command.
+        shared: whether answers are kept in memory where they are not kept on disk.
+    """
+    terminal.start_logging()
+    check_writable(options.out)
+    dump = Writer(options.dump) if options.dump else None
+    session = Session(options, dump, store_for(options, shared=shared))
+    try:
+        yield session
+    except KeyboardInterrupt:
+        count = len(session.paths)
+        records = f"{count} record{'s' * (count != 1)}" if count else "no record yet"
+        again = "" if options.no_cache else "; the same command again goes on from here"
+        raise HarnessError(
+            f"interrupted; finished before and kept in {options.out}: {records}{again}"
+        ) from None
+    finally:
+        if dump:
+            dump.close()
+        session.closing.close()
+        if session.store:
+            session.store.close()
+
+
+def evaluate_job(job: Job, engine: "Engine", session: Session) -> Record:
+    """Run one job with a progress bar, and write its record at once."""
+    options, dump = session.options, session.dump
+    with terminal.progress(job.task.name) as bar:
+        # Under --strict the refusal says it.
+        preflight = (lambda counts: None) if options.strict else bar.preflight
+        watch = Watch(bar.advance, preflight, dump.write if dump else None)
+        record = evaluate(job, engine, watch, _asked(job, session))
+    session.paths.append(write(record, options.out))
+    session.records.append(record)
+    return record
+
+
+def _asked(job: Job, session: Session) -> Asked | None:
+    """The job's requests, if another checkpoint will be asked the same."""
+    if len(session.options.model) == 1:
+        return None
+    if id(job) not in session.asked:
+        session.asked[id(job)] = ask(job)
+    return session.asked[id(job)]
+
+
+def compute(job: Job, options: RunOptions) -> Record:
+    """A job for one model, neither printed, nor written, nor stored."""
+    engine = engine_for(options.model[0], Session(options, None, None))
+    with terminal.progress(job.task.name) as bar:
+        return evaluate(job, engine, Watch(bar.advance))
+
+
+def finish(session: Session, size: str | None = None) -> None:
+    """Print the records as JSON, or say where they are."""
+    if session.options.json:
+        values = [table3.with_paper(record, size) for record in session.records]
+        terminal.OUT.file.write(json.dumps({"records": values}, ensure_ascii=False) + "\n")
+        terminal.OUT.file.flush()
+        return
+    for path in session.paths:
+        terminal.ERR.print(f"wrote {path}", markup=False)

@@ -1,0 +1,1 @@
+"""What the commands print: values of `harness.report` on a terminal."""

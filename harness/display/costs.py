@@ -1,0 +1,71 @@
+"""What runs cost and what the store has, as tables on standard output."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.filesize import decimal
+
+from harness.display.tables import table
+from harness.display.terminal import OUT
+
+if TYPE_CHECKING:
+    from harness.engine.estimate import Estimate
+    from harness.engine.store import Holding
+    from harness.runner import Job
+
+
+def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) -> None:
+    """What each benchmark will cost."""
+    OUT.print(f"plan for {model}; nothing has been fed to it", markup=False)
+    rows = table(
+        "benchmark", ">rows", ">questions", ">tokens asked", ">on disk", ">to compute",
+        ">asked for 1", ">in rows", ">largest batch", ">peak", ">time",
+    )  # fmt: skip
+    for job, estimate in zip(jobs, found, strict=True):
+        total = len(job.data.rows)
+        rows.add_row(
+            job.task.name,
+            f"{min(job.limit or total, total):,}",
+            f"{estimate.questions:,}",
+            f"{estimate.asked:,}",
+            f"{estimate.stored:,}",
+            f"{estimate.computed:,}",
+            f"{estimate.sharing:.1f}",
+            f"{estimate.rows:,}",
+            f"{estimate.largest:,}",
+            decimal(estimate.peak_bytes),
+            ("up to " if estimate.at_most else "") + duration(estimate.seconds),
+        )
+    OUT.print(rows)
+    total_seconds = sum(estimate.seconds for estimate in found)
+    OUT.print(f"{duration(total_seconds)} in all, beside loading and reading", markup=False)
+
+
+def duration(seconds: float) -> str:
+    """`4 s`, `12 min`, `3.5 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:
+    """What the store has of each checkpoint."""
+    OUT.print(f"stored answers in {path}", markup=False)
+    if not holdings:
+        OUT.print("none", markup=False)
+        return
+    rows = table("checkpoint", "digest", ">answers", ">size", ">taken", "last used", "numerics")
+    for holding in holdings:
+        used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d %H:%M")
+        rows.add_row(
+            holding.name,
+            holding.producer.weights[:12],
+            f"{holding.answers:,}",
+            decimal(holding.bytes),
+            f"{holding.hits:,}",
+            used,
+            holding.producer.numerics,
+        )
+    OUT.print(rows)
