@@ -13,7 +13,7 @@ import torch
 from conftest import save_tiny
 from console import harness, made_record, refused
 
-from harness import jitter as command
+from harness.commands import jitter as command
 from harness.commands.jitter import variants
 from harness.core import Score
 from harness.errors import RecordError
