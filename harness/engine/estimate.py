@@ -24,7 +24,6 @@ from harness.engine.plan import TreeRow, batches
 from harness.engine.questions import Question, Search, Writing
 from harness.engine.reader import fed
 from harness.engine.rows import Limits
-from harness.engine.score import CHUNK_BYTES
 from harness.engine.sharing import Planner
 
 SHORT, LONG = 85, 1024  # tokens of a row at most: a passage of LAMBADA, a window
@@ -229,7 +228,8 @@ def batch_bytes(forward: Forward, tokens: int, width: int, *, kept: bool) -> int
     activations = tokens * (8 * hidden + 3 * (inner or 4 * hidden)) * size
     cache = tokens * forward.cache_bytes_per_token() if kept else 0
     mask = tokens * width * size if kept else 0
-    return activations + cache + mask + 2 * CHUNK_BYTES
+    logits = forward.chunk * forward.vocabulary * 4
+    return activations + cache + mask + 2 * logits
 
 
 def resident_bytes() -> int:

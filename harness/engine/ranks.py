@@ -4,7 +4,6 @@ import torch
 
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
-from harness.engine.score import CHUNK_BYTES
 
 
 def ranks(forward: Forward, span: Span) -> tuple[int, ...]:
@@ -18,7 +17,7 @@ def ranks(forward: Forward, span: Span) -> tuple[int, ...]:
     found: list[int] = []
     with torch.inference_mode():
         states = forward.trunk(ids)[0, len(span.inputs) - len(span.targets) :]  # (N, H)
-        chunk = max(16, CHUNK_BYTES // (4 * forward.vocabulary))
+        chunk = forward.chunk
         for begin in range(0, len(states), chunk):
             wanted = targets[begin : begin + chunk]
             logits = forward.head(states[begin : begin + chunk])[:, : len(places)]  # (C, V)

@@ -19,7 +19,6 @@ from harness.engine.forward import Forward, tree_allowed
 from harness.engine.plan import TreeRow
 
 TOP = 128  # how many first tokens a search for a word may walk through
-CHUNK_BYTES = 64 << 20  # of logits at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +197,7 @@ def _read_logits(
     Float32 holds all three exactly (ids below 2^24), so that one copy brings them to the host.
     """
     at, targets, tops = moved
-    chunk = max(16, CHUNK_BYTES // (4 * forward.vocabulary))
+    chunk = forward.chunk
     parts: list[Tensor] = []
     flags: list[Tensor] = []
     best: list[Tensor] = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from harness.core import NextWord, Tokens, Word
 from harness.engine.encode import WORD_TOKENS, Span
@@ -225,6 +226,12 @@ def expand(
         past_key_values=kept.cache,
     )
     kept.cache.crop(-width)  # negative: remove so many
-    logits = forward.head(states.reshape(-1, states.shape[-1])[d_read])
-    found: list[list[int]] = logits.topk(min(TOP, logits.shape[1]), dim=-1).indices.tolist()
+    last = states.reshape(-1, states.shape[-1])[d_read]
+    parts = [_best(forward.head(part)) for part in last.split(forward.chunk)]
+    found: list[list[int]] = torch.cat(parts).tolist()
     return found
+
+
+def _best(logits: Tensor) -> Tensor:
+    """Most probable tokens (N, TOP) by logits (N, V), the best first."""
+    return logits.topk(min(TOP, logits.shape[1]), dim=-1).indices
