@@ -227,11 +227,12 @@ def expand(
     )
     kept.cache.crop(-width)  # negative: remove so many
     last = states.reshape(-1, states.shape[-1])[d_read]
-    parts = [_best(forward.head(part)) for part in last.split(forward.chunk)]
+    parts = [_best(forward.head(part)) for part in torch.split(last, forward.chunk)]
     found: list[list[int]] = torch.cat(parts).tolist()
     return found
 
 
 def _best(logits: Tensor) -> Tensor:
     """Most probable tokens (N, TOP) by logits (N, V), the best first."""
-    return logits.topk(min(TOP, logits.shape[1]), dim=-1).indices
+    found: Tensor = logits.topk(min(TOP, logits.shape[1]), dim=-1).indices
+    return found
