@@ -28,7 +28,7 @@ SUITE = {
     "scoring": Part(
         "Scoring, GPT-2", "speed --model gpt2 --only lambada,choices,wikitext --rounds 3"
     ),
-    "writing": Part("Writing, GPT-2", "speed --model gpt2 --only coqa,nq,wmt,cnn --rounds 1"),
+    "writing": Part("Writing, GPT-2", "speed --model gpt2 --only coqa,nq,wmt,cnn --rounds 3"),
     "demo-scoring": Part(
         "Scoring, demo model", "speed --model demo --only lambada,choices,wikitext --rounds 3"
     ),
