@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mixed import answers
 
 from harness.core import (
     Encoding,
@@ -20,6 +21,7 @@ from harness.core import (
 )
 from harness.engine.checkpoint import Checkpoint
 from harness.engine.engine import Engine
+from harness.engine.forward import Forward
 
 TEXT = st.text(alphabet="the sand .,'\n“é", min_size=1, max_size=40)
 SHARED = ["", "the sand and the ", "the sand and the sea said, ", "“é the th", "\nthe"]
@@ -157,3 +159,16 @@ def _search(tiny: Checkpoint, context: str, skip: frozenset[str]) -> str:
         if text(path).strip().lower() not in skip:
             return text(path).strip()
     return ""
+
+
+def test_logits_in_pieces_are_the_same_logits(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = answers(Engine(tiny))
+    monkeypatch.setattr(Forward, "chunk", 2)
+    for got, expected in zip(answers(Engine(tiny)), want, strict=True):
+        if isinstance(expected, Scored | Rolled):
+            assert isinstance(got, Scored | Rolled)
+            assert got.logprob == pytest.approx(expected.logprob, rel=1e-5, abs=1e-4)
+        elif isinstance(expected, Word):
+            assert got == expected

@@ -15,8 +15,7 @@ from harness.engine.compiled import Compiled
 from harness.engine.last_block import only, position_wise
 from harness.engine.plan import Sharing
 
-# Bytes of logits at a time. On a CPU, blocks beyond 32 MB come fresh from the system at every use,
-# which costs 3 % of the scoring of running text.
+# Bytes of logits at a time. On a CPU, blocks beyond 32 MB come fresh from the system at every use.
 _CPU_LOGITS, _ACCELERATOR_LOGITS = 20 << 20, 64 << 20
 _ATTENTION_OVERHEAD = 2.0  # masked attention runs at about half the rate of plain products
 
