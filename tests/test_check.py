@@ -7,6 +7,7 @@ import re
 import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ from harness.report.baseline import read as read_baseline
 from harness.report.check import Status, Verdict
 from harness.report.items import Items, Outcomes, Shown
 from harness.report.record import write
+from harness.safe_text import printable
+from harness.task import Task
 
 Rows = Sequence[tuple[float, ...]]
 N = 400
@@ -826,7 +829,7 @@ def test_annotations_do_not_disturb_json(
 
 def test_annotations_escape_what_github_reads() -> None:
     [line] = ci.annotations([verdict(metric="a%0Ab", reason="x\r\n::error::y")])
-    assert line.endswith("::lambada a%250Ab: x%0D%0A::error::y")
+    assert line.endswith("::lambada a%250Ab: x\ufffd%0A::error::y")
 
 
 @given(HOSTILE, HOSTILE)
@@ -835,9 +838,9 @@ def test_an_annotation_is_one_line_and_can_be_read_back(metric: str, reason: str
     assert "\n" not in line
     assert "\r" not in line
     message = line.removeprefix("::error title=harness check::")
-    for code, character in (("%0D", "\r"), ("%0A", "\n"), ("%25", "%")):
+    for code, character in (("%0A", "\n"), ("%25", "%")):
         message = message.replace(code, character)
-    assert message == f"lambada {metric}: {reason}"
+    assert message == printable(f"lambada {metric}: {reason}")
 
 
 def test_the_job_summary_is_appended(
@@ -915,3 +918,81 @@ def test_records_made_here_are_like_those_of_a_run() -> None:
         sums = [math.fsum(column) for column in zip(*rows, strict=True)]
         assert found.value == pytest.approx(metric.compute(sums))
         assert (found.unit, found.higher_is_better) == (metric.unit, metric.higher_is_better)
+
+
+def test_a_score_without_a_value_leaves_the_others_their_verdicts(tmp_path: Path) -> None:
+    """The items that both runs have hold no word at all, so that their perplexity is 0/0."""
+    early, late = list(range(N)), list(range(N // 2, N + N // 2))
+    none, some = [(0.0, 0.0)] * (N // 2), NATS[: N // 2]
+    answers = [(float(i % 2), 1.0) for i in range(2 * N)]
+    shared = [*some, *none, *some]
+    held = made(tmp_path / "held", {PPL: shared, ACC: answers}, ids=early)
+    run = made(tmp_path / "run", {PPL: shared, ACC: answers}, ids=late)
+    found = check(run, baseline(held))
+    assert found.code == 2
+    assert found.status(PPL) == "not comparable"
+    assert "expected finite numbers" in found.verdicts[PPL]["reason"]
+    assert found.status(ACC) == "pass"
+    result = harness("compare", held, run, "--json")
+    assert result.code == 0, result.err
+    value = json.loads(result.out)
+    assert [line["metric"] for line in value["scores"]] == [ACC]
+    [refusal] = value["refused"]
+    assert f"lambada {PPL}" in refusal
+    assert "expected finite numbers" in refusal
+
+
+def test_an_optional_score_that_no_item_has_is_no_obstacle(
+    held: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a benchmark that fills no column, whose scores are all main ones."""
+
+    def without_columns(name: str) -> Task:
+        task = load_task(name)
+        kept = [m for m in task.measures(task.protocol().options) if m.name in (PPL, ACC)]
+        measures = [replace(m, column=None) for m in kept]
+        never = replace(measures[0], name="never", optional=True)
+        return replace(task, measures=lambda options: (*measures, never))
+
+    monkeypatch.setattr("harness.report.pairing.load_task", without_columns)
+    rules = tomllib.loads(baseline(held).read_text("utf-8"))["score"]
+    assert [rule["metric"] for rule in rules] == [PPL, ACC]
+    result = harness("power", held, "--json")
+    assert result.code == 0, result.err
+    assert [line["metric"] for line in json.loads(result.out)["power"]] == [PPL, ACC]
+
+
+EVIL = "a|b\n::error::owned <img src=x onerror=alert(1)> [c](javascript:d) \x1b[2J\u202e"
+
+
+def test_names_from_a_record_steer_no_page_log_or_terminal(
+    held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    path = baseline(held)
+    named = {**made_record().model, "name": EVIL, "digest": "77" * 32}
+    lambada(tmp_path / "run", lost=100, model=named, protocol=EVIL)
+    lambada(tmp_path / "run", model={**named, "digest": "78" * 32})
+    result = harness("check", tmp_path / "run", "--baseline", path)
+    written = result.out + result.err
+    assert "owned" in written
+    assert "\x1b" not in written
+    assert "\u202e" not in written
+    commands = [line for line in written.split("\n") if line.strip().startswith("::")]
+    assert all(line.startswith("::error title=harness check::lambada") for line in commands)
+    page = re.sub(r"\\.", "", summary.read_text("utf-8"))
+    assert "<" not in page
+    assert "](" not in page
+
+
+def test_a_verdict_with_hostile_text_stays_one_annotation_and_one_row() -> None:
+    verdict = Verdict(EVIL, EVIL, EVIL, "not comparable", Rule("paired"), EVIL)
+    [line] = ci.annotations([verdict])
+    assert "\n" not in line
+    assert "\x1b" not in line
+    *_, row = ci.summary([verdict]).rstrip("\n").split("\n")
+    assert re.sub(r"\\.", "", row).count("|") == 9
+    assert "<img" not in row
+    assert "\x1b" not in row

@@ -20,6 +20,7 @@ from harness.metrics import Metric
 from harness.paired import difference
 from harness.plugins import load_task
 from harness.report.items import Items, Outcomes, Shown
+from harness.report.pairing import differing
 from harness.report.record import items_path, read, read_items, write
 
 TASKS: dict[str, list[Any]] = {
@@ -634,3 +635,16 @@ def test_items_are_no_record(sides: tuple[Path, Path]) -> None:
     path = of(sides[0], "lambada")
     line = refused("compare", path, items_path(path))
     assert f"{items_path(path).name}' is no JSON file" in line
+
+
+def test_bars_commas_and_equals_signs_in_names_and_options_are_no_fields() -> None:
+    one = made_record(options={"a": "b=c,d", "same": "x,y=z"})
+    data = {**one.data, "name": "a|n:5|x.txt"}
+    assert differing(one, replace(one, data=data)) == {
+        "data": (
+            f"{one.data['name']}@{one.data['sha256'][:8]}",
+            f"{data['name']}@{one.data['sha256'][:8]}",
+        )
+    }
+    two = replace(one, options={"a": "b=e", "same": "x,y=z"})
+    assert differing(one, two) == {"options": ("a=b=c,d", "a=b=e")}

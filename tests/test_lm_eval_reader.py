@@ -11,6 +11,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -456,7 +457,61 @@ def test_without_samples_the_line_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_file_without_its_time_cannot_find_its_samples(tmp_path: Path) -> None:
     path = copied(tmp_path)
-    assert "keep the name" in reading_fails(path.rename(path.with_name("results.json")))
+    assert "under the name" in reading_fails(path.rename(path.with_name("results.json")))
+
+
+def without_counts(value: dict[str, Any]) -> None:
+    """As 0.4.0 to 0.4.2 wrote: no number of rows, no versions, no direction of scores."""
+    for key in ("n-samples", "lm_eval_version", "higher_is_better", "max_length", "model_name"):
+        value.pop(key)
+    for result in value["results"].values():
+        result.pop("sample_len", None)
+
+
+def test_results_of_older_versions_are_refused_as_what_they_are(tmp_path: Path) -> None:
+    path = edited(copied(tmp_path, "tiny"), without_counts)
+    line = refused("leaderboard", "--records", tmp_path, "--out", tmp_path / "x.csv")
+    assert "lm-eval before 0.4.3" in line
+    assert path.name in line
+    assert "lm-eval before 0.4.3" in refused("compare", path, path)
+
+
+def test_older_results_that_say_how_many_rows_are_read(tmp_path: Path) -> None:
+    path = copied(tmp_path, "tiny")
+    whole = {record.task: record for record in lm_eval.scores(path)}
+    found = lm_eval.scores(edited(path, lambda value: value.pop("n-samples")))
+    assert len(found) == 3
+    for record in found:
+        assert record.examples == whole[record.task].examples == 6
+        assert record.scores == whole[record.task].scores
+
+
+def test_a_task_that_no_file_can_be_named_after_has_no_items(tmp_path: Path) -> None:
+    def renamed(value: dict[str, Any]) -> None:
+        for part in ("results", "configs", "versions", "n-samples"):
+            value[part]["a/b"] = value[part].pop("toy_choice")
+
+    assert "cannot be part of a file's name" in reading_fails(edited(copied(tmp_path), renamed))
+
+
+def test_a_model_of_unknown_size_is_drawn(tmp_path: Path) -> None:
+    """As behind a server: lm-eval writes no number of parameters."""
+    path = edited(copied(tmp_path), lambda value: value["config"].pop("model_num_parameters"))
+    result = harness("report", path.parent, "-o", tmp_path / "page.html")
+    assert result.code == 0, result.err
+    assert "unknown" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_an_unknown_origin_is_refused() -> None:
+    with pytest.raises(RecordError, match="expected harness or lm-eval"):
+        pairing.measures(made_record(origin="<script>"))
+
+
+def test_an_unknown_unit_is_refused() -> None:
+    [(record, _), *_] = lm_eval.read(results_file(GOLDEN / "tiny"))
+    odd = tuple(replace(score, unit="furlongs") for score in record.scores)
+    with pytest.raises(RecordError, match="unknown unit 'furlongs'"):
+        pairing.measures(replace(record, scores=odd))
 
 
 def cut(text: str) -> str:
@@ -517,7 +572,7 @@ def test_odd_result_files_are_refused(tmp_path: Path, change: dict[str, Any]) ->
 def test_other_files_are_no_results(tmp_path: Path) -> None:
     ours = write_record(made_record(), tmp_path)
     assert not lm_eval.is_results(ours)
-    with pytest.raises(RecordError, match="expected results, configs, versions, n-samples in it"):
+    with pytest.raises(RecordError, match="expected results, configs, versions in it"):
         lm_eval.scores(ours)
     assert not lm_eval.is_results(tmp_path)
     assert not lm_eval.is_results(tmp_path / "missing.json")

@@ -17,6 +17,7 @@ from harness.cli import complete, curve, init, look, overlap, pages, pairs
 from harness.cli.options import LEADERBOARD, SIZE, chosen, more_models, run_options
 from harness.errors import HarnessError, PluginError, UsageError
 from harness.plugins import task_names
+from harness.safe_text import one_line
 
 EPILOG = "`harness tasks` lists the benchmarks, `harness tasks NAME` explains one."
 
@@ -238,5 +239,5 @@ def _fail(message: str) -> NoReturn:
     """One line on standard error, exit code 2; not a word into a line that is being typed."""
     if complete.VARIABLE in os.environ:
         sys.exit(2)
-    click.echo(f"harness: {' '.join(message.split())}", err=True)
+    click.echo(f"harness: {one_line(message)}", err=True)
     sys.exit(2)

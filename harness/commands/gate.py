@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.display import comparisons, terminal
+from harness.display.console import in_github_actions
 from harness.errors import UsageError
 from harness.report import baseline as baselines
 from harness.report import ci
@@ -83,10 +84,11 @@ def run_check(
         _print_json({"exit": code, "verdicts": [asdict(verdict) for verdict in verdicts]})
     else:
         comparisons.show_verdicts(verdicts)
-    if os.environ.get("GITHUB_ACTIONS") == "true":
-        stream = terminal.ERR if as_json else terminal.OUT
-        for line in ci.annotations(verdicts):
-            stream.print(line, markup=False)
+    if in_github_actions():
+        # Past the console, which takes workflow commands out of everything that is printed.
+        stream = (terminal.ERR if as_json else terminal.OUT).file
+        stream.writelines(f"{line}\n" for line in ci.annotations(verdicts))
+        stream.flush()
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         _append(Path(summary), ci.summary(verdicts))

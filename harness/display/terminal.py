@@ -5,17 +5,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from harness.display.console import console
 from harness.report.table3 import unusual
 
 WIDTH = 120  # of tables where standard output is no terminal
 
-OUT = Console(
-    highlight=False, soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else WIDTH
-)
-ERR = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+OUT = console(width=None if sys.stdout.isatty() else WIDTH)
+ERR = console(stderr=True)
 
 
 def note(text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 from harness.errors import RecordError
 from harness.paired import holm
 from harness.report.baseline import Baseline, Key, Rule
-from harness.report.compare import Line, mark, pair, partners
+from harness.report.compare import Incomparable, Line, mark, pair, partners
 from harness.report.pairing import Run, label
 
 Status = Literal["pass", "improved", "regression", "not comparable", "reported"]
@@ -44,13 +44,13 @@ def check(
         baseline: what it is held against.
         jitter: (benchmark, score) -> by how much it moves on its own, in its unit.
     """
-    found: dict[Key, Line | str] = {}
+    found: dict[Key, Line | Incomparable] = {}
     notes: dict[tuple[str, str], str] = {}
     for name, a, b in partners(baseline.runs, runs):
         if a is None:
             continue
         mine = label(a.record)
-        lines: dict[str, Line] = {}
+        lines: dict[str, Line | Incomparable] = {}
         reason = "the run has no such score"
         try:
             if b is None:
@@ -60,17 +60,24 @@ def check(
             notes[mine] = mark(a.record, b.record)
         except RecordError as error:
             reason = str(error)
-        found.update((key, lines.get(key[2], reason)) for key in baseline.rules if key[:2] == mine)
+        found.update(
+            (key, lines.get(key[2], Incomparable(key[2], reason)))
+            for key in baseline.rules
+            if key[:2] == mine
+        )
     adjusted = _adjusted(baseline.rules, found)
-    return [
-        _verdict(key, rule, found.get(key, "the baseline has no run of it"), adjusted.get(key),
-                 (baseline.alpha, jitter.get((key[0], key[2]), 0.0)), notes.get(key[:2], ""))
-        for key, rule in baseline.rules.items()
-    ]  # fmt: skip
+    verdicts = []
+    for key, rule in baseline.rules.items():
+        line = found.get(key, Incomparable(key[2], "the baseline has no run of it"))
+        limits = baseline.alpha, jitter.get((key[0], key[2]), 0.0)
+        verdicts.append(
+            _verdict(key, rule, line, adjusted.get(key), limits, notes.get(key[:2], ""))
+        )
+    return verdicts
 
 
 def _adjusted(
-    rules: Mapping[Key, Rule], found: Mapping[Key, Line | str]
+    rules: Mapping[Key, Rule], found: Mapping[Key, Line | Incomparable]
 ) -> dict[Key, float | None]:
     """One-sided p of the paired rules after Holm."""
     tested = {
@@ -84,13 +91,13 @@ def _adjusted(
 def _verdict(
     key: Key,
     rule: Rule,
-    line: Line | str,
+    line: Line | Incomparable,
     p: float | None,
     limits: tuple[float, float],
     note: str,
 ) -> Verdict:
-    if isinstance(line, str):
-        return Verdict(*key, "not comparable", rule, line)
+    if isinstance(line, Incomparable):
+        return Verdict(*key, "not comparable", rule, line.reason)
     status, reason = _judge(rule, line, p, limits)
     return Verdict(*key, status, rule, reason, line, p, note)
 

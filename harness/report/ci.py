@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.report.check import Verdict
 from harness.report.record import write_bytes
+from harness.safe_text import markdown_cell, printable
 
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LEVELS = {"regression": "error", "not comparable": "warning", "improved": "notice"}
@@ -63,7 +64,7 @@ def annotations(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def _printable(text: str) -> str:
@@ -88,13 +89,8 @@ def summary(verdicts: Sequence[Verdict]) -> str:
             interval = "" if found.low is None else f"{found.low:+.4f} to {found.high:+.4f}"
             cells += [f"{found.a:.4f}", f"{found.b:.4f}", f"{found.value:+.4f}", interval]
         cells.append(verdict.reason)
-        lines.append(f"| {' | '.join(_one_line(cell) for cell in cells)} |")
+        lines.append(f"| {' | '.join(map(markdown_cell, cells))} |")
     return "\n".join(lines) + "\n"
-
-
-def _one_line(cell: str) -> str:
-    """A cell that stays one cell of a Markdown table."""
-    return " ".join(cell.split()).replace("|", "\\|")
 
 
 def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:

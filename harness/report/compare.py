@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from harness.errors import RecordError
+from harness.errors import NumericsError, RecordError
 from harness.modules import ModuleMetric
 from harness.paired import Difference, difference, holm
 from harness.report.items import Shown
@@ -54,6 +54,14 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Incomparable:
+    """One score that two runs share and that cannot be compared."""
+
+    metric: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Two runs, or two folders of them."""
 
@@ -89,7 +97,12 @@ def compare(
             continue
         try:
             main = [measure.name for measure in main_measures(measures(one.record))]
-            found.lines += pair(one, two, None if every else main, anyway=anyway, seed=seed)
+            wanted = None if every else main
+            for line in pair(one, two, wanted, anyway=anyway, seed=seed):
+                if isinstance(line, Line):
+                    found.lines.append(line)
+                else:
+                    found.refused.append(f"{name} {line.metric}: {line.reason}")
             found.marks.append(mark(one.record, two.record))
         except RecordError as error:
             found.refused.append(f"{name}: {error}")
@@ -127,8 +140,10 @@ def pair(
     *,
     anyway: bool = False,
     seed: int = 0,
-) -> list[Line]:
+) -> list[Line | Incomparable]:
     """The scores that two runs of a benchmark share; p is not adjusted.
+
+    A score without a finite value on the common items does not take the others with it.
 
     Args:
         a: one run.
@@ -159,10 +174,13 @@ def mark(a: Record, b: Record) -> str:
     return f"{label(a)[0]}: the signatures differ in {in_words(fields)}" if fields else ""
 
 
-def _line(a: Run, b: Run, measure: Measure, main: bool, seed: int) -> Line:
+def _line(a: Run, b: Run, measure: Measure, main: bool, seed: int) -> Line | Incomparable:
     both = common(a, b, measure.name)
     assert not isinstance(measure.metric, ModuleMetric)
-    found = difference(measure.metric, both.a, both.b, blocks=measure.blocks, seed=seed)
+    try:
+        found = difference(measure.metric, both.a, both.b, blocks=measure.blocks, seed=seed)
+    except NumericsError as error:
+        return Incomparable(measure.name, str(error))
     return Line(
         task=label(a.record)[0],
         protocol=a.record.protocol,

@@ -13,8 +13,7 @@ from typing import Any
 from harness.errors import RecordError
 from harness.report import lm_eval, paper
 from harness.report.record import Record, read, write_text
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from harness.safe_text import csv_cell, markdown_cell
 
 
 def load(roots: Sequence[Path]) -> list[Record]:
@@ -71,8 +70,16 @@ def row_key(record: Record) -> tuple[str, ...]:
         selection,
         road,
         model["dtype"],
+        _device(record),
         str(model["context"]),
     )
+
+
+def _device(record: Record) -> str:
+    """Kind of device, without a number; `compiled` where passes went through torch.compile."""
+    kind = str(record.model.get("device", "unknown")).partition(":")[0]
+    compiled = "compiled:True" in str(record.engine.get("numerics", "")).split("|")
+    return f"{kind}, compiled" if compiled else kind
 
 
 def _head(record: Record, copy: int) -> dict[str, Any]:
@@ -86,6 +93,7 @@ def _head(record: Record, copy: int) -> dict[str, Any]:
         "protocol": record.protocol,
         "rows": selection,
         "dtype": record.model["dtype"],
+        "device": _device(record),
         "context": record.model["context"],
         "variant": str(copy + 1) if copy else "",
         **({"origin": record.origin} if record.origin != "harness" else {}),
@@ -101,7 +109,8 @@ def _taken(row: dict[str, Any], cells: dict[str, float], record: Record) -> bool
 
 def _columns(table: Sequence[dict[str, Any]]) -> list[str]:
     present = dict.fromkeys(name for row in table for name in row if not name.startswith("_"))
-    head = ["model", "digest", "parameters", "protocol", "rows", "dtype", "context", "variant"]
+    head = ["model", "digest", "parameters", "protocol", "rows", "dtype", "device", "context"]
+    head += ["variant"]
     head += ["origin"] if "origin" in present else []
     section3 = [name for name in paper.SECTION3 if name in present]
     first = [*head, *paper.COLUMNS, *section3]
@@ -112,14 +121,6 @@ def _joined(row: dict[str, Any]) -> str:
     return " ".join(row["_signatures"].values())
 
 
-def harmless(cell: Any) -> Any:
-    """A text cell on one line that no spreadsheet takes for a formula: `=x` becomes `'=x`."""
-    if not isinstance(cell, str):
-        return cell
-    line = cell.replace("\r", " ").replace("\n", " ")
-    return f"'{line}" if cell.startswith(_FORMULA) else line
-
-
 def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
     """Write `path` as CSV and its neighbour with the ending .md as Markdown.
 
@@ -128,16 +129,21 @@ def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
     """
     from pandas import DataFrame
 
-    frame = DataFrame([{k: harmless(v) for k, v in row.items()} for row in table])
-    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+    frame = DataFrame(table)
+    safe = frame.map(_csv).rename(columns=csv_cell)
+    write_text(path, safe.to_csv(index=False, lineterminator="\n"))
     markdown = path.with_suffix(".md")
-    shown = frame.drop(columns="signatures").map(_markdown)
+    shown = frame.drop(columns="signatures").map(_markdown).rename(columns=markdown_cell)
     write_text(markdown, shown.to_markdown(index=False, disable_numparse=True) + "\n")
     return path, markdown
 
 
+def _csv(cell: Any) -> Any:
+    return csv_cell(cell) if isinstance(cell, str) else cell
+
+
 def _markdown(cell: Any) -> Any:
-    """A cell that stays one cell: numbers rounded, no line breaks, bars escaped."""
+    """A cell that stays one cell; numbers are rounded."""
     if isinstance(cell, float):
         return round(cell, 4)
-    return " ".join(cell.split()).replace("|", "\\|") if isinstance(cell, str) else cell
+    return markdown_cell(cell) if isinstance(cell, str) else cell

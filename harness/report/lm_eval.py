@@ -34,7 +34,8 @@ from harness.report.record import Record
 from harness.task import Measure
 
 ORIGIN = "lm-eval"
-KEYS = ("results", "configs", "versions", "n-samples")
+KEYS = ("results", "configs", "versions")
+OLDER = "lm-eval before 0.4.3"  # the first version whose file has "n-samples"
 TIME = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")
 SIGMAS = NormalDist().inv_cdf(0.975)  # standard errors to either end of a 95 % interval
 UNKNOWN = "unknown"
@@ -91,11 +92,17 @@ def read(path: Path) -> list[tuple[Record, Items]]:
 
 
 def measures(record: Record) -> tuple[Measure, ...]:
-    """The measures of a record's scores, those whose items were read."""
+    """The measures of a record's scores, those whose items were read.
+
+    Raises:
+        RecordError: a score's unit is not one that lm-eval's items give.
+    """
     return tuple(_measure(score) for score in record.scores if score.totals)
 
 
 def _measure(score: Score) -> Measure:
+    if score.unit not in FORMULAS:
+        raise RecordError(f"score {score.metric!r} of lm-eval has an unknown unit {score.unit!r}")
     metric = ACCURACY if "right" in score.totals else FORMULAS[score.unit].metric
     return Measure(
         name=score.metric,
@@ -135,6 +142,8 @@ def _runs(path: Path) -> list[_Run]:
     tasks = [name for name in file["results"] if name in file["configs"] and name not in groups]
     try:
         found = [_run(file, task) for task in tasks]
+    except RecordError as error:
+        raise RecordError(f"{str(path)!r}: {error}") from error
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RecordError(f"{str(path)!r} is no result file of lm-eval 0.4: {error!r}") from error
     if not found:
@@ -144,7 +153,7 @@ def _runs(path: Path) -> list[_Run]:
 
 def _run(file: Mapping[str, Any], task: str) -> _Run:
     config, how = file["configs"][task], file.get("config", {})
-    rows, scored = (int(file["n-samples"][task][key]) for key in ("original", "effective"))
+    rows, scored = _counts(file, task)
     version = _version(file["versions"].get(task))
     claims, odd = _claims(file, task)
     record = Record(
@@ -177,6 +186,24 @@ def _run(file: Mapping[str, Any], task: str) -> _Run:
         origin=ORIGIN,
     )
     return _Run(record, claims)
+
+
+def _counts(file: Mapping[str, Any], task: str) -> tuple[int, int]:
+    """Rows of a task's data, and rows scored.
+
+    Raises:
+        RecordError: the file does not say; those of lm-eval 0.4.0 to 0.4.2 do not.
+    """
+    if "n-samples" in file:
+        counts = file["n-samples"][task]
+        return int(counts["original"]), int(counts["effective"])
+    scored = file["results"][task].get("sample_len")
+    if scored is None:
+        raise RecordError(
+            f"it was written by {OLDER} and does not say how many rows of {task} were scored; run "
+            "lm-eval 0.4.3 or later"
+        )
+    return int(scored), int(scored)
 
 
 def _version(said: object) -> int | None:
@@ -294,13 +321,7 @@ def _score(
 def _with_items(run: _Run, path: Path) -> tuple[Record, Items]:
     """The record with its data's checksum and its scores' totals, and the items."""
     record = run.record
-    time = TIME.search(path.name)
-    if not time:
-        raise RecordError(
-            f"{path.name} has no time in its name, by which its items are found; keep the name "
-            "that lm-eval gave it"
-        )
-    beside = path.with_name(f"samples_{record.task}_{time[1]}.jsonl")
+    beside = _samples_path(path, record.task)
     samples = read_samples(beside)
     lines = first_lines(samples).values()
     if len(lines) < record.examples:
@@ -317,3 +338,22 @@ def _with_items(run: _Run, path: Path) -> tuple[Record, Items]:
         raise RecordError(f"{beside.name} holds no samples of lm-eval 0.4: {error!r}") from error
     data = {**record.data, "sha256": _digest(hashes)}
     return replace(record, scores=found, data=data, requests=requests), items
+
+
+def _samples_path(path: Path, task: str) -> Path:
+    """The file with the items of a task, beside a result file.
+
+    Raises:
+        RecordError: the result file has another name than lm-eval gives it, or no file can be
+            named after the task.
+    """
+    time = TIME.search(path.name)
+    if not time:
+        raise RecordError(
+            f"{path.name} has no time in its name, by which its items are found; expected a file "
+            "of lm-eval 0.4.3 or later under the name that lm-eval gave it"
+        )
+    try:
+        return path.with_name(f"samples_{task}_{time[1]}.jsonl")
+    except ValueError as error:
+        raise RecordError(f"{path.name}: {task!r} cannot be part of a file's name") from error

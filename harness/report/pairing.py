@@ -83,13 +83,9 @@ def label(record: Record) -> tuple[str, str]:
 
 def parts(record: Record) -> dict[str, str]:
     """The signature's parts by the names of `FIELDS`; the label of the protocol is left out."""
-    task, *others = record.signature.split("|")
-    found = {"benchmark": task, "origin": record.origin}
-    for part in others:
-        name, _, value = part.partition(":")
-        if name != "p":
-            found[FIELDS.get(name, name)] = value
-    return found
+    signed = {k: v for k, v in record.signed_parts().items() if k not in ("p", "origin")}
+    named = {FIELDS.get(name, name): value for name, value in signed.items()}
+    return {"benchmark": record.task, "origin": record.origin, **named}
 
 
 def differing(a: Record, b: Record) -> dict[str, tuple[str, str]]:
@@ -101,11 +97,10 @@ def differing(a: Record, b: Record) -> dict[str, tuple[str, str]]:
         if one.get(name) != two.get(name)
     }
     if "options" in found:
-        pairs = [dict(o.split("=", 1) for o in x.split(",") if "=" in o) for x in found["options"]]
         names = [
-            n for n in dict.fromkeys([*pairs[0], *pairs[1]]) if pairs[0].get(n) != pairs[1].get(n)
+            n for n in sorted({*a.options, *b.options}) if a.options.get(n) != b.options.get(n)
         ]
-        first, second = (", ".join(f"{n}={pair.get(n)}" for n in names) for pair in pairs)
+        first, second = (", ".join(f"{n}={r.options.get(n)}" for n in names) for r in (a, b))
         found["options"] = (first, second)
     return found
 
@@ -129,8 +124,14 @@ def measures(record: Record) -> tuple[Measure, ...]:
     Raises:
         RecordError: the benchmark is not installed, or in another version.
     """
-    if record.origin != "harness":
+    scored = {score.metric for score in record.scores}  # an optional measure may have no score
+    if record.origin == lm_eval.ORIGIN:
         return lm_eval.measures(record)
+    if record.origin != "harness":
+        raise RecordError(
+            f"a record of {record.task} was computed by {record.origin!r}; expected harness or "
+            f"{lm_eval.ORIGIN}"
+        )
     try:
         task = load_task(record.task)
     except (PluginError, UsageError) as error:
@@ -146,7 +147,7 @@ def measures(record: Record) -> tuple[Measure, ...]:
     return tuple(
         m
         for m in task.measures(options)
-        if m.baseline is None and not isinstance(m.metric, ModuleMetric)
+        if m.name in scored and m.baseline is None and not isinstance(m.metric, ModuleMetric)
     )
 
 

@@ -57,8 +57,12 @@ def _of(measure: Measure, a: Run, b: Run | None, question: Question) -> Power:
     points = measure.metric.unit in POINTS
     both = common(a, b or a, measure.name)
     value = next(s.value for s in a.record.scores if s.metric == measure.name)
-    scale = 1.0 if points else 100 / abs(value)  # from the score's unit to that of the drop
     sd, basis = _spread(measure, a, b, question)
+    if not points and value == 0:
+        sd, basis = 0.0, "the score is 0, so a drop cannot be a share of it"
+    elif not sd:
+        basis = f"{basis}: no item differs, so it cannot be told"
+    scale = 1.0 if points or value == 0 else 100 / abs(value)  # score's unit -> unit of the drop
     level = {"alpha": question.alpha, "power": question.power}
     return Power(
         task=a.record.task,
@@ -67,7 +71,7 @@ def _of(measure: Measure, a: Run, b: Run | None, question: Question) -> Power:
         items=len(both.keys),
         detectable=scale * detectable(sd, len(both.keys), **level) if sd else None,
         needed=needed(scale * sd, question.drop, **level) if sd else None,
-        basis=basis if sd else f"{basis}: no item differs, so it cannot be told",
+        basis=basis,
     )
 
 

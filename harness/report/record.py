@@ -57,6 +57,10 @@ class Record:
     @property
     def signature(self) -> str:
         """What a score depends on besides the weights, in one line, as sacrebleu's does."""
+        return "|".join([self.task, *(f"{k}:{v}" for k, v in self.signed_parts().items())])
+
+    def signed_parts(self) -> dict[str, str]:
+        """The signature's parts by their keys in it, without the benchmark's name."""
         options = ",".join(f"{k}={v}" for k, v in sorted(self.options.items()))
         versions = self.environment.get("versions", {})
         parts = {
@@ -73,7 +77,7 @@ class Record:
             "dtype": self.model["dtype"],
             **{name: versions[name] for name in _SIGNED if name in versions},
         }
-        return "|".join([self.task, *(f"{k}:{v}" for k, v in parts.items())])
+        return {name: str(value) for name, value in parts.items()}
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""

@@ -181,10 +181,15 @@ def load(paths: Iterable[Path]) -> list[Record]:
     return found
 
 
+def parameters(record: Record) -> int | None:
+    """Size of a record's model; None where the record does not say, as lm-eval's may not."""
+    known = record.model["parameters"]
+    return known if isinstance(known, int) and known > 0 else None
+
+
 def sized(record: Record) -> bool:
-    """Whether a record says how many parameters its model has; lm-eval's may not."""
-    parameters = record.model["parameters"]
-    return isinstance(parameters, int) and parameters > 0
+    """Whether a record says how many parameters its model has."""
+    return parameters(record) is not None
 
 
 def curves(records: Iterable[Record], *, every: bool = False) -> list[Curve]:

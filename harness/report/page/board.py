@@ -11,8 +11,8 @@ from harness.report.leaderboard import rows
 from harness.report.page.sides import clip
 from harness.report.record import Record
 
-HEAD = ("model", "digest", "parameters", "protocol", "rows", "dtype", "context", "variant",
-        "origin")  # fmt: skip
+HEAD = ("model", "digest", "parameters", "protocol", "rows", "dtype", "device", "context",
+        "variant", "origin")  # fmt: skip
 LONGEST = 80  # characters of a text cell
 
 

@@ -16,7 +16,7 @@ from harness.report.pairing import Run, label
 from harness.report.record import Record, files, items_path, read, read_items
 
 LONGEST_LABEL = 60  # characters
-KEY = ("origin", "name", "digest", "protocol", "road", "dtype", "context")
+KEY = ("origin", "name", "digest", "protocol", "road", "dtype", "device", "context")
 """What the parts of a column's key are."""
 
 

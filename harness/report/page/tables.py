@@ -7,6 +7,7 @@ from harness.report import paper, section3
 from harness.report.figures import distance, interval, number
 from harness.report.page.sides import Side
 from harness.report.record import Record
+from harness.report.scaling import parameters
 from harness.report.table3 import Cell, cells, fold, remarks
 
 
@@ -42,9 +43,11 @@ class PaperTable:
 
 def paper_table(sides: Sequence[Side], columns: Sequence[str]) -> PaperTable | None:
     """The paper's columns with ours beside them; None if no run fills one."""
-    sized = [(side, paper.nearest_size(int(side.records[0].model["parameters"] or 0)))
-             for side in sides]  # fmt: skip
-    found = [(side, size, cells(side.records, size, {}, columns)) for side, size in sized]
+    sizes = [paper.nearest_size(parameters(side.records[0]) or 0) for side in sides]
+    found = [
+        (side, size, cells(side.records, size, {}, columns))
+        for side, size in zip(sides, sizes, strict=True)
+    ]
     ours = [each for each in found if any(cell.score for cell in each[2])]
     if not ours:
         return None
@@ -120,7 +123,7 @@ def about(side: Side) -> About:
     facts = (
         ("model", str(model["name"])),
         ("weights", str(model["digest"])[:16]),
-        ("parameters", f"{int(model['parameters'] or 0):,}"),
+        ("parameters", f"{known:,}" if (known := parameters(records[0])) else "unknown"),
         ("number format", f"{model['dtype']} on {model.get('device', 'unknown')}"),
         ("context", f"{model['context']} tokens"),
         ("protocol", records[0].protocol),

@@ -1,0 +1,39 @@
+"""Consoles that print text of unknown origin safely."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from harness.safe_text import printable, without_workflow_commands
+
+
+class SafeConsole(Console):
+    """A console on which no printed text can steer the terminal, or a CI runner that reads it.
+
+    Colours and cursor movements are rich's own; they are added after the text was made safe.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Segments of a renderable, their texts made safe."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=_safe(segment.text))
+
+
+def _safe(text: str) -> str:
+    text = printable(text)
+    return without_workflow_commands(text) if in_github_actions() else text
+
+
+def in_github_actions() -> bool:
+    """Whether a GitHub Actions runner reads what is printed."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def console(**settings: Any) -> Console:
+    """A console for plain lines and tables: nothing in a text is highlighted or replaced."""
+    return SafeConsole(highlight=False, soft_wrap=True, emoji=False, **settings)
