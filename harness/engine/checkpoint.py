@@ -16,7 +16,7 @@ from harness.engine.loading import load_model, one_line
 from harness.engine.locate import locate
 from harness.engine.messages import clipped, short
 from harness.engine.model_config import context_length, read_config, with_fused_activation
-from harness.engine.packed import pack
+from harness.engine.packed import pack, trial
 from harness.engine.tokenizer import Tokenizer
 from harness.engine.weights import check_sizes, is_ends, weight_files
 from harness.errors import CheckpointError
@@ -101,9 +101,9 @@ def load(name: str, settings: Settings) -> Checkpoint:
     tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
     _check_vocabulary(model, tokenizer, name)
     parameters = sum(p.numel() for p in model.parameters())
-    _check_runs(model, name)
+    logits = _trial(model, name)
     if not settings.compiled:  # torch.compile lays weights out itself
-        pack(model)
+        pack(model, logits)
     identity = Identity(
         name=name,
         revision=revision,
@@ -196,10 +196,10 @@ def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int
 
 
 def _quiet() -> None:
-    """Keep transformers' own bars and advice off the terminal."""
+    """Keep transformers' own bars, advice and complaints off the terminal: errors are raised."""
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.set_verbosity(logging.CRITICAL)  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
@@ -217,11 +217,15 @@ def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
         )
 
 
-def _check_runs(model: Any, name: str) -> None:
-    """Refuse a model that a pass of two tokens ends in an error, as sizes that do not fit do."""
+def _trial(model: Any, name: str) -> torch.Tensor:
+    """Logits (T, V) of a few tokens.
+
+    Raises:
+        CheckpointError: the pass ends in an error, as it does where sizes do not fit each other.
+    """
     try:
-        with torch.inference_mode():
-            model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device))
+        with torch.no_grad():
+            return trial(model)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

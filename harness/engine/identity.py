@@ -68,7 +68,7 @@ def fields(config: Any) -> dict[str, Any]:
     defaults = _defaults(type(config))
     found = {}
     for name, value in config.to_dict().items():
-        part = getattr(config, name, None)
+        part = vars(config).get(name)
         if name in _BOOKKEEPING:
             continue
         if hasattr(part, "to_dict") and isinstance(value, dict):

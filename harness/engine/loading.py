@@ -6,6 +6,7 @@ no place for, with a table on the terminal. A score of such a model is a score o
 
 import logging
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,7 +73,8 @@ def load_model(folder: Path, config: Any, name: str, **options: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    with one_line(name), _conversions() as failed:
+    with one_line(name), warnings.catch_warnings(), _conversions() as failed:
+        warnings.simplefilter("ignore")  # what matters is in the report, or raised
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,

@@ -56,7 +56,7 @@ def context_length(config: Any, wish: int | None) -> int:
     """
     text = config.get_text_config()
     sizes = [getattr(text, name, None) for name in _CONTEXT_NAMES]
-    model = next((int(size) for size in sizes if size), None)
+    model = next((int(size) for size in sizes if isinstance(size, int) and size > 0), None)
     if model:
         model -= _first_position(text)
     if model is not None and model < 1:
