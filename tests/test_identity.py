@@ -101,7 +101,7 @@ def test_how_weights_are_stored_plays_no_part(
         if container == "safetensors":
             save_file(state, path, {"format": "pt"})
         else:
-            torch.save(state, path.with_suffix(".bin").with_stem(pickled(path.stem)))
+            torch.save(state, path.with_suffix(".bin").with_stem(f"pytorch_{path.stem}"))
             path.unlink()
     index = folder / "model.safetensors.index.json"
     if container == "bin" and index.exists():
@@ -111,10 +111,6 @@ def test_how_weights_are_stored_plays_no_part(
     again = found(folder)
     assert again.identity.digest == plain.identity.digest
     assert torch.equal(logits(again), logits(plain))
-
-
-def pickled(stem: str) -> str:
-    return f"pytorch_{stem}"
 
 
 def test_replaced_in_place_where_the_file_system_tells_nothing(

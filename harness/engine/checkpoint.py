@@ -4,6 +4,7 @@ A name is a local folder, a GGUF file, the demo `smollm2-135m`, or a model on th
 hub. Every road ends in a local folder of safetensors, which is what gets loaded and digested.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,10 +198,10 @@ def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int
 
 def _quiet() -> None:
     """Keep transformers' own bars, advice and complaints off the terminal: errors are raised."""
-    from transformers.utils import logging
+    from transformers.utils import logging as theirs
 
-    logging.set_verbosity(logging.CRITICAL)  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    theirs.set_verbosity(logging.CRITICAL)  # type: ignore[no-untyped-call]
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:

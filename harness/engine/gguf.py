@@ -64,8 +64,8 @@ def _check_blocks(path: Path) -> None:
         from gguf import GGUFReader
 
         reader = GGUFReader(path)
-        architecture = reader.fields["general.architecture"].contents()
-        stated = reader.fields[f"{architecture}.block_count"].contents()
+        architecture = _value(reader, "general.architecture").tobytes().decode()
+        stated = int(_value(reader, f"{architecture}.block_count")[0])
         names = [tensor.name.split(".") for tensor in reader.tensors]
     except ImportError as error:
         raise _package_missing(path, error) from error
@@ -80,6 +80,12 @@ def _check_blocks(path: Path) -> None:
             f"{path} cannot be read as a GGUF model: its block_count is {stated}, but it has the "
             f"tensors of {there} blocks"
         )
+
+
+def _value(reader: Any, field: str) -> Any:
+    """The bytes of a text or the number in a field of the metadata, as an array."""
+    found = reader.fields[field]
+    return found.parts[found.data[0]]
 
 
 def _package_missing(path: Path, error: ImportError) -> CheckpointError:

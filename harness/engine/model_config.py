@@ -81,7 +81,9 @@ def _first_position(config: Any) -> int:
     known = AutoModelForCausalLM._model_mapping
     if type(config) not in known:
         return 0
-    module = sys.modules[known[type(config)].__module__]
+    found = known[type(config)]
+    kind = found[0] if isinstance(found, tuple) else found
+    module = sys.modules[kind.__module__]
     skips = any(
         hasattr(part, "create_position_ids_from_input_ids")
         and isinstance(part, type)

@@ -36,7 +36,8 @@ def read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else short(error)
         raise CheckpointError(
-            f"model {name!r}: {file} cannot be read ({reason}); expected a JSON object"
+            f"model {name!r} cannot be loaded as a causal language model: {file} cannot be read "
+            f"({reason}); expected a JSON object"
         ) from error
     if not isinstance(found, dict):
         raise CheckpointError(
