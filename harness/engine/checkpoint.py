@@ -200,7 +200,7 @@ def _quiet() -> None:
     """Keep transformers' own bars, advice and complaints off the terminal: errors are raised."""
     from transformers.utils import logging as theirs
 
-    theirs.set_verbosity(logging.CRITICAL)  # type: ignore[no-untyped-call]
+    theirs.set_verbosity(logging.CRITICAL)
     theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
