@@ -195,6 +195,13 @@ def test_prefixes_of_training_loops_are_taken_off(
     assert found.identity.digest == plain.identity.digest
 
 
+def test_tensors_with_and_without_a_prefix(folder: Path) -> None:
+    edit_tensors(
+        folder, lambda state: {**state, **{f"module.{k}": v + 1 for k, v in state.items()}}
+    )
+    assert_match(r"has both 'module\.transformer\.\S+' and 'transformer\.", refused(folder))
+
+
 def old_masks(state: State) -> State:
     """What GPT-2's own checkpoints of 2019 hold besides: masks of 1,024 positions, here 64."""
     masks = {}
@@ -394,9 +401,20 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "unknown quantisation": (
         config(quantization_config={"quant_method": "nosuch"}),
-        "does not know the quantization_config in config.json",
+        "does not know the quantization_config in config.json ('nosuch'); its weights would be",
     ),
     "use_return_dict": (config(use_return_dict=False), "property 'use_return_dict'"),
+    "transformers_weights a number": (
+        config(transformers_weights=5),
+        "cannot be loaded as a causal language model: TypeError",
+    ),
+    "a shard's name with a null": (
+        lambda folder: (
+            (folder / "model.safetensors").unlink(),
+            write("model.safetensors.index.json", '{"weight_map": {"a": "x\\u0000"}}')(folder),
+        ),
+        "cannot be loaded as a causal language model: ValueError: embedded null byte",
+    ),
     "lone surrogate": (config(**{"\ud800": 1}), "config.json cannot be read ("),
     "config a list": (write("config.json", "[]"), "config.json holds a list; expected a JSON obj"),
     "config nested deep": (

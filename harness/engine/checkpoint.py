@@ -82,17 +82,17 @@ def load(name: str, settings: Settings) -> Checkpoint:
     device = pick_device(settings.device)
     folder, revision = locate(name, settings)
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
-    context = context_length(config, settings.context)
-    files = weight_files(folder, getattr(config, "transformers_weights", None), name)
     with one_line(name):
+        context = context_length(config, settings.context)
+        files = weight_files(folder, getattr(config, "transformers_weights", None), name)
         check_sizes(config, files, name)
     fused = with_fused_activation(config)
     model = load_model(
         folder,
         fused,
         name,
+        files,
         dtype=DTYPES[settings.dtype],
-        use_safetensors=files[0].suffix == ".safetensors",
         trust_remote_code=settings.trust_remote_code,
     )
     ends = _stated_ends(model, name)
@@ -193,7 +193,8 @@ def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int
     folder, _ = locate(name, settings)
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
     tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
-    return tokenizer, context_length(config, settings.context)
+    with one_line(name):
+        return tokenizer, context_length(config, settings.context)
 
 
 def _quiet() -> None:

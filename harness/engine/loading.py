@@ -7,12 +7,13 @@ no place for, with a table on the terminal. A score of such a model is a score o
 import logging
 import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.engine.messages import short
+from harness.engine.messages import clipped, short
+from harness.engine.weights import tensor_names
 from harness.errors import CheckpointError, HarnessError
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ _UNUSED = re.compile(
     r"|(^|\.)embed_positions\.weights$"  # sinusoids
     r"|(^|\.)mtp(_\w+)?\."  # heads that guess several tokens ahead
     r"|^v_head\."  # the value head of reinforcement learning
+    r"|^n_averaged$"  # how many steps an averaged model is the average of
 )
 _OTHER_SENSES = re.compile(
     r"(^|[._])(vision|visual|image|vit|audio|speech|sound|video|multi_?modal|mm|talker|token2wav"
@@ -59,13 +61,14 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {short(error)}"
 
 
-def load_model(folder: Path, config: Any, name: str, **options: Any) -> Any:
+def load_model(folder: Path, config: Any, name: str, files: Sequence[Path], **options: Any) -> Any:
     """The causal language model in a folder, all of its tensors from the folder's files.
 
     Args:
         folder: of the checkpoint.
         config: of the checkpoint.
         name: for messages.
+        files: those that the weights are in.
         options: of `from_pretrained`.
 
     Raises:
@@ -75,6 +78,7 @@ def load_model(folder: Path, config: Any, name: str, **options: Any) -> Any:
 
     with one_line(name), warnings.catch_warnings(), _conversions() as failed:
         warnings.simplefilter("ignore")  # what matters is in the report, or raised
+        _check_quantization(config, name)
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -84,6 +88,7 @@ def load_model(folder: Path, config: Any, name: str, **options: Any) -> Any:
                 key_mapping={_WRAPPERS: ""},
                 weights_only=True,
                 local_files_only=True,
+                use_safetensors=files[0].suffix == ".safetensors",
                 **options,
             )
             model, report = loaded
@@ -103,13 +108,23 @@ def load_model(folder: Path, config: Any, name: str, **options: Any) -> Any:
             raise
     check_report(report, config, name)
     if _unwrapped(model):
+        _check_distinct(tensor_names(files), name)
         log.warning("%s: 'module.' or '_orig_mod.' is taken off its tensors' names", name)
-    if getattr(config, "quantization_config", None) and not hasattr(model, "hf_quantizer"):
-        raise CheckpointError(
-            f"model {name!r}: transformers does not know the quantization_config in config.json; "
-            "its weights would be read as plain numbers"
-        )
     return model
+
+
+def _check_quantization(config: Any, name: str) -> None:
+    """Refuse a way of quantisation that transformers does not know, for it would pass it over."""
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    stated = getattr(config, "quantization_config", None)
+    stated = stated if stated is None or isinstance(stated, dict) else stated.to_dict()
+    known: Any = AutoHfQuantizer
+    if stated and not known.supports_quant_method(stated):
+        raise CheckpointError(
+            f"model {name!r}: transformers does not know the quantization_config in config.json "
+            f"({clipped(stated.get('quant_method'))}); its weights would be read as plain numbers"
+        )
 
 
 def check_report(report: dict[str, Any], config: Any, name: str) -> None:
@@ -182,6 +197,16 @@ def _unwrapped(model: Any) -> bool:
     """Whether names of tensors lost the prefix of a wrapper."""
     used = getattr(model, "_weight_conversions", None) or ()
     return any(_WRAPPERS in getattr(rule, "source_patterns", ()) for rule in used)
+
+
+def _check_distinct(names: Collection[str], name: str) -> None:
+    """Refuse weights that are there with a wrapper's prefix and without."""
+    for tensor in sorted(names, key=_natural):
+        if (plain := re.sub(_WRAPPERS, "", tensor)) != tensor and plain in names:
+            raise CheckpointError(
+                f"model {name!r} has both {tensor!r} and {plain!r} in its files; expected one of "
+                "them"
+            )
 
 
 @contextmanager
