@@ -68,13 +68,15 @@ LAYERS = (
     Layer(("harness/data.py",), only=(*FOUNDATION[:2], "huggingface_hub", "datasets")),
     Layer(
         tuple(f"harness/engine/{n}.py" for n in ("encode", "plan", "tokenizer", "digest", "store")),
-        only=("harness.core", "harness.errors", "harness.engine", "numpy", "platformdirs"),
+        only=(
+            "harness.core", "harness.errors", "harness.engine", "numpy", "platformdirs", "xxhash",
+        ),
     ),
     Layer(
         ("harness/engine/*.py",),
         only=(
             "harness.core", "harness.errors", "harness.engine", "numpy", "platformdirs", "torch",
-            "transformers", "huggingface_hub", "safetensors", "gguf", "tokenizers",
+            "transformers", "huggingface_hub", "safetensors", "gguf", "tokenizers", "xxhash",
         ),
     ),
     Layer(

@@ -4,27 +4,28 @@ A name is a local folder, a GGUF file, the demo `smollm2-135m`, or a model on th
 hub. Every road ends in a local folder of safetensors, which is what gets loaded and digested.
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.engine.digest import combined, file_digest
-from harness.engine.locate import locate, short
-from harness.engine.packed import pack
+from harness.engine.digest import file_digest
+from harness.engine.identity import model_digest
+from harness.engine.loading import load_model, one_line
+from harness.engine.locate import locate
+from harness.engine.messages import clipped, short
+from harness.engine.model_config import context_length, read_config, with_fused_activation
+from harness.engine.packed import pack, trial
 from harness.engine.tokenizer import Tokenizer
-from harness.errors import CheckpointError, HarnessError
+from harness.engine.weights import check_sizes, is_ends, weight_files
+from harness.errors import CheckpointError
 
-PAPER_CONTEXT = 1024  # Radford et al. 2019, section 2.3
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
 _TOKENIZER_FILES = ("config.json", "*token*.json", "vocab.*", "merges.txt", "*.model", "*.py")
 _loaded: dict[tuple[object, ...], Any] = {}  # by their files' digests: checkpoints share them
-_NOT_IDENTITY = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")
+_MANY_IDS = 1_000_000  # a tokenizer with ids this far beyond its entries is damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Identity:
 
     name: str
     revision: str | None  # the hub's commit
-    digest: str  # of the weights' bytes and the architecture
+    digest: str  # of the loaded tensors, the config, and code that came with the checkpoint
     tokenizer: str  # digest
     parameters: int  # shared ones counted once
     dtype: str
@@ -72,35 +73,38 @@ def load(name: str, settings: Settings) -> Checkpoint:
     """Load a checkpoint onto its device.
 
     Raises:
-        CheckpointError: it cannot be found or loaded, has no tokenizer, a tokenizer larger than
-            its vocabulary, or is no causal language model.
+        CheckpointError: it cannot be found or loaded, lacks weights or has some left over, has no
+            tokenizer or one of another model, or is not a causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
     _quiet()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
     folder, revision = locate(name, settings)
-    config = _config(folder, name, settings)
-    digest = _digest(folder, name, config)
-    _fuse_activation(config)
-    with _one_line(name):
-        loaded = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=DTYPES[settings.dtype],
-            weights_only=True,
-            local_files_only=True,
-            trust_remote_code=settings.trust_remote_code,
-        )
-    model: Any = loaded
-    model = model.to(device).eval()
+    config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
+    with one_line(name):
+        context = context_length(config, settings.context)
+        files = weight_files(folder, getattr(config, "transformers_weights", None), name)
+        check_sizes(config, files, name)
+    fused = with_fused_activation(config)
+    model = load_model(
+        folder,
+        fused,
+        name,
+        files,
+        dtype=DTYPES[settings.dtype],
+        trust_remote_code=settings.trust_remote_code,
+    )
+    ends = _stated_ends(model, name)
+    with one_line(name):
+        digest = model_digest(model, config, files)
+        model = model.to(device).eval()
     tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
     _check_vocabulary(model, tokenizer, name)
     parameters = sum(p.numel() for p in model.parameters())
+    logits = _trial(model, name)
     if not settings.compiled:  # torch.compile lays weights out itself
-        pack(model)
+        pack(model, logits)
     identity = Identity(
         name=name,
         revision=revision,
@@ -109,17 +113,25 @@ def load(name: str, settings: Settings) -> Checkpoint:
         parameters=parameters,
         dtype=settings.dtype,
         device=str(device),
-        context=context_length(config, settings.context),
+        context=context,
         trust_remote_code=settings.trust_remote_code,
         threads=torch.get_num_threads(),
     )
-    ends = tokenizer.ends | _stated_ends(model)
-    return Checkpoint(identity, model, tokenizer, device, ends, settings.compiled)
+    return Checkpoint(identity, model, tokenizer, device, tokenizer.ends | ends, settings.compiled)
 
 
-def _stated_ends(model: Any) -> frozenset[int]:
-    """End tokens that the checkpoint's generation config names."""
+def _stated_ends(model: Any, name: str) -> frozenset[int]:
+    """End tokens that the checkpoint's generation config names, or its config.
+
+    Raises:
+        CheckpointError: they are not token ids.
+    """
     stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if not is_ends(stated):
+        raise CheckpointError(
+            f"model {name!r}: eos_token_id is {clipped(stated)}; expected a token id or a list of "
+            "them"
+        )
     return frozenset([stated] if isinstance(stated, int) else stated or ())
 
 
@@ -148,13 +160,13 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Tokenize
     """The tokenizer in a checkpoint's folder; one with the same files is loaded once.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or its token ids are out of all proportion.
     """
     from transformers import AutoTokenizer
 
     files = sorted({path for kind in _TOKENIZER_FILES for path in folder.glob(kind)})
-    key = (trust_remote_code, *(file_digest(path) for path in files))
     try:
+        key = (trust_remote_code, *(file_digest(path) for path in files))
         if key not in _loaded:
             _loaded[key] = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
@@ -165,101 +177,61 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Tokenize
             f"model {name!r} has no tokenizer that can be loaded ({reason}); expected "
             "tokenizer.json, or vocab.json with merges.txt, beside its weights"
         ) from error
-    return Tokenizer(_loaded[key], name=name)
+    found = _loaded[key]
+    highest = max(found.get_vocab().values(), default=0)
+    if highest > len(found) + _MANY_IDS:
+        raise CheckpointError(
+            f"model {name!r}: its tokenizer has {len(found)} entries and the token id {highest}; "
+            "expected ids near the number of entries"
+        )
+    return Tokenizer(found, name=name)
 
 
 def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int]:
     """Tokenizer and context length alone, for looking at requests without a forward pass."""
     _quiet()
     folder, _ = locate(name, settings)
-    config = _config(folder, name, settings)
+    config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
     tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
-    return tokenizer, context_length(config, settings.context)
-
-
-def context_length(config: Any, wish: int | None) -> int:
-    """How many tokens are fed at most: the smaller of 1,024 and what the model has.
-
-    Raises:
-        CheckpointError: more is asked for than the model has.
-    """
-    sizes = [getattr(config.get_text_config(), name, None) for name in _CONTEXT_NAMES]
-    model = next((int(size) for size in sizes if size), None)
-    if wish is None:
-        return min(PAPER_CONTEXT, model) if model else PAPER_CONTEXT
-    if model and wish > model:
-        raise CheckpointError(f"--context {wish} is longer than the model's {model} positions")
-    return wish
+    with one_line(name):
+        return tokenizer, context_length(config, settings.context)
 
 
 def _quiet() -> None:
-    """Keep transformers' own bars and advice off the terminal."""
-    from transformers.utils import logging
+    """Keep transformers' own bars, advice and complaints off the terminal: errors are raised."""
+    from transformers.utils import logging as theirs
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _config(folder: Path, name: str, settings: Settings) -> Any:
-    from transformers import AutoConfig
-
-    with _one_line(name):
-        config = AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
-        )
-    if getattr(config, "is_encoder_decoder", False):
-        raise CheckpointError(
-            f"model {name!r} is an encoder-decoder ({config.model_type}); expected a causal "
-            "language model"
-        )
-    masked = [a for a in getattr(config, "architectures", None) or () if "MaskedLM" in a]
-    if masked:
-        raise CheckpointError(
-            f"model {name!r} is an encoder ({masked[0]}); expected a causal language model"
-        )
-    return config
-
-
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """Turn whatever transformers raises while loading into one line."""
-    try:
-        yield
-    except HarnessError:
-        raise
-    except Exception as error:
-        reason = short(error)
-        raise CheckpointError(
-            f"model {name!r} cannot be loaded as a causal language model: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
-
-
-def _digest(folder: Path, name: str, config: Any) -> str:
-    """Digest of the weight files' bytes and of the architecture; names and paths play no part."""
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    if not files:
-        raise CheckpointError(f"model {name!r} has no weights; expected *.safetensors in {folder}")
-    identity = {k: v for k, v in config.to_dict().items() if k not in _NOT_IDENTITY}
-    architecture = json.dumps(identity, sort_keys=True, default=str)
-    return combined([*(file_digest(file) for file in files), architecture])
-
-
-def _fuse_activation(config: Any) -> None:
-    """Let torch compute GPT-2's GELU in one kernel.
-
-    `gelu_new` is the tanh approximation composed of seven tensor operations; the fused one is
-    the same function and took a quarter off GPT-2's time on a CPU.
-    """
-    for name in ("activation_function", "hidden_act", "activation"):
-        if getattr(config, name, None) in ("gelu_new", "gelu_fast"):
-            setattr(config, name, "gelu_pytorch_tanh")
+    theirs.set_verbosity(logging.CRITICAL)
+    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
+    """Refuse the tokenizer of another model.
+
+    A few entries more than the model has embeddings are common, such as a token for images; what
+    is refused where text is encoded is a token that would be fed.
+    """
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    if len(tokenizer) > max(rows + 64, 1.2 * rows):
         raise CheckpointError(
             f"model {name!r}: its tokenizer has {len(tokenizer)} entries, its vocabulary only "
             f"{rows}; they do not belong together"
         )
+
+
+def _trial(model: Any, name: str) -> torch.Tensor:
+    """Logits (T, V) of a few tokens.
+
+    Raises:
+        CheckpointError: the pass ends in an error, as it does where sizes do not fit each other.
+    """
+    try:
+        with torch.no_grad():
+            return trial(model)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"model {name!r} cannot run: {type(error).__name__}: {short(error)}; its config.json "
+            "may hold sizes that do not fit each other"
+        ) from error

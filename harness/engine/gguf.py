@@ -9,8 +9,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from harness.engine.digest import cache_root, file_digest
+from harness.engine.loading import check_report
+from harness.engine.messages import short
 from harness.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -20,8 +23,9 @@ def converted(path: Path) -> Path:
     """The folder that holds the converted model, made now if need be.
 
     Raises:
-        CheckpointError: the file is no GGUF model that transformers knows, or the package
-            `gguf` is missing.
+        CheckpointError: the file is not a GGUF model that transformers knows, it is damaged or
+            lacks tensors, or the package `gguf` is missing.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         magic = file.read(4)
@@ -51,25 +55,71 @@ def converted(path: Path) -> Path:
     return target
 
 
+def _check_blocks(path: Path) -> None:
+    """Refuse a file whose metadata speak of other blocks than it has tensors of.
+
+    transformers would build as many blocks as are stated, two thousand millions of them as well.
+    """
+    try:
+        from gguf import GGUFReader
+
+        reader = GGUFReader(path)
+        architecture = _value(reader, "general.architecture").tobytes().decode()
+        stated = int(_value(reader, f"{architecture}.block_count")[0])
+        names = [tensor.name.split(".") for tensor in reader.tensors]
+    except ImportError as error:
+        raise _package_missing(path, error) from error
+    except Exception as error:  # the reader checks little: a damaged file may raise anything
+        raise CheckpointError(
+            f"{path} cannot be read as a GGUF model: it is cut short or damaged "
+            f"({type(error).__name__}: {short(error)})"
+        ) from error
+    there = len({name[1] for name in names if name[0] == "blk"})
+    if stated != there or not there:
+        raise CheckpointError(
+            f"{path} cannot be read as a GGUF model: its block_count is {stated}, but it has the "
+            f"tensors of {there} blocks"
+        )
+
+
+def _value(reader: Any, field: str) -> Any:
+    """The bytes of a text or the number in a field of the metadata, as an array."""
+    found = reader.fields[field]
+    return found.parts[found.data[0]]
+
+
+def _package_missing(path: Path, error: ImportError) -> CheckpointError:
+    return CheckpointError(
+        f"reading {path.name} needs the package gguf; pip install 'zero-shot-harness[demo]' "
+        f"({error.__class__.__name__})"
+    )
+
+
 def _convert(path: Path, work: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _check_blocks(path)
     folder, name = os.fspath(path.parent.resolve()), path.name
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=name, dtype=torch.float32, local_files_only=True
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            gguf_file=name,
+            dtype=torch.float32,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the report names them
         )
+        model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
     except ImportError as error:
-        raise CheckpointError(
-            f"reading {path.name} needs the package gguf; pip install 'zero-shot-harness[demo]' "
-            f"({error.__class__.__name__})"
-        ) from error
+        raise _package_missing(path, error) from error
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be read as a GGUF model: {type(error).__name__}: {error}"
+            f"{path} cannot be read as a GGUF model: {type(error).__name__}: {short(error)}"
         ) from error
+    # What transformers does not map, such as factors of rotary positions, it does not load either.
+    check_report({**report, "unexpected_keys": set()}, model.config, name)
     # A model read from GGUF refuses save_pretrained while its config says it is quantised.
     config = type(model.config).from_dict(model.config.to_dict())
     if hasattr(config, "quantization_config"):

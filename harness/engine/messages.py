@@ -1,0 +1,24 @@
+"""Other people's words and values in messages of one line."""
+
+import re
+from textwrap import shorten
+from typing import Any
+
+_LONGEST = 160  # characters
+
+
+def short(error: BaseException) -> str:
+    """An error's text on one line: its first sentences, or as much as there is room for."""
+    text = " ".join(str(error).split()) or "no reason given"
+    if len(text) <= _LONGEST:
+        return text
+    sentences = [end.start() for end in re.finditer(r"(?<=[.!?]) ", text[:_LONGEST])]
+    if sentences and sentences[-1] >= _LONGEST // 4:
+        return text[: sentences[-1]]
+    return shorten(text, width=_LONGEST, placeholder=" ...")
+
+
+def clipped(value: Any, longest: int = 80) -> str:
+    """A value as Python writes it, cut if it is longer than so many characters."""
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
