@@ -22,6 +22,7 @@ from harness.core import (
     Word,
 )
 from harness.engine import generate
+from harness.engine.answer_bytes import check_any
 from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.encode import Span
 from harness.engine.engine import Engine
@@ -204,13 +205,23 @@ QUESTIONS: st.SearchStrategy[Question] = st.one_of(
 
 @given(st.lists(QUESTIONS, max_size=30))
 def test_equal_questions_and_no_others_share_a_key(asked: list[Question]) -> None:
-    assert len({key(question) for question in asked}) == len(set(asked))
+    ends = frozenset({0})
+    assert len({key(question, ends) for question in asked}) == len(set(asked))
 
 
-FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20)
+def test_what_ends_a_text_is_part_of_its_key_and_of_no_other() -> None:
+    one, two = frozenset({0}), frozenset({0, 11})
+    asked = Writing((1, 2), 5, ("\n",), 1, ())
+    assert key(asked, one) != key(asked, two)
+    assert key(asked, two) == key(asked, frozenset({11, 0}))
+    for question in (Span((1, 2), (3,)), Search((1, 2), frozenset(), None, "word")):
+        assert key(question, one) == key(question, two)
 
 
-@given(FLOATS, st.data())
+LOGPROBS = st.floats(width=32, max_value=0, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(LOGPROBS, max_size=20), st.data())
 def test_scores_come_back_bit_by_bit(logprobs: list[float], data: st.DataObject) -> None:
     n = len(logprobs)
     greedy = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
@@ -221,13 +232,73 @@ def test_scores_come_back_bit_by_bit(logprobs: list[float], data: st.DataObject)
     assert back.greedy.tolist() == greedy
 
 
-@given(st.text(), FLOATS)
+@given(st.text(), st.lists(LOGPROBS, min_size=1, max_size=20))
 def test_texts_and_words_come_back(text: str, logprobs: list[float]) -> None:
     word = Word(text, ("the", text))
     assert unpack(Search((1,), frozenset(), None, "word"), pack(word)) == word
     tokens = tuple(range(len(logprobs)))
     written = Generated(text, tokens, tuple(logprobs), len(tokens), "length")
-    assert unpack(Writing((1,), 1, (), 1, ()), pack(written)) == written
+    assert unpack(Writing((1,), len(tokens), (), 1, ()), pack(written)) == written
+
+
+SPAN, SEARCH, WRITING = (
+    Span((1, 2), (3, 4)),
+    Search((1, 2), frozenset(), None, "word"),
+    Writing((1, 2), 3, (), 1, ()),
+)
+SCORES = np.array([-1, -2], "<f4").tobytes() + b"\x80"
+TEXT = b'["ab", 2, "end"]\n' + np.array([7, 8], "<i4").tobytes() + SCORES[:8]
+FORGED: list[tuple[Question, bytes]] = [
+    *((question, value) for question in (SPAN, SEARCH, WRITING) for value in (
+        b"", b"abc", b"NaN", b"[]", b"null", b"[" * 100_000, b"9" * 5000, b"\xff" * 9, b"{}\n",
+    )),
+    (SPAN, SCORES[:-1]),
+    (SPAN, SCORES + b"\0"),
+    (SPAN, SCORES[:8] + b"\x81"),  # a flag of a third token
+    (SPAN, np.array([np.nan, -2], "<f4").tobytes() + b"\0"),
+    (SPAN, np.array([-np.inf, -2], "<f4").tobytes() + b"\0"),
+    (SPAN, np.array([-1, 0.5], "<f4").tobytes() + b"\0"),
+    (SEARCH, b'["a"]'),
+    (SEARCH, b'[1, []]'),
+    (SEARCH, b'["a", "b"]'),
+    (SEARCH, b'["a", [1]]'),
+    (SEARCH, b'["\\ud800", []]'),
+    (WRITING, TEXT.replace(b'"ab"', b"7")),
+    (WRITING, TEXT.replace(b"2,", b"3,")),
+    (WRITING, TEXT.replace(b"2,", b"-1,")),
+    (WRITING, TEXT.replace(b"2,", b"true,")),
+    (WRITING, TEXT.replace(b"2,", b"2.0,")),
+    (WRITING, TEXT.replace(b"end", b"END")),
+    (WRITING, TEXT.replace(b"end", b"length")),  # two tokens of three
+    (WRITING, TEXT[:-1]),
+    (WRITING, TEXT + bytes(16)),  # four tokens of three
+    (WRITING, TEXT[:17]),
+    (WRITING, TEXT.replace(np.array([8], "<i4").tobytes(), np.array([-8], "<i4").tobytes())),
+    (WRITING, TEXT[:-8] + np.array([-1, np.nan], "<f4").tobytes()),
+]  # fmt: skip
+
+
+def test_what_the_forgeries_are_made_of_is_sound() -> None:
+    for question, value in ((SPAN, SCORES), (SEARCH, b'["a", ["b"]]'), (WRITING, TEXT)):
+        assert pack(unpack(question, value)) == value
+        check_any(value)
+
+
+@pytest.mark.parametrize(("question", "value"), FORGED, ids=lambda v: repr(v)[:40])
+def test_a_forged_answer_is_refused_in_one_way(question: Question, value: bytes) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - any reason will do
+        unpack(question, value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=80), st.sampled_from([SPAN, SEARCH, WRITING]))
+def test_any_bytes_are_an_answer_or_refused(value: bytes, question: Question) -> None:
+    try:
+        answer = unpack(question, value)
+    except ValueError:
+        return
+    assert pack(unpack(question, pack(answer))) == pack(answer)
+    check_any(value)
 
 
 # --- runs -----------------------------------------------------------------------------------
