@@ -69,15 +69,15 @@ LAYERS = (
     Layer(("harness/data.py",), only=(*FOUNDATION[:2], "huggingface_hub", "datasets")),
     Layer(
         tuple(f"harness/engine/{n}.py" for n in ("encode", "plan", "tokenizer", "digest", "store")),
-        only=("harness.core", "harness.errors", "harness.engine", "harness.strict_json", "numpy",
-              "platformdirs"),
+        only=("harness.core", "harness.errors", "harness.engine", "harness.safe_files",
+              "harness.strict_json", "numpy", "platformdirs"),
     ),
     Layer(
         ("harness/engine/*.py",),
         only=(
-            "harness.core", "harness.errors", "harness.engine", "harness.strict_json", "numpy",
-            "platformdirs", "torch", "transformers", "huggingface_hub", "safetensors", "gguf",
-            "tokenizers",
+            "harness.core", "harness.errors", "harness.engine", "harness.safe_files",
+            "harness.strict_json", "numpy", "platformdirs", "torch", "transformers",
+            "huggingface_hub", "safetensors", "gguf", "tokenizers",
         ),
     ),
     Layer(

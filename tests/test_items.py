@@ -109,7 +109,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_record_is_written_with_its_items(path: Path) -> None:
-    beside = path.with_name(path.name.removesuffix(".json") + ".items.json.gz")
+    [beside] = path.parent.glob(f"{path.stem}.*.items.json.gz")
     assert sorted(path.parent.iterdir()) == sorted([path, beside])
     assert items_path(path) == beside
     record = read(path)
@@ -216,15 +216,16 @@ def test_a_record_with_what_is_no_number_is_refused(path: Path, number: str, wor
 def with_items_text(path: Path, text: str) -> Record:
     """The record, its items replaced by other text that its checksum fits."""
     packed = gzip.compress(text.encode())
-    items_path(path).write_bytes(packed)
-    return replace(read(path), items_sha256=hashlib.sha256(packed).hexdigest())
+    record = replace(read(path), items_sha256=hashlib.sha256(packed).hexdigest())
+    items_path(path, record).write_bytes(packed)
+    return record
 
 
 @pytest.mark.parametrize("word", [*NO_NUMBERS, '"NaN"'])
 def test_items_with_what_is_no_number_are_refused(path: Path, word: str) -> None:
     text = gzip.decompress(items_path(path).read_bytes()).decode()
     record = with_items_text(path, text.replace("0.125", word))
-    with pytest.raises(RecordError, match=items_path(path).name):
+    with pytest.raises(RecordError, match=items_path(path, record).name):
         read_items(path, record)
 
 
@@ -248,7 +249,7 @@ def test_items_that_contradict_themselves_are_refused(path: Path, old: str, new:
     text = gzip.decompress(items_path(path).read_bytes()).decode()
     assert old in text
     record = with_items_text(path, text.replace(old, new))
-    with pytest.raises(RecordError, match=items_path(path).name) as caught:
+    with pytest.raises(RecordError, match=items_path(path, record).name) as caught:
         read_items(path, record)
     assert one_line(str(caught.value))
 

@@ -1,6 +1,7 @@
 """Records: round trip, signature, atomic writes, provenance."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 
 from harness.core import Score, Tokens
 from harness.errors import RecordError
-from harness.report import record as records
 from harness.report.provenance import environment
 from harness.report.record import Record, check_writable, read, slug, write, write_text
 
@@ -158,7 +158,7 @@ def test_a_failing_write_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     if step == "fsync":
-        monkeypatch.setattr(records.os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(RecordError, match=r"cannot write .*record\.json.*No space left on device"):
