@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 LEFT = 3600.0  # seconds after which a temporary file of an unknown process is taken for left
@@ -70,6 +71,7 @@ def _alive(pid: int) -> bool:
     return True
 
 
+@cache
 def _host() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
@@ -93,6 +95,7 @@ def replace_content(path: Path, data: bytes) -> None:
         return
     target = Path(os.path.realpath(path))  # Path.resolve raises on circular links
     target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent)
     made = temporary(target.parent)
     try:
         handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

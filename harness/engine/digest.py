@@ -8,6 +8,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from harness import safe_files
+
 
 def cache_root() -> Path:
     """The user's cache folder of this program; `HARNESS_CACHE` moves it."""
@@ -46,6 +48,7 @@ def _store(memory: Path, known: dict[str, str]) -> None:
     """Write the cache; a folder that cannot be written only costs time."""
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
+        safe_files.sweep(memory.parent, "digests.*.tmp")
         temporary = memory.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(known))
         temporary.replace(memory)

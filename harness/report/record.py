@@ -210,16 +210,15 @@ def _remove_old_items(path: Path, record: Record, alone: bool) -> None:
     Without a lock another process may be about to refer to items that nobody refers to yet.
     """
     stem = path.name.removesuffix(".json")
-    digests = [path.with_name(f"{stem}.{'?' * _SHOWN}{ITEMS}"), items_path_of_old(path)]
-    for pattern in digests:
-        for old in path.parent.glob(pattern.name):
+    for pattern in (f"{stem}.{'?' * _SHOWN}{ITEMS}", _old_items_name(path).name):
+        for old in path.parent.glob(pattern):
             with suppress(OSError):
                 left = alone or time.time() - old.stat().st_mtime > safe_files.LEFT
                 if left and old != _items_name(path, record):
                     old.unlink()
 
 
-def items_path_of_old(path: Path) -> Path:
+def _old_items_name(path: Path) -> Path:
     """Where older versions put the items of a record's file."""
     return path.with_name(path.name.removesuffix(".json") + ITEMS)
 
@@ -240,7 +239,7 @@ def items_path(path: Path, record: Record | None = None) -> Path:
         RecordError: the record cannot be read.
     """
     named = _items_name(path, record or read(path))
-    old = items_path_of_old(path)
+    old = _old_items_name(path)
     return old if old.exists() and not named.exists() else named
 
 
