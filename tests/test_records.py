@@ -243,6 +243,16 @@ def test_names_of_any_length_fit_a_file_system(tmp_path: Path) -> None:
     assert read(write(long, tmp_path)) == long
 
 
+@pytest.mark.parametrize("half", [0xDCFF, 0xD83D])
+def test_a_data_file_whose_name_is_not_text_has_a_record_that_is_read(
+    half: int, tmp_path: Path
+) -> None:
+    record = made_record(data={**DATA, "name": f"x{chr(half)}.jsonl"})
+    path = write(record, tmp_path)
+    assert read(path) == made_record(data={**DATA, "name": "x?.jsonl"})
+    assert write(record, tmp_path) == path
+
+
 def test_environment_names_versions_commit_and_machine_class() -> None:
     found = environment()
     assert set(found) == {"versions", "git", "python", "system"}

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness import safe_files
+from harness.engine.gguf import converted
+from harness.errors import CheckpointError
 from harness.report.record import check_file, check_writable
 from harness.safe_files import LEFT, locked, mark, replace_content, sweep, temporary
 
@@ -161,6 +163,27 @@ def test_a_killed_write_leaves_the_old_file_and_is_swept(start: str, tmp_path: P
     else:
         check_writable(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_cache_of_digests_and_converted_models_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    model = tmp_path / "damaged.gguf"
+    model.write_bytes(b"GGUF" + bytes(20))
+    left = [tmp_path / "digests.77.tmp", tmp_path / "gguf" / "converting-abc_1234"]
+    left.append(tmp_path / "gguf" / f"converting-{mark().partition('-')[0]}-{gone()}-0badcafe-x")
+    for path in left:
+        path.mkdir(parents=True)
+        os.utime(path, (0, 0))
+    left[0].rmdir()
+    left[0].touch()
+    os.utime(left[0], (0, 0))
+    with pytest.raises(CheckpointError):
+        converted(model)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "damaged.gguf", "digests.json", "gguf",
+    ]  # fmt: skip
 
 
 # --- locks --------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Record:
     def filename(self) -> str:
         """`<task>-<protocol>-<digest>.json`; runs that may differ in a score never share a file."""
         parts = (self.model["digest"], self.signature, self.numerics)
-        key = hashlib.sha256("|".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+        key = hashlib.sha256("|".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
         return f"{slug(self.task)}-{slug(self.protocol)[:80]}-{key[:10]}.json"
 
 
@@ -196,8 +196,8 @@ def write(record: Record, root: Path) -> Path:
         with safe_files.locked(path.parent) as alone:
             if packed:
                 safe_files.replace_content(_items_name(path, record), packed)
-            # Half of a surrogate pair, which a file's name may hold, becomes JSON's own escape.
-            safe_files.replace_content(path, text.encode("utf-8", "backslashreplace"))
+            # The name of a data file need not be UTF-8; what is not becomes a question mark.
+            safe_files.replace_content(path, text.encode("utf-8", "replace"))
             _remove_old_items(path, record, alone)
     except OSError as error:
         raise _cannot_write(path, error) from error
