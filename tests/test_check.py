@@ -554,7 +554,14 @@ def test_a_baseline_that_is_not_there(held: Path) -> None:
     assert "gone.toml': No such file or directory" in line
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[1, 2]", b"schema = 1\n", b"score = 3"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xff\xfe", b"[1, 2]", b"schema = 1\n", b"score = 3",
+        b"alpha = " + b"[" * 100_000, b"alpha = " + b"9" * 5000,
+        b"schema = 1\nsha256 = ''\nruns = 'odd.toml'\nalpha = " + b"9" * 400,
+    ],
+)  # fmt: skip
 def test_other_files_are_no_baseline(held: Path, content: bytes) -> None:
     path = held.parent / "odd.toml"
     path.write_bytes(content)
@@ -671,7 +678,9 @@ def test_jitter_of_other_scores_does_not_count(held: Path, tmp_path: Path) -> No
         assert check(run, path, "--jitter", noise).code == 1
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"schema": 1, "movements": [3]}', "no"])
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"schema": 1, "movements": [3]}', "no", "[" * 100_000]
+)
 def test_a_file_that_is_no_jitter_is_refused(held: Path, content: str) -> None:
     path = held.parent / "jitter.json"
     path.write_text(content)

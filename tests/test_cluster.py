@@ -50,7 +50,7 @@ def test_each_unknown_question_is_in_one_parcel_and_the_largest_come_first(
     asked: list[Question], data: st.DataObject, sharing: Sharing | None
 ) -> None:
     known = data.draw(st.sets(st.sampled_from(asked))) if asked else set()
-    found = parcels(asked, known, Habits("numerics", sharing, 16))
+    found = parcels(asked, known, Habits("numerics", sharing, 16, frozenset()))
     handed = [question for parcel in found for question in parcel.questions]
     assert len(handed) == len(set(handed))
     assert set(handed) == set(asked) - known

@@ -107,7 +107,7 @@ class Parsed(NamedTuple):
 
 
 def parsed(path: Path) -> Parsed:
-    beside = path.with_name(path.name.replace(".json", ".items.json.gz"))
+    beside = items_path(path)
     return Parsed(json.loads(path.read_text("utf-8")), json.loads(gzip.open(beside).read()))
 
 

@@ -20,6 +20,7 @@ from harness.core import Example, Response, Scored, Word
 from harness.metrics import ACCURACY
 from harness.plugins import load_task
 from harness.report.preview import WIDTH, preview
+from harness.report.record import items_path
 from harness.report.trace import RequestTrace, TokenTrace
 from harness.task import Measure, Task
 
@@ -96,7 +97,7 @@ def test_an_outcome_that_is_not_the_recorded_one_is_said(run: Any) -> None:
 def test_a_record_without_items_is_explained_with_a_note(run: Any) -> None:
     path, cache = run("lambada", "--limit", 1)
     item = first_item(path)
-    path.with_name(path.name.replace(".json", ".items.json.gz")).unlink()
+    items_path(path).unlink()
     result = harness("explain", path, item, *cache, "--no-ranks")
     assert result.code == 0
     assert "has no items beside it" in result.err

@@ -4,15 +4,22 @@ import gzip
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from console import made_record, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import safe_files
 from harness.core import (
     Example,
     Generate,
@@ -39,12 +46,19 @@ from harness.report.items import (
     unpack,
 )
 from harness.report.pairing import load
-from harness.report.record import Record, items_path, read, read_items, write
+from harness.report.record import (
+    Record,
+    items_path,
+    read,
+    read_items,
+    read_with_items,
+    write,
+)
 
 TEXTS = st.text(st.characters(), max_size=12)  # any code point, halves of pairs included
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999"]
-"""Words of JSON, or what Python's reader makes of them, that are no finite number."""
+"""Words of JSON, or what Python's reader makes of them, that are not finite numbers."""
 
 ITEMS = Items(
     ids=("0", "7"),
@@ -109,7 +123,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_record_is_written_with_its_items(path: Path) -> None:
-    beside = path.with_name(path.name.removesuffix(".json") + ".items.json.gz")
+    [beside] = path.parent.glob(f"{path.stem}.*.items.json.gz")
     assert sorted(path.parent.iterdir()) == sorted([path, beside])
     assert items_path(path) == beside
     record = read(path)
@@ -210,21 +224,22 @@ def test_a_record_with_what_is_no_number_is_refused(path: Path, number: str, wor
     path.write_text(text.replace(number, word), "utf-8")
     with pytest.raises(RecordError, match=path.name) as caught:
         read(path)
-    assert "no finite number" in str(caught.value)
+    assert "not a finite number" in str(caught.value)
 
 
 def with_items_text(path: Path, text: str) -> Record:
     """The record, its items replaced by other text that its checksum fits."""
     packed = gzip.compress(text.encode())
-    items_path(path).write_bytes(packed)
-    return replace(read(path), items_sha256=hashlib.sha256(packed).hexdigest())
+    record = replace(read(path), items_sha256=hashlib.sha256(packed).hexdigest())
+    items_path(path, record).write_bytes(packed)
+    return record
 
 
 @pytest.mark.parametrize("word", [*NO_NUMBERS, '"NaN"'])
 def test_items_with_what_is_no_number_are_refused(path: Path, word: str) -> None:
     text = gzip.decompress(items_path(path).read_bytes()).decode()
     record = with_items_text(path, text.replace("0.125", word))
-    with pytest.raises(RecordError, match=items_path(path).name):
+    with pytest.raises(RecordError, match=items_path(path, record).name):
         read_items(path, record)
 
 
@@ -248,7 +263,7 @@ def test_items_that_contradict_themselves_are_refused(path: Path, old: str, new:
     text = gzip.decompress(items_path(path).read_bytes()).decode()
     assert old in text
     record = with_items_text(path, text.replace(old, new))
-    with pytest.raises(RecordError, match=items_path(path).name) as caught:
+    with pytest.raises(RecordError, match=items_path(path, record).name) as caught:
         read_items(path, record)
     assert one_line(str(caught.value))
 
@@ -374,3 +389,151 @@ def test_no_text_is_longer_than_the_limit_and_its_dots(
     example = Example("3", {}, tuple(reference * 40 for reference in references))
     found = show(example, [(Generate((prompt * 40,), 8), written(text * 40))])
     assert all(len(part) <= LONGEST + 3 for part in found)
+
+
+# --- kills and interleavings ----------------------------------------------------------------
+
+RUNS = [made_record(seconds=float(n), items=replace(ITEMS, ids=(str(n), "7"))) for n in (1, 2)]
+WRITERS = {"write", "replace_content", "_remove_old_items"}
+
+
+def at_line(wanted: int, then: Callable[[], object], action: Callable[[], object]) -> bool:
+    """Do an action; before the line of that number of its writing, do `then`. Whether it came."""
+    passed = count()
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_name not in WRITERS or "harness" not in frame.f_code.co_filename:
+            return None
+        if event == "line" and next(passed) == wanted:
+            sys.settrace(None)
+            then()
+        return trace
+
+    sys.settrace(trace)
+    try:
+        action()
+    finally:
+        sys.settrace(None)
+    return next(passed) > wanted
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are not forced to the disk: that is for power cuts, which are not tried here."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+def forked(action: Callable[[], object]) -> int:
+    """The id of a process that does an action and ends with 0, or with 1 after an error."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return child
+
+
+def complete(path: Path, among: Sequence[Record]) -> Record:
+    """The run on disk, which is one of these with its own items."""
+    record, items = read_with_items(path)
+    [found] = [run for run in among if run.seconds == record.seconds]
+    assert items == found.items
+    return record
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_kill_at_any_line_leaves_the_old_run_or_the_new_one(tmp_path: Path) -> None:
+    seen, line, code = [], 0, 9
+    while code == 9:
+        folder = tmp_path / str(line)
+        path = write(RUNS[0], folder)
+        child = forked(partial(at_line, line, lambda: os._exit(9), partial(write, RUNS[1], folder)))
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        seen.append(complete(path, RUNS).seconds)
+        assert write(RUNS[1], folder) == path
+        assert complete(path, RUNS).seconds == 2
+        assert len(list(path.parent.iterdir())) == 2, "the next run sweeps what was left"
+        line += 1
+    assert seen == sorted(seen)
+    assert set(seen) == {1, 2}
+    assert line > 30
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("before", [None, 0, 1])
+def test_a_run_written_in_the_midst_of_another_leaves_one_of_them(
+    before: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without locks, as some file systems are: at any line of the one, all of the other."""
+    monkeypatch.setattr(safe_files, "locked", lambda folder: nullcontext(False))
+    line, came = 0, True
+    while came:
+        folder = tmp_path / str(line)
+        if before is not None:  # the same bytes as one of the two are there already
+            write(RUNS[before], folder)
+        came = at_line(line, partial(write, RUNS[0], folder), partial(write, RUNS[1], folder))
+        complete(folder / "gpt2-a1a1a1a1" / RUNS[1].filename(), RUNS)
+        line += 1
+    assert line > 30
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_two_writers_and_a_reader_see_whole_runs(tmp_path: Path) -> None:
+    path = write(RUNS[0], tmp_path)
+
+    def write_often(run: Record) -> None:
+        for _ in range(40):
+            write(run, tmp_path)
+
+    writers = [forked(partial(write_often, run)) for run in RUNS]
+    while writers:
+        complete(path, RUNS)
+        for pid in list(writers):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                assert status == 0
+                writers.remove(pid)
+    complete(path, RUNS)
+    assert len(list(path.parent.iterdir())) == 2
+
+
+def test_items_under_their_old_name_are_read_and_go_with_the_next_run(path: Path) -> None:
+    old = path.with_name(path.name.replace(".json", ".items.json.gz"))
+    items_path(path).rename(old)
+    assert items_path(path) == old
+    assert read_items(path, read(path)) == ITEMS
+    [run] = load([path])
+    assert run.items == ITEMS
+    again = write(made_record(items=ITEMS), path.parent.parent)
+    assert again == path
+    assert sorted(path.parent.iterdir()) == sorted([path, items_path(path)])
+    assert not old.exists()
+
+
+def test_items_of_other_records_beside_it_stay(path: Path, tmp_path: Path) -> None:
+    other = write(made_record(items=ITEMS, protocol="lm-eval"), tmp_path)
+    write(RUNS[0], tmp_path)
+    assert read_items(other, read(other)) == ITEMS
+
+
+@pytest.mark.parametrize("name", ["../../other", "", 5, "0" * 64])
+def test_a_checksum_that_is_none_leads_nowhere(path: Path, name: object) -> None:
+    record = replace(read(path), items_sha256=name)  # type: ignore[arg-type]
+    assert items_path(path, record).parent == path.parent
+    with pytest.raises(RecordError, match="has no items beside it"):
+        read_items(path, record)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"schema":1,"ids":' + "9" * 5000 + "}", '{"schema":1,"ids":["0"],"of":1e999}'],
+)
+def test_items_that_no_parser_should_take_are_refused_in_one_line(path: Path, text: str) -> None:
+    record = with_items_text(path, text)
+    with pytest.raises(RecordError, match="is damaged, or no file of ours") as caught:
+        read_items(path, record)
+    assert one_line(str(caught.value))
+    assert len(str(caught.value)) < 250

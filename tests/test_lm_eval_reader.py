@@ -526,6 +526,7 @@ def one_less(text: str) -> str:
     ("change", "words"),
     [
         (cut, "is no JSON"),
+        (lambda text: "[" * 100_000 + "\n" + text, "is no JSON: nested too deeply"),
         (one_less, "has 5 of the 6 items"),
         (lambda text: "", "has 0 of the 6 items"),
         (lambda text: text.replace('"acc": 1', '"acc": 0', 1), "its acc is 33.3333 and not 50"),

@@ -1,6 +1,7 @@
 """Records: round trip, signature, atomic writes, provenance."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core import Score, Tokens
-from harness.errors import RecordError
-from harness.report import record as records
+from harness.errors import RecordError, UsageError
 from harness.report.provenance import environment
-from harness.report.record import Record, check_writable, read, slug, write, write_text
+from harness.report.record import Record, check_writable, files, read, slug, write, write_text
 
 WORDS = st.text(max_size=12)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -108,6 +108,38 @@ def test_other_weights_have_another_file() -> None:
     assert other.filename() != made_record().filename()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {**MODEL, "device": "cuda:0"}},
+        {"engine": {"numerics": "engine:2|device:cpu|products:plain"}},
+        {"engine": {"numerics": "engine:2|device:cpu|products:plain|compiled:True"}},
+        {"engine": {"numerics": "engine:2|device:cuda|products:plain"}},
+    ],
+    ids=str,
+)
+def test_runs_that_differ_by_rounding_have_files_of_their_own(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    """They measure the same thing, so that the signature is the same."""
+    one, two = made_record(), made_record(**change)
+    assert one.signature == two.signature
+    assert one.numerics != two.numerics
+    assert write(one, tmp_path) != write(two, tmp_path)
+    assert one.filename() == made_record(seconds=5.0).filename(), "a repeated run replaces it"
+
+
+def test_a_record_of_another_program_has_numerics_too() -> None:
+    assert made_record(engine={}).numerics == "device:cpu"
+    assert made_record(engine={}, model={}).numerics == "device:None"
+
+
+def test_a_record_under_any_name_is_read(tmp_path: Path) -> None:
+    path = write(made_record(), tmp_path)
+    old = path.rename(path.with_name("lambada-paper-0123456789.json"))
+    assert read(old) == made_record()
+
+
 def test_a_record_changed_by_hand_is_refused(tmp_path: Path) -> None:
     path = write(made_record(), tmp_path)
     path.write_text(path.read_text("utf-8").replace('"examples": 20', '"examples": 21'), "utf-8")
@@ -121,6 +153,13 @@ def test_a_record_changed_by_hand_is_refused(tmp_path: Path) -> None:
         (b"", "is no JSON file"),
         (b'{"task": "lam', "is no JSON file"),
         (b"\xff\xfe\x00", "is no JSON file"),
+        (b"[" * 100_000, "is no JSON file: nested too deeply"),
+        (b'{"schema": ' * 100_000, "is no JSON file: nested too deeply"),
+        (b'{"schema": ' + b"9" * 5000 + b"}", "is no JSON file: an integer has 5,000 digits"),
+        (b'{"schema": 1, "task": "\\ud800"}', "is no JSON file: a string holds half of"),
+        (b'{"schema": 1, "movements": []}', "is not a record: it holds what harness jitter"),
+        (b'{"schema": 1, "ids": [], "outcomes": {}}', "is not a record: it holds the items of"),
+        (b'{"schema": 1, "runs": []}', "is not a record: it holds the runs of a baseline"),
         (b"[1, 2]", "expected a JSON object with schema 1, got something else"),
         (b"{}", "expected a JSON object with schema 1, got schema None"),
         (b'{"schema": 2}', "expected a JSON object with schema 1, got schema 2"),
@@ -134,6 +173,21 @@ def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes, words: 
     with pytest.raises(RecordError, match=r"odd\.json") as caught:
         read(path)
     assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_ours_that_are_not_records_are_passed_over_in_folders(tmp_path: Path) -> None:
+    path = write(made_record(), tmp_path)
+    (tmp_path / "jitter.json").write_text('{"schema": 1, "movements": []}')
+    (tmp_path / "runs.json").write_text('{"schema": 1, "runs": []}')
+    (path.parent / "items.json").write_text('{"schema": 1, "ids": [], "outcomes": {}}')
+    assert list(files([tmp_path])) == [path]
+    assert list(files([tmp_path / "jitter.json"])) == [tmp_path / "jitter.json"], "named by hand"
+    path.unlink()
+    with pytest.raises(UsageError, match="no record in"):
+        list(files([tmp_path]))
+    (tmp_path / "theirs.json").write_text("[" * 100_000)
+    assert list(files([tmp_path])) == [tmp_path / "theirs.json"], "reading it says what is wrong"
 
 
 def test_an_unknown_field_is_refused() -> None:
@@ -158,7 +212,7 @@ def test_a_failing_write_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     if step == "fsync":
-        monkeypatch.setattr(records.os, "fsync", fail)
+        monkeypatch.setattr(os, "fsync", fail)
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(RecordError, match=r"cannot write .*record\.json.*No space left on device"):
@@ -187,6 +241,16 @@ def test_slug(text: str, safe: str) -> None:
 def test_names_of_any_length_fit_a_file_system(tmp_path: Path) -> None:
     long = made_record(protocol="paper+" + "x=y+" * 100, model={**MODEL, "name": "m" * 300})
     assert read(write(long, tmp_path)) == long
+
+
+@pytest.mark.parametrize("half", [0xDCFF, 0xD83D])
+def test_a_data_file_whose_name_is_not_text_has_a_record_that_is_read(
+    half: int, tmp_path: Path
+) -> None:
+    record = made_record(data={**DATA, "name": f"x{chr(half)}.jsonl"})
+    path = write(record, tmp_path)
+    assert read(path) == made_record(data={**DATA, "name": "x?.jsonl"})
+    assert write(record, tmp_path) == path
 
 
 def test_environment_names_versions_commit_and_machine_class() -> None:

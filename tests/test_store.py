@@ -1,11 +1,17 @@
 """Answers on disk: nothing lost, nothing doubled, nothing wrong, whatever happens to the file."""
 
 import logging
+import os
 import shutil
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -17,18 +23,21 @@ from mixed import REQUESTS, answers
 from safetensors.torch import load_file, save_file
 
 from harness.core import (
+    Generate,
     Generated,
+    Response,
     Tokens,
     Word,
 )
-from harness.engine import generate
+from harness.engine import generate, sqlite_file
+from harness.engine.answer_bytes import check_any
 from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.encode import Span
 from harness.engine.engine import Engine
 from harness.engine.memory import key, pack, unpack
 from harness.engine.questions import Answer, Question, Search, Writing
 from harness.engine.score import SpanScores
-from harness.engine.store import FILE, Producer, Store, Stored
+from harness.engine.store import FILE, Producer, Store, Stored, _crc
 
 ONE, TWO = Producer("weights", "tokenizer", "float32"), Producer("others", "tokenizer", "float32")
 
@@ -153,6 +162,49 @@ def test_a_damaged_answer_is_dropped_and_said(
     assert store.damaged() == 0
 
 
+def test_a_checkpoint_of_wrong_types_is_shown_and_taken_out_by_check(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, ONE, a="one")
+    put(store, TWO, a="two", b="three")
+    run = store._connection().execute
+    run("UPDATE checkpoints SET used = 'x', hits = x'00', name = x'ff' WHERE weights = 'weights'")
+    run("UPDATE checkpoints SET tokenizer = x'ff', used = 1e300 WHERE weights = 'others'")
+    shown = {holding.name: holding for holding in store.holdings()}
+    assert (shown["unknown"].used, shown["unknown"].hits) == (0.0, 0)
+    assert shown["model"].producer.tokenizer == "unknown"
+    assert harness("cache", "--cache", tmp_path).code == 0
+    assert texts(store, ONE, "a") == {"a": "one"}
+    assert texts(store, TWO, "a") == {}
+    assert store.damaged() == 2, "nothing leads to the answers of a checkpoint without its name"
+    assert [holding.producer for holding in store.holdings()] == [ONE]
+    assert store.damaged() == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE answers DROP COLUMN stored",
+        "ALTER TABLE answers ADD COLUMN colour TEXT",
+        "ALTER TABLE checkpoints RENAME COLUMN hits TO clicks",
+        "DROP TABLE answers; CREATE TABLE answers (checkpoint, key, asked, value, crc, stored)",
+        "DROP TABLE answers; CREATE VIEW answers AS SELECT * FROM checkpoints",
+    ],
+)
+def test_tables_of_another_schema_are_set_aside(
+    change: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store(tmp_path)
+    put(store, ONE, a="one")
+    store._connection().executescript(change)
+    store.close()
+    with caplog.at_level(logging.WARNING):
+        assert texts(store, ONE, "a") == {}
+    assert caplog.text.count("set aside") == 1
+    put(store, ONE, a="fresh")
+    assert texts(store, ONE, "a") == {"a": "fresh"}
+    assert (tmp_path / f"{FILE}.damaged1").exists()
+
+
 def test_a_full_disk_stops_storing_and_nothing_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,6 +227,144 @@ def test_a_folder_that_cannot_be_made_stops_storing(
         put(store, ONE, a="one")
         assert texts(store, ONE, "a") == {}
     assert caplog.text.count("not stored from here on") == 1
+
+
+# --- a file that cannot be written ------------------------------------------------------------
+
+
+def without_rights(action: Callable[[], object]) -> None:
+    """Run an action as a user who owns nothing here, for root may write whatever the mode says."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            action()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, "the action failed; its error is above"
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A folder that others may enter, and nobody may write to once it is closed."""
+    with TemporaryDirectory() as name:  # pytest's own folders are for their owner alone
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("left", ["nothing", "log", "log and index"])
+def test_a_store_in_a_folder_that_cannot_be_written_is_read(
+    left: str, read_only: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Store(read_only)
+    put(writer, ONE, a="one", b="two")
+    if left == "nothing":
+        writer.close()
+    else:  # what a killed process leaves: answers are in the log alone
+        copies = {path: path.read_bytes() for path in read_only.iterdir()}
+        writer.close()
+        for path, content in copies.items():
+            if left == "log and index" or not path.name.endswith("-shm"):
+                path.write_bytes(content)
+    for path in read_only.iterdir():
+        path.chmod(0o444)
+    read_only.chmod(0o555)
+    wanted = {} if left == "log" else {"a": "one", "b": "two"}
+
+    def use() -> None:
+        store = Store(read_only)
+        assert texts(store, ONE, "a", "b", "c") == wanted
+        put(store, ONE, c="three")
+        assert texts(store, ONE, "a", "b", "c") == wanted
+        assert not store.writing
+        assert caplog.text.count("not stored from here on") == 1
+        assert caplog.text.count("\n") == 1, caplog.text
+        if wanted:
+            assert [holding.answers for holding in store.holdings()] == [2]
+            assert store.damaged() == 0
+            assert store.prune(size=0) == 0
+
+    with caplog.at_level(logging.WARNING):
+        without_rights(use)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_file_that_cannot_be_written_in_a_folder_that_can_is_read(
+    read_only: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = Store(read_only)
+    put(writer, ONE, a="one")
+    writer.close()
+    (read_only / FILE).chmod(0o444)
+    read_only.chmod(0o777)
+
+    def use() -> None:
+        store = Store(read_only)
+        assert texts(store, ONE, "a") == {"a": "one"}, "counting what was taken fails, no more"
+        put(store, ONE, b="two")
+        assert texts(store, ONE, "a", "b") == {"a": "one"}
+        assert caplog.text.count("not stored from here on") == 1
+
+    with caplog.at_level(logging.WARNING):
+        without_rights(use)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file, "TIMEOUT", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("opened_before", [True, False])
+def test_a_store_that_another_process_writes_to_is_read(
+    opened_before: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = Store(tmp_path)
+    put(other, ONE, a="one")
+    store = Store(tmp_path)
+    if opened_before:
+        store._connection()
+    other._connection().execute("BEGIN IMMEDIATE")
+    with caplog.at_level(logging.WARNING):
+        assert texts(store, ONE, "a") == {"a": "one"}
+        put(store, ONE, b="two")
+        assert texts(store, ONE, "a", "b") == {"a": "one"}
+    assert caplog.text.count("not stored from here on: database is locked") == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_is_locked_for_good_is_waited_for_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Store(tmp_path)
+    put(first, ONE, a="one")
+    first.close()
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("UPDATE checkpoints SET hits = 0")
+    store = Store(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert texts(store, ONE, "a") == {}
+        start = time.monotonic()
+        for _ in range(20):
+            assert texts(store, ONE, "a") == {}
+            put(store, ONE, b="two")
+    assert time.monotonic() - start < 2, "20 times 0.2 s if each waited"
+    assert caplog.text.count("not stored from here on: database is locked") == 1
+    other.close()
+    assert texts(store, ONE, "a") == {"a": "one"}, "read again as soon as that is possible"
 
 
 def test_pruning_by_age_size_and_checkpoint(tmp_path: Path) -> None:
@@ -204,13 +394,23 @@ QUESTIONS: st.SearchStrategy[Question] = st.one_of(
 
 @given(st.lists(QUESTIONS, max_size=30))
 def test_equal_questions_and_no_others_share_a_key(asked: list[Question]) -> None:
-    assert len({key(question) for question in asked}) == len(set(asked))
+    ends = frozenset({0})
+    assert len({key(question, ends) for question in asked}) == len(set(asked))
 
 
-FLOATS = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=20)
+def test_what_ends_a_text_is_part_of_its_key_and_of_no_other() -> None:
+    one, two = frozenset({0}), frozenset({0, 11})
+    asked = Writing((1, 2), 5, ("\n",), 1, ())
+    assert key(asked, one) != key(asked, two)
+    assert key(asked, two) == key(asked, frozenset({11, 0}))
+    for question in (Span((1, 2), (3,)), Search((1, 2), frozenset(), None, "word")):
+        assert key(question, one) == key(question, two)
 
 
-@given(FLOATS, st.data())
+LOGPROBS = st.floats(width=32, max_value=0, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(LOGPROBS, max_size=20), st.data())
 def test_scores_come_back_bit_by_bit(logprobs: list[float], data: st.DataObject) -> None:
     n = len(logprobs)
     greedy = data.draw(st.lists(st.booleans(), min_size=n, max_size=n))
@@ -221,13 +421,73 @@ def test_scores_come_back_bit_by_bit(logprobs: list[float], data: st.DataObject)
     assert back.greedy.tolist() == greedy
 
 
-@given(st.text(), FLOATS)
+@given(st.text(), st.lists(LOGPROBS, min_size=1, max_size=20))
 def test_texts_and_words_come_back(text: str, logprobs: list[float]) -> None:
     word = Word(text, ("the", text))
     assert unpack(Search((1,), frozenset(), None, "word"), pack(word)) == word
     tokens = tuple(range(len(logprobs)))
     written = Generated(text, tokens, tuple(logprobs), len(tokens), "length")
-    assert unpack(Writing((1,), 1, (), 1, ()), pack(written)) == written
+    assert unpack(Writing((1,), len(tokens), (), 1, ()), pack(written)) == written
+
+
+SPAN, SEARCH, WRITING = (
+    Span((1, 2), (3, 4)),
+    Search((1, 2), frozenset(), None, "word"),
+    Writing((1, 2), 3, (), 1, ()),
+)
+SCORES = np.array([-1, -2], "<f4").tobytes() + b"\x80"
+TEXT = b'["ab", 2, "end"]\n' + np.array([7, 8], "<i4").tobytes() + SCORES[:8]
+FORGED: list[tuple[Question, bytes]] = [
+    *((question, value) for question in (SPAN, SEARCH, WRITING) for value in (
+        b"", b"abc", b"NaN", b"[]", b"null", b"[" * 100_000, b"9" * 5000, b"\xff" * 9, b"{}\n",
+    )),
+    (SPAN, SCORES[:-1]),
+    (SPAN, SCORES + b"\0"),
+    (SPAN, SCORES[:8] + b"\x81"),  # a flag of a third token
+    (SPAN, np.array([np.nan, -2], "<f4").tobytes() + b"\0"),
+    (SPAN, np.array([-np.inf, -2], "<f4").tobytes() + b"\0"),
+    (SPAN, np.array([-1, 0.5], "<f4").tobytes() + b"\0"),
+    (SEARCH, b'["a"]'),
+    (SEARCH, b'[1, []]'),
+    (SEARCH, b'["a", "b"]'),
+    (SEARCH, b'["a", [1]]'),
+    (SEARCH, b'["\\ud800", []]'),
+    (WRITING, TEXT.replace(b'"ab"', b"7")),
+    (WRITING, TEXT.replace(b"2,", b"3,")),
+    (WRITING, TEXT.replace(b"2,", b"-1,")),
+    (WRITING, TEXT.replace(b"2,", b"true,")),
+    (WRITING, TEXT.replace(b"2,", b"2.0,")),
+    (WRITING, TEXT.replace(b"end", b"END")),
+    (WRITING, TEXT.replace(b"end", b"length")),  # two tokens of three
+    (WRITING, TEXT[:-1]),
+    (WRITING, TEXT + bytes(16)),  # four tokens of three
+    (WRITING, TEXT[:17]),
+    (WRITING, TEXT.replace(np.array([8], "<i4").tobytes(), np.array([-8], "<i4").tobytes())),
+    (WRITING, TEXT[:-8] + np.array([-1, np.nan], "<f4").tobytes()),
+]  # fmt: skip
+
+
+def test_what_the_forgeries_are_made_of_is_sound() -> None:
+    for question, value in ((SPAN, SCORES), (SEARCH, b'["a", ["b"]]'), (WRITING, TEXT)):
+        assert pack(unpack(question, value)) == value
+        check_any(value)
+
+
+@pytest.mark.parametrize(("question", "value"), FORGED, ids=lambda v: repr(v)[:40])
+def test_a_forged_answer_is_refused_in_one_way(question: Question, value: bytes) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - any reason will do
+        unpack(question, value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=80), st.sampled_from([SPAN, SEARCH, WRITING]))
+def test_any_bytes_are_an_answer_or_refused(value: bytes, question: Question) -> None:
+    try:
+        answer = unpack(question, value)
+    except ValueError:
+        return
+    assert pack(unpack(question, pack(answer))) == pack(answer)
+    check_any(value)
 
 
 # --- runs -----------------------------------------------------------------------------------
@@ -294,6 +554,117 @@ def test_only_what_is_new_is_computed(tiny: Checkpoint, tmp_path: Path) -> None:
     known = Engine(tiny, budget=128)
     answers(known, some)
     assert engine.tokens.cached == known.tokens.asked
+
+
+ROWS = "checkpoint, key, asked, value, crc FROM answers ORDER BY key"
+DAMAGE: dict[str, str] = {
+    "asked is text": "UPDATE answers SET asked = 'many' WHERE {some}",
+    "asked is huge": "UPDATE answers SET asked = 9e18 * 9e18 WHERE {some}",
+    "asked is negative": "UPDATE answers SET asked = asked - 4294967296 WHERE {some}",
+    "value is text": "UPDATE answers SET value = 'text' WHERE {some}",
+    "value is not UTF-8": "UPDATE answers SET value = CAST(x'ff' AS TEXT) WHERE {some}",
+    "value is a number": "UPDATE answers SET value = 7 WHERE {some}",
+    "crc is text": "UPDATE answers SET crc = 'right' WHERE {some}",
+    "crc is large": "UPDATE answers SET crc = 9223372036854775807 WHERE {some}",
+}
+FORGERIES: dict[str, Callable[[int, bytes], tuple[int, bytes]]] = {
+    "empty": lambda asked, value: (asked, b""),
+    "three bytes": lambda asked, value: (asked, b"abc"),
+    "NaN": lambda asked, value: (asked, b"NaN"),
+    "deep": lambda asked, value: (asked, b"[" * 100_000),
+    "half": lambda asked, value: (asked, value[: len(value) // 2]),
+}
+
+
+def damage(connection: sqlite3.Connection, kind: str) -> int:
+    """Damage every third answer; how many."""
+    rows = connection.execute(f"SELECT {ROWS}").fetchall()[::3]
+    for checkpoint, name, asked, value, _ in rows:
+        if kind in DAMAGE:
+            some = "checkpoint = ? AND key = ?"
+            connection.execute(DAMAGE[kind].format(some=some), [checkpoint, name])
+        else:
+            made = FORGERIES[kind](asked, value)
+            connection.execute(
+                "UPDATE answers SET asked = ?, value = ?, crc = ? WHERE checkpoint = ? AND key = ?",
+                [*made, _crc(name, *made), checkpoint, name],
+            )
+    return len(rows)
+
+
+@pytest.fixture(scope="module")
+def answered(
+    tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Response], Path]:
+    """What a run answers, and the store that it leaves."""
+    folder = tmp_path_factory.mktemp("answered")
+    engine = Engine(tiny, budget=128, store=Store(folder))
+    return answers(engine), folder
+
+
+@pytest.mark.parametrize("kind", [*DAMAGE, *FORGERIES])
+def test_damaged_and_forged_answers_are_asked_again(
+    kind: str,
+    answered: tuple[list[Response], Path],
+    tiny: Checkpoint,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wanted, sound = answered
+    folder = copied(sound, tmp_path / "store")
+    store = Store(folder)
+    count = damage(store._connection(), kind)
+    assert count > 5
+    engine = Engine(tiny, budget=128, store=store)
+    with caplog.at_level(logging.WARNING):
+        found = answers(engine)
+    for one, two in zip(found, wanted, strict=True):  # batches of the rest are other batches
+        assert close(one, two)
+    assert 0 < engine.tokens.cached < engine.tokens.asked
+    notices = [r.getMessage() for r in caplog.records if "damaged" in r.getMessage()]
+    assert notices == [f"{count} damaged answers in {folder / FILE} are asked again"]
+    again = Engine(tiny, budget=128, store=store)
+    assert answers(again) == found
+    assert again.tokens.computed == 0, "the damaged ones were replaced"
+
+
+# Half of an answer may be a whole one to another question, and the check does not know which was.
+@pytest.mark.parametrize("kind", [*DAMAGE, *(kind for kind in FORGERIES if kind != "half")])
+def test_the_check_finds_damage_and_forgeries(
+    kind: str, answered: tuple[list[Response], Path], tmp_path: Path
+) -> None:
+    folder = copied(answered[1], tmp_path / "store")
+    store = Store(folder)
+    total = store.holdings()[0].answers
+    count = damage(store._connection(), kind)
+    store.close()
+    found = harness("cache", "--cache", folder, "check").out
+    assert found == f"{total - count:,} answers are sound, {count:,} damaged ones were dropped\n"
+    assert "0 damaged ones" in harness("cache", "--cache", folder, "check").out
+
+
+def close(one: Response, two: Response) -> bool:
+    """Whether two responses are the same but for rounding."""
+    if isinstance(one, Word):
+        return one == two
+    assert not isinstance(two, Word)
+    return one.logprob == pytest.approx(two.logprob, rel=1e-5)
+
+
+def test_a_text_is_asked_again_when_other_tokens_end_it(tiny: Checkpoint, tmp_path: Path) -> None:
+    """The second run's answers are those of a run without a store."""
+    requests = [r for r in REQUESTS if isinstance(r, Generate)]
+    before = answers(Engine(tiny, budget=128, store=Store(tmp_path)), requests)
+    [first] = {r.tokens[1] for r in before[:1] if isinstance(r, Generated)}
+    other = replace(tiny, ends=tiny.ends | {first})
+    after = answers(Engine(other, budget=128, store=Store(tmp_path)), requests)
+    assert after == answers(Engine(other, budget=128), requests)
+    assert after != before
+    scored = [r for r in REQUESTS if not isinstance(r, Generate)]
+    answers(Engine(tiny, budget=128, store=Store(tmp_path)), scored)
+    engine = Engine(other, budget=128, store=Store(tmp_path))
+    answers(engine, scored)
+    assert engine.tokens.cached == engine.tokens.asked, "scores do not depend on it"
 
 
 def copied(folder: Path, to: Path) -> Path:

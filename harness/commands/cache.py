@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from harness.display import costs, terminal
+from harness.engine.answer_bytes import check_any
 from harness.engine.store import Holding, Store, default_folder
 from harness.errors import UsageError
 
@@ -49,10 +50,13 @@ def prune(
 
 def check(store: Store) -> None:
     """Read every answer; those that are damaged go."""
-    damaged = store.damaged()
+    damaged = store.damaged(lambda key, stored: check_any(stored.value))
     if damaged is not None:  # else a notice has said what became of the file
         count = sum(holding.answers for holding in store.holdings())
-        terminal.OUT.print(f"{count:,} answers are sound, {damaged:,} damaged ones were dropped")
+        done = "damaged ones were dropped"
+        if not store.writing:
+            count, done = count - damaged, "damaged ones cannot be dropped"
+        terminal.OUT.print(f"{count:,} answers are sound, {damaged:,} {done}")
 
 
 def _seconds(age: str) -> float:

@@ -230,13 +230,15 @@ class Again:
         from harness.engine.checkpoint import Identity
         from harness.engine.memory import Memory
 
-        if self._store is None or "numerics" not in self.record.engine:
+        if self._store is None or not {"numerics", "ends"} <= set(self.record.engine):
             return None
+        engine = self.record.engine
         try:
             identity = Identity(**self.record.model)
-        except TypeError as error:
+            ends = [int(token) for token in engine["ends"]]
+        except (TypeError, ValueError) as error:
             raise RecordError(f"the record's model is not described as here: {error}") from None
-        return Memory(self._store, identity, self.record.engine["numerics"])
+        return Memory(self._store, identity, engine["numerics"], ends)
 
     def _encode(self, requests: Sequence[Request]) -> "list[Encoded]":
         from harness.engine.encode import Encoder

@@ -15,6 +15,8 @@ from pathlib import Path
 import xxhash
 from platformdirs import user_cache_path
 
+from harness import safe_files
+
 _SHA256 = re.compile("[0-9a-f]{64}")
 _CHUNK = 1 << 20  # bytes read at a time
 _REMEMBERED = 4096  # digests in the cache; the oldest are dropped
@@ -89,6 +91,7 @@ def _store(memory: Path, known: dict[str, str]) -> None:
     kept = dict(list(known.items())[-_REMEMBERED:])
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
+        safe_files.sweep(memory.parent, "digests.*.tmp")
         temporary = memory.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(kept), "utf-8")
         temporary.replace(memory)

@@ -81,15 +81,16 @@ class Engine:
         self.solver, self.identity, self.tokenizer = solver, identity, tokenizer
         self.tokens = Tokens()
         self._encoder = Encoder(tokenizer, identity.context, encodings)
-        self._memory = Memory(store, identity, solver.habits.numerics)
+        self._memory = Memory(store, identity, solver.habits.numerics, solver.habits.ends)
 
-    def describe(self) -> dict[str, int | bool | str]:
+    def describe(self) -> dict[str, int | bool | str | list[int]]:
         """How requests are run, for the record; `numerics` alone may move a score's last digits."""
         habits = self.solver.habits
         return {
             "budget": habits.budget,
             "sharing": habits.sharing is not None,
             "numerics": habits.numerics,
+            "ends": sorted(habits.ends),
         }
 
     def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from harness import safe_files
 from harness.engine.digest import cache_root, file_digest
 from harness.engine.loading import check_report
 from harness.engine.messages import short
@@ -37,7 +38,9 @@ def converted(path: Path) -> Path:
     log.warning("converting %s, once; it takes about half a minute", path.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=target.parent, prefix="converting-"))
+        safe_files.sweep(target.parent, "converting-????????")  # as older versions named them
+        prefix = f"converting-{safe_files.mark()}-"
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     except OSError as error:
         raise CheckpointError(
             f"cannot write the converted model to {target.parent} ({error.strerror}); "

@@ -62,13 +62,14 @@ class Local:
             CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
             CPU_CACHE if on_cpu else ACCELERATOR_CACHE,
         )
+        self._ends = checkpoint.ends
         endings = Endings(checkpoint.tokenizer, checkpoint.ends, self.forward.vocabulary)
         self.generator = Generator(self.forward, self.planner, endings, self._limits)
 
     @property
     def habits(self) -> Habits:
         """How questions are answered; a model that fails a check stops sharing."""
-        return Habits(self._numerics, self.planner.sharing, self._budget)
+        return Habits(self._numerics, self.planner.sharing, self._budget, self._ends)
 
     def answer(
         self, asked: Sequence[Question], known: Collection[Question], advance: Advance

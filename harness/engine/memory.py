@@ -1,13 +1,13 @@
 """What has been answered before: questions and answers to and from a store's bytes.
 
 An answer is kept under everything that produced it: the digests of weights and tokenizer, the
-numerics, and the question's tokens and parameters. Names and paths play no part. Arrays are
-stored plainly, little-endian; nothing is pickled.
+numerics, and the question's tokens and parameters; for a written text also the tokens that end
+one. Names and paths play no part. What is read back is checked against its question.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.core import Generated, Word
+from harness.engine.answer_bytes import plausible, unpack_scores, unpack_word, unpack_written
 from harness.engine.checkpoint import Checkpoint, Identity
 from harness.engine.encode import Span
 from harness.engine.packed import products
@@ -41,39 +42,59 @@ def numerics(checkpoint: Checkpoint) -> str:
 
 
 class Memory:
-    """The answers of one checkpoint in a store; without a store, it knows and keeps nothing."""
+    """The answers of one checkpoint in a store; without a store, it knows and keeps nothing.
 
-    def __init__(self, store: Store | None, identity: Identity, numerics: str) -> None:
+    Args:
+        store: where answers are.
+        identity: of the checkpoint.
+        numerics: what moves the last digits of its answers.
+        ends: ids of the tokens that end a written text.
+    """
+
+    def __init__(
+        self, store: Store | None, identity: Identity, numerics: str, ends: Collection[int]
+    ) -> None:
         self._store, self._name = store, identity.name
         self._producer = Producer(identity.digest, identity.tokenizer, numerics)
+        self._ends = frozenset(ends)
 
     def recall(self, asked: Iterable[Question], *, count: bool = True) -> dict[Question, Answer]:
-        """The answers that are known; `count` says whether that is a use of them."""
+        """The answers that are known and fit; `count` says whether that is a use of them."""
         if self._store is None:
             return {}
-        keys = {key(question): question for question in asked}
-        found = self._store.get(self._producer, keys, count=count)
-        return {keys[k]: Answer(unpack(keys[k], s.value), s.asked) for k, s in found.items()}
+        questions = {key(question, self._ends): question for question in asked}
+        known: dict[Question, Answer] = {}
+
+        def read(k: bytes, stored: Stored) -> None:
+            known[questions[k]] = _answer(questions[k], stored)
+
+        self._store.get(self._producer, questions, count=count, check=read)
+        return known
 
     def keep(self, answers: Mapping[Question, Answer]) -> None:
-        """Store answers in one transaction; those that are no finite numbers are left out."""
+        """Store answers in one transaction; those that are not log-probabilities are left out."""
         if self._store is not None:
             packed = {
-                key(question): Stored(answer.asked, pack(answer.value))
+                key(question, self._ends): Stored(answer.asked, pack(answer.value))
                 for question, answer in answers.items()
-                if _finite(answer.value)
+                if _storable(answer.value)
             }
             self._store.put(self._producer, self._name, packed)
 
 
-def key(question: Question) -> bytes:
-    """16 bytes that stand for a question."""
+def key(question: Question, ends: frozenset[int]) -> bytes:
+    """16 bytes that stand for a question.
+
+    Args:
+        question: what is asked.
+        ends: ids of the tokens that end a written text; scores do not depend on them.
+    """
     if isinstance(question, Span):
         return _digest(question.inputs, "span", _ids(question.targets).hex())
     if isinstance(question, Search):
         among = None if question.among is None else _words(question.among)
         return _digest(question.inputs, "word", _words(question.skip), among, question.rule)
-    return _digest(question[0], "text", *question[1:])
+    return _digest(question[0], "text", *question[1:], sorted(ends))
 
 
 def _digest(tokens: tuple[int, ...], *parameters: Any) -> bytes:
@@ -91,12 +112,12 @@ def _words(words: frozenset[str]) -> str:
     return hashlib.sha256(json.dumps(sorted(words)).encode()).hexdigest()
 
 
-def _finite(value: SpanScores | Word | Generated) -> bool:
-    return isinstance(value, Word) or bool(np.isfinite(value.logprobs).all())
+def _storable(value: SpanScores | Word | Generated) -> bool:
+    return isinstance(value, Word) or plausible(np.asarray(value.logprobs, np.float32))
 
 
 def pack(value: SpanScores | Word | Generated) -> bytes:
-    """An answer as bytes."""
+    """An answer as bytes, as `harness.engine.answer_bytes` describes them."""
     if isinstance(value, SpanScores):
         flags = np.packbits(value.greedy)
         return value.logprobs.astype("<f4").tobytes() + flags.tobytes()
@@ -107,17 +128,28 @@ def pack(value: SpanScores | Word | Generated) -> bytes:
 
 
 def unpack(question: Question, value: bytes) -> SpanScores | Word | Generated:
-    """The answer to a question from its bytes."""
+    """The answer to a question from its bytes.
+
+    Raises:
+        ValueError: the bytes cannot be the answer to this question.
+    """
     if isinstance(question, Span):
-        count = len(question.targets)
-        flags = np.unpackbits(np.frombuffer(value, np.uint8, offset=4 * count), count=count)
-        logprobs = np.frombuffer(value, "<f4", count).astype(np.float32)
-        return SpanScores(logprobs, flags.astype(np.bool_))
+        return SpanScores(*unpack_scores(value, len(question.targets)))
     if isinstance(question, Search):
-        text, skipped = json.loads(value)
-        return Word(text, tuple(skipped))
-    head, _, arrays = value.partition(b"\n")
-    text, num_tokens, ended = json.loads(head)
-    tokens = np.frombuffer(arrays, "<i4", len(arrays) // 8)
-    logprobs = np.frombuffer(arrays, "<f4", offset=len(arrays) // 2)
-    return Generated(text, tuple(tokens.tolist()), tuple(logprobs.tolist()), num_tokens, ended)
+        return unpack_word(value)
+    written = unpack_written(value)
+    length, most = len(written.tokens), question.max_new_tokens
+    if length > most or (written.ended == "length" and length < most):
+        raise ValueError(f"a text of {length} tokens, ended by {written.ended}, of {most} at most")
+    return written
+
+
+def _answer(question: Question, stored: Stored) -> Answer:
+    """The stored answer to a question; a ValueError says that it does not fit."""
+    value = unpack(question, stored.value)
+    least = len(question[0])
+    if isinstance(value, Generated):
+        least += len(value.tokens) - 1
+    if stored.asked < least or (stored.asked > least and not isinstance(value, Word)):
+        raise ValueError(f"{stored.asked} tokens fed, expected {least}")
+    return Answer(value, stored.asked)

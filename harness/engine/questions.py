@@ -53,6 +53,7 @@ class Habits(NamedTuple):
     numerics: str  # what moves the last digits of answers
     sharing: Sharing | None  # how prefixes are shared
     budget: int  # padded tokens a batch
+    ends: frozenset[int]  # ids of the tokens that end a written text
 
 
 class Solver(Protocol):

@@ -2,10 +2,11 @@
 
 A store keeps bytes under (checkpoint, key); `harness.engine.memory` says what they mean. It only
 ever saves time: a damaged file is set aside and a fresh one begun, damaged answers are dropped,
-and where nothing can be written the run goes on without.
+and where nothing can be written the run still reads what is there and stores no more.
 """
 
 import logging
+import math
 import sqlite3
 import time
 import zlib
@@ -16,28 +17,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from harness.engine import sqlite_file
 from harness.engine.digest import cache_root
 
 log = logging.getLogger(__name__)
 
 FILE = "answers.sqlite"
 FOLDER = "answers"  # in the user's cache
-PATIENCE = 60.0  # seconds to wait for another process
 _AT_ONCE = 500  # keys of one query
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS checkpoints (
-    id INTEGER PRIMARY KEY,
-    weights TEXT NOT NULL, tokenizer TEXT NOT NULL, numerics TEXT NOT NULL,
-    name TEXT NOT NULL, used REAL NOT NULL, hits INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (weights, tokenizer, numerics)
-);
-CREATE TABLE IF NOT EXISTS answers (
-    checkpoint INTEGER NOT NULL, key BLOB NOT NULL,
-    asked INTEGER NOT NULL, value BLOB NOT NULL, crc INTEGER NOT NULL, stored REAL NOT NULL,
-    PRIMARY KEY (checkpoint, key)
-) WITHOUT ROWID;
-"""
+_LATEST = 253402300799.0  # the end of year 9999, in seconds since 1970
+# A checkpoint that can be known again.
+_NAMED = "typeof(weights) = 'text' AND typeof(tokenizer) = 'text' AND typeof(numerics) = 'text'"
 T = TypeVar("T")
 
 
@@ -54,6 +44,10 @@ class Stored(NamedTuple):
 
     asked: int  # tokens that it would cost to ask separately
     value: bytes
+
+
+Check = Callable[[bytes, Stored], object]
+"""Called with a key and what is stored under it; a ValueError says that it is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +78,43 @@ class Store:
         self._path = folder / FILE if folder else None
         self._open: sqlite3.Connection | None = None
         self._writing = True
+        self._timeout = sqlite_file.TIMEOUT
 
     @property
     def path(self) -> Path | None:
         """The file; None in memory."""
         return self._path
 
+    @property
+    def writing(self) -> bool:
+        """Whether answers are stored; not any more where the file could not be written."""
+        return self._writing
+
     def get(
-        self, producer: Producer, keys: Iterable[bytes], *, count: bool = True
+        self,
+        producer: Producer,
+        keys: Iterable[bytes],
+        *,
+        count: bool = True,
+        check: Check = lambda key, stored: None,
     ) -> dict[bytes, Stored]:
-        """The answers to those keys that are there, and sound; counted as taken if asked for."""
-        return self._guarded(lambda: self._get(producer, keys, count), {})
+        """The answers to those keys that are there, and sound.
+
+        Args:
+            producer: whose answers.
+            keys: of the questions.
+            count: whether they count as taken from here.
+            check: refuses answers that do not fit their question; they are damaged as well.
+        """
+        found: dict[bytes, Stored] = {}
+        bad: list[tuple[int, bytes]] = []
+        owner = self._guarded(lambda: self._read(producer, keys, check, found, bad), None)
+        if bad:
+            log.warning("%d damaged answers in %s are asked again", len(bad), self._path)
+        if self._writing and (found or bad):
+            taken = len(found) if count else 0
+            self._guarded(lambda: self._note(owner, taken, bad), None)
+        return found
 
     def put(self, producer: Producer, name: str, answers: Mapping[bytes, Stored]) -> None:
         """Keep answers, all of them or none; those that are there already stay."""
@@ -115,21 +135,38 @@ class Store:
             ),
             [],
         )
-        return [Holding(r[0], r[1], Producer(*r[2:5]), *r[5:]) for r in rows]
+        return [_holding(row) for row in rows]
 
-    def damaged(self) -> int | None:
-        """How many answers are damaged and were dropped; None if the whole file is."""
+    def damaged(self, check: Check = lambda key, stored: None) -> int | None:
+        """How many answers are damaged, and dropped if the file can be written.
 
-        def check() -> int:
+        Args:
+            check: refuses answers that cannot be.
+
+        Returns:
+            None if the whole file is damaged.
+        """
+
+        def find() -> list[tuple[int, bytes]]:
             connection = self._connection()
+            owners = {
+                row[0] for row in connection.execute(f"SELECT id FROM checkpoints WHERE {_NAMED}")
+            }
             if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("quick_check failed")
+                raise sqlite_file.Damage("quick_check failed")
             rows = connection.execute("SELECT checkpoint, key, asked, value, crc FROM answers")
-            bad = [(row[0], row[1]) for row in rows if _crc(*row[1:4]) != row[4]]
-            self._drop(bad)
-            return len(bad)
+            return [
+                (owner, key)
+                for owner, key, asked, value, crc in rows
+                if owner not in owners or _sound(key, asked, value, crc, check) is None
+            ]
 
-        return self._guarded(check, None)
+        bad = self._guarded(find, None)
+        if bad and self._writing:
+            self._guarded(lambda: self._drop(bad), None)
+        if self._writing:
+            self._guarded(self._repair, None)
+        return None if bad is None else len(bad)
 
     def prune(
         self,
@@ -177,35 +214,52 @@ class Store:
 
     # --- inside ---------------------------------------------------------------------------
 
-    def _get(self, producer: Producer, keys: Iterable[bytes], count: bool) -> dict[bytes, Stored]:
-        connection = self._connection()
+    def _read(
+        self,
+        producer: Producer,
+        keys: Iterable[bytes],
+        check: Check,
+        found: dict[bytes, Stored],
+        bad: list[tuple[int, bytes]],
+    ) -> int | None:
+        """Fill in what is there and what of it is damaged; the checkpoint's id."""
         owner = self._known(producer)
-        if owner is None:
-            return {}
-        found: dict[bytes, Stored] = {}
-        bad: list[tuple[int, bytes]] = []
-        wanted = list(keys)
+        wanted = list(keys) if owner is not None else []
         for start in range(0, len(wanted), _AT_ONCE):
             part = wanted[start : start + _AT_ONCE]
             marks = ",".join("?" * len(part))
-            for key, asked, value, crc in connection.execute(
+            for key, asked, value, crc in self._connection().execute(
                 "SELECT key, asked, value, crc FROM answers "
                 f"WHERE checkpoint = ? AND key IN ({marks})",
                 [owner, *part],
             ):
-                if _crc(key, asked, value) == crc:
-                    found[key] = Stored(asked, value)
+                stored = _sound(key, asked, value, crc, check)
+                if stored is None:
+                    bad.append((owner or 0, key))
                 else:
-                    bad.append((owner, key))
-        if bad:
-            log.warning("%d damaged answers in %s are asked again", len(bad), self._path)
-        if self._writing and (found or bad):
-            self._drop(bad)
+                    found[key] = stored
+        return owner
+
+    def _note(self, owner: int | None, taken: int, bad: Sequence[tuple[int, bytes]]) -> None:
+        """Write down what was taken, and drop what is damaged."""
+        self._drop(bad)
+        self._connection().execute(
+            "UPDATE checkpoints SET hits = hits + ?, used = ? WHERE id = ?",
+            [taken, time.time(), owner],
+        )
+
+    def _repair(self) -> None:
+        """Take out what is of a wrong type where checkpoints are listed."""
+        connection = self._connection()
+        connection.execute(f"DELETE FROM checkpoints WHERE NOT ({_NAMED})")
+        for column, kind, value in (
+            ("name", "text", "unknown"),
+            ("hits", "integer", 0),
+            ("used", "real", 0.0),
+        ):
             connection.execute(
-                "UPDATE checkpoints SET hits = hits + ?, used = ? WHERE id = ?",
-                [len(found) if count else 0, time.time(), owner],
+                f"UPDATE checkpoints SET {column} = ? WHERE typeof({column}) <> ?", [value, kind]
             )
-        return found
 
     def _put(self, producer: Producer, name: str, answers: Mapping[bytes, Stored]) -> None:
         now = time.time()
@@ -263,15 +317,15 @@ class Store:
         return self._open
 
     def _connect(self) -> sqlite3.Connection:
-        if self._path:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            self._path or ":memory:", timeout=PATIENCE, isolation_level=None
-        )
-        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
-        connection.execute("PRAGMA synchronous = NORMAL")
-        _patiently(lambda: connection.executescript(_SCHEMA))
-        return connection
+        """A connection that writes; one that only reads where that fails."""
+        if self._writing:
+            try:
+                return sqlite_file.open_to_write(self._path, self._timeout)
+            except (sqlite3.Error, OSError) as error:
+                if sqlite_file.damaged(error):
+                    raise
+                self._stop(error)
+        return sqlite_file.open_to_read(self._path, self._timeout)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -288,14 +342,11 @@ class Store:
         """The action's result; whatever is wrong with the file is dealt with here."""
         try:
             return action()
-        except sqlite3.DatabaseError as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-            if code in _DAMAGED:
+        except (sqlite3.Error, OSError) as error:
+            if sqlite_file.damaged(error) and self._writing:
                 self._set_aside(error)
             else:
-                self._stop(str(error))
-        except OSError as error:
-            self._stop(error.strerror or str(error))
+                self._stop(error)
         return fallback
 
     def _set_aside(self, error: Exception) -> None:
@@ -314,29 +365,50 @@ class Store:
             for ending in ("-wal", "-shm"):
                 self._path.with_name(FILE + ending).unlink(missing_ok=True)
         except OSError as problem:
-            self._stop(problem.strerror or str(problem))
+            self._stop(problem)
 
-    def _stop(self, reason: str) -> None:
-        """Go on without storing; said once."""
+    def _stop(self, error: Exception) -> None:
+        """Go on without storing; said once. Nor is a lock waited for again."""
         if self._writing:
-            log.warning("answers are not stored from here on: %s (%s)", reason, self._path)
+            reason = error.strerror if isinstance(error, OSError) else None
+            log.warning(
+                "answers are not stored from here on: %s (%s)", reason or str(error), self._path
+            )
         self._writing = False
+        if sqlite_file.busy(error):
+            self._timeout = 0.0
+            if self._open is not None:
+                self._open.execute("PRAGMA busy_timeout = 0")
+
+
+def _sound(key: Any, asked: Any, value: Any, crc: Any, check: Check) -> Stored | None:
+    """A row of the file as an answer; None if it is damaged."""
+    if [type(x) for x in (key, asked, value)] != [bytes, int, bytes] or asked < 0:
+        return None
+    if _crc(key, asked, value) != crc:
+        return None
+    stored = Stored(asked, value)
+    try:
+        check(key, stored)
+    except ValueError:
+        return None
+    return stored
+
+
+def _holding(row: Sequence[Any]) -> Holding:
+    """A row of the file; what is of a wrong type there stands for nothing."""
+    owner, name, *producer, answers, size, hits, used = row
+    sound = isinstance(used, float) and math.isfinite(used) and 0 <= used <= _LATEST
+    return Holding(
+        owner,
+        name if isinstance(name, str) else "unknown",
+        Producer(*(text if isinstance(text, str) else "unknown" for text in producer)),
+        answers,
+        int(size),
+        hits if isinstance(hits, int) else 0,
+        used if sound else 0.0,
+    )
 
 
 def _crc(key: bytes, asked: int, value: bytes) -> int:
     return zlib.crc32(value, zlib.crc32(key, asked & 0xFFFFFFFF))
-
-
-def _patiently(action: Callable[[], object]) -> None:
-    """Try until a lock is gone: changing the journal does not wait for other processes itself."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            action()
-        except sqlite3.OperationalError as error:
-            locked = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if not locked or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return

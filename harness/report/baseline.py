@@ -168,7 +168,9 @@ def read(path: Path) -> Baseline:
         entries, rules = _rules(value["score"])
     except OSError as error:
         raise RecordError(f"cannot read {error.filename!r}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, UsageError,
+    ) as error:  # fmt: skip
         raise RecordError(
             f"{str(path)!r} is no baseline ({type(error).__name__}: {error}); write one with "
             "harness baseline"

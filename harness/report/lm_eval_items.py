@@ -10,7 +10,6 @@ Items are read for scores that are a mean over items, or total nats by total uni
 F1 over classes, ...) are functions of a corpus that such a line does not give.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness import strict_json
 from harness.core import (
     Example,
     Generate,
@@ -151,7 +151,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if line:
             try:
-                found.append(json.loads(line))
+                found.append(strict_json.loads(line, allow_nan=True, allow_surrogates=True))
             except ValueError as error:
                 raise RecordError(f"line {number} of {path.name} is no JSON: {error}") from error
     try:

@@ -18,7 +18,7 @@ from harness.modules import ModuleMetric
 from harness.plugins import load_task
 from harness.report import lm_eval
 from harness.report.items import Items
-from harness.report.record import Record, files, read, read_items
+from harness.report.record import Record, files, read_with_items
 from harness.task import Measure
 
 FIELDS = {
@@ -71,8 +71,7 @@ def load_file(path: Path) -> list[Run]:
     """The run in a record file, or those in a results file of lm-eval."""
     if lm_eval.is_results(path):
         return [Run(record, items, str(path)) for record, items in lm_eval.read(path)]
-    record = read(path)
-    return [Run(record, read_items(path, record), str(path))]
+    return [Run(*read_with_items(path), str(path))]
 
 
 def label(record: Record) -> tuple[str, str]:

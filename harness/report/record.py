@@ -6,23 +6,30 @@ line, derived from the record and never stored apart from what it says.
 
 import hashlib
 import json
-import os
 import re
-import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness import safe_files, strict_json
 from harness.core import Score, Tokens
 from harness.errors import RecordError, UsageError
-from harness.report import finite
 from harness.report import items as items_file
 from harness.report.items import Items
 
 SCHEMA = 1
 _SIGNED = ("harness", "lm_eval", "torch", "transformers")  # versions in the signature
-ITEMS = ".items.json.gz"  # in place of .json
+ITEMS = ".items.json.gz"
+_SHOWN = 12  # digits of the items' checksum in their name
+OLD_TEMPORARY = ".????????.tmp"  # as older versions named them in the folder of a record
+_OTHERS = {  # what files of ours hold beside records, and the keys that tell
+    "what harness jitter measured": {"schema", "movements"},
+    "the items of a record": {"schema", "ids", "outcomes"},
+    "the runs of a baseline": {"schema", "runs"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +101,8 @@ class Record:
         Raises:
             RecordError: it is no record of a schema that this version reads.
         """
+        if other := other_kind(value):
+            raise RecordError(f"{name} is not a record: it holds {other}")
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             got = f"schema {value.get('schema')!r}" if isinstance(value, dict) else "something else"
             raise RecordError(
@@ -113,9 +122,20 @@ class Record:
             raise RecordError(f"{name} is no record of this version: {error}") from error
         return record
 
+    @property
+    def numerics(self) -> str:
+        """What moves the last digits of the scores and no more: device, products, libraries.
+
+        Runs of one signature with different numerics measure the same thing, and differ by
+        rounding. Records of other programs say no more than the device.
+        """
+        said = self.engine.get("numerics")
+        return str(said or f"device:{str(self.model.get('device')).partition(':')[0]}")
+
     def filename(self) -> str:
-        """`<task>-<protocol>-<digest>.json`; different signatures never share a file."""
-        key = hashlib.sha256(f"{self.model['digest']}|{self.signature}".encode()).hexdigest()
+        """`<task>-<protocol>-<digest>.json`; runs that may differ in a score never share a file."""
+        parts = (self.model["digest"], self.signature, self.numerics)
+        key = hashlib.sha256("|".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
         return f"{slug(self.task)}-{slug(self.protocol)[:80]}-{key[:10]}.json"
 
 
@@ -125,13 +145,13 @@ def slug(text: str) -> str:
 
 
 def files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The JSON files that paths name: files themselves, and those below folders, by name.
+    """The JSON files that paths name: files themselves, and those of records below folders.
 
     Raises:
         UsageError: a path does not exist or has none.
     """
     for path in paths:
-        found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        found = below(path) if path.is_dir() else [path]
         if not found or not found[0].exists():
             raise UsageError(
                 f"no record in {str(path)!r}; expected a record or a folder with records"
@@ -139,25 +159,92 @@ def files(paths: Iterable[Path]) -> Iterator[Path]:
         yield from found
 
 
+def below(folder: Path) -> list[Path]:
+    """The JSON files below a folder, by name, but for those that are ours and hold no record."""
+    return [path for path in sorted(folder.rglob("*.json")) if not _other_kind(path)]
+
+
+def _other_kind(path: Path) -> str:
+    """What a file of ours holds that is not a record; empty if it may be one."""
+    try:
+        return other_kind(strict_json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return ""  # reading it as a record says what is wrong with it
+
+
+def other_kind(value: Any) -> str:
+    """What a JSON value of ours is that is not a record; empty if it may be one."""
+    keys = set(value) if isinstance(value, dict) else set()
+    return next((what for what, own in _OTHERS.items() if own <= keys), "")
+
+
 def write(record: Record, root: Path) -> Path:
-    """Write a record under `root/<model>/`, whole or not at all.
+    """Write a record under `root/<model>/`, whole or not at all, with its items.
+
+    The items come first, under a name of their own that the record's checksum leads to: whenever
+    this is interrupted, the record on disk is an old or a new one, and its items are there.
 
     Raises:
         RecordError: the folder cannot be written.
     """
     name = slug(Path(record.model["name"]).name or record.model["name"])[:80]
     path = root / f"{name}-{record.model['digest'][:8]}" / record.filename()
+    packed = b""
     if record.items is not None:
         packed = items_file.pack(items_file.to_json(record.items))
         record = replace(record, items_sha256=hashlib.sha256(packed).hexdigest())
-        write_bytes(items_path(path), packed)
-    write_text(path, json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safe_files.sweep(path.parent, OLD_TEMPORARY)
+        with safe_files.locked(path.parent) as alone:
+            if packed:
+                safe_files.replace_content(_items_name(path, record), packed)
+            # The name of a data file need not be UTF-8; what is not becomes a question mark.
+            safe_files.replace_content(path, text.encode("utf-8", "replace"))
+            _remove_old_items(path, record, alone)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     return path
 
 
-def items_path(path: Path) -> Path:
-    """The file with the outcomes that belongs to a record's file."""
+def _remove_old_items(path: Path, record: Record, alone: bool) -> None:
+    """Remove what belonged to the record that was replaced; it hurts nobody if that fails.
+
+    Without a lock another process may be about to refer to items that nobody refers to yet.
+    """
+    stem = path.name.removesuffix(".json")
+    for pattern in (f"{stem}.{'?' * _SHOWN}{ITEMS}", _old_items_name(path).name):
+        for old in path.parent.glob(pattern):
+            with suppress(OSError):
+                left = alone or time.time() - old.stat().st_mtime > safe_files.LEFT
+                if left and old != _items_name(path, record):
+                    old.unlink()
+
+
+def _old_items_name(path: Path) -> Path:
+    """Where older versions put the items of a record's file."""
     return path.with_name(path.name.removesuffix(".json") + ITEMS)
+
+
+def _items_name(path: Path, record: Record) -> Path:
+    digest = slug(str(record.items_sha256)[:_SHOWN])
+    return path.with_name(f"{path.name.removesuffix('.json')}.{digest}{ITEMS}")
+
+
+def items_path(path: Path, record: Record | None = None) -> Path:
+    """The file with the items that belongs to a record's file.
+
+    Args:
+        path: of the record's file.
+        record: in that file; read if it is not given.
+
+    Raises:
+        RecordError: the record cannot be read.
+    """
+    named = _items_name(path, record or read(path))
+    old = _old_items_name(path)
+    return old if old.exists() and not named.exists() else named
 
 
 def write_text(path: Path, text: str) -> None:
@@ -166,27 +253,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step, so that no reader ever sees half of it.
+    """Replace a file's content in one step, as `harness.safe_files.replace_content` does.
 
     Raises:
         RecordError: the file cannot be written.
     """
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        safe_files.replace_content(path, data)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise RecordError(
-            f"cannot write {str(path)!r}: {error.strerror}; give a folder that can be written"
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> RecordError:
+    return RecordError(
+        f"cannot write {str(path)!r}: {error.strerror}; give a folder that can be written"
+    )
 
 
 def check_writable(folder: Path) -> None:
@@ -197,8 +278,10 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
+        safe_files.sweep(folder)
+        made = safe_files.temporary(folder)
+        made.touch()
+        made.unlink()
     except OSError as error:
         raise RecordError(
             f"cannot write to output folder {str(folder)!r}: {error.strerror}; give --out a "
@@ -218,7 +301,7 @@ def check_file(path: Path, option: str) -> None:
         with path.open("ab"):
             pass
         if new:
-            path.unlink()
+            path.resolve().unlink()  # a link to a file that is not there yet stays
     except OSError as error:
         raise RecordError(
             f"cannot write {option} {str(path)!r}: {error.strerror}; name a file that can be "
@@ -230,10 +313,10 @@ def read(path: Path) -> Record:
     """The record in a file.
 
     Raises:
-        RecordError: the file cannot be read or is no record.
+        RecordError: the file cannot be read or is not a record.
     """
     try:
-        value = finite.loads(path.read_text("utf-8"))
+        value = strict_json.loads(path.read_bytes())
     except OSError as error:
         raise RecordError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
@@ -247,7 +330,7 @@ def read_items(path: Path, record: Record) -> Items:
     Raises:
         RecordError: the record has none, or the file beside it is missing or another one.
     """
-    beside = items_path(path)
+    beside = items_path(path, record)
     try:
         data = beside.read_bytes()
     except OSError as error:
@@ -258,3 +341,18 @@ def read_items(path: Path, record: Record) -> Items:
     if hashlib.sha256(data).hexdigest() != record.items_sha256:
         raise RecordError(f"{beside.name} does not belong to {path.name}: another checksum")
     return items_file.from_json(items_file.unpack(data, beside.name), beside.name)
+
+
+def read_with_items(path: Path) -> tuple[Record, Items]:
+    """The record in a file and its outcomes, of one run even while another one replaces it.
+
+    Raises:
+        RecordError: the file is not a record, or its items are missing or damaged.
+    """
+    while True:
+        record = read(path)
+        try:
+            return record, read_items(path, record)
+        except RecordError:
+            if read(path).items_sha256 == record.items_sha256:
+                raise

@@ -72,7 +72,7 @@ def _entries(path: Path) -> list[Entry]:
         except RecordError:  # samples were not logged; the scores are there all the same
             return [Entry(record, None, str(path)) for record in lm_eval.scores(path)]
     record = read(path)
-    there = record.items_sha256 is not None and items_path(path).exists()
+    there = record.items_sha256 is not None and items_path(path, record).exists()
     return [Entry(record, read_items(path, record) if there else None, str(path))]
 
 
