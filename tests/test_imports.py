@@ -14,7 +14,7 @@ FOUNDATION = tuple(
     f"harness.{name}"
     for name in (
         "core", "errors", "prompt", "text", "metrics", "extract", "formats", "task", "answers",
-        "calibration", "modules", "summaries", "translations",
+        "calibration", "modules", "summaries", "translations", "strict_json",
     )
 )  # fmt: skip
 PACKAGES = (
@@ -45,7 +45,8 @@ LAYERS = (
     Layer(("harness/text/ngrams.py",), only=("harness.text", "numpy")),
     Layer(
         ("harness/overlap/corpora.py", "harness/overlap/ngram_sets.py"),
-        only=("harness.errors", "harness.text", "numpy", "pyarrow", "rbloom"),
+        only=("harness.errors", "harness.strict_json", "harness.text", "numpy", "pyarrow",
+              "rbloom"),
     ),
     Layer(
         ("harness/overlap/scan.py",),
@@ -68,13 +69,15 @@ LAYERS = (
     Layer(("harness/data.py",), only=(*FOUNDATION[:2], "huggingface_hub", "datasets")),
     Layer(
         tuple(f"harness/engine/{n}.py" for n in ("encode", "plan", "tokenizer", "digest", "store")),
-        only=("harness.core", "harness.errors", "harness.engine", "numpy", "platformdirs"),
+        only=("harness.core", "harness.errors", "harness.engine", "harness.strict_json", "numpy",
+              "platformdirs"),
     ),
     Layer(
         ("harness/engine/*.py",),
         only=(
-            "harness.core", "harness.errors", "harness.engine", "numpy", "platformdirs", "torch",
-            "transformers", "huggingface_hub", "safetensors", "gguf", "tokenizers",
+            "harness.core", "harness.errors", "harness.engine", "harness.strict_json", "numpy",
+            "platformdirs", "torch", "transformers", "huggingface_hub", "safetensors", "gguf",
+            "tokenizers",
         ),
     ),
     Layer(

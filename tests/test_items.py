@@ -44,7 +44,7 @@ from harness.report.record import Record, items_path, read, read_items, write
 TEXTS = st.text(st.characters(), max_size=12)  # any code point, halves of pairs included
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999"]
-"""Words of JSON, or what Python's reader makes of them, that are no finite number."""
+"""Words of JSON, or what Python's reader makes of them, that are not finite numbers."""
 
 ITEMS = Items(
     ids=("0", "7"),
@@ -210,7 +210,7 @@ def test_a_record_with_what_is_no_number_is_refused(path: Path, number: str, wor
     path.write_text(text.replace(number, word), "utf-8")
     with pytest.raises(RecordError, match=path.name) as caught:
         read(path)
-    assert "no finite number" in str(caught.value)
+    assert "not a finite number" in str(caught.value)
 
 
 def with_items_text(path: Path, text: str) -> Record:

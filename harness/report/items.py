@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harness import strict_json
 from harness.core import Example, Generated, Request, Response, RollingLoglikelihood, Scored, Word
 from harness.errors import RecordError
-from harness.report import finite
 from harness.report.dump import request_text
 
 SCHEMA = 1
@@ -135,7 +135,7 @@ def unpack(data: bytes, name: str) -> Any:
     """
     try:
         text = gzip.decompress(data).decode("utf-8", "surrogatepass")
-        return finite.loads(text)
+        return strict_json.loads(text, allow_surrogates=True)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise RecordError(f"{name} is damaged, or no file of ours ({error})") from error
 

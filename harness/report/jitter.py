@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import strict_json
 from harness.errors import RecordError
-from harness.report import finite
 from harness.report.record import Record, check_file, write_text
 
 SCHEMA = 1
@@ -109,7 +109,7 @@ def read(path: Path | None) -> dict[tuple[str, str], float]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = finite.loads(path.read_text("utf-8"))
+        value: dict[str, Any] = strict_json.loads(path.read_text("utf-8"))
         if value["schema"] != SCHEMA:
             raise ValueError(f"schema {value['schema']!r}")
         for line in value["movements"]:

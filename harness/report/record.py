@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness import strict_json
 from harness.core import Score, Tokens
 from harness.errors import RecordError, UsageError
-from harness.report import finite
 from harness.report import items as items_file
 from harness.report.items import Items
 
@@ -229,7 +229,7 @@ def read(path: Path) -> Record:
         RecordError: the file cannot be read or is no record.
     """
     try:
-        value = finite.loads(path.read_text("utf-8"))
+        value = strict_json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise RecordError(f"cannot read {str(path)!r}: {error.strerror}") from error
     except ValueError as error:
