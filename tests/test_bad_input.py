@@ -108,7 +108,7 @@ def test_options_say_what_is_allowed(sample: list[Any], words: list[str], expect
             ["--set", "strid=32"],
             "no benchmark has an option 'strid'; did you mean stride or stream?",
         ),
-        (["--set", "stride=x"], "'x' is not allowed; choose from: a positive whole number"),
+        (["--set", "stride=x"], "'x' is not allowed; choose from: context, a positive whole"),
         (["--set", "stride"], "--set 'stride': expected key=value"),
         (["--limit", "0"], "--limit 0: expected at least 1"),
     ],
@@ -164,7 +164,7 @@ def test_data_file_that_does_not_exist(base: list[Any]) -> None:
         ("cbt-cn", b"one line\n", "line 1: expected a sentence numbered 1, got 'one line'"),
         ("lambada", '{"text": "caf\xe9 a"}'.encode("latin1"), "line 1: expected UTF-8, got byte"),
         ("wikitext2", b" a \n caf\xe9 \n", "line 2: expected UTF-8, got byte 0xe9"),
-        ("ptb", "a b".encode("utf-16"), "line 1: expected UTF-8, got byte 0xff"),
+        ("ptb", "a b".encode("utf-16"), "expected UTF-8, got UTF-16; save the file as UTF-8"),
     ],
 )
 def test_wrong_files_are_named_with_their_first_bad_line(

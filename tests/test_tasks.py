@@ -139,7 +139,10 @@ def test_labels() -> None:
     assert task.protocol("paper", {"unit": "words", "stride": "0032"}).label == (
         "paper+stride=32+unit=words"
     )
-    assert task.protocol("paper", {"stride": "1024"}).label == "paper", "the default is no change"
+    assert task.protocol("paper", {"stride": "context"}).label == "paper", (
+        "the default is no change"
+    )
+    assert task.protocol("paper", {"stride": "1024"}).label == "paper+stride=1024"
     # what a preset chose can be set back
     assert task.protocol("strided", {"stride": "1024"}).label == "strided+stride=1024"
     assert task.protocol("strided", {"stride": "1024"}).options["stride"] == "1024"
@@ -158,9 +161,10 @@ def test_labels() -> None:
         (
             "paper",
             {"stride": "0"},
-            "stride='0' is not allowed; choose from: a positive whole number",
+            "stride='0' is not allowed; choose from: context, a positive whole number",
         ),
         ("paper", {"stride": "-1"}, "stride='-1' is not allowed"),
+        ("paper", {"stride": "9" * 5000}, "9' is not allowed"),
         ("paper", {"stride": "<n>"}, "stride='<n>' is not allowed"),
         ("paper", {"stride": "\u0663"}, "is not allowed"),  # a digit, but not one of ours
     ],
@@ -188,9 +192,10 @@ def test_options_that_contradict_each_other() -> None:
 
 
 def test_the_engine_gets_its_part() -> None:
-    assert encoding(resolved("wikitext2", "hf")) == Encoding("none", 1024, "hf")
+    assert encoding(resolved("wikitext2", "hf")) == Encoding("none", None, "hf")
     assert encoding(resolved("wikitext2", "strided")) == Encoding("auto", 32, "plain")
-    assert encoding(resolved("lambada", "lm-eval")) == Encoding("tokenizer", 1024, "plain")
+    assert encoding({"stride": "1024"}) == Encoding("auto", 1024, "plain")
+    assert encoding(resolved("lambada", "lm-eval")) == Encoding("tokenizer", None, "plain")
 
 
 # --- LAMBADA ------------------------------------------------------------------------------
