@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core import Hub, Source
-from harness.data import Where, load
+from harness.data import Where, load, load_pool
 from harness.errors import DataError
 from harness.formats import json_lines, stretches, text_lines
 from harness.plugins import load_task
-from tasks import dump
+from tasks import dump, nq
 
 
 def source(task: str, **options: str) -> Source:
@@ -303,3 +303,29 @@ def test_zip_that_is_none() -> None:
     for broken in (good[:40], good[:45] + b"\xff" * 20 + good[65:]):
         with pytest.raises(DataError, match="expected a zip archive with the member 'other'"):
             dump.parse("test", "other")(broken)
+
+
+# --- the pool under --strict ----------------------------------------------------------------
+
+
+def test_a_pool_that_is_not_the_published_one_is_refused_by_strict(tmp_path: Path) -> None:
+    where = Where(folder=put(tmp_path, {"some.txt": "one\n"}))
+    assert load_pool(SOME, where).warnings
+    with pytest.raises(DataError, match=r"some.txt has sha256 .* 1 rows, .* 2; refused by --stri"):
+        load_pool(SOME, where, strict=True)
+
+
+def test_a_pool_that_is_missing_is_refused_by_strict(tmp_path: Path) -> None:
+    where = Where(folder=tmp_path)
+    assert load_pool(nq.TRAIN, where).road == "sample"
+    words = "no data for NQ-open, train questions: looked for NQ-open.train.jsonl .* get it from"
+    for roads in (where, Where(), Where(file=tmp_path / "NQ-open.dev.jsonl")):
+        with pytest.raises(DataError, match=words):
+            load_pool(nq.TRAIN, roads, strict=True)
+    for sample in (Where(sample=True), Where(sample=True, folder=tmp_path)):
+        assert load_pool(nq.TRAIN, sample, strict=True).road == "sample", "it was asked for"
+
+
+def test_the_published_pool_passes_under_strict(tmp_path: Path) -> None:
+    where = Where(folder=put(tmp_path, {"some.txt": "one\ntwo\n"}))
+    assert load_pool(SOME, where, strict=True).published
