@@ -1,6 +1,7 @@
 """Data files as other programs save them, and as an attacker would write them."""
 
 import codecs
+import gzip
 import itertools
 import json
 import re
@@ -24,8 +25,9 @@ from harness.data import Where, load
 from harness.errors import DataError
 from harness.extract import bare
 from harness.formats import lines
+from harness.overlap import corpora
 from harness.plugins import load_task
-from harness.text import DETOKENISERS, megatron, megatron_wikitext, splitting
+from harness.text import DETOKENISERS, megatron, megatron_wikitext, ngrams, splitting
 from harness.text.encodings import with_line_feeds
 from tasks import cbt, cnn_dm, dump, enwik8, lambada, ptb, wikitext, wmt14
 
@@ -468,3 +470,64 @@ def test_a_passage_is_split_as_by_its_pattern(text: str) -> None:
             continue
         example = lambada.read_row(Row(0, {"text": text}), options)
         assert example.fields == {"context": stripped[: last.start()], "target": last.group()}
+
+
+# --- corpora --------------------------------------------------------------------------------
+
+TEXTS = ("the cat sat on the mat and ran", "a dog sat on a log and the cat ran on")
+JSONL = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+
+
+def grams_of(path: Path, how: corpora.Reading) -> set[int]:
+    """Hashes of all runs of three words in a corpus."""
+    blocks = ngrams.overlapping(map(ngrams.normalise, corpora.blocks(path, how)), 3)
+    return {int(h) for block in blocks for h in ngrams.grams(block, 3).hashes}
+
+
+@pytest.mark.parametrize("how", [name for name in SAVED if name != "last line without an end"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", ["corpus.txt", "corpus.jsonl"])
+def test_how_a_corpus_was_saved_does_not_matter(
+    tmp_path: Path, name: str, packed: bool, how: str
+) -> None:
+    content = (JSONL if name.endswith("jsonl") else "\n".join([*TEXTS, ""])).encode()
+    reading = corpora.Reading(by_line=True)
+    found = []
+    for label, data in (("original", content), ("saved", SAVED[how](content))):
+        path = tmp_path / f"{label}.{name}{'.gz' if packed else ''}"
+        path.write_bytes(gzip.compress(data) if packed else data)
+        found.append(grams_of(path, reading))
+    assert found[0] == found[1]
+    assert len(found[0]) == 6 + 9, "none across the lines"
+
+
+@pytest.mark.parametrize("by_line", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.txt", "the cat".encode("utf-16"), "a.txt is UTF-16, expected UTF-8"),
+        ("a.txt", "the cat".encode("utf-16-le"), "a.txt is UTF-16, expected UTF-8"),
+        ("a.txt", "the cat".encode("utf-32"), "a.txt is UTF-32, expected UTF-8"),
+        ("a.jsonl", JSONL.encode("utf-16-be"), "a.jsonl is UTF-16, expected UTF-8"),
+        ("a.txt.gz", gzip.compress("cat".encode("utf-16")), "a.txt.gz is UTF-16, expected UTF-8"),
+        ("a.txt.gz", gzip.compress(b"the cat" * 99)[:-9], "cannot read .*a.txt.gz"),
+        ("a.txt.zst", b"\x28\xb5\x2f\xfdxxx", "cannot read .*a.txt.zst"),
+        ("a.jsonl", DEEP.encode(), "a.jsonl line 1: .*nested too deeply"),
+        ("a.jsonl", f'{{"text": "a", "x": {LONG}}}'.encode(), "a.jsonl line 1: .*5,000 digits"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": "\xff"}', "a.jsonl line 2: .*can't decode byte 0xff"),
+        ("a.parquet", b"PAR1xxxxPAR1", "parquet"),
+    ],
+)
+def test_hostile_corpora_are_one_line(
+    tmp_path: Path, name: str, content: bytes, words: str, by_line: bool
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        list(corpora.blocks(tmp_path / name, corpora.Reading(by_line=by_line)))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_nobody_reads_in_a_corpus_may_be_odd(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "the cat sat", "loss": NaN, "x": "\\ud83d", "y": 1e999}\n')
+    assert len(grams_of(path, corpora.Reading())) == 1
