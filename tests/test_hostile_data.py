@@ -398,15 +398,9 @@ def test_no_text_takes_more_than_its_length(part: str) -> None:
             assert time.process_time() - begun < 1, "none takes 0.2 s; a square of the length, many"
 
 
-def test_a_passage_of_100_000_spaces() -> None:
-    begun = time.process_time()
-    assert passage(" " * 100_000, "whitespace")
-    assert time.process_time() - begun < 1
-
-
 def passage(text: str, boundary: str) -> object:
     options = {**load_task("lambada").protocol().options, "boundary": boundary}
-    return lambada.read_row(Row(0, {"text": f"a {text} b"}), options)
+    return lambada.read_row(Row(0, {"text": f"a {text} b c"}), options)
 
 
 def refusal(parse: Callable[..., object], *texts: str) -> object:
