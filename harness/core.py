@@ -224,8 +224,8 @@ class Encoding:
     bos: Bos = "auto"
     """Start token: the tokenizer's own (`auto`), the end-of-text token (`eot`), what the
     tokenizer adds by itself (`tokenizer`), or `none`."""
-    stride: int = 1024
-    """By how many tokens a rolling window advances; the context length means disjoint."""
+    stride: int | None = None
+    """By how many tokens a rolling window advances; None: the context, which means disjoint."""
     windows: Windows = "plain"
     """`plain`; `lm-eval` (last window filled up to the left); `hf` (no target beyond a window's
     own tokens, so that its first token is context only)."""

@@ -6,14 +6,17 @@ and whether that is the published one go into the record.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.core import Fields, Hub, Row, Source
-from harness.errors import DataError
+from harness.errors import DataError, HarnessError, TaskError, in_one_line
+
+LARGEST = 1 << 30  # bytes of a file; ten times the largest benchmark's
+CHUNK = 1 << 20  # bytes read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +64,12 @@ def load(source: Source, where: Where, *, strict: bool = False) -> Data:
     Raises:
         DataError: nothing is found on the roads allowed (says where each would find it), the
             file is empty or malformed, or, with `strict`, not the published one.
+        TaskError: the source's own functions fail.
     """
     road, name, contents = _fetch(source, where)
     if not all(contents):
         raise DataError(f"{name} is empty; expected {source.title} ({source.origin})")
-    try:
-        fields = source.parse(*contents)
-    except DataError as error:
-        raise DataError(f"{name} is not {source.title}: {error}") from None
+    fields = _parse(source, name, contents)
     if not fields:
         raise DataError(f"{name} has no rows; expected {source.title} ({source.origin})")
     content = b"".join(contents)
@@ -81,6 +82,21 @@ def load(source: Source, where: Where, *, strict: bool = False) -> Data:
         raise DataError(f"{'; '.join(warnings)}; refused by --strict")
     rows = tuple(Row(i, f) for i, f in enumerate(fields))
     return Data(rows, road, name, digest, len(content), warnings)
+
+
+def _parse(source: Source, name: str, contents: tuple[bytes, ...]) -> Sequence[Fields]:
+    failed = f"{source.title} (package {source.package}): parse() failed on {name}"
+    try:
+        fields = source.parse(*contents)
+    except DataError as error:
+        raise DataError(f"{name} is not {source.title}: {error}") from None
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise TaskError(f"{failed}: {in_one_line(error)}") from error
+    if not isinstance(fields, Sequence) or not all(isinstance(row, Mapping) for row in fields):
+        raise TaskError(f"{failed}: expected a list of mappings, got {str(fields)[:60]!r}")
+    return fields
 
 
 def _differences(
@@ -97,15 +113,18 @@ def _differences(
     return tuple(found)
 
 
-def load_pool(source: Source, where: Where) -> Data:
+def load_pool(source: Source, where: Where, *, strict: bool = False) -> Data:
     """Rows to draw example pairs from: of the data folder or the hub, else the built-in ones.
 
     Raises:
-        DataError: the file that is there is empty or malformed.
+        DataError: the file that is there is empty or malformed; with `strict`, it is not the
+            published one, or there is none and the built-in rows were not asked for.
     """
     roads = replace(where, file=None)
     there = where.folder is not None and find(source, where.folder) is not None
-    return load(source, roads if there or (where.hub and source.hub) else Where(sample=True))
+    if there or strict or (where.hub and source.hub):
+        return load(source, roads, strict=strict)
+    return load(source, Where(sample=True))
 
 
 def _fetch(source: Source, where: Where) -> tuple[str, str, tuple[bytes, ...]]:
@@ -113,15 +132,26 @@ def _fetch(source: Source, where: Where) -> tuple[str, str, tuple[bytes, ...]]:
     if where.file is not None:
         return "file", where.file.name, _read_both(source, where.file)
     if where.sample:
-        names = [source.sample, *([source.companion(source.sample)] if source.companion else [])]
-        folder = files(source.package)
-        return "sample", source.sample, tuple((folder / name).read_bytes() for name in names)
+        return "sample", source.sample, _sample(source)
     path = find(source, where.folder) if where.folder else None
     if path is not None:
         return "file", path.name, _read_both(source, path)
     if where.hub and source.hub:
         return "hub", f"{source.hub.repo}/{source.hub.file}", hub_bytes(source.hub)
     raise DataError(missing(source, where))
+
+
+def _sample(source: Source) -> tuple[bytes, ...]:
+    names = [source.sample, *([source.companion(source.sample)] if source.companion else [])]
+    try:
+        folder = files(source.package)
+        return tuple((folder / name).read_bytes() for name in names)
+    except (OSError, ImportError) as error:
+        raise DataError(
+            f"the built-in sample {source.sample!r} of {source.title} is not in package "
+            f"{source.package!r} ({type(error).__name__}); install the package again, or give "
+            "--data-dir the original file"
+        ) from error
 
 
 def _read_both(source: Source, path: Path) -> tuple[bytes, ...]:
@@ -169,11 +199,31 @@ def missing(source: Source, where: Where) -> str:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return _within(file, path.name)
     except OSError as error:
         raise DataError(
             f"cannot read {str(path)!r}: {error.strerror}; give --data-file a readable file"
         ) from error
+
+
+def _within(file: BinaryIO, name: str) -> bytes:
+    """All bytes of an open file.
+
+    Raises:
+        DataError: there are more than `LARGEST`; no benchmark's file is so large.
+    """
+    found: list[bytes] = []
+    left = LARGEST
+    while chunk := file.read(CHUNK):  # not all at once: that would claim the memory beforehand
+        found.append(chunk)
+        left -= len(chunk)
+        if left < 0:
+            raise DataError(
+                f"{name} has more than {LARGEST:,} bytes, and no benchmark's file is so large; "
+                "give --data-file the original file"
+            )
+    return b"".join(found)
 
 
 def hub_bytes(hub: Hub) -> tuple[bytes, ...]:
@@ -201,6 +251,10 @@ def hub_bytes(hub: Hub) -> tuple[bytes, ...]:
         return restored if isinstance(restored, tuple) else (restored,)
     except KeyError as error:
         raise DataError(f"{hub.file} of {hub.repo} has no column {error}") from error
+    except Exception as error:  # of pyarrow or datasets, on a damaged file in the cache
+        raise DataError(
+            f"{hub.file} of {hub.repo} cannot be read: {in_one_line(error)}; download it again"
+        ) from error
 
 
 def _parquet(path: str) -> Iterable[Fields]:

@@ -5,6 +5,7 @@
     +-- DataError           rows missing, malformed, or not the published ones under --strict
     +-- PromptError         a template and the fields given to it do not fit
     +-- PluginError         an entry point that is no Task, or not the one it says
+    +-- TaskError           a benchmark's own function raises, or returns what it must not
     +-- CheckpointError     a model that cannot be loaded, or is no causal language model
     +-- RequestError        one request is at fault; the message names its item
     |   +-- EncodingError       it cannot become tokens, or breaks a rule under --strict
@@ -13,6 +14,10 @@
 
 `harness.cli.group` catches `HarnessError` once and prints it; anything else keeps its traceback.
 """
+
+import sys
+import traceback
+from pathlib import Path
 
 
 class HarnessError(Exception):
@@ -39,6 +44,13 @@ class CheckpointError(HarnessError):
     """A model or its tokenizer cannot be loaded or cannot be scored."""
 
 
+class TaskError(HarnessError):
+    """A function of a benchmark raises, or returns something of the wrong type.
+
+    The benchmark's own error, with its traceback, is the cause of this one.
+    """
+
+
 class RequestError(HarnessError):
     """Something is wrong with one request; `request` is its index in the list that was asked."""
 
@@ -57,3 +69,23 @@ class NumericsError(RequestError):
 
 class RecordError(HarnessError):
     """A record or table cannot be written, or a file is no record."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """What was raised and where: `ZeroDivisionError: division by zero (rhymes.py:34)`.
+
+    The place is the innermost one outside this package and the standard library.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = (__package__, *sys.stdlib_module_names)
+    outside = [
+        (frame, line)
+        for frame, line in frames
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in own
+    ]
+    text = " ".join(str(error).split())[:200]
+    said = f"{type(error).__name__}{f': {text}' if text else ''}"
+    if not frames:
+        return said
+    frame, line = (outside or frames)[-1]
+    return f"{said} ({Path(frame.f_code.co_filename).name}:{line})"

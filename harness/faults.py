@@ -15,7 +15,7 @@ from typing import Any
 from harness import golden
 from harness.core import Source
 from harness.data import Where, load
-from harness.errors import UsageError
+from harness.errors import TaskError, UsageError
 from harness.runner import Asked, Job, ask
 from harness.task import Protocol, Task
 
@@ -85,8 +85,9 @@ def options(task: Task, in_runs: set[str]) -> list[str]:
             task.measures(watched)
         except UsageError:  # the benchmark refuses this value with the other defaults
             pass
-        except KeyError:
-            if watched.read <= declared:
+        except (KeyError, TaskError) as error:
+            cause = error if isinstance(error, KeyError) else error.__cause__
+            if not isinstance(cause, KeyError) or watched.read <= declared:
                 raise
         read |= watched.read
     others = sorted(read - declared - ENGINE_OPTIONS)

@@ -1,27 +1,37 @@
 """Bytes of a benchmark's original file -> fields of its rows.
 
-Lines end at LF only: `str.splitlines` would also split at U+2028, form feed and others that
-stand inside benchmark texts. Every parser names the first line it cannot read.
+Lines end at LF, CR LF or, in a file that has no other, CR: `str.splitlines` would also split at
+U+2028, form feed and others that stand inside benchmark texts. Every parser names the first line
+it cannot read.
 """
 
-import json
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from harness import strict_json
 from harness.core import Fields
 from harness.errors import DataError
+from harness.text.encodings import MARK, other_encoding, with_line_feeds
 
 _HALF = re.compile("[\ud800-\udfff]")  # JSON can escape half a character; that is no text
 
 
 def decode(data: bytes) -> str:
-    """UTF-8 text of `data`.
+    """The text of a UTF-8 file, without a byte-order mark and with LF for the file's line ends.
 
     Raises:
-        DataError: the bytes are no UTF-8; names the line and the byte.
+        DataError: the bytes are not UTF-8, or hold a zero byte; names the line.
     """
+    if encoding := other_encoding(data):
+        raise DataError(f"expected UTF-8, got {encoding}; save the file as UTF-8")
+    data = data.removeprefix(MARK)
+    zero = data.find(b"\0")
+    if zero >= 0:
+        line = data.count(b"\n", 0, zero) + 1
+        raise DataError(f"line {line}: expected text, got a zero byte; get the original file")
     try:
-        return data.decode("utf-8")
+        return with_line_feeds(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(
@@ -30,36 +40,66 @@ def decode(data: bytes) -> str:
         ) from None
 
 
+def lines(data: bytes) -> list[str]:
+    r"""The lines of a UTF-8 file without their ends: `b" a b \r\n c\n"` gives `[" a b ", " c"]`.
+
+    Raises:
+        DataError: as `decode`.
+    """
+    found = [line.removesuffix("\r") for line in decode(data).split("\n")]
+    if found[-1] == "":
+        found.pop()
+    return found
+
+
 def text_lines(data: bytes) -> list[Fields]:
-    r"""One row a line, without its line end: `b" a b \n c\n"` gives texts `" a b "`, `" c"`."""
-    lines = decode(data).split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return [{"text": line} for line in lines]
+    """One row a line: the line as `text`.
+
+    Raises:
+        DataError: as `decode`.
+    """
+    return [{"text": line} for line in lines(data)]
 
 
 def json_lines(data: bytes, *, required: Sequence[str]) -> list[Fields]:
     """One JSON object a line, each with the keys `required`, whose values are text.
 
     Raises:
-        DataError: a line is no such object.
+        DataError: a line is not such an object.
     """
     rows: list[Fields] = []
-    for number, line in enumerate(decode(data).split("\n"), 1):
+    for number, line in enumerate(lines(data), 1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
+        row = json_value(line, f"line {number}", f"a JSON object with {_keys(required)}")
         if not isinstance(row, dict) or not all(is_text(row.get(k)) for k in required):
-            keys = ", ".join(required)
             raise DataError(
-                f"line {number}: expected a JSON object with the text key(s) {keys}, "
-                f"got {line[:60]!r}"
+                f"line {number}: expected a JSON object with {_keys(required)}, got {line[:60]!r}"
             )
         rows.append(row)
     return rows
+
+
+def _keys(required: Sequence[str]) -> str:
+    return f"the text key(s) {', '.join(required)}"
+
+
+def json_value(text: str, where: str, expected: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: of the value.
+        where: the text stands in the file, for the message.
+        expected: what the value should be, for the message.
+
+    Raises:
+        DataError: it is not JSON, too deeply nested, or has a number that is not finite or has too
+            many digits.
+    """
+    try:
+        return strict_json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where}: expected {expected}, got {text[:60]!r} ({error})") from None
 
 
 def is_text(value: object) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from harness.errors import PluginError, UsageError
+from harness.errors import PluginError, UsageError, in_one_line
 
 if TYPE_CHECKING:
     from harness.task import Task
@@ -30,6 +30,7 @@ def load_task(name: str) -> "Task":
         PluginError: the entry point is taken twice, cannot be imported, or leads to something
             that is no `Task` of that name, or one whose options and presets do not fit.
     """
+    from harness.plugin_guard import guarded
     from harness.task import Task, unknown
 
     points = _points()
@@ -38,18 +39,21 @@ def load_task(name: str) -> "Task":
     point = points[name]
     try:
         task = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
-            f"benchmark {name!r} ({point.value}) cannot be imported: "
-            f"{type(error).__name__}: {error}"
+            f"benchmark {name!r} ({point.value}) cannot be imported: {in_one_line(error)}"
         ) from error
     if not isinstance(task, Task):
         raise PluginError(f"{point.value} is a {type(task).__name__}, expected a harness.task.Task")
     if task.name != name:
         raise PluginError(f"{point.value} is named {task.name!r}, its entry point {name!r}")
-    if faults := task.faults():
+    try:
+        faults = task.faults()
+    except Exception as error:  # options or presets are of the wrong types
+        faults = [f"its options and presets cannot be read: {in_one_line(error)}"]
+    if faults:
         raise PluginError(f"benchmark {name!r} ({point.value}): {'; '.join(faults)}")
-    return task
+    return guarded(task)
 
 
 def _points() -> dict[str, EntryPoint]:

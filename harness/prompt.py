@@ -27,12 +27,18 @@ class Prompt:
         """Read `name` from a package's folder; a plugin ships its own with `package=`.
 
         Raises:
-            PromptError: there is no such file, or a slot in it is no plain name.
+            PromptError: there is no such package or file, or a slot in it is not a plain name.
         """
-        path = files(package) / name
+        try:
+            path = files(package) / name
+        except ImportError as error:
+            raise PromptError(f"package {package!r} of prompt {name!r}: {error}") from error
         if not path.is_file():
             raise PromptError(f"prompt {name!r} is not in package {package!r}")
-        text = path.read_bytes().decode("utf-8")
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise PromptError(f"prompt {name!r} is not UTF-8: {error}") from None
         prompt = cls(name, text.removesuffix("\n"))
         try:
             slots = [(slot, *how) for _, slot, *how in Formatter().parse(prompt.template)]

@@ -23,7 +23,14 @@ from harness.core import (
     Tokens,
 )
 from harness.data import Data
-from harness.errors import EncodingError, RequestError
+from harness.errors import (
+    DataError,
+    EncodingError,
+    HarnessError,
+    RequestError,
+    TaskError,
+    in_one_line,
+)
 from harness.metrics import Outcome
 from harness.modules import ModuleMetric
 from harness.prompt import Prompt
@@ -34,6 +41,8 @@ from harness.report.record import Record
 from harness.selection import choose
 from harness.task import Measure, Task, encoding
 from harness.task import Protocol as TaskProtocol
+
+MOST_ROUNDS = 500  # of requests that follow from answers, per example
 
 
 class Flags(Protocol):
@@ -104,20 +113,42 @@ def evaluate(
     """
     begun, before = time.perf_counter(), engine.tokens
     asked = asked or ask(job)
+    # Before anything is computed: a fault in them must not cost the scores.
+    notes = job.task.notes(asked.examples, job.protocol.options) if job.task.notes else {}
     found = _collect(job, asked, engine, watch or Watch())
     measures = job.task.measures(job.protocol.options)
     scores = tuple(
-        stats.score(measure, outcomes, job.seed)
+        _score(job, measure, outcomes)
         for m, measure in enumerate(measures)
         if (outcomes := [o for group in found.outcomes for o in group[m]]) or not measure.optional
     )
     cost = _Cost(engine.tokens - before, time.perf_counter() - begun)
-    return _record(job, asked, engine, found, scores, cost)
+    return _record(job, asked, engine, found, _Sum(scores, dict(notes), cost))
+
+
+def _score(job: Job, measure: Measure, outcomes: Sequence[Outcome]) -> Score:
+    try:
+        return stats.score(measure, outcomes, job.seed)
+    except HarnessError:
+        raise
+    except Exception as error:  # of the benchmark's own metric
+        raise TaskError(
+            f"task {job.task.name!r}: the metric of measure {measure.name!r} failed: "
+            f"{in_one_line(error)}"
+        ) from error
 
 
 class _Cost(NamedTuple):
     tokens: Tokens
     seconds: float
+
+
+class _Sum(NamedTuple):
+    """What a run came to."""
+
+    scores: tuple[Score, ...]
+    notes: Mapping[str, float | str]
+    cost: _Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +170,20 @@ def ask(job: Job) -> Asked:
     """Choose rows, read examples, make requests: all that needs no model.
 
     Raises:
-        DataError: a row cannot be read.
-        UsageError: the limit is no positive number.
+        DataError: a row cannot be read, or none of the rows gives an example.
+        UsageError: the limit is not a positive number.
+        TaskError: a function of the benchmark fails.
     """
     options = job.protocol.options
     prompt = job.task.prompt(options)
     runs = choose(job.data.rows, job.limit, seed=job.seed, stream=job.task.stream)
+    rows = sum(len(run) for run in runs)
     examples = tuple(example for run in runs for example in job.task.read(run, options))
+    if not examples:
+        raise DataError(
+            f"{job.task.name}: none of the {rows} rows taken from {job.data.name} gives an "
+            "example; take more with --limit"
+        )
     if job.task.few_shot and job.pool:
         pool = Pool(job.pool.rows, job.pool.road == "sample")
         drawn = job.task.few_shot.draw(pool, options)
@@ -153,7 +191,7 @@ def ask(job: Job) -> Asked:
     groups = tuple(
         _seeded(job.task.ask(example, prompt, options), job.seed) for example in examples
     )
-    return Asked(prompt, examples, groups, sum(len(run) for run in runs))
+    return Asked(prompt, examples, groups, rows)
 
 
 def _seeded(requests: Sequence[Request], seed: int) -> tuple[Request, ...]:
@@ -180,12 +218,14 @@ def _collect(job: Job, asked: Asked, engine: Engine, watch: Watch) -> _Found:
     found = _Found(0, Counter(), [[] for _ in asked.examples], [nothing for _ in asked.examples])
     history: dict[int, list[tuple[Request, Response]]] = defaultdict(list)
     groups = dict(enumerate(asked.groups))
+    rounds = 0
     while groups:
+        rounds += 1
         following: dict[int, tuple[Request, ...]] = {}
         for e, pairs in _round(job, asked, groups, engine, watch, found):
             history[e] += pairs
             example, responses = asked.examples[e], [response for _, response in history[e]]
-            more = follow_up(job, example, responses, asked.prompt)
+            more = follow_up(job, History(example, responses, rounds), asked.prompt)
             if more:
                 following[e] = more
                 continue
@@ -199,13 +239,29 @@ def _collect(job: Job, asked: Asked, engine: Engine, watch: Watch) -> _Found:
     return found
 
 
-def follow_up(
-    job: Job, example: Example, responses: Sequence[Response], prompt: Prompt
-) -> tuple[Request, ...]:
-    """Requests of an example that depend on its responses so far; none if it has all."""
+class History(NamedTuple):
+    """What an example has been asked so far."""
+
+    example: Example
+    responses: Sequence[Response]
+    rounds: int  # of requests
+
+
+def follow_up(job: Job, history: History, prompt: Prompt) -> tuple[Request, ...]:
+    """Requests of an example that depend on its responses so far; none if it has all.
+
+    Raises:
+        TaskError: the example has had `MOST_ROUNDS` rounds, and `follow` asks for more.
+    """
     if job.task.follow is None:
         return ()
+    example, responses, rounds = history
     more = job.task.follow(example, responses, prompt, job.protocol.options)
+    if more and rounds >= MOST_ROUNDS:
+        raise TaskError(
+            f"task {job.task.name!r}: follow() still asks on example {example.id} after "
+            f"{rounds:,} rounds; it must end by giving no request"
+        )
     return _seeded(more, job.seed)
 
 
@@ -251,8 +307,7 @@ def _record(
     asked: Asked,
     engine: Engine,
     found: _Found,
-    scores: tuple[Score, ...],
-    cost: _Cost,
+    result: _Sum,
 ) -> Record:
     options = job.protocol.options
     prompt = asked.prompt
@@ -267,18 +322,28 @@ def _record(
         pool=job.pool.facts() if job.pool else None,
         limit=job.limit,
         seed=job.seed,
-        examples=asked.rows,
+        rows=asked.rows,
+        examples=_scored(job, asked, found),
         requests=found.requests,
-        tokens=cost.tokens,
-        seconds=cost.seconds,
-        scores=scores,
+        tokens=result.cost.tokens,
+        seconds=result.cost.seconds,
+        scores=result.scores,
         preflight=dict(found.flags),
-        notes=dict(job.task.notes(asked.examples, options)) if job.task.notes else {},
+        notes=result.notes,
         engine=engine.describe(),
         environment=environment(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         items=_items(job, asked, found),
     )
+
+
+def _scored(job: Job, asked: Asked, found: _Found) -> int:
+    """How many examples have an outcome of the model; of running text all rows, its lines."""
+    if job.task.stream:
+        return asked.rows
+    measures = job.task.measures(job.protocol.options)
+    own = [m for m, measure in enumerate(measures) if measure.baseline is None]
+    return sum(any(group[m] for m in own) for group in found.outcomes)
 
 
 def _items(job: Job, asked: Asked, found: _Found) -> Items:

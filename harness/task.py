@@ -17,6 +17,7 @@ from harness.modules import ModuleMetric
 from harness.prompt import Prompt
 
 Options = Mapping[str, str]
+DIGITS = 9  # of a whole number in an option; more than any count of tokens has
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Option:
         Raises:
             UsageError: it is not; says what is.
         """
-        number = value.isascii() and value.isdigit() and int(value) > 0
+        number = value.isascii() and value.isdigit() and len(value) <= DIGITS and int(value) > 0
         if value in self.choices and value != "<n>":
             return value
         if number and "<n>" in self.choices:
@@ -87,6 +88,8 @@ class FewShot:
     same fields without pairs, for whoever looks at the examples alone."""
 
 
+WHOLE_CONTEXT = "context"
+"""The value of an option `stride` that means disjoint windows, however long the context is."""
 NO_PROMPT = Prompt("", "")
 """The prompt of tasks whose text goes to the model as it is."""
 
@@ -94,9 +97,10 @@ NO_PROMPT = Prompt("", "")
 def encoding(options: Options) -> Encoding:
     """The engine's part of the options: `bos`, `stride` and `windows` where they exist."""
     fallback = Encoding()
+    stride = options.get("stride", WHOLE_CONTEXT)
     return Encoding(
         bos=options.get("bos", fallback.bos),  # type: ignore[arg-type] # checked by Option
-        stride=int(options.get("stride", fallback.stride)),
+        stride=None if stride == WHOLE_CONTEXT else int(stride),
         windows=options.get("windows", fallback.windows),  # type: ignore[arg-type]
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from harness.core import Example, Fields, Hub, Loglikelihood, Request, Row, Source
 from harness.errors import DataError
 from harness.extract import best_choice
-from harness.formats import decode, join_lines
+from harness.formats import join_lines, lines
 from harness.metrics import ACCURACY
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Task, each
@@ -29,11 +29,11 @@ def parse(data: bytes) -> list[Fields]:
     """
     rows: list[Fields] = []
     sentences: list[str] = []
-    for number, line in enumerate(decode(data).split("\n"), 1):
+    for number, line in enumerate(lines(data), 1):
         if not line.strip():
             continue
         found = _NUMBERED.fullmatch(line)
-        if found is None or int(found[1]) != len(sentences) + 1:
+        if found is None or found[1] != str(len(sentences) + 1):
             raise DataError(
                 f"line {number}: expected a sentence numbered {len(sentences) + 1}, "
                 f"got {line[:60]!r}"
@@ -62,14 +62,14 @@ def _question(line: str, number: int) -> Fields:
 def restore(rows: Iterable[Fields]) -> bytes:
     """Rows of the hub -> the original file's form."""
 
-    def lines() -> Iterator[str]:
+    def numbered() -> Iterator[str]:
         for row in rows:
             for number, sentence in enumerate(row["sentences"], 1):
                 yield f"{number} {sentence}"
             yield f"21 {row['question']}\t{row['answer']}\t\t{'|'.join(row['options'])}"
             yield ""
 
-    return join_lines(lines())
+    return join_lines(numbered())
 
 
 def texts(row: Row, choices: Sequence[str], prompt: Prompt, options: Options) -> list[str]:

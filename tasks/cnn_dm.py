@@ -8,8 +8,9 @@ Two systems without a model stand beside: the first three sentences, and three a
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from harness.core import Example, Fields, Generate, Hub, Request, Response, Row, Source
 from harness.errors import DataError
@@ -33,13 +34,13 @@ def parse(data: bytes) -> list[Fields]:
     Raises:
         DataError: the columns are others, or an article or its highlights are empty; names it.
     """
-    reader = csv.DictReader(io.StringIO(decode(data), newline=""))
-    if not set(COLUMNS) <= set(reader.fieldnames or ()):
-        found = ", ".join(reader.fieldnames or ())[:60]
-        raise DataError(f"line 1: expected the columns {', '.join(COLUMNS)}, got {found!r}")
+    reader = csv.DictReader(io.StringIO(decode(data), newline=""), strict=True)
     rows: list[Fields] = []
     limit = csv.field_size_limit(len(data) + 1)  # an article may be of any length
     try:
+        if not set(COLUMNS) <= set(reader.fieldnames or ()):
+            found = ", ".join(reader.fieldnames or ())[:60]
+            raise DataError(f"line 1: expected the columns {', '.join(COLUMNS)}, got {found!r}")
         for row in reader:
             rows.append(_row(len(rows) + 1, row))
     except csv.Error as error:
@@ -49,9 +50,11 @@ def parse(data: bytes) -> list[Fields]:
     return rows
 
 
-def _row(number: int, row: Fields) -> Fields:
+def _row(number: int, row: Mapping[str | None, Any]) -> Fields:
+    if None in row or None in row.values():  # what DictReader makes of too many cells, or too few
+        raise DataError(f"row {number}: expected as many cells as columns")
     for name in ("article", "highlights"):
-        if not (row[name] or "").strip():
+        if not row[name].strip():
             raise DataError(f"row {number}: expected text in the column {name}, got none")
     return {name: row[name] for name in COLUMNS}
 

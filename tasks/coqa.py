@@ -7,13 +7,14 @@ official script, CoQA's evaluate-v1.0.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from harness import strict_json
 from harness.answers import best, exact, f1, leave_one_out
 from harness.core import Example, Fields, Generate, Generated, Hub, Request, Response, Row, Source
 from harness.errors import DataError
 from harness.extract import generated
-from harness.formats import decode, is_text
+from harness.formats import decode, is_text, json_value
 from harness.metrics import MEAN, Outcome
 from harness.prompt import Prompt
 from harness.summaries import sentences
@@ -37,30 +38,36 @@ def parse(data: bytes) -> list[Fields]:
     """
     text = decode(data)
     try:
-        stories = json.loads(text)["data"]
-    except (ValueError, KeyError, TypeError):
-        stories = [_line(number, line) for number, line in enumerate(text.split("\n"), 1) if line]
-    if not isinstance(stories, list):
-        raise DataError(f"expected a list of stories under 'data', got {str(stories)[:40]}")
-    return [_story(number, story) for number, story in enumerate(stories, 1)]
+        whole = strict_json.loads(text)
+    except ValueError as error:
+        return _one_per_line(text, f"; as one JSON file: {error}")
+    if not isinstance(whole, Mapping) or "data" not in whole:
+        return _one_per_line(text)
+    if not isinstance(whole["data"], list):
+        raise DataError(f"expected a list of stories under 'data', got {str(whole['data'])[:40]}")
+    return [_story(number, story, _turns) for number, story in enumerate(whole["data"], 1)]
 
 
-def _line(number: int, line: str) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        raise DataError(
-            f"line {number}: expected CoQA's JSON file, or a JSON object a line, got {line[:60]!r}"
-        ) from None
+def _one_per_line(text: str, why: str = "") -> list[Fields]:
+    """Stories as one JSON object per line; `why` says why the file is not one JSON value."""
+    expected = f"CoQA's JSON file, or a JSON object per line{why}"
+    values = [
+        json_value(line, f"line {number}", expected)
+        for number, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
+    return [_story(number, story, _texts) for number, story in enumerate(values, 1)]
 
 
-def _story(number: int, story: object) -> Fields:
+def _story(number: int, story: object, texts: Callable[[object], tuple[str, ...]]) -> Fields:
+    """The fields of a story whose questions and answers are read by `texts`."""
     try:
         assert isinstance(story, Mapping)
         sets = [story["answers"], *dict(story.get("additional_answers") or {}).values()]
-        questions = _texts(story["questions"])
-        answers = [_texts(answers) for answers in sets]
-        source, text = str(story["source"]), story["story"]
+        questions = texts(story["questions"])
+        answers = [texts(answers) for answers in sets]
+        source, text = story["source"], story["story"]
+        assert is_text(source)
         assert is_text(text)
         assert text.strip()
     except (AssertionError, KeyError, TypeError, ValueError):
@@ -81,14 +88,20 @@ def _story(number: int, story: object) -> Fields:
     }
 
 
+def _turns(turns: object) -> tuple[str, ...]:
+    """The texts of the official file's turns: objects that are numbered from 1."""
+    assert isinstance(turns, list)
+    assert [turn["turn_id"] for turn in turns] == list(range(1, len(turns) + 1))
+    return _texts([turn["input_text"] for turn in turns])
+
+
 def _texts(turns: object) -> tuple[str, ...]:
-    """The turns' texts: of plain strings, of objects, or of the hub's object of lists."""
+    """The turns' texts: plain strings, or the hub's object of lists."""
     if isinstance(turns, Mapping):
         turns = turns["input_text"]
-    assert isinstance(turns, list | tuple)
-    found = tuple(turn["input_text"] if isinstance(turn, Mapping) else turn for turn in turns)
-    assert all(is_text(text) for text in found)
-    return found
+    assert isinstance(turns, list)
+    assert all(map(is_text, turns))
+    return tuple(turns)
 
 
 def restore(rows: Iterable[Fields]) -> bytes:

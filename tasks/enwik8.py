@@ -65,7 +65,7 @@ def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
 
 TASK = Task(
     name="enwik8",
-    version=1,
+    version=2,
     title="enwik8: bits per byte of a Wikipedia dump",
     description=(
         "The split's raw bytes are scored as one text in disjoint windows and divided by their "

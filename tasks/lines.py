@@ -12,16 +12,16 @@ from harness.errors import DataError
 from harness.extract import piece_nats
 from harness.metrics import perplexity
 from harness.prompt import Prompt
-from harness.task import Measure, Option, Options
+from harness.task import WHOLE_CONTEXT, Measure, Option, Options
 from harness.text import detokenise_lines
 
 BLOCKS = 100  # of neighbouring lines, for the interval
 
 STRIDE = Option(
     "stride",
-    "1024",
-    ("<n>",),
-    "by how many tokens a window advances; the context length means disjoint windows",
+    WHOLE_CONTEXT,
+    (WHOLE_CONTEXT, "<n>"),
+    "by how many tokens a window advances; context, the length of the context: disjoint windows",
 )
 WINDOWS = Option(
     "windows",

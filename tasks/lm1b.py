@@ -40,7 +40,7 @@ def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
 
 TASK = Task(
     name="lm1b",
-    version=1,
+    version=2,
     title="One Billion Word: perplexity of shuffled news sentences, per original word",
     description=(
         "Sentences in file order are scored as one text in disjoint windows, a newline ending "

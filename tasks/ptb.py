@@ -75,7 +75,7 @@ def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
 
 TASK = Task(
     name="ptb",
-    version=1,
+    version=2,
     title="Penn Treebank: perplexity of newspaper text, per original word",
     description=(
         "The test file is scored as one text in disjoint windows; nats are divided by words and "

@@ -68,7 +68,7 @@ def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
 
 TASK = Task(
     name="text8",
-    version=1,
+    version=2,
     title="text8: bits per character of cleaned Wikipedia text",
     description=(
         "The split's characters are scored as one text in disjoint windows and divided by their "

@@ -140,7 +140,7 @@ def _task(name: str, number: str, column: str) -> Task:
 
     return Task(
         name=name,
-        version=1,
+        version=2,
         title=f"WikiText-{number}: perplexity of Wikipedia articles, per original word",
         description=(
             "The test file is scored as one text in disjoint windows; nats are divided by the "

@@ -7,8 +7,7 @@ the mean over several draws of pairs, beside its spread.
 """
 
 import html
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from harness.core import (
     Example,
@@ -24,7 +23,7 @@ from harness.core import (
 )
 from harness.errors import DataError
 from harness.extract import generated
-from harness.formats import decode, join_lines, text_lines
+from harness.formats import decode, join_lines, lines
 from harness.metrics import Outcome
 from harness.prompt import Prompt
 from harness.summaries import sentences
@@ -41,7 +40,6 @@ from harness.translations import (
 from tasks.pairs import draw
 
 LONGEST = 30  # words of an example sentence
-_SEGMENT = re.compile(r"<seg [^>]*>(.*?)</seg>", re.DOTALL)
 
 
 def parse(english: bytes, french: bytes) -> list[Fields]:
@@ -50,7 +48,17 @@ def parse(english: bytes, french: bytes) -> list[Fields]:
     Raises:
         DataError: the files differ in length, or a line is empty; names it.
     """
-    sides = [_sentences(data) for data in (english, french)]
+    texts = [decode(data) for data in (english, french)]
+    kinds = [text.lstrip().startswith("<") for text in texts]
+    if kinds[0] != kinds[1]:
+        names = ["SGML" if is_sgml else "plain text" for is_sgml in kinds]
+        raise DataError(
+            f"expected two files of one format, got English in {names[0]} and French in {names[1]}"
+        )
+    if kinds[0]:
+        sides = [list(_segments(text)) for text in texts]
+    else:
+        sides = [lines(data) for data in (english, french)]
     if len(sides[0]) != len(sides[1]):
         raise DataError(
             f"expected as many English lines as French ones, got {len(sides[0])} and "
@@ -62,11 +70,23 @@ def parse(english: bytes, french: bytes) -> list[Fields]:
     return [{"en": en, "fr": fr} for en, fr in zip(*sides, strict=True)]
 
 
-def _sentences(data: bytes) -> list[str]:
-    text = decode(data)
-    if text.lstrip().startswith("<"):
-        return [html.unescape(found).strip() for found in _SEGMENT.findall(text)]
-    return [row["text"].removesuffix("\r") for row in text_lines(data)]
+def _segments(text: str) -> Iterator[str]:
+    """The sentences of an SGML file.
+
+    Raises:
+        DataError: a segment is not closed, or has a reference to no character; names it.
+    """
+    for number, part in enumerate(text.split("<seg ")[1:], 1):
+        _, opened, rest = part.partition(">")
+        sentence, closed, _ = rest.partition("</seg>")
+        if not opened or not closed:
+            raise DataError(f"segment {number}: expected <seg ...>sentence</seg>")
+        try:
+            yield html.unescape(sentence).strip()
+        except ValueError:  # &#99999...; with more digits than a number may have
+            raise DataError(f"segment {number}: a character reference has too many digits") from (
+                None
+            )
 
 
 def other_side(name: str) -> str:

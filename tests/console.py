@@ -82,6 +82,7 @@ def made_record(**changes: Any) -> Record:
         "prompt": {"name": "lambada.txt", "sha256": "d4" * 32},
         "limit": None,
         "seed": 0,
+        "rows": 20,
         "examples": 20,
         "requests": 40,
         "tokens": Tokens(100, 60, 20, 0),

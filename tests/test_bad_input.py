@@ -1,10 +1,14 @@
 """Whatever is wrong: one clear line on standard error, exit code 2, nothing written half."""
 
+import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ from transformers import (
 
 from harness.commands import session
 from harness.runner import evaluate
+from tasks import nq
 
 LAMBADA_URL = "https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl"
 
@@ -108,7 +113,7 @@ def test_options_say_what_is_allowed(sample: list[Any], words: list[str], expect
             ["--set", "strid=32"],
             "no benchmark has an option 'strid'; did you mean stride or stream?",
         ),
-        (["--set", "stride=x"], "'x' is not allowed; choose from: a positive whole number"),
+        (["--set", "stride=x"], "'x' is not allowed; choose from: context, a positive whole"),
         (["--set", "stride"], "--set 'stride': expected key=value"),
         (["--limit", "0"], "--limit 0: expected at least 1"),
     ],
@@ -164,7 +169,7 @@ def test_data_file_that_does_not_exist(base: list[Any]) -> None:
         ("cbt-cn", b"one line\n", "line 1: expected a sentence numbered 1, got 'one line'"),
         ("lambada", '{"text": "caf\xe9 a"}'.encode("latin1"), "line 1: expected UTF-8, got byte"),
         ("wikitext2", b" a \n caf\xe9 \n", "line 2: expected UTF-8, got byte 0xe9"),
-        ("ptb", "a b".encode("utf-16"), "line 1: expected UTF-8, got byte 0xff"),
+        ("ptb", "a b".encode("utf-16"), "expected UTF-8, got UTF-16; save the file as UTF-8"),
     ],
 )
 def test_wrong_files_are_named_with_their_first_bad_line(
@@ -191,6 +196,40 @@ def test_wrong_checksum_is_refused_by_strict_and_noted_without(
     assert result.code == 0
     assert "note: lambada_test.jsonl has 3 rows, the published data 5153" in result.out
     shutil.rmtree(out)
+
+
+def test_strict_reaches_the_example_pool(base: list[Any], tmp_path: Path, out: Path) -> None:
+    sample = Path(str(files("tasks") / "samples" / "NQ-open.dev.sample.jsonl")).read_bytes()
+    dev, train = tmp_path / "NQ-open.dev.jsonl", tmp_path / "NQ-open.train.jsonl"
+    dev.write_bytes(sample)
+    words = ["nq", *base, "--strict", "--limit", "1"]
+    # The questions themselves are what is published here, so that only the pool is wrong.
+    published = replace(nq.DEV, sha256=(hashlib.sha256(sample).hexdigest(),), rows=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nq, "DEV", published)
+        line = refused(*words, "--data-dir", tmp_path)
+        assert "no data for NQ-open, train questions: looked for NQ-open.train.jsonl" in line
+        train.write_text('{"question": "who", "answer": ["Ann"]}\n' * 30)
+        line = refused(*words, "--data-dir", tmp_path)
+        assert "NQ-open.train.jsonl has sha256" in line
+        assert "NQ-open.train.jsonl has 30 rows, the published data 87925; refused by" in line
+        assert harness("nq", *base, "--limit", "1", "--data-dir", tmp_path).code == 0
+    few = ["--limit", "1", "--set", "shots=1"]
+    assert harness("nq", *base, "--strict", "--sample", *few).code == 0, "it was asked for"
+    shutil.rmtree(out)
+
+
+def test_data_that_would_take_the_program_down(base: list[Any], tmp_path: Path) -> None:
+    """One of each kind through the whole program; `test_hostile_data.py` has the others."""
+    path = tmp_path / "wrong.file"
+    for task, content, words in (
+        ("lambada", "[" * 100_000, "wrong.file is not .*nested too deeply"),
+        ("lambada", '{"text": "a b", "x": 1e999}', "line 1: .*1e999 is not a finite number"),
+        ("cbt-cn", "9" * 5000 + " One .", "line 1: expected a sentence numbered 1"),
+        ("coqa", "[" * 100_000, "line 1: .*nested too deeply"),
+    ):
+        path.write_text(content)
+        assert re.search(words, refused(task, *base, "--data-file", path))
 
 
 # --- checkpoints --------------------------------------------------------------------------

@@ -260,16 +260,16 @@ def with_(**changes: Any) -> str:
     [
         (
             GOOD + "\n{oops\n",
-            "line 2: expected CoQA's JSON file, or a JSON object a line, got '{oo",
+            "line 2: expected CoQA's JSON file, or a JSON object per line",
         ),
-        (json.dumps(OFFICIAL)[:-9], "line 1: expected CoQA's JSON file, or a JSON object a line"),
+        (json.dumps(OFFICIAL)[:-9], "line 1: expected CoQA's JSON file, or a JSON object per line"),
         (GOOD + "\n{}\n", "story 2: expected an object with source, story, questions and answers"),
         ("[3]", "story 1: expected an object"),
         ('{"data": 3}', "expected"),
         ('{"data": null}', "expected"),
         (with_(story=" \n"), "story 1: expected an object with source, story"),
         (with_(story=3), "story 1: expected an object with source, story"),
-        (with_(story="half \ud83d of it"), "story 1: expected"),
+        (with_(story="half \ud83d of it"), "line 1: expected"),
         (with_(questions="Who?", answers="Ann."), "story 1: expected an object with source, story"),
         (with_(questions=[], answers=[]), "story 1: expected an answer to every question, got 0"),
         (

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core import Hub, Source
-from harness.data import Where, load
+from harness.data import Where, load, load_pool
 from harness.errors import DataError
 from harness.formats import json_lines, stretches, text_lines
 from harness.plugins import load_task
-from tasks import dump
+from tasks import dump, nq
 
 
 def source(task: str, **options: str) -> Source:
@@ -257,9 +257,9 @@ def test_a_file_that_is_not_the_published_one(tmp_path: Path) -> None:
 
 
 def test_lines_end_at_line_feeds_only() -> None:
-    content = " a\u2028b \n\x0c\n c\x85\r\nlast"
+    content = " a\u2028b \n\x0c\n c\x85\n\rlast"
     texts = [row["text"] for row in text_lines(content.encode())]
-    assert texts == [" a\u2028b ", "\x0c", " c\x85\r", "last"]
+    assert texts == [" a\u2028b ", "\x0c", " c\x85", "\rlast"]
     assert [r["text"] for r in json_lines(b'{"text": "a\\nb"}\n', required=("text",))] == ["a\nb"]
 
 
@@ -284,7 +284,7 @@ def zipped(member: str, content: bytes) -> bytes:
 
 def test_zip_and_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the whole size is cut 90 / 5 / 5; here a million is 20."""
-    whole = bytes(i % 251 for i in range(2000))
+    whole = bytes(1 + i % 250 for i in range(2000))  # zero bytes are refused
     monkeypatch.setattr(dump, "WHOLE", 2000)
     monkeypatch.setattr(dump, "MILLION", 20)
     cuts = {"train": (0, 1800), "valid": (1800, 1900), "test": (1900, 2000), "all": (0, 2000)}
@@ -303,3 +303,29 @@ def test_zip_that_is_none() -> None:
     for broken in (good[:40], good[:45] + b"\xff" * 20 + good[65:]):
         with pytest.raises(DataError, match="expected a zip archive with the member 'other'"):
             dump.parse("test", "other")(broken)
+
+
+# --- the pool under --strict ----------------------------------------------------------------
+
+
+def test_a_pool_that_is_not_the_published_one_is_refused_by_strict(tmp_path: Path) -> None:
+    where = Where(folder=put(tmp_path, {"some.txt": "one\n"}))
+    assert load_pool(SOME, where).warnings
+    with pytest.raises(DataError, match=r"some.txt has sha256 .* 1 rows, .* 2; refused by --stri"):
+        load_pool(SOME, where, strict=True)
+
+
+def test_a_pool_that_is_missing_is_refused_by_strict(tmp_path: Path) -> None:
+    where = Where(folder=tmp_path)
+    assert load_pool(nq.TRAIN, where).road == "sample"
+    words = "no data for NQ-open, train questions: looked for NQ-open.train.jsonl .* get it from"
+    for roads in (where, Where(), Where(file=tmp_path / "NQ-open.dev.jsonl")):
+        with pytest.raises(DataError, match=words):
+            load_pool(nq.TRAIN, roads, strict=True)
+    for sample in (Where(sample=True), Where(sample=True, folder=tmp_path)):
+        assert load_pool(nq.TRAIN, sample, strict=True).road == "sample", "it was asked for"
+
+
+def test_the_published_pool_passes_under_strict(tmp_path: Path) -> None:
+    where = Where(folder=put(tmp_path, {"some.txt": "one\ntwo\n"}))
+    assert load_pool(SOME, where, strict=True).published

@@ -194,8 +194,8 @@ def labels(task: str, **options: Any) -> list[str]:
 
 def test_equal_protocols_are_run_once_under_their_first_name() -> None:
     assert labels("wikitext2", grid=True) == ["paper", "strided", "lm-eval", "hf"]
-    assert labels("wikitext2", vary=("stride=1024,32,1024",)) == ["paper", "paper+stride=32"]
-    found = labels("wikitext2", grid=True, vary=("stride=32,1024",))
+    assert labels("wikitext2", vary=("stride=context,32,context",)) == ["paper", "paper+stride=32"]
+    found = labels("wikitext2", grid=True, vary=("stride=32,context",))
     assert found == [
         "paper+stride=32", "paper", "lm-eval+stride=32", "lm-eval", "hf+stride=32", "hf",
     ]  # fmt: skip
@@ -261,7 +261,7 @@ def test_no_data_at_all_is_refused(model: Path, tmp_path: Path) -> None:
     ("vary", "expected"),
     [
         (["--vary", "strid=32,64"], "wikitext2 has no option 'strid'; did you mean stride"),
-        (["--vary", "stride=32,x"], "stride='x' is not allowed; choose from: a positive whole"),
+        (["--vary", "stride=32,x"], "stride='x' is not allowed; choose from: context, a positive"),
         (["--vary", "unit=words,verses"], "unit='verses' is not allowed; choose from: words+eos"),
         (["--vary", "stride"], "--vary 'stride': expected key=value,value,..."),
         (["--vary", "stride="], "--vary 'stride=': expected key=value,value,..."),

@@ -58,7 +58,8 @@ LAYERS = (
             "harness.display"),
     ),
     Layer(("harness/text/*.py",), only=("harness.text",)),
-    Layer(("harness/plugins.py",), only=FOUNDATION),
+    Layer(("harness/plugin_guard.py",), only=FOUNDATION),
+    Layer(("harness/plugins.py",), only=(*FOUNDATION, "harness.plugin_guard")),
     Layer(("harness/stats.py",), only=(*FOUNDATION, "numpy", "scipy")),
     Layer(
         ("harness/paired.py", "harness/sample_size.py"),

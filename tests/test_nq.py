@@ -86,7 +86,7 @@ def test_layout() -> None:
         (line(answer=["Ann", " "]), "row 1: expected a list of answers to 'who', got ['Ann', ' ']"),
         (line(answer=[3]), "row 1: expected a list of answers to 'who', got [3]"),
         (line("half \ud83d"), "line 1: expected a JSON object with the text key(s) question"),
-        (line(answer=["half \ud83d"]), "row 1: expected a list of answers to 'who'"),
+        (line(answer=["half \ud83d"]), "line 1: expected a JSON object with the text key"),
     ],
 )
 def test_wrong_files_are_one_line(tmp_path: Path, content: str, words: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
@@ -25,7 +26,10 @@ from harness.core import (
     Word,
 )
 from harness.data import Data, Where, load, load_pool
+from harness.engine import tiny as tiny_model
+from harness.engine.checkpoint import Checkpoint
 from harness.engine.encode import Encoder
+from harness.engine.engine import Engine
 from harness.engine.tokenizer import Tokenizer
 from harness.errors import DataError, UsageError
 from harness.extract import (
@@ -139,7 +143,10 @@ def test_labels() -> None:
     assert task.protocol("paper", {"unit": "words", "stride": "0032"}).label == (
         "paper+stride=32+unit=words"
     )
-    assert task.protocol("paper", {"stride": "1024"}).label == "paper", "the default is no change"
+    assert task.protocol("paper", {"stride": "context"}).label == "paper", (
+        "the default is no change"
+    )
+    assert task.protocol("paper", {"stride": "1024"}).label == "paper+stride=1024"
     # what a preset chose can be set back
     assert task.protocol("strided", {"stride": "1024"}).label == "strided+stride=1024"
     assert task.protocol("strided", {"stride": "1024"}).options["stride"] == "1024"
@@ -158,9 +165,10 @@ def test_labels() -> None:
         (
             "paper",
             {"stride": "0"},
-            "stride='0' is not allowed; choose from: a positive whole number",
+            "stride='0' is not allowed; choose from: context, a positive whole number",
         ),
         ("paper", {"stride": "-1"}, "stride='-1' is not allowed"),
+        ("paper", {"stride": "9" * 5000}, "9' is not allowed"),
         ("paper", {"stride": "<n>"}, "stride='<n>' is not allowed"),
         ("paper", {"stride": "\u0663"}, "is not allowed"),  # a digit, but not one of ours
     ],
@@ -188,9 +196,86 @@ def test_options_that_contradict_each_other() -> None:
 
 
 def test_the_engine_gets_its_part() -> None:
-    assert encoding(resolved("wikitext2", "hf")) == Encoding("none", 1024, "hf")
+    assert encoding(resolved("wikitext2", "hf")) == Encoding("none", None, "hf")
     assert encoding(resolved("wikitext2", "strided")) == Encoding("auto", 32, "plain")
-    assert encoding(resolved("lambada", "lm-eval")) == Encoding("tokenizer", 1024, "plain")
+    assert encoding({"stride": "1024"}) == Encoding("auto", 1024, "plain")
+    assert encoding(resolved("lambada", "lm-eval")) == Encoding("tokenizer", None, "plain")
+
+
+# --- windows of the context -----------------------------------------------------------------
+
+STREAMS = ("wikitext2", "wikitext103", "ptb", "lm1b", "enwik8", "text8")
+
+
+@pytest.fixture(scope="module")
+def long_checkpoint() -> Checkpoint:
+    """A tiny model of 2,048 positions, twice GPT-2's."""
+    return tiny_model.checkpoint(2048)
+
+
+def long_text(task: Task, **changes: str) -> tuple[RollingLoglikelihood, Options]:
+    """A request of running text of about 5,000 tokens, one byte each, and its options."""
+    protocol = task.protocol("paper", changes)
+    data = load(task.source(protocol.options), Where(sample=True))
+    [request] = ask(Job(task, protocol, data)).requests[:1]
+    assert isinstance(request, RollingLoglikelihood)
+    pieces: Any = request.pieces * (5000 // sum(map(len, request.pieces)) + 1)
+    return RollingLoglikelihood(pieces), protocol.options
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_by_default_windows_are_disjoint_whatever_the_context(
+    name: str, long_checkpoint: Checkpoint
+) -> None:
+    """Against a loop over transformers: window after window of the context's length."""
+    request, options = long_text(load_task(name))
+    engine = Engine(long_checkpoint)
+    [encoded] = engine.encode([request], encoding(options))
+    assert [len(span.inputs) for span in encoded.spans[:2]] == [2048, 2048]
+    [(_, answer)] = engine.answer([request], [encoded])
+    assert isinstance(answer, Rolled)
+
+    whole: Any = type(request.pieces[0])().join(request.pieces)  # type: ignore[arg-type]
+    text = whole if isinstance(whole, str) else whole.decode()
+    tokenizer = long_checkpoint.tokenizer
+    ids = [*tokenizer.start("auto"), *tokenizer.encode([text])[0]]
+    total = 0.0
+    for begin in range(0, len(ids) - 1, 2048):
+        fed, targets = ids[begin : begin + 2048], ids[begin + 1 : begin + 2049]
+        fed = fed[: len(targets)]
+        with torch.no_grad():
+            logits = long_checkpoint.model(torch.tensor([fed])).logits[0].float()
+        taken = logits.log_softmax(-1)[range(len(targets)), targets]
+        total += float(taken.double().sum())
+    assert answer.num_tokens == len(ids) - 1
+    assert answer.logprob == pytest.approx(total, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [(n, p) for n in STREAMS for p in load_task(n).presets],
+)
+def test_presets_advance_by_the_context_or_by_what_they_say(name: str, preset: str) -> None:
+    """lm-eval's rolls over the model's length, as does the guide's of transformers."""
+    options = load_task(name).protocol(preset).options
+    assert encoding(options).stride == (32 if preset == "strided" else None)
+
+
+@pytest.mark.parametrize("preset", ["paper", "lm-eval", "hf"])
+@pytest.mark.parametrize(("context", "disjoint"), [(1024, True), (512, True), (2048, False)])
+def test_a_number_stays_a_number(
+    preset: str, context: int, disjoint: bool, long_checkpoint: Checkpoint
+) -> None:
+    """1,024 tokens are the whole of a shorter context, and half of a longer one."""
+    task = load_task("wikitext2")
+    request, _ = long_text(task)
+    encoder = Encoder(long_checkpoint.tokenizer, context)
+    of_context, of_number = (
+        encoder.encode([request], encoding(task.protocol(preset, changes).options))[0].spans
+        for changes in ({}, {"stride": "1024"})
+    )
+    assert (of_context == of_number) == disjoint
+    assert len(of_context) <= len(of_number)
 
 
 # --- LAMBADA ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from console import harness, made_record, record_files
 from hypothesis import given
 from hypothesis import strategies as st
 from speaker import Speaker, job_of, options_of, values
@@ -11,8 +12,11 @@ from speaker import Speaker, job_of, options_of, values
 from harness import stats
 from harness.core import Fields, Loglikelihood, Request, Row, Scored
 from harness.data import Where, load
-from harness.errors import DataError
+from harness.errors import DataError, RecordError
+from harness.report import leaderboard
+from harness.report.record import Record, read
 from harness.runner import ask, evaluate
+from harness.selection import choose
 from tasks import winograd
 
 
@@ -281,3 +285,74 @@ def test_one_of_the_scores_stands_beside_the_papers(score: str) -> None:
     columns = {s.metric: s.column for s in record.scores}
     assert columns[f"acc-{score}"] == "Winograd ACC"
     assert sorted(columns.values(), key=str) == [None, "Winograd ACC"]
+
+
+# --- rows and examples ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """A file of 285 schemas, as the published one has."""
+    one = PUBLISHED.replace("{letter}", "A")
+    head, body = one.split("<collection>")
+    found = body.removesuffix("</collection>\n")
+    path = tmp_path / "WSCollection.xml"
+    path.write_text(f"{head}<collection>{found * 285}</collection>\n")
+    return path
+
+
+def scored_by(collection: Path, model: Path, out: Path, *words: object) -> tuple[str, Record]:
+    options = ["--model", model, "--device", "cpu", "--data-file", collection, "--out", out]
+    result = harness("winograd", *options, *words)
+    assert result.code == 0
+    [path] = record_files(out)
+    return result.out, read(path)
+
+
+def test_rows_read_and_examples_scored_are_two_numbers(
+    collection: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    shown, record = scored_by(collection, tiny_folder, tmp_path / "out")
+    assert (record.data["rows"], record.rows, record.examples) == (285, 285, 273)
+    assert record.scores[0].totals["schemas"] == 273
+    assert "  273 examples from 285 rows  " in shown
+    assert "|n:273/285|" in record.signature
+    assert record.to_json()["rows"] == 285
+    [row] = leaderboard.rows([record])
+    assert "|n:273/285|" in row["signatures"]
+
+
+def test_rows_of_a_limit_that_are_not_scored(
+    collection: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The rows are those of any benchmark; which of them are among the first 273 is counted here.
+
+    Two limits that score the same number of schemas are two selections.
+    """
+    [chosen] = choose([Row(n, {}) for n in range(285)], 40, seed=3, stream=False)
+    wanted = sum(row.number < 273 for row in chosen)
+    assert wanted < 40
+    words = ["--limit", 40, "--seed", 3]
+    shown, record = scored_by(collection, tiny_folder, tmp_path / "out", *words)
+    assert (record.rows, record.examples, record.scores[0].totals["schemas"]) == (
+        40,
+        wanted,
+        wanted,
+    )
+    assert f"  {wanted} examples from 40 of 285 rows (seed 3)  " in shown
+    assert f"|n:{wanted}/40~seed3|" in record.signature
+    assert "at most 40 rows, taken at random by seed 3" in shown
+
+
+def test_an_older_record_has_one_number_for_both() -> None:
+    value = made_record(examples=285, rows=285).to_json()
+    del value["rows"]
+    record = Record.from_json(value, "old.json")
+    assert (record.rows, record.examples) == (285, 285)
+    assert record.signature == value["signature"]
+
+
+def test_a_record_whose_rows_were_changed_is_refused() -> None:
+    value = made_record(examples=273, rows=285).to_json()
+    with pytest.raises(RecordError, match="was changed: its signature does not fit"):
+        Record.from_json({**value, "rows": 280}, "new.json")

@@ -57,7 +57,8 @@ def job_for(task: Task, protocol: Protocol, options: RunOptions) -> Job:
     rows = data.load(task.source(protocol.options), options.where(), strict=options.strict)
     pool = None
     if task.few_shot:
-        pool = data.load_pool(task.few_shot.source(protocol.options), options.where())
+        source = task.few_shot.source(protocol.options)
+        pool = data.load_pool(source, options.where(), strict=options.strict)
     return Job(task, protocol, rows, options.limit, options.seed, options.strict, pool)
 
 

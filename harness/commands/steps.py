@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
+from harness import plugin_guard
 from harness.core import Example, Generated, Response, Scored, Word
 from harness.metrics import Outcome
 from harness.task import Measure, Task
@@ -63,7 +64,7 @@ def steps(
     calls: list[_Call] = []
     with _watched(owners, calls):
         found = measure.extract(example, responses)
-    own = getattr(measure.extract, "__code__", None)
+    own = getattr(inspect.unwrap(measure.extract), "__code__", None)
     kept = [call.step for call in calls if call.step and call.code is not own]
     least = min((step.depth for step in kept), default=0)
     return found, tuple(step._replace(depth=step.depth - least) for step in kept)
@@ -95,9 +96,10 @@ def _watched(owners: set[str], calls: list[_Call]) -> Iterator[None]:
 def _named(frame: FrameType, owners: set[str]) -> bool:
     """Whether a frame runs a plain function with a name, of one of the packages."""
     code = frame.f_code
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    module = str(frame.f_globals.get("__name__", ""))
+    ours = module.partition(".")[0] in owners and module != plugin_guard.__name__
     plain = not code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE)
-    return package in owners and plain and not code.co_name.startswith("<")
+    return ours and plain and not code.co_name.startswith("<")
 
 
 def _package(function: Callable[..., Any]) -> str:
@@ -146,9 +148,9 @@ def described(task: Task, measure: Measure) -> str:
 
     Extractors written inside of the benchmark's `measures` have no name of their own.
     """
-    extract = measure.extract
+    extract, measures = inspect.unwrap(measure.extract), inspect.unwrap(task.measures)
     name = _maker(extract)
-    if name == _maker(getattr(task.measures, "func", task.measures)):
+    if name == _maker(getattr(measures, "func", measures)):
         return measure.help
     maker = getattr(extract, "__globals__", {}).get(name)
     text = inspect.getdoc(extract) or (inspect.getdoc(maker) if callable(maker) else None) or ""

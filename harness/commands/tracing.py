@@ -22,7 +22,7 @@ from harness.plugins import load_task
 from harness.report.preview import WINDOWS
 from harness.report.record import Record
 from harness.report.trace import ItemTrace, Ranks, outcome_of, trace
-from harness.runner import Asked, Job, ask, follow_up
+from harness.runner import Asked, History, Job, ask, follow_up
 from harness.task import encoding
 
 if TYPE_CHECKING:
@@ -169,7 +169,9 @@ class Again:
         place = self._place(item)
         found = Answered(self.asked.examples[place])
         requests = self.asked.groups[place]
+        rounds = 0
         while requests:
+            rounds += 1
             encoded = self._encode(requests)
             found = Answered(
                 found.example,
@@ -177,7 +179,8 @@ class Again:
                 (*found.encoded, *encoded),
                 (*found.responses, *self._responses(requests, encoded)),
             )
-            requests = follow_up(self.job, found.example, found.responses, self.asked.prompt)
+            history = History(found.example, found.responses, rounds)
+            requests = follow_up(self.job, history, self.asked.prompt)
         return found
 
     def _place(self, item: str) -> int:

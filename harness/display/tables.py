@@ -41,15 +41,21 @@ def table(*columns: str, gap: int = 2) -> Table:
     return rows
 
 
+def _count(record: Record) -> str:
+    """How many examples were scored, and of how many rows where that is another number."""
+    total = record.data["rows"]
+    of, seed = (f" of {total:,}", f" (seed {record.seed})") if record.rows < total else ("", "")
+    if record.examples == record.rows:
+        return f"{record.examples:,}{of} examples{seed}"
+    return f"{record.examples:,} examples from {record.rows:,}{of} rows{seed}"
+
+
 def show_record(record: Record) -> None:
     """One benchmark's scores, each with its interval, then what produced them."""
-    model, total = record.model, record.data["rows"]
-    count = f"{record.examples:,} examples"
-    if record.examples < total:
-        count = f"{record.examples:,} of {total:,} examples (seed {record.seed})"
+    model = record.model
     OUT.print(
         f"{record.task} v{record.version}  {model['name']} ({model['parameters']:,} parameters)  "
-        f"{count}  {record.seconds:.1f} s",
+        f"{_count(record)}  {record.seconds:.1f} s",
         markup=False,
     )
     size = paper.nearest_size(int(model["parameters"]))

@@ -226,7 +226,7 @@ class Encoder:
         plan = windows(
             len(sequence),
             context=self.context,
-            stride=min(encoding.stride, self.context),
+            stride=min(encoding.stride or self.context, self.context),
             kind=encoding.windows,
             given=len(start),
         )

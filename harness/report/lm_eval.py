@@ -169,6 +169,7 @@ def _run(file: Mapping[str, Any], task: str) -> _Run:
         prompt=None,
         limit=scored if scored < rows else None,  # the first rows, or those of `--samples`
         seed=int(how.get("random_seed") or 0),
+        rows=scored,
         examples=scored,
         requests=0,
         tokens=Tokens(),

@@ -45,7 +45,8 @@ class Record:
     prompt: Mapping[str, str] | None  # name, sha256
     limit: int | None  # rows taken at random
     seed: int
-    examples: int  # rows scored
+    rows: int  # read
+    examples: int  # with an outcome; of running text, whose rows are parts of one example, rows
     requests: int
     tokens: Tokens
     seconds: float
@@ -70,13 +71,16 @@ class Record:
         """The signature's parts by their keys in it, without the benchmark's name."""
         options = ",".join(f"{k}={v}" for k, v in sorted(self.options.items()))
         versions = self.environment.get("versions", {})
+        scored = self.examples
+        of = f"/{self.rows}" if self.rows != scored else ""
+        seed = "" if self.limit is None else f"~seed{self.seed}"
         parts = {
             **({"origin": self.origin} if self.origin != "harness" else {}),
             "v": self.version,
             "p": self.protocol,
             "o": options or "none",
             "data": f"{self.data['name']}@{self.data['sha256'][:8]}",
-            "n": self.examples if self.limit is None else f"{self.examples}~seed{self.seed}",
+            "n": f"{scored}{of}{seed}",
             "prompt": self.prompt["sha256"][:8] if self.prompt else "none",
             **({"pool": f"{self.pool['name']}@{self.pool['sha256'][:8]}"} if self.pool else {}),
             "tok": self.model["tokenizer"][:8],
@@ -110,6 +114,7 @@ class Record:
             )
         fields = {k: v for k, v in value.items() if k not in ("schema", "signature", "items")}
         try:
+            fields.setdefault("rows", fields["examples"])  # older records have one number for both
             fields["tokens"] = Tokens(**fields["tokens"])
             fields["scores"] = tuple(
                 Score(**{k: v for k, v in score.items() if not k.startswith("paper")})

@@ -280,6 +280,6 @@ def _paper(column: str | None) -> tuple[Place, ...]:
 def _rows(record: Record) -> str:
     """Which rows were scored, in words; the data's checksum is not among them."""
     of = " of the sample" if record.data["road"] == "sample" else ""
-    if record.limit is None or record.examples >= record.data["rows"]:
-        return f"all {record.examples:,} rows{of}"
-    return f"{record.examples:,} rows{of}, seed {record.seed}"
+    if record.limit is None or record.rows >= record.data["rows"]:
+        return f"all {record.rows:,} rows{of}"
+    return f"{record.rows:,} rows{of}, seed {record.seed}"

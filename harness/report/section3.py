@@ -50,7 +50,7 @@ def distance(record: Record) -> str:
     """Why the baselines, which need no model, are not the paper's; empty if they may be."""
     if record.data["road"] == "sample":
         return "the built-in sample is no newspaper text"
-    if record.examples < record.data["rows"] or not record.data["published"]:
+    if record.rows < record.data["rows"] or not record.data["published"]:
         return (
             f"{record.examples:,} articles of {record.data['name']}, the paper's are of all "
             "11,490; CNN's stories, which come first there, have lower scores than the Daily Mail's"

@@ -97,7 +97,7 @@ def _facts(record: Record) -> list[str]:
     if record.data["road"] == "sample":
         facts.append("built-in sample, says only that it works")
     facts += record.data["warnings"]
-    if record.limit is not None and record.examples < record.data["rows"]:
+    if record.limit is not None and record.rows < record.data["rows"]:
         facts.append(f"at most {record.limit} rows, taken at random by seed {record.seed}")
     return facts + unusual(record.preflight, record.requests)
 

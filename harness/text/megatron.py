@@ -23,10 +23,10 @@ _WIKITEXT_MEGATRON: Rules = (
     ("/' [0-9]/", "/'[0-9]/"),
     *((re.escape(f" @{mark}@ "), mark) for mark in "-,."),
     *((re.escape(f" {mark} "), f"{mark} ") for mark in ":;.!?,"),
-    *(
-        (rf"{re.escape(first)}\s*([^{re.escape(last)}]*?)\s*{re.escape(last)}", rf"{first}\1{last}")
-        for first, last in ("()", "[]", "{}", '""', "''")
-    ),
+    # Here the published rules close up pairs, `\(\s*([^\)]*?)\s*\)` and the like.
+)
+_PAIRS = ("()", "[]", "{}", '""', "''")
+_AFTER_PAIRS: Rules = (
     *((" ".join("=" * count), "=" * count) for count in (4, 3, 2)),
     (" ° ", "°"),
     (" \n", "\n"),
@@ -42,7 +42,23 @@ def megatron_wikitext(text: str) -> str:
     `" yes` / `she said " no "` gives `"yes` / `she said" no "`: one unbalanced quote shifts all
     later ones, so per-line use gives other text than use on a page, and pages other than a file.
     """
-    return apply(text, _WIKITEXT_MEGATRON)
+    text = apply(text, _WIKITEXT_MEGATRON)
+    for pair in _PAIRS:
+        text = _closed_up(text, pair[0], pair[1])
+    return apply(text, _AFTER_PAIRS)
+
+
+def _closed_up(text: str, first: str, last: str) -> str:
+    """What the pattern of a pair gives, without its time on text that never closes the pair.
+
+    White space goes after `first` and before the next `last`: `( a ) (b` gives `(a) (b`.
+    """
+    found: list[str] = []
+    done = 0
+    while (start := text.find(first, done)) >= 0 and (stop := text.find(last, start + 1)) >= 0:
+        found += text[done:start], first, text[start + 1 : stop].strip(), last
+        done = stop + 1
+    return "".join([*found, text[done:]])
 
 
 def megatron_wikitext_line(line: str) -> str:

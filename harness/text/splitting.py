@@ -18,6 +18,7 @@ SUFFIX = r"'(?:s|S|m|M|d|D|re|RE|ve|VE|ll|LL)"
 _MARK = r"[,;:\"”)\]}']|\.(?<!\.\.)"
 PENN_TAIL = re.compile(rf"(?<=.)(?:n't|N'T|{SUFFIX}|[?!]+|{_MARK})$")
 # Moses cuts before any apostrophe inside a word (O 'Neill) and before a per cent sign.
+_NEAR = 16  # characters at the end of a chunk in which a mark is looked for first
 WORD_SUFFIX = r"'[^\W\d_](?:[\w.-]*[\w-])?"
 MOSES_TAIL = re.compile(rf"(?<=.)(?:(?<=[^\W\d_]|>){WORD_SUFFIX}|{SUFFIX}|[?!]|{_MARK}|%)$")
 
@@ -59,18 +60,40 @@ def _split_chunk(
     chunk: str, following: str, tail: re.Pattern[str], owns_stop: Callable[[str, str], bool]
 ) -> Iterator[str]:
     """The tokens of one chunk, opening marks tagged: `(dogs'` gives `(` + OPEN, `dogs`, `'`."""
-    while len(chunk) > 1 and (match := _HEAD.match(chunk)):
+    begin, end = 0, len(chunk)
+    while end - begin > 1 and (match := _HEAD.match(chunk, begin)):
         yield match[0] + OPEN
-        chunk = chunk[match.end() :]
+        begin = match.end()
     ends: list[str] = []
-    while match := tail.search(chunk):
+    while (start := _tail_start(chunk, begin, end, tail)) > begin:
+        mark = chunk[start:end]
         after = ends[-1] if ends else following
-        if match[0] == "." and chunk[-2].isalnum() and owns_stop(chunk, after):
+        if mark == "." and chunk[end - 2].isalnum() and owns_stop(chunk[begin:end], after):
             break
-        ends.append(match[0])
-        chunk = chunk[: match.start()]
-    yield chunk
+        ends.append(mark)
+        end = start
+    yield chunk[begin:end]
     yield from reversed(ends)
+
+
+def _tail_start(chunk: str, begin: int, end: int, tail: re.Pattern[str]) -> int:
+    """Where the first match of `tail` in `chunk[begin:end]` begins; `begin` if there is none.
+
+    It is looked for from the end: a search from the left would go through the whole chunk for every
+    mark, and hang on a chunk of 100,000 marks.
+    """
+    near = max(begin + 1, end - _NEAR)
+    match = tail.search(chunk, near, end)
+    if match is None and near > begin + 1:  # only a word after an apostrophe is longer than that
+        apostrophe = chunk.rfind("'", begin + 1, near)
+        match = tail.match(chunk, apostrophe, end) if apostrophe >= 0 else None
+    if match is None:
+        return begin
+    start = match.start()
+    if start == near:  # a run of ? and ! may have begun before
+        while start > begin + 1 and chunk[start - 1] in "?!":
+            start -= 1
+    return start
 
 
 def split(text: str, tail: re.Pattern[str], owns_stop: Callable[[str, str], bool]) -> list[str]:
