@@ -45,6 +45,8 @@ class Flags(Protocol):
     def crossing(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
     def empty(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def lossy(self) -> tuple[int, ...]: ...  # noqa: D102
     def counts(self) -> dict[str, int]: ...  # noqa: D102
 
 
@@ -309,11 +311,12 @@ def _by_example(
 
 
 def _refuse(flags: Flags) -> None:
-    """--strict: no truncated, crossing or empty request."""
+    """--strict: no truncated, crossing, empty or lossy request."""
     for kind, found in (
         ("is cut to fit the context", flags.truncated),
         ("has a token across context and continuation", flags.crossing),
         ("has no token to score", flags.empty),
+        ("has text that the tokenizer loses", flags.lossy),
     ):
         if found:
             raise EncodingError(

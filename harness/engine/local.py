@@ -68,7 +68,8 @@ class Local:
     @property
     def habits(self) -> Habits:
         """How questions are answered; a model that fails a check stops sharing."""
-        return Habits(self._numerics, self.planner.sharing, self._budget)
+        vocabulary = self.forward.vocabulary
+        return Habits(self._numerics, self.planner.sharing, self._budget, vocabulary)
 
     def answer(
         self, asked: Sequence[Question], known: Collection[Question], advance: Advance

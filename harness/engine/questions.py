@@ -53,6 +53,7 @@ class Habits(NamedTuple):
     numerics: str  # what moves the last digits of answers
     sharing: Sharing | None  # how prefixes are shared
     budget: int  # padded tokens a batch
+    vocabulary: int | None = None  # tokens that the model has; None if that is not known
 
 
 class Solver(Protocol):

@@ -45,7 +45,7 @@ class WordSearch:
     Attributes:
         request: what is sought.
         first: the most probable first tokens, the best first.
-        string: token id -> its text.
+        string: token id -> the text that it adds, with its leading space.
     """
 
     request: NextWord
@@ -84,7 +84,8 @@ class WordSearch:
         if self.request.rule == "every-token":
             ends = _first_word(self._text(longer)) != self._text(longer).strip()
         else:
-            ends = ends_word(self.string(longer[-1]))
+            # Some vocabularies have the space at a word's end.
+            ends = ends_word(self.string(longer[-1])) or self.string(path[-1])[-1:].isspace()
         if ends:
             self._complete[path] = True
         else:
