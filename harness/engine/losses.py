@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.engine.tokenizer import STRAY, Tokenizer
 from harness.errors import EncodingError
@@ -20,15 +20,16 @@ class Read(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What is lost of one text; spaces that open it do not count.
-
-    `lost` counts characters that the text of the tokens does not have, or not as often: of another
-    case or form, dropped, or unknown. `unknown` are the places of those, white space and control
-    characters aside, that no token stands for but the one for what is unknown.
-    """
+    """What is lost of one text; spaces that open it do not count."""
 
     lost: int = 0
-    unknown: tuple[int, ...] = ()
+    """Characters that the text of the tokens does not have, or not as often: unknown, dropped, or
+    of another case or form."""
+    unknown: int = 0
+    """Characters, white space and control characters aside, that no token stands for after the
+    tokenizer's own normalisation, but the token for what is unknown."""
+    example: str = ""
+    """One of the unknown pieces."""
 
 
 NOTHING = Loss()
@@ -50,14 +51,14 @@ def losses(tokenizer: Tokenizer, read: Sequence[Read]) -> list[Loss]:
     }
     found = [lossy.get(each.text, NOTHING) for each in read]
     for i, (each, loss) in enumerate(zip(read, found, strict=True)):
-        place = next((k for k in loss.unknown if k >= each.scored), None)
-        if place is not None:
+        if loss.unknown > _loss(tokenizer, each.text[: each.scored]).unknown:
             share = sum(loss.lost for loss in found) / sum(len(each.text) for each in read)
-            near = each.text[max(each.scored, place - 20) : place + 20]
+            scored = each.text[each.scored :]
+            example = _loss(tokenizer, scored).example or scored
             raise EncodingError(
-                f"the tokenizer has no token for {each.text[place]!r} in {near!r}, which is to be "
-                f"scored; it loses {share:.2%} of the characters of these {len(read):,} requests; "
-                "expected a tokenizer that covers the benchmark's text",
+                f"the tokenizer has no token for {example[:40]!r}, which is to be scored; it loses "
+                f"{share:.2%} of the characters of these {len(read):,} requests; expected a "
+                "tokenizer that covers the benchmark's text",
                 i,
             )
     return found
@@ -75,27 +76,31 @@ def _comparable(text: str) -> str:
 
 
 def _loss(tokenizer: Tokenizer, text: str) -> Loss:
-    missing: Counter[str] = Counter(_comparable(STRAY.sub("", text)))
-    unknown: list[int] = []
-    position = 0
-    for part in STRAY.split(text):
-        if part and not STRAY.fullmatch(part):
-            encoding = tokenizer.encoding(part)
-            held, known = _known(tokenizer, part, encoding)
-            unknown += [position + k for k in held]
-            missing -= Counter(tokenizer.text(known))
-        position += len(part)
-    return Loss(max(missing.total(), len(unknown)), tuple(unknown))
-
-
-def _known(tokenizer: Tokenizer, text: str, encoding: Any) -> tuple[list[int], list[int]]:
-    """Places of the characters that have no token, and the tokens that stand for the others."""
+    """Counts characters, wherever they stand: tokenizers that drop some misplace the others."""
+    text = STRAY.sub("", text)
+    encoding = tokenizer.encoding(text)
     known: list[int] = []
-    covered = bytearray(len(text))
+    example = ""
     for token, (first, last) in zip(encoding.ids, encoding.offsets, strict=True):
-        if token == tokenizer.unknown and text[first:last].strip() != tokenizer.name(token):
-            continue
-        known.append(token)
-        covered[first:last] = b"\1" * (last - first)
-    places = (k for k, there in enumerate(covered) if not there)
-    return [k for k in places if text[k].isprintable() and not text[k].isspace()], known
+        source = text[first:last].strip()
+        if token == tokenizer.unknown and source != tokenizer.name(token):
+            example = example or source
+        else:
+            known.append(token)
+    back = Counter(tokenizer.text(known))
+    unknown = _visible(Counter(tokenizer.normalized(text)) - back, tokenizer, text)
+    lost = (Counter(_comparable(text)) - back).total()
+    count = max(unknown.total(), len(example))
+    return Loss(max(lost, count), count, example or next(iter(unknown), ""))
+
+
+def _visible(found: Counter[str], tokenizer: Tokenizer, text: str) -> Counter[str]:
+    """Those of normalised characters that stand for characters to be seen, not for spaces."""
+    spaces = set(tokenizer.normalized(" "))
+    found = Counter(
+        {c: n for c, n in found.items() if c not in spaces and c.isprintable() and not c.isspace()}
+    )
+    if found:
+        normalised = {n for c in set(text) if not c.isspace() for n in tokenizer.normalized(c)}
+        found = Counter({c: n for c, n in found.items() if c in normalised})
+    return found

@@ -42,9 +42,11 @@ def token_starts(
             "expected tokens that follow one another"
         )
     for k in map(int, np.flatnonzero(starts > before)):
-        leading = len(piece(k)) - len(piece(k).lstrip())
-        if leading:
-            starts[k] = max(before[k], starts[k] - leading)
+        own = piece(k)
+        leading = len(own) - len(own.lstrip())
+        trimmed = min(leading, len(own) - int(ends[k] - starts[k]))
+        if trimmed > 0:
+            starts[k] = max(before[k], starts[k] - trimmed)
         elif not (k and piece(k - 1)[-1:].isspace()):
             starts[k] = before[k]
     return np.minimum(starts, len(text) - 1)

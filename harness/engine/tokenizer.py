@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Tokenizer:
     """
 
     def __init__(self, tokenizer: Any, *, name: str) -> None:
-        if len(tokenizer) <= 1:
+        entries = tokenizer.get_vocab()
+        if len(entries) <= 1:
             raise CheckpointError(
                 f"model {name!r} has no tokenizer; expected tokenizer.json, or vocab.json with "
                 "merges.txt, beside its weights"
@@ -56,7 +58,7 @@ class Tokenizer:
         self._hf = tokenizer
         self._backend = backend
         self._decoder = backend.decoder
-        self._ids = {i: i for i in tokenizer.get_vocab().values()}
+        self._ids = {i: i for i in entries.values()}
         self._special = frozenset(
             i for i, token in backend.get_added_tokens_decoder().items() if token.special
         )
@@ -114,20 +116,30 @@ class Tokenizer:
         if self._opens_as_it_goes_on:
             return "", 0
         for before in ("", "\n", ".", "a", "0"):
-            opening, whole = self.encode([before, before + text])
-            rest = whole[len(opening) :]
-            if whole[: len(opening)] == opening and self._inside(self._tokens(rest)) == text:
-                return before, len(opening)
+            count = self._behind(before, text)
+            if count is not None:
+                return before, count
         return "", 0
 
     @cached_property
     def _opens_as_it_goes_on(self) -> bool:
         """Whether a text alone is encoded as inside another one, with or without a space."""
-        texts = ("a", " a")
-        return all(
-            self._inside(self._tokens(ids)) == text
-            for text, ids in zip(texts, self.encode(texts), strict=True)
-        )
+        return all(self._behind("", text) == 0 for text in ("a", " a"))
+
+    def _behind(self, before: str, text: str) -> int | None:
+        """How many tokens `before` is if `text` behind it is its own tokens; None if it is not."""
+        try:
+            opening, whole = self.encode([before, before + text])
+        except EncodingError:
+            return None
+        count = len(opening)
+        own = whole[:count] == opening and self._inside(self._tokens(whole[count:])) == text
+        return count if own else None
+
+    def normalized(self, text: str) -> str:
+        """A text as the tokenizer's normaliser leaves it."""
+        normalizer = self._backend.normalizer
+        return str(normalizer.normalize_str(text)) if normalizer else text
 
     def encoding(self, text: str) -> Any:
         """The back end's encoding of one text, without special tokens; raises as `encode`."""
@@ -178,7 +190,7 @@ class Tokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of some tokens; incomplete UTF-8 shows as U+FFFD."""
-        return self.texts([ids])[0]
+        return self.texts([ids])[0] if ids else ""  # some decoders take no empty text
 
     def texts(self, many: Sequence[Sequence[int]]) -> list[str]:
         """Text of each sequence of tokens, special ones written out."""
@@ -239,6 +251,15 @@ class Tokenizer:
             return ""
         whole = self._decode([_BEFORE, name, _AFTER])
         return whole[len(_BEFORE) : len(whole) - len(self._opened_after)]
+
+    @cached_property
+    def space_apart(self) -> bool:
+        """Whether the space in front of some English letter is a token of its own."""
+        try:
+            encoded = self.encode([f"a {letter}" for letter in ascii_letters])
+        except EncodingError:
+            return False
+        return any(" " in self.strings(ids[1:-1]) for ids in encoded)
 
     @cached_property
     def _opened_after(self) -> str:

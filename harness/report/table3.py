@@ -116,12 +116,11 @@ def unusual(counts: Mapping[str, int], requests: int | None = None) -> list[str]
     ]
     if counts.get("lossy"):
         share = counts["lost_characters"] / counts["characters"]
-        unknown = (
-            f", {counts['unknown']:,} of them with unknown tokens" if counts["unknown"] else ""
-        )
+        unknown = counts["unknown"]
         found.append(
-            f"{counts['lossy']:,}{of} requests have text that the tokenizer loses{unknown}: "
+            f"{counts['lossy']:,}{of} requests have text that the tokenizer loses, "
             f"{share:.2%} of all characters"
+            + (f"; {unknown:,} of them have unknown tokens" if unknown else "")
         )
     return found
 
