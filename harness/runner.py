@@ -54,6 +54,8 @@ class Flags(Protocol):
     def crossing(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
     def empty(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def lossy(self) -> tuple[int, ...]: ...  # noqa: D102
     def counts(self) -> dict[str, int]: ...  # noqa: D102
 
 
@@ -216,21 +218,22 @@ def _collect(job: Job, asked: Asked, engine: Engine, watch: Watch) -> _Found:
     measures = job.task.measures(job.protocol.options)
     nothing = Shown("", "", "")
     found = _Found(0, Counter(), [[] for _ in asked.examples], [nothing for _ in asked.examples])
-    history: dict[int, list[tuple[Request, Response]]] = defaultdict(list)
+    history: dict[int, list[tuple[Request, Any, Response]]] = defaultdict(list)
     groups = dict(enumerate(asked.groups))
     rounds = 0
     while groups:
         rounds += 1
         following: dict[int, tuple[Request, ...]] = {}
-        for e, pairs in _round(job, asked, groups, engine, watch, found):
-            history[e] += pairs
-            example, responses = asked.examples[e], [response for _, response in history[e]]
+        for e, answered in _round(job, asked, groups, engine, watch, found):
+            history[e] += answered
+            example, responses = asked.examples[e], [response for *_, response in history[e]]
             more = follow_up(job, History(example, responses, rounds), asked.prompt)
             if more:
                 following[e] = more
                 continue
             outcomes = [measure.extract(example, responses) for measure in measures]
-            found.outcomes[e], found.shown[e] = outcomes, show(example, history[e])
+            pairs = [(request, response) for request, _, response in history[e]]
+            found.outcomes[e], found.shown[e] = outcomes, show(example, pairs)
             if watch.item:
                 sums = _sums(measures, outcomes)
                 watch.item(dump.item(job.task.name, example.id, history[e], sums))
@@ -272,8 +275,8 @@ def _round(
     engine: Engine,
     watch: Watch,
     found: _Found,
-) -> Iterator[tuple[int, list[tuple[Request, Response]]]]:
-    """(example, its requests with their responses), each as soon as it has all."""
+) -> Iterator[tuple[int, list[tuple[Request, Any, Response]]]]:
+    """(example, its requests, their tokens and responses), each as soon as it has all."""
     owners = [e for e, group in groups.items() for _ in group]
     requests = [request for group in groups.values() for request in group]
     try:
@@ -284,7 +287,8 @@ def _round(
             _refuse(flags)
         found.requests += len(requests)
         found.flags.update(flags.counts())
-        yield from _by_example(engine.answer(requests, encoded, watch.advance), groups)
+        answers = engine.answer(requests, encoded, watch.advance)
+        yield from _by_example(answers, encoded, groups)
     except RequestError as error:
         if error.request is None:
             raise
@@ -359,26 +363,29 @@ def _items(job: Job, asked: Asked, found: _Found) -> Items:
 
 
 def _by_example(
-    answers: Iterator[tuple[int, Response]], groups: Mapping[int, Sequence[Request]]
-) -> Iterator[tuple[int, list[tuple[Request, Response]]]]:
-    """(example, its requests with their responses in order), each as soon as it has all."""
+    answers: Iterator[tuple[int, Response]],
+    encoded: Sequence[Any],
+    groups: Mapping[int, Sequence[Request]],
+) -> Iterator[tuple[int, list[tuple[Request, Any, Response]]]]:
+    """(example, its requests, their tokens and responses in order), each as soon as it has all."""
     place = [(e, k) for e, group in groups.items() for k in range(len(group))]
-    waiting: dict[int, dict[int, Response]] = defaultdict(dict)
+    waiting: dict[int, dict[int, tuple[Any, Response]]] = defaultdict(dict)
     for i, response in answers:
         e, k = place[i]
-        waiting[e][k] = response
+        waiting[e][k] = encoded[i], response
         if len(waiting[e]) == len(groups[e]):
             have = waiting.pop(e)
-            yield e, [(request, have[k]) for k, request in enumerate(groups[e])]
+            yield e, [(request, *have[k]) for k, request in enumerate(groups[e])]
     assert not waiting, f"{len(waiting)} examples were not answered in full"
 
 
 def _refuse(flags: Flags) -> None:
-    """--strict: no truncated, crossing or empty request."""
+    """--strict: no truncated, crossing, empty or lossy request."""
     for kind, found in (
         ("is cut to fit the context", flags.truncated),
         ("has a token across context and continuation", flags.crossing),
         ("has no token to score", flags.empty),
+        ("has text that the tokenizer loses", flags.lossy),
     ):
         if found:
             raise EncodingError(

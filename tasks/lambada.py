@@ -174,7 +174,7 @@ _PLAIN: Options = {"quotes": "off", "newline": "off", "filter": "off"}
 
 TASK = Task(
     name="lambada",
-    version=1,
+    version=2,
     title="LAMBADA: the last word of a passage",
     description=(
         "The model reads a passage without its last word. Perplexity is per word; accuracy has "

@@ -134,7 +134,7 @@ def test_a_baseline_is_toml_with_values_and_rules(held: Path) -> None:
     assert (value["schema"], value["alpha"], value["runs"]) == (1, 0.01, "main.runs.json.gz")
     [about] = value["run"]
     assert (about["task"], about["protocol"], about["examples"]) == ("lambada", "paper", N)
-    assert about["signature"].startswith("lambada|v:1|p:paper|")
+    assert about["signature"].startswith("lambada|v:2|p:paper|")
     assert [s["metric"] for s in value["score"]] == [PPL, ACC]
     assert [s["rule"] for s in value["score"]] == ["paired", "paired"]
     assert [s["delta"] for s in value["score"]] == [0, 0]

@@ -222,7 +222,8 @@ def test_dump_of_lambada_sums_to_the_scores(words: list[Any], tmp_path: Path) ->
     assert [set(item) for item in items] == [{"task", "id", "requests", "outcomes"}] * 2
     requests = [item["requests"][0] for item in items]
     assert all(
-        set(r) == {"kind", "context", "continuation", "logprob", "num_tokens", "is_greedy"}
+        set(r)
+        == {"kind", "context", "continuation", "logprob", "num_tokens", "is_greedy", "windows"}
         for r in requests
     )
     assert all(r["kind"] == "loglikelihood" for r in requests)
@@ -242,7 +243,7 @@ def test_dump_of_rolling_text_sums_to_the_score(words: list[Any], tmp_path: Path
     result = harness("text8", *words, "--dump", dump, "--json")
     [score] = json.loads(result.out)["records"][0]["scores"]
     requests = [request for item in dumped(dump) for request in item["requests"]]
-    assert all(set(r) == {"kind", "text", "logprob", "num_tokens"} for r in requests)
+    assert all(set(r) == {"kind", "text", "logprob", "num_tokens", "windows"} for r in requests)
     nats = -sum(r["logprob"] for r in requests)
     characters = sum(len(r["text"]) for r in requests)
     assert score["value"] == pytest.approx(nats / math.log(2) / characters)

@@ -368,7 +368,7 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
     names: dict[str, object] = {}
     exec(compile(example.replace("smollm2-135m", str(tiny_folder)), "README.md", "exec"), names)
     printed = capsys.readouterr().out
-    assert printed.startswith("lambada|v:1|p:lm-eval|")
+    assert printed.startswith("lambada|v:2|p:lm-eval|")
     assert "('acc-word-greedy', " in printed
 
 

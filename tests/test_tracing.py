@@ -24,6 +24,7 @@ from harness.options import RunOptions
 from harness.report.preview import WINDOWS
 from harness.report.record import Record, read, read_items
 from harness.report.trace import ItemTrace, trace
+from tasks.lambada import stop_words
 
 Run = Callable[..., tuple[Record, Path]]
 
@@ -106,6 +107,71 @@ def test_traces_are_the_answers_of_the_run_without_its_weights(
             assert sum(scored) == pytest.approx(line["logprob"], rel=1e-6)
         sums = {k: v for o in item.outcomes for k, v in zip(o.statistics, o.sums, strict=True)}
         assert sums == pytest.approx(said["outcomes"])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("lambada", ("--limit", 2)),  # scoring, and the next word
+        ("wikitext2", ("--limit", 8, "--set", "stride=200")),  # rolling
+        (
+            "text8",
+            (
+                "--limit",
+                1,
+            ),
+        ),
+        ("winograd", ("--limit", 2)),  # choices
+        ("nq", ("--limit", 2)),  # generation
+    ],
+)
+def test_token_ids_of_the_dump_give_its_numbers_in_a_plain_loop(
+    run: Run, tiny: Checkpoint, tmp_path: Path, name: str, words: tuple[object, ...]
+) -> None:
+    """What was fed, start token included, is all that somebody else's loop needs."""
+    run(name, *words)
+    [start] = tiny.tokenizer.start("auto")
+    for item in dumped(tmp_path / f"{name}.jsonl").values():
+        for request in item["requests"]:
+            assert request["windows"][0]["context"][0] == start
+            if request["kind"] == "next_word":
+                [window] = request["windows"]
+                assert window["targets"] == []
+                assert request["text"] == plain_word(tiny, window["context"])
+                continue
+            total = sum(plain_sum(tiny, w["context"], w["targets"]) for w in request["windows"])
+            assert total == pytest.approx(request["logprob"], abs=1e-4, rel=1e-5)
+            count = sum(len(w["targets"]) for w in request["windows"])
+            assert count == request["num_tokens"]
+
+
+def plain_sum(model: Checkpoint, context: list[int], targets: list[int]) -> float:
+    if not targets:
+        return 0.0
+    with torch.inference_mode():
+        logits = model.model(torch.tensor([[*context, *targets[:-1]]])).logits[0].float()
+    logprobs = logits[-len(targets) :].log_softmax(-1)
+    return float(logprobs.gather(1, torch.tensor(targets)[:, None]).double().sum())
+
+
+def plain_word(model: Checkpoint, context: list[int]) -> str:
+    """The most probable first token that begins a word which is no stop word, and what follows."""
+    stop, strings = stop_words("nltk127"), model.tokenizer.strings
+
+    def ranked(path: list[int]) -> list[int]:
+        with torch.inference_mode():
+            logits = model.model(torch.tensor([[*context, *path]])).logits[0, -1]
+        return logits.argsort(descending=True).tolist()  # type: ignore[no-any-return]
+
+    for first in ranked([])[:50]:
+        path = [first]
+        if any(c.isalnum() for c in strings(path)[0]) and "\n" not in strings(path)[0]:
+            while len(path) < 6 and strings([best := ranked(path)[0]])[0][:1].isalnum():
+                path.append(best)
+            word = "".join(strings(path)).strip()
+            if word.lower() not in stop:
+                return word
+    return ""
 
 
 def test_texts_of_the_tokens_are_the_text(run: Run, tiny_folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ token boundary or is empty is known, counted and, with `strict`, refused in adva
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from harness.core import (
     Request,
     RollingLoglikelihood,
 )
+from harness.engine.losses import NOTHING, Loss, Read, losses
 from harness.engine.tokenizer import Tokenizer
 from harness.errors import EncodingError
 
@@ -55,6 +56,8 @@ class Encoded:
     pieces: tuple[int, ...] = ()  # rolling: how many scored tokens belong to each piece
     truncated: bool = False
     crossing: bool = False  # the boundary rule found a token across context and continuation
+    characters: int = 0  # of the text, where the tokenizer loses some of any request
+    loss: Loss = NOTHING  # what it loses of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +69,31 @@ class Preflight:
     crossing: tuple[int, ...]
     empty: tuple[int, ...]
     duplicates: int
+    lossy: tuple[int, ...] = ()  # the tokenizer loses characters
+    unknown: tuple[int, ...] = ()  # of these, some have no token
+    lost_characters: int = 0
+    characters: int = 0
 
     def counts(self) -> dict[str, int]:
-        """The numbers, for the record."""
-        return {
+        """The numbers, for the record; those of lost text where there is any."""
+        found = {
             "truncated": len(self.truncated),
             "crossing": len(self.crossing),
             "empty": len(self.empty),
             "duplicates": self.duplicates,
         }
+        if self.lossy:
+            found |= {
+                "lossy": len(self.lossy),
+                "unknown": len(self.unknown),
+                "lost_characters": self.lost_characters,
+                "characters": self.characters,
+            }
+        return found
 
 
-Encodings = dict[tuple[str, int, Encoding, tuple[Request, ...]], list[Encoded]]
-"""Tokenizer digest, context, encoding and requests -> the requests as tokens."""
+Encodings = dict[tuple[str, int, int | None, Encoding, tuple[Request, ...]], list[Encoded]]
+"""Tokenizer digest, context, rows, encoding and requests -> the requests as tokens."""
 
 
 class Encoder:
@@ -88,23 +103,32 @@ class Encoder:
         tokenizer: of the checkpoint.
         context: how many tokens the model may be fed at once.
         known: what is encoded is kept there, and looked for first.
+        rows: how many tokens the model has; None if that is not known.
     """
 
-    def __init__(self, tokenizer: Tokenizer, context: int, known: Encodings | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        context: int,
+        known: Encodings | None = None,
+        rows: int | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.context = context
         self._known = known
+        self._rows = rows
 
     def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
         """Spans of every request, in order.
 
         Raises:
-            EncodingError: a continuation has no tokens, or more than the context holds. The
-                attribute `request` of the error is its index.
+            EncodingError: a continuation has no tokens, or more than the context holds; text to
+                score has no token but the one for what is unknown; or a token is beyond the
+                model's. The attribute `request` of the error is its index.
         """
         if self._known is None:
             return self._encode(requests, encoding)
-        key = (self.tokenizer.digest, self.context, encoding, tuple(requests))
+        key = (self.tokenizer.digest, self.context, self._rows, encoding, tuple(requests))
         if key not in self._known:
             self._known[key] = self._encode(requests, encoding)
         return self._known[key]
@@ -118,21 +142,45 @@ class Encoder:
         }
         texts = {text: None for pair in pairs.values() for text in (pair[0], "".join(pair))}
         ids = dict(zip(texts, self.tokenizer.encode(list(texts)), strict=True))
+        read = {i: Read("".join(p), ids["".join(p)], len(p[0])) for i, p in pairs.items()}
         done: list[Encoded] = []
         for i, request in enumerate(requests):
             try:
                 if isinstance(request, RollingLoglikelihood):
-                    done.append(self._rolling(request, start, encoding))
+                    rolled, read[i] = self._rolling(request, start, encoding)
+                    done.append(rolled)
                 elif isinstance(request, NextWord):
                     done.append(self._next_word(ids[pairs[i][0]], start))
                 elif isinstance(request, Generate):
                     done.append(self._prompt(request, ids[pairs[i][0]], start))
                 else:
                     done.append(self._loglikelihood(pairs[i], ids, start, encoding))
+                self._check_rows(done[-1])
             except EncodingError as error:
                 error.request = i
                 raise
-        return done
+        return self._with_losses(done, [read[i] for i in range(len(requests))])
+
+    def _with_losses(self, done: list[Encoded], read: Sequence[Read]) -> list[Encoded]:
+        """What was encoded, with what the tokenizer lost of it; raises as `losses`."""
+        found = losses(self.tokenizer, read)
+        if not any(loss.lost for loss in found):
+            return done
+        return [
+            replace(encoded, characters=len(each.text), loss=loss)
+            for encoded, each, loss in zip(done, read, found, strict=True)
+        ]
+
+    def _check_rows(self, encoded: Encoded) -> None:
+        """The vocabulary may be larger than the model's; a token that is fed or scored may not."""
+        if self._rows is None or self.tokenizer.largest < self._rows:
+            return
+        largest = max((max(*span.inputs, *span.targets) for span in encoded.spans), default=-1)
+        if largest >= self._rows:
+            raise EncodingError(
+                f"token {largest} ({self.tokenizer.name(largest)!r}) is beyond the "
+                f"{self._rows:,} tokens of the model; tokenizer and weights do not belong together"
+            )
 
     @staticmethod
     def _pair(request: Loglikelihood | NextWord | Generate) -> tuple[str, str]:
@@ -153,7 +201,7 @@ class Encoder:
     ) -> Encoded:
         before, whole = ids[pair[0]], ids["".join(pair)]
         crossing = whole[: len(before)] != before
-        after = self.tokenizer.encode([pair[1]])[0] if crossing else whole[len(before) :]
+        after = self.tokenizer.encode_inside(pair[1]) if crossing else whole[len(before) :]
         if not before and not start and encoding.bos == "tokenizer":
             start = self.tokenizer.start("auto")
         if not before and not start:  # nothing to condition on: the first token is context only
@@ -195,7 +243,7 @@ class Encoder:
         """The prompt's tokens after giving way as `overflow` says; may still be too long."""
         first, *others = request.parts
         if request.overflow == "right":
-            tail = self.tokenizer.encode(["".join(others)])[0]
+            tail = self.tokenizer.encode_inside("".join(others))
             head = self.tokenizer.encode([first])[0]
             return [*head[: max(room - len(tail), 0)], *tail]
         if request.overflow == "turns":
@@ -217,7 +265,7 @@ class Encoder:
 
     def _rolling(
         self, request: RollingLoglikelihood, start: tuple[int, ...], encoding: Encoding
-    ) -> Encoded:
+    ) -> tuple[Encoded, Read]:
         text, ends = _join(request.pieces)
         ids, starts = self.tokenizer.encode_long(text)
         if encoding.windows == "hf":
@@ -236,7 +284,7 @@ class Encoder:
         scored = [k - len(start) for w in plan for k in range(w.first, w.stop)]
         piece_of = np.searchsorted(ends, starts[scored], side="right")
         counts = np.bincount(piece_of, minlength=len(request.pieces))
-        return Encoded(spans, pieces=tuple(int(n) for n in counts))
+        return Encoded(spans, pieces=tuple(int(n) for n in counts)), Read(text, ids, 0)
 
 
 def windows(n: int, *, context: int, stride: int, kind: str, given: int) -> list[Window]:
@@ -273,6 +321,10 @@ def preflight(requests: Sequence[Request], encoded: Sequence[Encoded]) -> Prefli
         crossing=tuple(i for i, e in enumerate(encoded) if e.crossing),
         empty=tuple(i for i, e in enumerate(encoded) if not e.spans),
         duplicates=len(requests) - len(set(requests)),
+        lossy=tuple(i for i, e in enumerate(encoded) if e.loss.lost),
+        unknown=tuple(i for i, e in enumerate(encoded) if e.loss.unknown),
+        lost_characters=sum(e.loss.lost for e in encoded),
+        characters=sum(e.characters for e in encoded),
     )
 
 

@@ -80,7 +80,8 @@ class Engine:
     ) -> None:
         self.solver, self.identity, self.tokenizer = solver, identity, tokenizer
         self.tokens = Tokens()
-        self._encoder = Encoder(tokenizer, identity.context, encodings)
+        vocabulary = solver.habits.vocabulary
+        self._encoder = Encoder(tokenizer, identity.context, encodings, vocabulary)
         self._memory = Memory(store, identity, solver.habits.numerics, solver.habits.ends)
 
     def describe(self) -> dict[str, int | bool | str | list[int]]:

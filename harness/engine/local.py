@@ -69,7 +69,13 @@ class Local:
     @property
     def habits(self) -> Habits:
         """How questions are answered; a model that fails a check stops sharing."""
-        return Habits(self._numerics, self.planner.sharing, self._budget, self._ends)
+        return Habits(
+            self._numerics,
+            self.planner.sharing,
+            self._budget,
+            self._ends,
+            self.forward.vocabulary,
+        )
 
     def answer(
         self, asked: Sequence[Question], known: Collection[Question], advance: Advance

@@ -54,6 +54,7 @@ class Habits(NamedTuple):
     sharing: Sharing | None  # how prefixes are shared
     budget: int  # padded tokens a batch
     ends: frozenset[int]  # ids of the tokens that end a written text
+    vocabulary: int | None = None  # tokens that the model has; None if that is not known
 
 
 class Solver(Protocol):

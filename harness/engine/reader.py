@@ -44,6 +44,7 @@ class Reader:
         self.tokens = Tokens()
         self._forward, self._planner, self._budget = forward, planner, budget
         self._strings = _Strings(tokenizer)
+        self._space_apart = tokenizer.space_apart
 
     def answer(
         self, asked: Sequence[Span | Search], known: Collection[Question], advance: Advance
@@ -123,7 +124,8 @@ class Reader:
         for s, scored in scores.items():
             for search in wanted[spans[s]] if spans[s].top else ():
                 request = NextWord("", search.skip, search.among, search.rule)  # type: ignore[arg-type]
-                searches[len(asked)] = s, WordSearch(request, scored.top, self._strings.__getitem__)
+                string, apart = self._strings.__getitem__, self._space_apart
+                searches[len(asked)] = s, WordSearch(request, scored.top, string, apart)
                 asked.append(search)
         following = Following(self._forward, spans, kept, self._budget)
         words = search_all(searches, following)

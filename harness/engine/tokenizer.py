@@ -5,20 +5,26 @@ data is encoded as ordinary characters; start tokens are added by `harness.engin
 """
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.core import Bos
+from harness.engine.offsets import token_starts
 from harness.errors import CheckpointError, EncodingError
 
-# `bytes.decode(errors="surrogateescape")` turns each invalid byte 0xNN into U+DCNN.
 _AT_ONCE = 512  # texts; what the back end keeps of each is large while it is at work
-_STRAY = re.compile("[\udc80-\udcff]")
+# `bytes.decode(errors="surrogateescape")` turns each invalid byte 0xNN into U+DCNN.
+STRAY = re.compile("([\udc80-\udcff])")
+# Stand before and behind a token while it is decoded: private-use characters, which are in no
+# vocabulary and which every decoder passes on as they are.
+_BEFORE, _AFTER = "\U000f0000", "\U000f0001"
 
 
 class Tokenizer:
@@ -34,7 +40,8 @@ class Tokenizer:
     """
 
     def __init__(self, tokenizer: Any, *, name: str) -> None:
-        if len(tokenizer) <= 1:
+        entries = tokenizer.get_vocab()
+        if len(entries) <= 1:
             raise CheckpointError(
                 f"model {name!r} has no tokenizer; expected tokenizer.json, or vocab.json with "
                 "merges.txt, beside its weights"
@@ -47,9 +54,14 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True  # "<|endoftext|>" in data is ordinary text
+        _encode_deterministically(backend)
         self._hf = tokenizer
         self._backend = backend
-        self._ids = list(range(max(tokenizer.get_vocab().values()) + 1))
+        self._decoder = backend.decoder
+        self._ids = {i: i for i in entries.values()}
+        self._special = frozenset(
+            i for i, token in backend.get_added_tokens_decoder().items() if token.special
+        )
 
     def __len__(self) -> int:
         """Number of entries, added tokens included."""
@@ -60,12 +72,29 @@ class Tokenizer:
         """SHA-256 of the tokenizer's own serialisation: vocabulary, merges, normaliser."""
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
+    @cached_property
+    def largest(self) -> int:
+        """The largest id of an entry."""
+        return int(max(self._ids))
+
+    def name(self, token: int) -> str:
+        """How the vocabulary writes a token; empty for an id that it does not have."""
+        return str(self._backend.id_to_token(token) or "")
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
+        """Token ids of each text, without special tokens.
+
+        Raises:
+            EncodingError: the back end refuses a text, such as one of words that it has no token
+                for, not even one for unknown words.
+        """
         found: list[list[int]] = []
         for start in range(0, len(texts), _AT_ONCE):
             part = list(texts[start : start + _AT_ONCE])
-            batch = self._backend.encode_batch_fast(part, add_special_tokens=False)
+            try:
+                batch = self._backend.encode_batch_fast(part, add_special_tokens=False)
+            except Exception:  # the back end raises no class of its own; one by one names the text
+                batch = [self.encoding(text) for text in part]
             found += [self._shared(encoding.ids) for encoding in batch]
         return found
 
@@ -73,27 +102,81 @@ class Tokenizer:
         """The same ids as objects that all texts share: the back end makes one for each token."""
         return list(map(self._ids.__getitem__, ids))
 
+    def encode_inside(self, text: str) -> list[int]:
+        """Token ids of a text that goes on where another one ended; raises as `encode`."""
+        before, count = self._opening(text)
+        return self.encode([before + text])[0][count:]
+
+    def _opening(self, text: str) -> tuple[str, int]:
+        """What to put before a text that goes on with another, and how many tokens that is.
+
+        Encoded by itself, a text gets a space in front from tokenizers of Llama 2's kind; behind
+        a line, say, it does not.
+        """
+        if self._opens_as_it_goes_on:
+            return "", 0
+        for before in ("", "\n", ".", "a", "0"):
+            count = self._behind(before, text)
+            if count is not None:
+                return before, count
+        return "", 0
+
+    @cached_property
+    def _opens_as_it_goes_on(self) -> bool:
+        """Whether a text alone is encoded as inside another one, with or without a space."""
+        return all(self._behind("", text) == 0 for text in ("a", " a"))
+
+    def _behind(self, before: str, text: str) -> int | None:
+        """How many tokens `before` is if `text` behind it is its own tokens; None if it is not."""
+        try:
+            opening, whole = self.encode([before, before + text])
+        except EncodingError:
+            return None
+        count = len(opening)
+        own = whole[:count] == opening and self._inside(self._tokens(whole[count:])) == text
+        return count if own else None
+
+    def normalized(self, text: str) -> str:
+        """A text as the tokenizer's normaliser leaves it."""
+        normalizer = self._backend.normalizer
+        return str(normalizer.normalize_str(text)) if normalizer else text
+
+    def encoding(self, text: str) -> Any:
+        """The back end's encoding of one text, without special tokens; raises as `encode`."""
+        try:
+            return self._backend.encode(text, add_special_tokens=False)
+        except Exception as error:
+            raise EncodingError(f"the tokenizer cannot encode {text[:60]!r}: {error}") from error
+
     def encode_long(self, text: str) -> tuple[list[int], NDArray[np.int64]]:
         """Token ids of one text and the character at which each token begins.
 
         Characters U+DC80 to U+DCFF stand for single invalid bytes and become single-byte tokens.
 
         Raises:
-            EncodingError: the vocabulary has no token for such a byte.
+            EncodingError: the vocabulary has no token for such a byte, or the tokenizer does not
+                say which characters a token stands for.
         """
         ids: list[int] = []
         starts: list[NDArray[np.int64]] = []
         position = 0
-        for part in re.split("([\udc80-\udcff])", text):
-            if _STRAY.fullmatch(part):
+        for part in STRAY.split(text):
+            if STRAY.fullmatch(part):
                 ids.append(self._byte_id(ord(part) - 0xDC00))
                 starts.append(np.array([position]))
             elif part:
-                encoding = self._backend.encode(part, add_special_tokens=False)
-                ids.extend(self._shared(encoding.ids))
-                starts.append(np.array([o[0] for o in encoding.offsets], np.int64) + position)
+                some, their_starts = self._encode_with_starts(part, inside=position > 0)
+                ids.extend(some)
+                starts.append(their_starts + position)
             position += len(part)
         return ids, np.concatenate(starts) if starts else np.zeros(0, np.int64)
+
+    def _encode_with_starts(self, text: str, inside: bool) -> tuple[list[int], NDArray[np.int64]]:
+        before, count = self._opening(text) if inside else ("", 0)
+        encoding = self.encoding(before + text)
+        ids = self._shared(encoding.ids[count:])
+        spans = [(a - len(before), b - len(before)) for a, b in encoding.offsets[count:]]
+        return ids, token_starts(text, spans, lambda k: self._piece(ids[k]))
 
     def start(self, bos: Bos) -> tuple[int, ...]:
         """The start tokens of `bos`: none or one (see `harness.core.Encoding`)."""
@@ -107,27 +190,43 @@ class Tokenizer:
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of some tokens; incomplete UTF-8 shows as U+FFFD."""
-        return str(self._backend.decode(list(ids), skip_special_tokens=False))
+        return self.texts([ids])[0] if ids else ""  # some decoders take no empty text
+
+    def texts(self, many: Sequence[Sequence[int]]) -> list[str]:
+        """Text of each sequence of tokens, special ones written out."""
+        found: list[str] = []
+        for start in range(0, len(many), _AT_ONCE):
+            part = [list(ids) for ids in many[start : start + _AT_ONCE]]
+            found += self._backend.decode_batch(part, False)
+        return found
 
     def new_text(self, before: Sequence[int], ids: Sequence[int]) -> str:
         """Text that `ids` add after `before`; special tokens add none.
 
-        Decoded behind one token of `before`, for some decoders drop the space that opens a text.
+        Behind nothing but a start token the text begins, and a decoder that drops the space which
+        opens a text drops it.
         """
-        known = self._plain(before[-1:])
-        return self._plain([*before[-1:], *ids])[len(known) :]
-
-    def _plain(self, ids: Sequence[int]) -> str:
-        return str(self._backend.decode(list(ids), skip_special_tokens=True))
+        tokens = self._tokens(ids)
+        if not before or before[-1] in self._special:
+            return self._decode(tokens)
+        opened = self._inside(self._tokens(before[-1:]))
+        waiting = self._piece(before[-1])[len(opened) :] if tokens else ""
+        return waiting + self._inside(tokens)
 
     def holding(self, characters: set[str], size: int) -> NDArray[np.bool_]:
-        """Which of the tokens 0 to `size` - 1 may hold one of the characters or a part of one."""
+        """Which of the tokens 0 to `size` - 1 may complete a text with one of the characters."""
         texts = self.strings(range(size))
         found = np.zeros(size, np.bool_)
         for i, text in enumerate(texts):
-            raw = str(self._backend.id_to_token(i) or "").replace("\u2581", " ")
+            raw = self.name(i).replace("\u2581", " ")
             found[i] = "\ufffd" in text or any(c in text or c in raw for c in characters)
+        if " " in characters and any(self._waits(i, text) for i, text in enumerate(texts)):
+            found[:] = True  # the space shows when the next token comes, whichever that is
         return found
+
+    def _waits(self, token: int, text: str) -> bool:
+        """Whether the space that ends a token shows only when another follows (`BPEDecoder`)."""
+        return text.endswith(" ") and self._inside([self.name(token)]) != text
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -139,8 +238,53 @@ class Tokenizer:
         )
 
     def strings(self, ids: Sequence[int]) -> list[str]:
-        """Text of each token by itself, a leading space kept."""
-        return [str(s) for s in self._backend.decode_batch([[i] for i in ids], False)]
+        """The text that each token adds inside a running text, with its leading space.
+
+        Incomplete UTF-8 shows as U+FFFD; an id that the vocabulary does not have adds nothing.
+        """
+        return [self._piece(i) for i in ids]
+
+    def _piece(self, token: int) -> str:
+        """Decoded between two others and cut out: some decoders change the ends of a text."""
+        name = self.name(token)
+        if not name:
+            return ""
+        whole = self._decode([_BEFORE, name, _AFTER])
+        return whole[len(_BEFORE) : len(whole) - len(self._opened_after)]
+
+    @cached_property
+    def space_apart(self) -> bool:
+        """Whether the space in front of some English letter is a token of its own."""
+        try:
+            encoded = self.encode([f"a {letter}" for letter in ascii_letters])
+        except EncodingError:
+            return False
+        return any(" " in self.strings(ids[1:-1]) for ids in encoded)
+
+    @cached_property
+    def _opened_after(self) -> str:
+        """What the token behind shows as: some decoders put a space in front."""
+        return self._decode([_BEFORE, _AFTER])[len(_BEFORE) :]
+
+    def _inside(self, tokens: list[str]) -> str:
+        """Text of tokens that go on with a text."""
+        return self._decode([_BEFORE, *tokens])[len(_BEFORE) :]
+
+    def _decode(self, tokens: list[str]) -> str:
+        return str(self._decoder.decode(tokens)) if self._decoder else " ".join(tokens)
+
+    def _tokens(self, ids: Sequence[int]) -> list[str]:
+        """How the vocabulary writes tokens, without special and unknown ids."""
+        return [name for i in ids if i not in self._special and (name := self.name(i))]
+
+    @cached_property
+    def unknown(self) -> int | None:
+        """The token for what the vocabulary does not have; None if there is no such token."""
+        model = self._backend.model
+        if not hasattr(model, "unk_token"):  # a unigram model, which tells only its file
+            found = json.loads(self._backend.to_str())["model"].get("unk_id")
+            return None if found is None else int(found)
+        return None if model.unk_token is None else self._backend.token_to_id(model.unk_token)
 
     def _end_of_text(self) -> int | None:
         known = self._backend.token_to_id("<|endoftext|>")
@@ -156,14 +300,32 @@ class Tokenizer:
         return tuple(with_special[:before])
 
     def _byte_id(self, byte: int) -> int:
-        for name in (_byte_level_name(byte), f"<0x{byte:02X}>"):
-            found = self._backend.token_to_id(name)
-            if found is not None:
-                return int(found)
-        raise EncodingError(
-            f"byte 0x{byte:02x} is no valid UTF-8 and the tokenizer has no token for single "
-            "bytes; expected a byte-level vocabulary"
-        )
+        found = self._byte_name and self._backend.token_to_id(self._byte_name(byte))
+        if found is None:
+            raise EncodingError(
+                f"byte 0x{byte:02x} is no valid UTF-8 and the tokenizer has no token for single "
+                "bytes; expected a byte-level vocabulary"
+            )
+        return int(found)
+
+    @cached_property
+    def _byte_name(self) -> Callable[[int], str] | None:
+        """How the vocabulary writes a byte, which the decoder tells; None if it has no bytes.
+
+        A vocabulary of characters has the names of byte-level BPE too, as characters.
+        """
+        for name in (_byte_level_name, "<0x{:02X}>".format):
+            if self._inside([name(byte) for byte in "é".encode()]) == "é":
+                return name
+        return None
+
+
+def _encode_deterministically(backend: Any) -> None:
+    """Switch off sub-word regularisation, by which training draws one of several encodings."""
+    if getattr(backend.model, "dropout", None):
+        backend.model.dropout = None
+    if getattr(backend.model, "alpha", None) is not None:
+        backend.model.alpha = None
 
 
 def _byte_level_name(byte: int) -> str:

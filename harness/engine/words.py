@@ -45,12 +45,14 @@ class WordSearch:
     Attributes:
         request: what is sought.
         first: the most probable first tokens, the best first.
-        string: token id -> its text.
+        string: token id -> the text that it adds, with its leading space.
+        space_apart: whether a word may begin with a token that is its leading space alone.
     """
 
     request: NextWord
     first: Sequence[int]
     string: Callable[[int], str]
+    space_apart: bool = False
     result: Word | None = None
     _paths: list[Path] = field(default_factory=list)  # candidates in order of their first token
     _complete: dict[Path, bool] = field(default_factory=dict)
@@ -62,7 +64,7 @@ class WordSearch:
             self._paths = [self._best_allowed((), self.first)]
         else:
             walk = self.first[:FIRST_TOKENS]
-            self._paths = [(t,) for t in walk if may_begin(self.string(t)) and self._first_ok(t)]
+            self._paths = [(t,) for t in walk if self._may_begin(t) and self._first_ok(t)]
         self._settle()
 
     def wants(self) -> list[Path]:
@@ -81,15 +83,25 @@ class WordSearch:
         if self.result is not None or path not in self._paths:
             return
         longer = self._best_allowed(path, following)
-        if self.request.rule == "every-token":
-            ends = _first_word(self._text(longer)) != self._text(longer).strip()
-        else:
-            ends = ends_word(self.string(longer[-1]))
-        if ends:
+        if not self._ends(path, longer):
+            self._paths[self._paths.index(path)] = longer
+        elif self._text(path).strip():
             self._complete[path] = True
         else:
-            self._paths[self._paths.index(path)] = longer
+            self._paths.remove(path)  # nothing but a space
         self._settle()
+
+    def _ends(self, path: Path, longer: Path) -> bool:
+        """Whether a path is a whole word, as the token that would follow shows."""
+        if self.request.rule == "every-token":
+            return _first_word(self._text(longer)) != self._text(longer).strip()
+        # Some vocabularies have the space at a word's end.
+        closed = self._text(path).lstrip()[-1:].isspace()
+        return closed or ends_word(self.string(longer[-1]))
+
+    def _may_begin(self, token: int) -> bool:
+        text = self.string(token)
+        return may_begin(text) or (self.space_apart and text == " ")
 
     def _first_ok(self, token: int) -> bool:
         if self.request.rule != "first-token":

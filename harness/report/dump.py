@@ -1,4 +1,6 @@
-"""One JSON value an item, for `--dump`: the strings the tokenizer was given, and what came back."""
+"""One JSON value an item, for `--dump`: the strings the tokenizer was given, the token ids that the
+model was fed, and what came back.
+"""  # noqa: D205
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from harness.core import (
     Word,
 )
 from harness.errors import RecordError
+from harness.report.trace import EncodedRequest, context_of
 
 
 class Writer:
@@ -74,16 +77,32 @@ class Writer:
 def item(
     task: str,
     example: str,
-    pairs: Sequence[tuple[Request, Response]],
+    answered: Sequence[tuple[Request, EncodedRequest, Response]],
     outcomes: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The line of one example: its requests with their responses, and its statistics."""
+    """The line of one example: its requests with their tokens and responses, and its statistics."""
     return {
         "task": task,
         "id": example,
-        "requests": [_pair(request, response) for request, response in pairs],
+        "requests": [
+            {**_pair(request, response), "windows": _windows(encoded, response)}
+            for request, encoded, response in answered
+        ],
         "outcomes": dict(outcomes),
     }
+
+
+def _windows(encoded: EncodedRequest, response: Response) -> list[dict[str, list[int]]]:
+    """Token ids of each forward pass: `context`, start token included, and then `targets`.
+
+    The log-probabilities of all targets sum to the request's; those of a text that was written are
+    the tokens that it is made of.
+    """
+    written = response.tokens[: response.num_tokens] if isinstance(response, Generated) else ()
+    return [
+        {"context": list(context_of(span)), "targets": [*span.targets, *written]}
+        for span in encoded.spans
+    ]
 
 
 def _pair(request: Request, response: Response) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def _facts(record: Record) -> list[str]:
 def unusual(counts: Mapping[str, int], requests: int | None = None) -> list[str]:
     """What preflight found, in words."""
     of = f" of {requests:,}" if requests is not None else ""
-    return [
+    found = [
         f"{counts[kind]:,}{of} requests {text}"
         for kind, text in (
             ("truncated", "are cut to fit the context"),
@@ -114,6 +114,15 @@ def unusual(counts: Mapping[str, int], requests: int | None = None) -> list[str]
         )
         if counts.get(kind)
     ]
+    if counts.get("lossy"):
+        share = counts["lost_characters"] / counts["characters"]
+        unknown = counts["unknown"]
+        found.append(
+            f"{counts['lossy']:,}{of} requests have text that the tokenizer loses, "
+            f"{share:.2%} of all characters"
+            + (f"; {unknown:,} of them have unknown tokens" if unknown else "")
+        )
+    return found
 
 
 def fold(signatures: Sequence[str]) -> tuple[list[str], str]:
