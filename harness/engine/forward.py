@@ -5,6 +5,7 @@ the hidden states, V vocabulary.
 """
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -102,6 +103,16 @@ class Forward:
 
         return DynamicCache(config=self.model.config)
 
+    @staticmethod
+    def full_cache() -> Any:
+        """A key-value cache that keeps every column, for rows whose mask says what is seen.
+
+        One made after the config lets columns of layers with an attention window go.
+        """
+        from transformers import DynamicCache
+
+        return DynamicCache()
+
     def cache_bytes_per_token(self) -> int:
         """Bytes that the keys and values of one token take in all layers."""
         config = self.model.config.get_text_config()
@@ -116,6 +127,17 @@ class Forward:
         lowest = torch.finfo(dtype).min
         zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
         return zeros.masked_fill_(~allowed, lowest).unsqueeze(1)
+
+    @property
+    def rope_limit(self) -> int | None:
+        """Length beyond which all positions of a call are rotated otherwise; None if there is none.
+
+        Under longrope and dynamic RoPE the model chooses its frequencies by the largest position id
+        of the whole call. A row of at most so many tokens must not share a call with a longer one,
+        and a longer one shares a call, a prefix or cached keys with rows of its own length alone.
+        """
+        limit = _rope_limit(self.model.config.get_text_config())
+        return limit if limit is not None and limit < self.context else None
 
     def sharing(self, max_row: int) -> tuple[Sharing | None, str]:
         """How rows may share prefixes, or None and the reason why they may not."""
@@ -152,6 +174,28 @@ def _window(config: Any) -> int | None:
         names.remove("sliding_window")
     sizes = [getattr(config, name, None) for name in names]
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
+
+
+def _rope_limit(config: Any) -> int | None:
+    """The shortest length at which a config's RoPE changes its frequencies."""
+    found: list[int] = []
+    for name in ("rope_parameters", "rope_scaling"):
+        given = getattr(config, name, None)
+        if not isinstance(given, Mapping):
+            continue
+        for entry in (given, *given.values()):  # some models have one for each kind of layer
+            if not isinstance(entry, Mapping):
+                continue
+            kind = entry.get("rope_type", entry.get("type"))
+            if kind in ("longrope", "su", "dynamic"):
+                sizes = [
+                    entry.get("original_max_position_embeddings"),
+                    getattr(config, "original_max_position_embeddings", None),
+                    getattr(config, "max_position_embeddings", None),
+                ]
+                of = [s for s in (sizes[2:] if kind == "dynamic" else sizes) if s]
+                found += of[:1]
+    return min(map(int, found), default=None)
 
 
 def tree_allowed(ends: Tensor, begin: int = 0) -> Tensor:
