@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers as tf
 from conftest import byte_tokenizer
+from test_probe import forward_of
 
 from harness.core import Encoding, Loglikelihood, NextWord, Request, Scored, Word
 from harness.engine import probe
@@ -144,7 +145,8 @@ def test_self_test_finds_a_window_that_the_config_hides(
     engine = Engine(checkpoint)
     assert engine.describe()["sharing"] is True
     with torch.inference_mode():
-        assert not probe.honours_trees(engine.solver.forward, 40)
+        assert probe.tree_fault(engine.solver.forward, [(40, 0)])
+        assert not probe.tree_fault(engine.solver.forward, [(8, 0)])
     with caplog.at_level(logging.WARNING, "harness"):
         found = answers(engine)
     assert engine.describe()["sharing"] is False
@@ -152,25 +154,156 @@ def test_self_test_finds_a_window_that_the_config_hides(
     assert_naive(checkpoint, found)
 
 
-def test_soft_capped_logits_are_the_models_own(tmp_path: Path) -> None:
-    config = tf.Gemma2Config(
-        vocab_size=len(byte_tokenizer()), **LLAMA, final_logit_softcapping=2.0, sliding_window=8
-    )
-    checkpoint = build(tmp_path, lambda v: tf.Gemma2ForCausalLM(config))
+def gemma2(vocabulary: int, **changes: object) -> tf.PreTrainedModel:
+    settings = {**LLAMA, "final_logit_softcapping": 2.0, "sliding_window": 128, **changes}
+    return tf.Gemma2ForCausalLM(tf.Gemma2Config(vocab_size=vocabulary, **settings))
+
+
+def gpt_oss(vocabulary: int) -> tf.PreTrainedModel:
+    return tf.GptOssForCausalLM(
+        tf.GptOssConfig(
+            vocab_size=vocabulary, **LLAMA, num_local_experts=4, num_experts_per_tok=2,
+            sliding_window=128, eos_token_id=1, pad_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def llama4(vocabulary: int) -> tf.PreTrainedModel:
+    return tf.Llama4ForCausalLM(
+        tf.Llama4TextConfig(
+            vocab_size=vocabulary, **LLAMA, intermediate_size_mlp=48, num_local_experts=2,
+            attention_chunk_size=128, eos_token_id=1, pad_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def rembert(vocabulary: int) -> tf.PreTrainedModel:
+    return tf.RemBertForCausalLM(
+        tf.RemBertConfig(
+            vocab_size=vocabulary, **SMALL, intermediate_size=48, input_embedding_size=16,
+            output_embedding_size=24, is_decoder=True, max_position_embeddings=128,
+            initializer_range=0.4, pad_token_id=0,
+        )
+    )  # fmt: skip
+
+
+def falcon_alibi(vocabulary: int) -> tf.PreTrainedModel:
+    return tf.FalconForCausalLM(
+        tf.FalconConfig(
+            vocab_size=vocabulary, **SMALL, alibi=True, initializer_range=0.4,
+            bos_token_id=1, eos_token_id=1,
+        )
+    )  # fmt: skip
+
+
+def roberta(vocabulary: int) -> tf.PreTrainedModel:
+    """Its positions begin behind the padding token's, unless they are given."""
+    return tf.RobertaForCausalLM(
+        tf.RobertaConfig(
+            vocab_size=vocabulary, **SMALL, intermediate_size=48, is_decoder=True,
+            max_position_embeddings=130, initializer_range=0.4, pad_token_id=1,
+        )
+    )  # fmt: skip
+
+
+def gpt1(vocabulary: int) -> tf.PreTrainedModel:
+    return tf.OpenAIGPTLMHeadModel(
+        tf.OpenAIGPTConfig(
+            vocab_size=vocabulary, n_layer=2, n_head=2, n_embd=32, n_positions=128,
+            initializer_range=0.4,
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "shares"),
+    [
+        (gemma2, True),  # caps its logits
+        (gpt_oss, True),  # its feed-forward part returns a tuple
+        (llama4, True),  # its base model is the model itself
+        (rembert, True),  # its head does not fit its states
+        (falcon_alibi, False),  # raises under a tree mask
+        (roberta, False),
+        (gpt1, False),  # takes a cache only to ignore it
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_family_that_comes_apart_in_its_own_way_is_scored_as_by_itself(
+    tmp_path: Path, make: Make, shares: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = build(tmp_path, make)
     engine = Engine(checkpoint)
-    assert engine.solver.forward.whole
-    assert_naive(checkpoint, answers(engine))
+    found = answers(engine)
+    assert_naive(checkpoint, found)
+    assert found[-1] == answers(Engine(checkpoint, share=False))[-1]
+    assert engine.describe()["sharing"] is shares, caplog.text
+    assert not engine.solver.forward.whole
+
+
+def scaled(name: str) -> Make:
+    """A family that does something to its logits; the last states are large or small."""
+    alone = {key: value for key, value in LLAMA.items() if key != "head_dim"}
+    return {
+        "cohere": lambda v: tf.CohereForCausalLM(
+            tf.CohereConfig(
+                vocab_size=v, **alone, logit_scale=0.8333, bos_token_id=1, eos_token_id=1
+            )
+        ),
+        "granite": lambda v: tf.GraniteForCausalLM(
+            tf.GraniteConfig(vocab_size=v, **LLAMA, logits_scaling=1.25)
+        ),
+        "nanochat": lambda v: tf.NanoChatForCausalLM(tf.NanoChatConfig(vocab_size=v, **LLAMA)),
+        "flat gemma2": lambda v: gemma2(v, final_logit_softcapping=30.0, initializer_range=0.02),
+    }[name]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["cohere", "granite", "nanochat", "flat gemma2"])
+def test_logits_are_capped_and_scaled_as_the_model_does(name: str, dtype: torch.dtype) -> None:
+    """Of states far larger than the probe's as well: a cap shows in large logits only."""
+    torch.manual_seed(0)
+    model = scaled(name)(300).to(dtype).eval()
+    forward = forward_of(model, 128)
+    ids = torch.arange(2, 40)[None]
+    with torch.inference_mode():
+        probe.check_model(forward, name)
+        states = forward.trunk(ids)[0]
+        assert forward.head(states) == pytest.approx(model(ids).logits[0].float(), rel=0.01)
+        large = forward.head(states * 400)
+    assert not forward.whole
+    if name == "flat gemma2":
+        assert 15 < large.abs().max() <= 30.001
+    plain = torch.nn.functional.linear(states * 400, model.get_output_embeddings().weight)
+    assert (large - plain.float()).abs().max() > 0.1 * plain.float().abs().max()
+
+
+def test_logits_are_computed_where_they_are_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of many tokens times a large vocabulary would take gigabytes."""
+    checkpoint = build(tmp_path, gemma2)
+    engine = Engine(checkpoint)
+    head = checkpoint.model.lm_head
+    rows: list[int] = []
+    handle = head.register_forward_hook(lambda *args: rows.append(args[2].numel()))
+    requests: list[Request] = [Loglikelihood(CONTEXT, " sand")]
+    encoded = engine.encode(requests, Encoding())
+    [(_, answer)] = engine.answer(requests, encoded)
+    handle.remove()
+    assert isinstance(answer, Scored)
+    assert sum(rows) == answer.num_tokens * len(byte_tokenizer())
 
 
 def test_out_of_memory_halves_the_budget_and_changes_no_score(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The error is the allocator's own, so that its words are those of this system."""
     want = answers(Engine(tiny, share=False))
     real = reader_module.score
 
     def small_memory(forward, rows, spans, *, keep=False):  # type: ignore[no-untyped-def]
         if len(rows) * max(len(row) for row in rows) > 60:
-            raise torch.OutOfMemoryError("not enough memory")
+            torch.empty(1 << 50)
         return real(forward, rows, spans, keep=keep)
 
     monkeypatch.setattr(reader_module, "score", small_memory)
@@ -180,6 +313,19 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
     assert [a.logprob for a in got if isinstance(a, Scored)] == pytest.approx(
         [a.logprob for a in want if isinstance(a, Scored)], rel=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        MemoryError("Unable to allocate 8.00 PiB for an array"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 5.35 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:73] . DefaultCPUAllocator: not enough memory"),
+    ],
+)
+def test_memory_that_ran_out_is_recognised(error: RuntimeError | MemoryError) -> None:
+    assert reader_module.out_of_memory(error)
 
 
 def test_other_errors_are_not_taken_for_memory(

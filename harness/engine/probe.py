@@ -169,14 +169,14 @@ def tree_fault(forward: Forward, sizes: Sequence[tuple[int, int]] = SMALL) -> st
         sizes: for each tree of one batch the tokens of its longest path, and its columns.
     """
     if len(_usable(forward)) < _LEAST:
-        return "its vocabulary is too small to test it"
+        return "this model has too few tokens to test it"
     try:
         trees = [_tree(forward, *size, last=k % 2 == 1) for k, size in enumerate(sizes)]
         right = _as_alone(forward, trees)
     except Exception as error:  # a model that was not made for such masks may raise anything
         reason = str(error).strip().split("\n")[0][:100]
-        return f"it cannot run rows with branches ({type(error).__name__}: {reason})"
-    return "" if right else "it scores rows with branches differently from separate rows"
+        return f"this model cannot run rows with branches ({type(error).__name__}: {reason})"
+    return "" if right else "this model scores rows with branches differently from separate rows"
 
 
 @dataclass(frozen=True, slots=True)
