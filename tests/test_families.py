@@ -10,7 +10,15 @@ import transformers as tf
 from conftest import byte_tokenizer
 from test_probe import forward_of
 
-from harness.core import Encoding, Loglikelihood, NextWord, Request, Scored, Word
+from harness.core import (
+    Encoding,
+    Loglikelihood,
+    NextWord,
+    Request,
+    RollingLoglikelihood,
+    Scored,
+    Word,
+)
 from harness.engine import probe
 from harness.engine import reader as reader_module
 from harness.engine.checkpoint import Checkpoint, Settings, load
@@ -74,12 +82,12 @@ ALONE: dict[str, Make] = {
 }
 
 
-def build(folder: Path, make: Make) -> Checkpoint:
+def build(folder: Path, make: Make, context: int | None = None) -> Checkpoint:
     tokenizer = byte_tokenizer()
     torch.manual_seed(1)
     make(len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return load(str(folder), Settings(device="cpu"))
+    return load(str(folder), Settings(device="cpu", context=context))
 
 
 CONTEXT = "the sand and the sea said, the end and the sand"
@@ -96,18 +104,23 @@ def answers(engine: Engine) -> list[object]:
 
 
 def assert_naive(checkpoint: Checkpoint, found: list[object]) -> None:
-    tokenizer = checkpoint.tokenizer
     for request, answer in zip(REQUESTS, found, strict=True):
-        if not isinstance(request, Loglikelihood):
-            continue
-        assert isinstance(answer, Scored)
-        context = [*tokenizer.start("auto"), *tokenizer.encode([request.context])[0]]
-        tokens = context + tokenizer.encode([request.continuation])[0]
-        with torch.no_grad():
-            logits = checkpoint.model(torch.tensor([tokens])).logits[0].float()
-        rows = logits[len(context) - 1 : -1].log_softmax(-1)
-        want = rows.gather(1, torch.tensor(tokens[len(context) :])[:, None])[:, 0]
-        assert answer.logprobs == pytest.approx(want.tolist(), abs=1e-4)
+        if isinstance(request, Loglikelihood):
+            assert_scored(checkpoint, request, answer)
+
+
+def assert_scored(checkpoint: Checkpoint, request: Loglikelihood, answer: object) -> int:
+    """Compare with one pass of transformers; how many tokens that fed."""
+    assert isinstance(answer, Scored)
+    tokenizer = checkpoint.tokenizer
+    context = [*tokenizer.start("auto"), *tokenizer.encode([request.context])[0]]
+    tokens = context + tokenizer.encode([request.continuation])[0]
+    with torch.no_grad():
+        logits = checkpoint.model(torch.tensor([tokens[:-1]])).logits[0].float()
+    rows = logits[len(context) - 1 :].log_softmax(-1)
+    want = rows.gather(1, torch.tensor(tokens[len(context) :])[:, None])[:, 0]
+    assert answer.logprobs == pytest.approx(want.tolist(), abs=1e-4)
+    return len(tokens) - 1
 
 
 @pytest.mark.parametrize("family", SHARED)
@@ -136,22 +149,142 @@ def test_models_that_cannot_share_say_so(
     assert_naive(checkpoint, found)
 
 
+def gpt_neo(vocabulary: int, window: int) -> tf.PreTrainedModel:
+    return tf.GPTNeoForCausalLM(
+        tf.GPTNeoConfig(
+            vocab_size=vocabulary, hidden_size=32, num_layers=2, num_heads=2, window_size=window,
+            attention_types=[[["global", "local"], 1]], max_position_embeddings=128,
+            initializer_range=0.4,
+        )
+    )  # fmt: skip
+
+
 def test_self_test_finds_a_window_that_the_config_hides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """GPT-Neo's local layers count tokens, not positions: right in short trees, wrong in long."""
-    checkpoint = build(tmp_path, ALONE["gpt-neo"])
+    """GPT-Neo's local layers count columns, not positions: right in small trees, wrong in wide."""
+    checkpoint = build(tmp_path, lambda v: gpt_neo(v, 48))
     monkeypatch.setattr(Forward, "_limited", lambda self: "")
     engine = Engine(checkpoint)
     assert engine.describe()["sharing"] is True
+    forward = engine.solver.forward
     with torch.inference_mode():
-        assert probe.tree_fault(engine.solver.forward, [(40, 0)])
-        assert not probe.tree_fault(engine.solver.forward, [(8, 0)])
+        assert not probe.tree_fault(forward)
+        assert not probe.tree_fault(forward, [(20, 36)])
+        assert probe.tree_fault(forward, [(50, 0)])
+        assert probe.tree_fault(forward, [(20, 60)]), "columns count, however short the paths"
     with caplog.at_level(logging.WARNING, "harness"):
         found = answers(engine)
     assert engine.describe()["sharing"] is False
     assert "scores rows with branches differently" in caplog.text
     assert_naive(checkpoint, found)
+
+
+def test_a_window_of_columns_is_never_shared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A context below the window does not help: rows of several branches are wider."""
+    checkpoint = build(tmp_path, lambda v: gpt_neo(v, 48), context=40)
+    with caplog.at_level(logging.WARNING, "harness"):
+        engine = Engine(checkpoint)
+        found = answers(engine)
+    assert engine.describe()["sharing"] is False
+    assert "layers see the last 48 tokens of a row" in caplog.text
+    assert_naive(checkpoint, found)
+
+
+@pytest.mark.parametrize("window", [30, 36, 40])
+def test_rows_that_fill_a_window_are_scored_right(tmp_path: Path, window: int) -> None:
+    """The window equals the context, so that every row with a branch or a search reaches it."""
+    make: Make = lambda v: tf.Gemma3ForCausalLM(  # noqa: E731
+        tf.Gemma3TextConfig(
+            vocab_size=v, **LLAMA, sliding_window=window,
+            layer_types=["sliding_attention", "full_attention"],
+        )
+    )  # fmt: skip
+    checkpoint = build(tmp_path, make, context=window)
+    engine = Engine(checkpoint)
+    found = answers(engine)
+    assert engine.describe()["sharing"] is True
+    if window > 36:  # else contexts are cut
+        assert_naive(checkpoint, found)
+    alone = answers(Engine(checkpoint, share=False))
+    for one, two in zip(found, alone, strict=True):
+        if isinstance(one, Scored):
+            assert isinstance(two, Scored)
+            assert one.logprobs == pytest.approx(two.logprobs, abs=1e-4)
+        else:
+            assert one == two
+
+
+def longrope(vocabulary: int) -> tf.PreTrainedModel:
+    """Frequencies change beyond 40 tokens."""
+    rope = {
+        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 40,
+        "long_factor": [9.0, 1.0, 4.0, 8.0, 1.0, 2.0, 3.0, 5.0], "short_factor": [1.0] * 8,
+    }  # fmt: skip
+    return tf.Phi3ForCausalLM(
+        tf.Phi3Config(
+            vocab_size=vocabulary, **{**LLAMA, "initializer_range": 0.6}, rope_parameters=rope,
+            original_max_position_embeddings=40, pad_token_id=0, eos_token_id=1, bos_token_id=1,
+        )
+    )  # fmt: skip
+
+
+def test_rope_that_depends_on_length_never_mixes_lengths(tmp_path: Path) -> None:
+    """Rows on both sides of the limit, a branch across it, and a search that crosses it."""
+    checkpoint = build(tmp_path, longrope)
+    engine = Engine(checkpoint)
+    assert engine.solver.forward.rope_limit == 40
+    contexts = [CONTEXT[: len(CONTEXT) - n].rstrip() for n in range(12)] + [
+        "the end",
+        CONTEXT + " sea x",
+    ]
+    requests: list[Request] = [
+        Loglikelihood(context, continuation)
+        for context in contexts
+        for continuation in (" sand", " sand and the sea", " x")
+    ]
+    requests += [NextWord(context, frozenset({"the"})) for context in contexts]
+    requests += [RollingLoglikelihood((CONTEXT * 2, CONTEXT)), RollingLoglikelihood(("the sand",))]
+    found = dict(engine.answer(requests, engine.encode(requests, Encoding())))
+    lengths = set()
+    for i, request in enumerate(requests):
+        one = Engine(checkpoint, share=False)
+        [(_, alone)] = one.answer([request], one.encode([request], Encoding()))
+        if isinstance(request, NextWord):
+            assert found[i] == alone
+            continue
+        assert found[i].logprob == pytest.approx(alone.logprob, abs=1e-4)
+        if isinstance(request, Loglikelihood):
+            lengths |= {assert_scored(checkpoint, request, found[i]) > 40}
+    assert engine.describe()["sharing"] is True
+    assert lengths == {False, True}
+
+
+def test_layers_that_look_ahead_in_long_rows_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Causal as long as all tokens fit into what a layer chooses, as an indexer's top 64 do."""
+    checkpoint = build(tmp_path, ALONE["narrow window"])
+    attention = type(checkpoint.model.model.layers[0].self_attn)
+    plain = attention.forward
+
+    def chooses(
+        self: object, hidden_states: torch.Tensor, *args: object, **named: object
+    ) -> object:
+        if hidden_states.shape[1] > 64:
+            hidden_states = hidden_states + hidden_states[:, -1:]
+        return plain(self, hidden_states, *args, **named)
+
+    monkeypatch.setattr(attention, "forward", chooses)
+    engine = Engine(checkpoint)
+    with caplog.at_level(logging.WARNING, "harness"):
+        answers(engine)
+        assert "depend on later ones" not in caplog.text
+        text: list[Request] = [RollingLoglikelihood((CONTEXT * 4,))]
+        assert len(list(engine.answer(text, engine.encode(text, Encoding())))) == 1
+    assert "this model lets tokens depend on later ones" in caplog.text
 
 
 def gemma2(vocabulary: int, **changes: object) -> tf.PreTrainedModel:

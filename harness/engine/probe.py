@@ -232,7 +232,8 @@ def _tree(forward: Forward, length: int, width: int, *, last: bool = False) -> _
         paths.append((4, (forks[1], forks[3])))
     sizes = _parts(width - length - 8, length - 4)
     long = [
-        Span((*root, forks[1], int(usable[k]), *drawn[2 : 2 + size]), ()) for k, size in enumerate(sizes)
+        Span((*root, forks[1], int(usable[k]), *drawn[2 : 2 + size]), ())
+        for k, size in enumerate(sizes)
     ]
     return _Tree([*short, *deep, *long], paths)
 
@@ -298,7 +299,9 @@ def _read(
 def _logits(forward: Forward, states: Tensor) -> Tensor:
     """Logits (N, some of V) of states (N, H), from all over the vocabulary."""
     step = -(-forward.vocabulary // _COMPARED)
-    return torch.cat([forward.head(part)[:, ::step].clone() for part in states.split(forward.chunk)])
+    return torch.cat(
+        [forward.head(part)[:, ::step].clone() for part in states.split(forward.chunk)]
+    )
 
 
 def _centred(logits: Tensor) -> Tensor:

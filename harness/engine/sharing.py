@@ -57,7 +57,9 @@ class Planner:
         rows = arrange(spans, self._sharing, limit)
         searched = [s for s, span in enumerate(spans) if span.top]
         if self._sharing is not None:
-            used = [row for row in rows if row.branches or not row.nodes.keys().isdisjoint(searched)]
+            used = [
+                row for row in rows if row.branches or not row.nodes.keys().isdisjoint(searched)
+            ]
             deepest = max((row.depth for row in used), default=0)
             widest = max((len(row) for row in used), default=0)
             if not self._honours(deepest, widest + (WORD_COLUMNS if searched else 0)):
