@@ -22,8 +22,12 @@ from harness.core import (
 from harness.engine import probe
 from harness.engine import reader as reader_module
 from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.encode import Span
 from harness.engine.engine import Engine
 from harness.engine.forward import Forward
+from harness.engine.plan import arrange
+from harness.engine.score import TOP, score
+from harness.engine.words import Following
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = {
@@ -247,19 +251,36 @@ def test_rope_that_depends_on_length_never_mixes_lengths(tmp_path: Path) -> None
     ]
     requests += [NextWord(context, frozenset({"the"})) for context in contexts]
     requests += [RollingLoglikelihood((CONTEXT * 2, CONTEXT)), RollingLoglikelihood(("the sand",))]
-    found = dict(engine.answer(requests, engine.encode(requests, Encoding())))
-    lengths = set()
+    together = [
+        dict(e.answer(requests, e.encode(requests, Encoding())))
+        for e in (engine, Engine(checkpoint, share=False))
+    ]
+    fed = set()
     for i, request in enumerate(requests):
         one = Engine(checkpoint, share=False)
         [(_, alone)] = one.answer([request], one.encode([request], Encoding()))
-        if isinstance(request, NextWord):
-            assert found[i] == alone
-            continue
-        assert found[i].logprob == pytest.approx(alone.logprob, abs=1e-4)
-        if isinstance(request, Loglikelihood):
-            lengths |= {assert_scored(checkpoint, request, found[i]) > 40}
+        for found in together:
+            if isinstance(request, NextWord):
+                assert found[i] == alone
+            else:
+                assert found[i].logprob == pytest.approx(alone.logprob, abs=1e-4)
+            if isinstance(request, Loglikelihood):
+                fed.add(assert_scored(checkpoint, request, found[i]))
     assert engine.describe()["sharing"] is True
-    assert lengths == {False, True}
+    assert min(fed) < 40 < max(fed)
+
+
+def test_a_word_that_crosses_the_limit_is_fed_with_its_context(tmp_path: Path) -> None:
+    forward = Engine(build(tmp_path, longrope)).solver.forward
+    spans = [Span(tuple(range(5, 43)), (), top=True), Span(tuple(range(4, 34)), (), top=True)]
+    wanted = [(0, (7,)), (0, (7, 8, 9)), (1, (50, 51)), (0, (9, 8, 7, 6))]
+    with torch.inference_mode():
+        kept = score(forward, arrange(spans, None), spans, keep=True)[1]
+        found = Following(forward, spans, kept, 512)(wanted)
+        for (s, path), tokens in zip(wanted, found, strict=True):
+            ids = torch.tensor([[*spans[s].inputs, *path]])
+            logits = forward.model(ids).logits[0, -1]
+            assert logits[list(tokens)] == pytest.approx(logits.sort(descending=True)[0][:TOP])
 
 
 def test_layers_that_look_ahead_in_long_rows_are_reported(
