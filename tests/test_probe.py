@@ -12,8 +12,8 @@ import pytest
 import torch
 import transformers as tf
 
-from harness.engine import probe
 from harness.engine.forward import Forward
+from harness.engine.tree_probe import tree_fault
 
 LENGTHS = range(8, 65)
 VOCABULARIES = (257, 32000, 50257, 256000)
@@ -123,8 +123,8 @@ def test_a_wrong_model_is_found_at_every_length(
 ) -> None:
     forward = changed(forward_of(gpt2(vocabulary)), how)
     with torch.inference_mode():
-        missed = [n for n in lengths if not probe.tree_fault(forward, [(n, 0)])]
-        assert probe.tree_fault(forward)
+        missed = [n for n in lengths if not tree_fault(forward, [(n, 0)])]
+        assert tree_fault(forward)
     assert missed == []
 
 
@@ -135,6 +135,6 @@ def test_a_sound_model_passes_at_every_length(
 ) -> None:
     forward = forward_of(make(vocabulary))
     with torch.inference_mode():
-        faults = {n: probe.tree_fault(forward, [(n, 0)]) for n in lengths}
-        assert probe.tree_fault(forward) == ""
+        faults = {n: tree_fault(forward, [(n, 0)]) for n in lengths}
+        assert tree_fault(forward) == ""
     assert set(faults.values()) == {""}

@@ -15,6 +15,7 @@ from harness.engine import probe
 from harness.engine.encode import WORD_TOKENS, Span
 from harness.engine.forward import Forward
 from harness.engine.plan import Sharing, TreeRow, arrange
+from harness.engine.tree_probe import tree_fault
 from harness.engine.words import WIDTH
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ class Planner:
             return True
         length, width = max(length, tested["length"]), max(width, tested["width"])
         with torch.inference_mode():
-            fault = "" if tested["length"] else probe.tree_fault(self._forward)
-            fault = fault or probe.tree_fault(self._forward, [(length, width)])
+            fault = "" if tested["length"] else tree_fault(self._forward)
+            fault = fault or tree_fault(self._forward, [(length, width)])
         if fault:
             self._sharing = None
             log.warning("prefixes are not shared: at %d tokens %s", length, fault)
