@@ -311,7 +311,9 @@ def test_encoder_only_model(out: Path, tmp_path: Path, named: bool) -> None:
         path = tmp_path / "bert" / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": None}))
     line = model_refused(tmp_path / "bert", out)
-    assert ("is an encoder (BertForMaskedLM)" if named else "is no causal language model") in line
+    assert (
+        "is an encoder (BertForMaskedLM)" if named else "is not a causal language model"
+    ) in line
 
 
 def test_encoder_decoder_model(out: Path, tmp_path: Path) -> None:

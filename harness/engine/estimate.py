@@ -84,7 +84,8 @@ def estimate(owners: Mapping[Question, int], known: Collection[Question], means:
     asked = {question: _asked(question) * count for question, count in owners.items()}
     left = [question for question in owners if question not in known]
     spans = list(dict.fromkeys(fed(q) for q in left if not isinstance(q, Writing)))
-    read = list(batches(means.planner.rows(spans), means.limits.prefill)) if spans else []
+    limits = means.limits.prefill, means.forward.rope_limit
+    read = list(batches(means.planner.rows(spans), *limits)) if spans else []
     written = [question for question in left if isinstance(question, Writing)]
     rows = _prompt_rows(written, means)
     searches = sum(span.top for span in spans)

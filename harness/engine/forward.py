@@ -5,6 +5,7 @@ the hidden states, V vocabulary.
 """
 
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,33 +14,61 @@ from torch import Tensor
 from harness.engine.checkpoint import Checkpoint
 from harness.engine.compiled import Compiled
 from harness.engine.last_block import only, position_wise
+from harness.engine.own_head import OwnHead, last_states
 from harness.engine.plan import Sharing
 
 # Bytes of logits at a time. On a CPU, blocks beyond 32 MB come fresh from the system at every use.
 _CPU_LOGITS, _ACCELERATOR_LOGITS = 20 << 20, 64 << 20
+# Windows that are part of the mask, which a mask of ours replaces, and windows that layers apply
+# by themselves, to columns.
+_MASKED_WINDOWS = ("sliding_window", "attention_chunk_size")
+_OWN_WINDOWS = ("window_size", "local_attention_window")
 _ATTENTION_OVERHEAD = 2.0  # masked attention runs at about half the rate of plain products
 
 
 class Forward:
     """Calls a checkpoint's trunk and head.
 
-    The head is applied to chosen hidden states only. Where trunk and head alone do not give the
-    model's own logits (soft-capping, scaling), `probe` sets `whole` and the trunk returns logits.
+    The head is applied to chosen hidden states only. Where a plain product does not give the
+    model's own logits (soft-capping, scaling), `probe` has found the model's own steps, or `whole`
+    is set and the trunk returns logits.
+
+    Attributes:
+        whole: whether logits are computed for every position, because there is no other way.
+        last_block: modules of the last block that compute only what is read.
+        takes_cache: whether keys and values can be kept.
+        rope_limit: length beyond which all positions of a call are rotated otherwise; None if there
+            is none. Under longrope and dynamic RoPE the model chooses its frequencies by the
+            largest position id of the whole call. A row of at most so many tokens must not share a
+            call with a longer one, and a longer one shares a call, a prefix or cached keys with
+            rows of its own length alone.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.model = checkpoint.model
         self.device = checkpoint.device
         self.context = checkpoint.identity.context
-        self.whole = False
-        layers = getattr(self.model.config.get_text_config(), "num_hidden_layers", 0)
-        self.last_block = position_wise(self.model.base_model, layers)
+        limit = _rope_limit(self.model.config.get_text_config())
+        self.rope_limit = limit if limit is not None and limit < self.context else None
         self._buffer: Tensor | None = None
         self._compiled: Compiled | None = None
-        parameters = inspect.signature(self._base.forward).parameters
+        self.split(self.model.base_model)
+
+    def split(self, trunk: Any, own_head: OwnHead | None = None) -> None:
+        """Say how the model comes apart.
+
+        Args:
+            trunk: what gives hidden states; the model itself gives logits everywhere.
+            own_head: what makes logits of them; None stands for the output embeddings.
+        """
+        self._base, self._own_head = trunk, own_head
+        self.whole = trunk is self.model
+        layers = getattr(self.model.config.get_text_config(), "num_hidden_layers", 0)
+        self.last_block = position_wise(trunk, layers)
+        parameters = set(inspect.signature(trunk.forward).parameters)
         self._takes_use = "use_cache" in parameters
         self.takes_cache = "past_key_values" in parameters
-        self._takes_tree = {"position_ids", "attention_mask"} <= set(parameters)
+        self._takes_tree = {"position_ids", "attention_mask", "past_key_values"} <= parameters
 
     @property
     def vocabulary(self) -> int:
@@ -51,10 +80,6 @@ class Forward:
         """For how many positions logits are computed at a time."""
         size = _CPU_LOGITS if self.device.type == "cpu" else _ACCELERATOR_LOGITS
         return max(16, size // (4 * self.vocabulary))
-
-    @property
-    def _base(self) -> Any:
-        return self.model if self.whole else self.model.base_model
 
     def trunk(self, ids: Tensor, reads: Tensor | None = None, **tree: Any) -> Tensor:
         """Hidden states (B, T, H) of `ids` (B, T) on the plain causal path, or over trees.
@@ -71,7 +96,8 @@ class Forward:
         if self._takes_use:
             tree.setdefault("use_cache", tree.get("past_key_values") is not None)
         output = self._base(input_ids=ids, **tree)
-        states: Tensor = output.logits if self.whole else output.last_hidden_state
+        states = output.logits if self.whole else last_states(output)
+        assert states is not None, "a trunk is what returns hidden states"
         return states
 
     def compile(self, budget: int) -> None:
@@ -87,6 +113,12 @@ class Forward:
         """
         if self.whole:
             return states.float()
+        if self._own_head is not None:
+            return self._own_head(states).float()
+        return self.product(states)
+
+    def product(self, states: Tensor) -> Tensor:
+        """Logits (N, V) in float32 as the output embeddings alone give them."""
         head = self.model.get_output_embeddings()
         if type(head) is not torch.nn.Linear or head.bias is not None:
             logits: Tensor = head(states)
@@ -101,6 +133,16 @@ class Forward:
         from transformers import DynamicCache
 
         return DynamicCache(config=self.model.config)
+
+    @staticmethod
+    def full_cache() -> Any:
+        """A key-value cache that keeps every column, for rows whose mask says what is seen.
+
+        One made after the config lets columns of layers with an attention window go.
+        """
+        from transformers import DynamicCache
+
+        return DynamicCache()
 
     def cache_bytes_per_token(self) -> int:
         """Bytes that the keys and values of one token take in all layers."""
@@ -125,6 +167,8 @@ class Forward:
         config = self.model.config.get_text_config()
         embeddings = self.model.get_input_embeddings().weight.numel()
         trunk = max(1, sum(p.numel() for p in self._base.parameters()) - embeddings)
+        window = _window(config, _MASKED_WINDOWS)
+        max_row = min(max_row, window or max_row)  # caches and masks may count columns
         pair = 4 * config.hidden_size * config.num_hidden_layers
         return Sharing(_ATTENTION_OVERHEAD * pair / (2 * trunk), max_row), ""
 
@@ -135,7 +179,10 @@ class Forward:
         config = self.model.config.get_text_config()
         kinds = set(getattr(config, "layer_types", None) or ())
         windowed = kinds - {"full_attention"}
-        window = _window(config)
+        own = _window(config, _OWN_WINDOWS)
+        if own is not None:
+            return f"layers see the last {own} tokens of a row, be they its path or another branch"
+        window = _window(config, _MASKED_WINDOWS)
         if windowed - {"sliding_attention", "chunked_attention"}:
             return f"the model has layers of kind {', '.join(sorted(windowed))}"
         if window is not None and window < self.context and (windowed or not kinds):
@@ -145,13 +192,34 @@ class Forward:
         return ""
 
 
-def _window(config: Any) -> int | None:
-    """The shortest attention window that a config speaks of."""
-    names = ["sliding_window", "attention_chunk_size", "window_size", "local_attention_window"]
+def _window(config: Any, names: Sequence[str]) -> int | None:
+    """The shortest attention window that a config speaks of under one of these names."""
     if not getattr(config, "use_sliding_window", True):
-        names.remove("sliding_window")
+        names = [name for name in names if name != "sliding_window"]
     sizes = [getattr(config, name, None) for name in names]
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
+
+
+def _rope_limit(config: Any) -> int | None:
+    """The shortest length at which a config's RoPE changes its frequencies."""
+    found: list[int] = []
+    for name in ("rope_parameters", "rope_scaling"):
+        given = getattr(config, name, None)
+        if not isinstance(given, Mapping):
+            continue
+        for entry in (given, *given.values()):  # some models have one for each kind of layer
+            if not isinstance(entry, Mapping):
+                continue
+            kind = entry.get("rope_type", entry.get("type"))
+            if kind in ("longrope", "su", "dynamic"):
+                sizes = [
+                    entry.get("original_max_position_embeddings"),
+                    getattr(config, "original_max_position_embeddings", None),
+                    getattr(config, "max_position_embeddings", None),
+                ]
+                of = [s for s in (sizes[2:] if kind == "dynamic" else sizes) if s]
+                found += of[:1]
+    return min(map(int, found), default=None)
 
 
 def tree_allowed(ends: Tensor, begin: int = 0) -> Tensor:

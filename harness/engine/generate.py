@@ -112,7 +112,7 @@ class Generator:
                         del todo[j]
                         fed = len(asked[j].prompt) + len(text.tokens) - 1
                         found[asked[j]] = Answer(text, fed)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except (RuntimeError, MemoryError) as error:
                 self._shrink(error)
         return found
 
@@ -148,7 +148,7 @@ class Generator:
             read = sum(len(draft.tokens) for draft in drafts.values())
             self.tokens += Tokens(computed=rows.computed, scored=read)
 
-    def _shrink(self, error: RuntimeError) -> None:
+    def _shrink(self, error: RuntimeError | MemoryError) -> None:
         """Halve the limits after running out of memory; anything else is raised again."""
         if not out_of_memory(error):
             raise error

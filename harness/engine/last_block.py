@@ -58,8 +58,10 @@ class _Exchange:
         self._shape = tuple(states.shape[:-1])
         return states.flatten(0, -2)[self._places][None], *rest
 
-    def put(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        """(1, N, H) -> (B, T, H)."""
+    def put(self, module: nn.Module, inputs: Any, output: Any) -> Any:
+        """(1, N, H) -> (B, T, H); what a module returns beside its states stays as it is."""
+        if isinstance(output, tuple):  # as a mixture of experts does with its choices
+            return self.put(module, inputs, output[0]), *output[1:]
         whole = output.new_zeros(*self._shape, output.shape[-1])
         whole.flatten(0, -2)[self._places] = output[0]
         return whole

@@ -34,6 +34,11 @@ class TreeRow:
         return len(self.tokens)
 
     @property
+    def depth(self) -> int:
+        """How many tokens its longest path has."""
+        return max(self.positions, default=-1) + 1 if self.branches else len(self)
+
+    @property
     def straight(self) -> int:
         """How many tokens at the beginning are one path: all up to the end of the first branch."""
         bends = (i for i, position in enumerate(self.positions) if position != i)
@@ -56,11 +61,18 @@ class Sharing:
     max_spans: int | None = None
 
 
-def arrange(spans: Sequence[Span], sharing: Sharing | None) -> list[TreeRow]:
+def arrange(
+    spans: Sequence[Span], sharing: Sharing | None, limit: int | None = None
+) -> list[TreeRow]:
     """Rows for distinct spans, longest first, trees before paths.
 
     Without `sharing` a row still serves several spans where each continues the one before, for
     that needs no mask.
+
+    Args:
+        spans: what is fed, and where it is read.
+        sharing: when spans may share a row.
+        limit: spans longer than this share a row with none of another length (`rope_limit`).
     """
     order = sorted(range(len(spans)), key=lambda i: spans[i].inputs)
     rows: list[TreeRow] = []
@@ -69,7 +81,9 @@ def arrange(spans: Sequence[Span], sharing: Sharing | None) -> list[TreeRow]:
     for i in order:
         inputs = spans[i].inputs
         common = common_prefix(last, inputs) if rows else 0
-        if not rows or not _joins(rows[-1], len(inputs), common, len(last), sharing):
+        ends = len(last), len(inputs)
+        apart = limit is not None and max(ends) > limit and len({common, *ends}) > 1
+        if not rows or apart or not _joins(rows[-1], len(inputs), common, len(last), sharing):
             rows.append(TreeRow())
             path, common = [], 0
         row = rows[-1]
@@ -120,18 +134,27 @@ def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     return low
 
 
-def batches(rows: Sequence[TreeRow], budget: int) -> Iterator[list[TreeRow]]:
+def batches(
+    rows: Sequence[TreeRow], budget: int, limit: int | None = None
+) -> Iterator[list[TreeRow]]:
     """Rows in batches of at most `budget` padded tokens; trees and paths never mix.
 
-    A row longer than the budget is a batch by itself.
+    A row longer than the budget is a batch by itself. Nor do rows mix that are on different sides
+    of `limit`, or beyond it and of different lengths: the model would rotate their positions
+    otherwise than alone (`Forward.rope_limit`).
     """
     batch: list[TreeRow] = []
     for row in rows:
         longest = max([len(row), *(len(r) for r in batch)])
         full = longest * (len(batch) + 1) > budget
-        if batch and (full or batch[0].branches != row.branches):
+        if batch and (full or _kind(batch[0], limit) != _kind(row, limit)):
             yield batch
             batch = []
         batch.append(row)
     if batch:
         yield batch
+
+
+def _kind(row: TreeRow, limit: int | None) -> tuple[bool, int]:
+    """What rows of one batch have in common."""
+    return row.branches, 0 if limit is None or row.depth <= limit else row.depth

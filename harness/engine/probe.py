@@ -1,104 +1,147 @@
-"""What a model can do is tried, not believed: is it causal, may its head be split off, does it
-honour a tree mask? Each check runs a few rows and compares with the plain way.
-"""  # noqa: D205
+"""What a model can do is tried, not believed: how does it come apart, and is it causal?
 
+Each check runs a few rows and compares with the plain way. `harness.engine.tree_probe` tries rows
+that share prefixes.
+"""
+
+import logging
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.engine.encode import Span
 from harness.engine.forward import Forward
-from harness.engine.plan import Sharing, arrange
-from harness.engine.score import score
-from harness.engine.words import expand
+from harness.engine.own_head import OwnHead, watch
 from harness.errors import CheckpointError
 
-_TOLERANCE = {torch.float32: 2e-3, torch.float64: 2e-3}  # nats; rounding alone gives some 3e-5
-_HALF_TOLERANCE = 0.25  # bfloat16 has 8 bits
+log = logging.getLogger(__name__)
+
 _ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}  # of the largest state
-_HALF_ROUNDING = 3e-2
-Check = Callable[[Forward, int], bool]
-_ALWAYS = Sharing(pair_cost=0.0, max_row=1 << 20)
+_HALF_ROUNDING = 3e-2  # bfloat16 has 8 bits
+_HEAD_ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}  # of the largest logit
+_HALF_HEAD_ROUNDING = 2e-2  # of one product, not of a whole pass
+# Logits so large that any cap is reached, of states that half precision holds.
+_LARGE_LOGIT, _LARGEST_STATE = 1e3, 1e4
+_STEPS_TO_LOGITS = (  # what configs call steps behind the last product
+    "final_logit_softcapping",
+    "logits_soft_cap",
+    "logit_scale",
+    "logits_scaling",
+    "lm_head_multiplier",
+    "output_multiplier_scale",
+)
+_BEGIN = 16  # tokens of a long row whose states are compared with a short row's
 
 
 def check_model(forward: Forward, name: str) -> None:
-    """Find out whether trunk and head give the model's own logits; set `forward.whole` if not.
-
-    The same for a last block that computes only what is read.
+    """Find out how the model comes apart in trunk and head, and whether it is causal.
 
     Raises:
         CheckpointError: a later token changes an earlier state, so the model is not causal.
     """
-    ids = _tokens(forward, 8)
-    first = torch.tensor([ids], device=forward.device)
-    second = first.clone()
-    second[0, -1] = (first[0, -1] + 1) % forward.vocabulary
-    before = forward.trunk(first)[0, :-1]
-    after = forward.trunk(second)[0, :-1]
-    if not _equal(before, after, _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING)):
+    ids = torch.tensor([_tokens(forward, 8)], device=forward.device)
+    _split(forward, ids)
+    other = ids.clone()
+    other[0, -1] = (ids[0, -1] + 1) % forward.vocabulary
+    before, after = forward.trunk(ids)[0, :-1], forward.trunk(other)[0, :-1]
+    if not _equal(before, after, _rounding(forward)):
         raise CheckpointError(
-            f"model {name!r} is no causal language model: a later token changes the states of "
+            f"model {name!r} is not a causal language model: a later token changes the states of "
             "earlier ones; expected a decoder"
         )
-    own: Tensor = forward.model(input_ids=first).logits[0].float()
-    split = forward.head(forward.trunk(first)[0])
-    rounding = 10 * _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING)
-    if own.shape != split.shape or not _equal(own, split, rounding):
-        forward.whole = True
-    if forward.last_block and not _reads_alone(forward, first):
+    if forward.last_block and not _reads_alone(forward, ids):
         forward.last_block = ()
+
+
+def _split(forward: Forward, ids: Tensor) -> None:
+    """Find the trunk, and how its states become the model's own logits.
+
+    The model's own steps are known to be right if they give its logits. A plain product is cheaper,
+    and taken where it gives the same: also for states so large that a cap would be reached, and
+    only if the config says nothing of steps behind it. If neither is right, logits are computed
+    for every position.
+    """
+    model = forward.model
+    logits, seen = watch(model, ids)
+    own: Tensor = logits[0].float()
+    trunks = [(model.base_model, None)] if model.base_model is not model else []
+    for trunk, output in [*trunks, *seen]:
+        forward.split(trunk)
+        states = _tried(lambda: forward.trunk(ids)[0])
+        if states is None:
+            continue
+        heads = [OwnHead(model, *pair) for pair in ([(trunk, output)] if output else seen)]
+        own_head = next((head for head in heads if _gives(forward, head, states, own)), None)
+        if _gives(forward, forward.product, states, own) and _plain(forward, own_head, states):
+            return
+        if own_head is not None:
+            forward.split(trunk, own_head)
+            return
+    forward.split(model)
+
+
+def _gives(
+    forward: Forward, head: Callable[[Tensor], Tensor], states: Tensor, want: Tensor
+) -> bool:
+    """Whether a head makes these logits of these states, in any order and number."""
+    turned = _tried(lambda: head(states.flip(0)).float().flip(0))
+    alone = _tried(lambda: head(states[:1]).float())
+    rounding = _HEAD_ROUNDING.get(forward.model.dtype, _HALF_HEAD_ROUNDING)
+    return (
+        turned is not None
+        and alone is not None
+        and turned.shape == want.shape
+        and _equal(want, turned, rounding)
+        and _equal(want[:1], alone, rounding)
+    )
+
+
+def _plain(forward: Forward, own_head: OwnHead | None, states: Tensor) -> bool:
+    """Whether nothing but a product makes logits of states, however large they are."""
+    config = forward.model.config.get_text_config()
+    if any(getattr(config, name, None) not in (None, 0, 1) for name in _STEPS_TO_LOGITS):
+        return False
+    if own_head is None:
+        return True
+    peak = float(forward.product(states).nan_to_num().abs().max())
+    widest = float(states.float().nan_to_num().abs().max())
+    factor = min(_LARGE_LOGIT / max(peak, 1e-3), _LARGEST_STATE / max(widest, 1e-3))
+    large = states * factor
+    return _gives(forward, forward.product, large, own_head(large).float())
+
+
+def _tried(action: Callable[[], Tensor]) -> Tensor | None:
+    """What an action returns; None if it raises, whatever it raises."""
+    try:
+        return action()
+    except Exception as error:
+        log.debug("the model cannot do this: %s", error)
+        return None
 
 
 def _reads_alone(forward: Forward, ids: Tensor) -> bool:
     """Whether states that are read come out the same where no others are computed."""
     places = torch.tensor([2, ids.numel() - 1], device=forward.device)
     all_states = forward.trunk(ids).flatten(0, 1)[places]
-    try:
-        alone = forward.trunk(ids, places).flatten(0, 1)[places]
-    except (RuntimeError, TypeError, ValueError, IndexError):
-        return False
-    return _equal(all_states, alone, _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING))
+    alone = _tried(lambda: forward.trunk(ids, places).flatten(0, 1)[places])
+    return alone is not None and _equal(all_states, alone, _rounding(forward))
 
 
-def honours_trees(forward: Forward, length: int) -> bool:
-    """Whether rows with branches of `length` tokens score as separate rows do.
+def reads_ahead(forward: Forward, length: int) -> bool:
+    """Whether the first states of a row change with what follows, in a row of `length` tokens.
 
-    The length matters: attention windows that the config does not mention go unnoticed in
-    shorter rows.
+    Layers that choose the tokens they look at may be causal in short rows only.
     """
-    trunk, branch = _forked(forward, length)
-    spans = [_span(trunk + branch), _span(trunk + branch[::-1])]
-    joined, _ = score(forward, arrange(spans, _ALWAYS), spans)
-    alone, _ = score(forward, arrange(spans[:1], None), spans[:1])
-    return _close(forward, joined[0].logprobs, alone[0].logprobs)
-
-
-def honours_cache(forward: Forward, length: int) -> bool:
-    """Whether a branch fed after a kept prefix ranks next tokens as the plain row does."""
-    trunk, branch = _forked(forward, length)
-    head, rest = Span(trunk, (), top=True), Span(trunk + branch, (), top=True)
-    _, kept = score(forward, arrange([head], None), [head], keep=True)
-    assert kept is not None
-    fed = expand(forward, kept, [(0, branch[::-1]), (0, branch)])[1]
-    plain = score(forward, arrange([rest], None), [rest])[0][0].top
-    return len(set(fed[:20]) & set(plain[:20])) >= 15  # the order within a tie may differ
-
-
-def _forked(forward: Forward, length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A trunk and a branch, `length` tokens together."""
-    ids = _tokens(forward, max(length, 8))
-    return ids[:-6], ids[-6:]
-
-
-def _span(tokens: tuple[int, ...]) -> Span:
-    return Span(tokens[:-1], tokens[-4:])
-
-
-def _close(forward: Forward, one: object, two: object) -> bool:
-    tolerance = _TOLERANCE.get(forward.model.dtype, _HALF_TOLERANCE)
-    pair = torch.as_tensor(one), torch.as_tensor(two)
-    return torch.allclose(*pair, atol=tolerance, rtol=0, equal_nan=True)
+    ids = torch.tensor([_tokens(forward, length)], device=forward.device)
+    begin = min(_BEGIN, length)
+    places = torch.arange(begin, device=forward.device)
+    long = forward.trunk(ids, places).flatten(0, 1)[:begin].float()
+    short = forward.trunk(ids[:, :begin])[0].float()
+    bound = 10 * _rounding(forward) * float(short.nan_to_num().abs().max())
+    moved = ~torch.isclose(long, short, atol=bound, rtol=0, equal_nan=True).all(dim=-1)
+    return int(moved.sum()) > begin // 4  # not one or two states that an expert's tie moves
 
 
 def _equal(one: Tensor, two: Tensor, rounding: float) -> bool:
@@ -111,7 +154,24 @@ def _equal(one: Tensor, two: Tensor, rounding: float) -> bool:
     return torch.allclose(one, two, atol=bound, rtol=0, equal_nan=True)
 
 
+def _rounding(forward: Forward) -> float:
+    """What states may differ by, as a fraction of the largest."""
+    return _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING)
+
+
 def _tokens(forward: Forward, count: int) -> tuple[int, ...]:
-    """Token ids spread over the vocabulary, the same at every call."""
-    vocabulary = forward.vocabulary
-    return tuple((17 + 7919 * i) % vocabulary for i in range(count))
+    """Token ids from all over the vocabulary, the same at every call."""
+    drawn = np.random.default_rng(0).choice(usable_tokens(forward), count)
+    return tuple(drawn.tolist())
+
+
+def usable_tokens(forward: Forward) -> NDArray[np.int64]:
+    """Token ids, ascending, without those that stand for something else: padding, images."""
+    config = forward.model.config
+    named = {
+        value
+        for part in (config, config.get_text_config())
+        for name, value in vars(part).items()
+        if name.endswith(("_token_id", "_token_index")) and isinstance(value, int) and value >= 0
+    }
+    return np.delete(np.arange(forward.vocabulary), [t for t in named if t < forward.vocabulary])

@@ -69,10 +69,10 @@ class Reader:
         done = 0
         advance(done, total)
         while rows:
-            batch = next(batches(rows, self._budget))
+            batch = next(batches(rows, self._budget, self._forward.rope_limit))
             try:
                 answers = self._answer_batch(batch, spans, wanted)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except (RuntimeError, MemoryError) as error:
                 self._shrink(error, batch)
                 continue
             rows = rows[len(batch) :]
@@ -92,7 +92,7 @@ class Reader:
         found: dict[Question, Answer] = {}
         rest = self._planner.rows(mine)
         while rest:
-            part = next(batches(rest, self._budget))
+            part = next(batches(rest, self._budget, self._forward.rope_limit))
             found |= self._score(part, mine, wanted)
             rest = rest[len(part) :]
         return found
@@ -135,7 +135,7 @@ class Reader:
             for k, word in words.items()
         }
 
-    def _shrink(self, error: RuntimeError, batch: Sequence[TreeRow]) -> None:
+    def _shrink(self, error: RuntimeError | MemoryError, batch: Sequence[TreeRow]) -> None:
         """Halve the budget after running out of memory; anything else is raised again."""
         if not out_of_memory(error):
             raise error
@@ -151,10 +151,20 @@ class Reader:
         log.warning("out of memory: going on with batches of %d tokens", self._budget)
 
 
-def out_of_memory(error: RuntimeError) -> bool:
+_NO_MEMORY = (
+    "out of memory",  # accelerators that raise a plain RuntimeError
+    "not enough memory",  # torch's CPU allocator on Windows and macOS
+    "can't allocate memory",  # the same on Linux
+    "alloc_failed",  # cuBLAS and cuDNN
+)
+
+
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether an error says that memory ran out."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text
+    return any(words in text for words in _NO_MEMORY)
 
 
 def fed(question: Span | Search) -> Span:

@@ -85,7 +85,7 @@ def score(
     width = max(len(row) for row in rows)
     reads = _reads(rows, spans, order, width)
     batch, places, targets = lay(forward, rows, reads.places, (reads.at, reads.targets, reads.tops))
-    cache = forward.empty_cache() if keep or rows[0].branches else None
+    cache = forward.full_cache() if keep or rows[0].branches else None
     states = batch_states(forward, batch, places, cache)  # (N, H)
     values = _read_logits(forward, states, reads, targets).cpu().numpy()  # the one copy out
     kept = None

@@ -5,17 +5,23 @@ never shares again, with a notice.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from harness.engine import probe
-from harness.engine.encode import Span
+from harness.engine.encode import WORD_TOKENS, Span
 from harness.engine.forward import Forward
 from harness.engine.plan import Sharing, TreeRow, arrange
+from harness.engine.tree_probe import tree_fault
+from harness.engine.words import WIDTH
 
 log = logging.getLogger(__name__)
+
+SHORT = 64  # tokens; layers that choose what they look at look at more
+WORD_COLUMNS = WIDTH * WORD_TOKENS  # fed after a prefix by a search for a word
 
 
 class Planner:
@@ -29,7 +35,7 @@ class Planner:
 
     def __init__(self, forward: Forward, budget: int, *, share: bool) -> None:
         self._forward = forward
-        self._tested: dict[probe.Check, int] = {}  # lengths up to which a check has passed
+        self._tested: dict[str, int] = defaultdict(int)  # what has passed up to how many tokens
         self._sharing: Sharing | None = None
         if share:
             self._sharing, reason = forward.sharing(max(budget, 1))
@@ -48,52 +54,67 @@ class Planner:
 
     def rows(self, spans: Sequence[Span]) -> list[TreeRow]:
         """Rows to be scored."""
-        rows = arrange(spans, self._sharing)
-        if self._sharing is None:
-            return rows
-        searched = max((len(span.inputs) for span in spans if span.top), default=0)
-        return rows if self._honours(_deepest(rows), searched) else arrange(spans, None)
+        limit = self._forward.rope_limit
+        rows = arrange(spans, self._sharing, limit)
+        searched = [s for s, span in enumerate(spans) if span.top]
+        if self._sharing is not None:
+            used = [
+                row for row in rows if row.branches or not row.nodes.keys().isdisjoint(searched)
+            ]
+            deepest = max((row.depth for row in used), default=0)
+            widest = max((len(row) for row in used), default=0)
+            if not self._honours(deepest, widest + (WORD_COLUMNS if searched else 0)):
+                rows = arrange(spans, None, limit)
+        self._notice(max((len(span.inputs) for span in spans), default=0))
+        return rows
 
     def answer_rows(self, spans: Sequence[Span], grown: int, most: int) -> list[TreeRow]:
         """Rows of at most `most` prompts that grow to `grown` tokens; of one each if none share."""
         if self._sharing is not None:
-            rows = arrange(spans, replace(self._sharing, max_spans=most))
-            if self._honours(_deepest(rows), grown):
+            rows = arrange(spans, replace(self._sharing, max_spans=most), self._forward.rope_limit)
+            if self._honours(grown, max((len(row) for row in rows), default=0)):
                 return rows
+        self._notice(grown)
         rows = [_alone(s, span) for s, span in enumerate(spans)]
         return sorted(rows, key=lambda row: -len(row))
 
-    def _honours(self, deepest: int, cached: int) -> bool:
-        """Whether the model is right on trees and kept prefixes so long; if not, it never shares.
+    def _honours(self, length: int, width: int) -> bool:
+        """Whether the model is right on rows so large that share prefixes; if not, it never shares.
 
         Args:
-            deepest: the longest path of a row with branches.
-            cached: the longest path over a kept prefix.
+            length: tokens of the longest path, what is fed after kept prefixes included.
+            width: tokens of the widest row.
         """
-        for check, length in ((probe.honours_trees, deepest), (probe.honours_cache, cached)):
-            if not self._passes(check, length):
-                self._sharing = None
-                log.warning(
-                    "prefixes are not shared: at %d tokens this model scores rows with branches "
-                    "differently from separate rows",
-                    length,
-                )
-                return False
+        length = min(length, self._forward.context)
+        tested = self._tested
+        if length <= tested["length"] and width <= tested["width"]:
+            return True
+        length, width = max(length, tested["length"]), max(width, tested["width"])
+        with torch.inference_mode():
+            fault = "" if tested["length"] else tree_fault(self._forward)
+            fault = fault or tree_fault(self._forward, [(length, width)])
+        if fault:
+            self._sharing = None
+            log.warning("prefixes are not shared: at %d tokens %s", length, fault)
+            return False
+        tested["length"], tested["width"] = length, width
+        tested["causal"] = max(length, tested["causal"])  # trees are compared in that as well
         return True
 
-    def _passes(self, check: probe.Check, length: int) -> bool:
-        """Whether the model passes a check at this length; a longer one that passed counts."""
-        if length > self._tested.get(check, 0):
-            with torch.inference_mode():
-                if not check(self._forward, length):
-                    return False
-            self._tested[check] = length
-        return True
-
-
-def _deepest(rows: Sequence[TreeRow]) -> int:
-    """Length of the longest path in a row with branches."""
-    return max((max(row.positions) + 1 for row in rows if row.branches), default=0)
+    def _notice(self, length: int) -> None:
+        """Say so if the model is not causal in rows of so many tokens; a longer test counts."""
+        length = min(length, self._forward.context, self._forward.rope_limit or length)
+        if length <= max(self._tested["causal"], SHORT):
+            return
+        self._tested["causal"] = length
+        with torch.inference_mode():
+            ahead = probe.reads_ahead(self._forward, length)
+        if ahead:
+            log.warning(
+                "in rows of %d tokens this model lets tokens depend on later ones, in transformers "
+                "itself: its scores of texts so long are not those of a causal language model",
+                length,
+            )
 
 
 def _alone(s: int, span: Span) -> TreeRow:

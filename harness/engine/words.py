@@ -166,18 +166,29 @@ class Following:
 
     def __call__(self, wanted: Sequence[tuple[int, Path]]) -> list[Sequence[int]]:
         """Most probable tokens after each (span, path), the best first."""
-        context = sum(len(self._spans[s].inputs) for s, _ in wanted)
-        paths = sum(len(path) for _, path in wanted)
-        count = len(wanted)
-        if self._kept is not None:
-            self.tokens += Tokens(computed=paths, scored=count)
-            return [*expand(self._forward, self._kept, wanted)]
-        self.tokens += Tokens(computed=context + paths, scored=count)
+        after = [pair for pair in wanted if self._fits_cache(*pair)]
+        found: dict[tuple[int, Path], Sequence[int]] = {}
+        if self._kept is not None and after:
+            self.tokens += Tokens(computed=sum(len(p) for _, p in after), scored=len(after))
+            found.update(zip(after, expand(self._forward, self._kept, after), strict=True))
+        found.update(self._plain([pair for pair in wanted if pair not in found]))
+        return [found[pair] for pair in wanted]
+
+    def _fits_cache(self, s: int, path: Path) -> bool:
+        """Whether a path may follow the kept keys: they were rotated for the span's own length."""
+        limit = self._forward.rope_limit
+        known = self._kept is not None and s in self._kept.places
+        return known and (limit is None or len(self._spans[s].inputs) + len(path) <= limit)
+
+    def _plain(self, wanted: Sequence[tuple[int, Path]]) -> dict[tuple[int, Path], Sequence[int]]:
+        """The same from plain rows of contexts with their paths."""
         plain = [Span((*self._spans[s].inputs, *path), (), top=True) for s, path in wanted]
+        self.tokens += Tokens(computed=sum(len(s.inputs) for s in plain), scored=len(plain))
+        limit = self._forward.rope_limit
         found: dict[int, SpanScores] = {}
-        for batch in batches(arrange(plain, None), self._budget):
+        for batch in batches(arrange(plain, None, limit), self._budget, limit):
             found.update(score(self._forward, batch, plain)[0])
-        return [found[k].top for k in range(count)]
+        return {pair: found[k].top for k, pair in enumerate(wanted)}
 
 
 def search_all(
@@ -199,7 +210,17 @@ def search_all(
 def expand(
     forward: Forward, kept: Prefilled, branches: Sequence[tuple[int, Path]]
 ) -> list[list[int]]:
-    """Most probable tokens after each branch, the best first.
+    """Most probable tokens after each branch, the best first; see `branch_states`."""
+    last = branch_states(forward, kept, branches)
+    parts = [_best(forward.head(part)) for part in torch.split(last, forward.chunk)]
+    found: list[list[int]] = torch.cat(parts).tolist()
+    return found
+
+
+def branch_states(
+    forward: Forward, kept: Prefilled, branches: Sequence[tuple[int, Path]]
+) -> Tensor:
+    """Hidden states (N, H) of the last tokens of branches that are fed after a kept batch.
 
     Args:
         forward: the model.
@@ -238,10 +259,7 @@ def expand(
         past_key_values=kept.cache,
     )
     kept.cache.crop(-width)  # negative: remove so many
-    last = states.reshape(-1, states.shape[-1])[d_read]
-    parts = [_best(forward.head(part)) for part in torch.split(last, forward.chunk)]
-    found: list[list[int]] = torch.cat(parts).tolist()
-    return found
+    return states.reshape(-1, states.shape[-1])[d_read]
 
 
 def _best(logits: Tensor) -> Tensor:
