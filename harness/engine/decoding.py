@@ -25,14 +25,13 @@ log = logging.getLogger(__name__)
 # The best first: as `generate` does it, with the masks of a full pass, with the model's own count,
 # and for a model whose state is not all in a cache that can be cut.
 CACHED = (Steps(), Steps(windows=False), Steps(positions=False), Steps(cut=False))
-SHORT = 5  # tokens of a made-up prompt; of a model that may see only a part of a row, also longer
+SHORT = 5  # tokens of a made-up prompt; rows that share nothing are tried at their own length too
 WRITTEN = 2  # tokens after it
 # Of the largest logit. Float32 differs by 2e-6 of it in rounding alone, bfloat16 by 1e-2.
 ROUNDING = {torch.float32: 2e-5, torch.float64: 2e-5}
 HALF_ROUNDING = 3e-2
 _ALWAYS = Sharing(pair_cost=0.0, max_row=1 << 20)
 _LIMITS = Limits(prefill=1 << 20, branches=8, cache_bytes=1)
-_JOBS = {0: [0], 1: [1]}
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]
 """A prompt, and what is written after it."""
@@ -50,7 +49,6 @@ class Decoding:
         self._shared: bool | None = None
         self._ways = [*CACHED] if forward.takes_cache else []
         self._passed = 0  # up to how many tokens the first of the ways has passed
-        self._simple = forward.sharing(1)[0] is not None
         self._reason = "the model takes no cache of keys and values"
         self._noticed = False
 
@@ -68,10 +66,10 @@ class Decoding:
         """How tokens are fed to rows that share nothing.
 
         Args:
-            grown: tokens of the longest prompt with its answer. Models whose layers may not see
-                the whole of it are tried at that length too.
+            grown: tokens of the longest prompt with its answer. A window that is shorter shows at
+                that length alone.
         """
-        lengths = [SHORT] if self._simple else sorted({SHORT, max(SHORT, grown - WRITTEN)})
+        lengths = sorted({SHORT, max(SHORT, grown - WRITTEN)})
         while self._ways and self._passed < lengths[-1]:
             length = next(n for n in lengths if n > self._passed)
             self._reason = self._fails(self._ways[0], length)
@@ -86,7 +84,7 @@ class Decoding:
         return FULL_PASSES
 
     def _fails(self, steps: Steps, length: int) -> str:
-        texts = _texts(self._forward, length, (0, 0))
+        texts = _texts(self._forward, length, (0, 0) if length == SHORT else (0,))
         return self._tried(lambda: _in_plain_rows(self._forward, texts, steps), texts)
 
     def _tried(self, make: Callable[[], Rows], texts: Sequence[Text]) -> str:
@@ -109,8 +107,8 @@ class Decoding:
         return f"at {length} tokens cached steps differ from the full pass by {worst:.1g} nats"
 
 
-def _texts(forward: Forward, length: int, more: tuple[int, int]) -> list[Text]:
-    """Two texts of made-up tokens; the first is complete one token before the second.
+def _texts(forward: Forward, length: int, more: tuple[int, ...]) -> list[Text]:
+    """Texts of made-up tokens; where there are two, the first is complete before the second.
 
     Args:
         forward: the model.
@@ -123,7 +121,8 @@ def _texts(forward: Forward, length: int, more: tuple[int, int]) -> list[Text]:
         count = length + extra
         begin = 0 if max(more) else k  # prompts that share nothing differ from the first token on
         tokens = _tokens(forward, count + WRITTEN, begin)
-        found.append((tokens[:count], tokens[count : count + WRITTEN - 1 + k]))
+        written = WRITTEN - (k + 1 < len(more))
+        found.append((tokens[:count], tokens[count : count + written]))
     return found
 
 
@@ -137,13 +136,15 @@ def _tokens(forward: Forward, count: int, begin: int) -> tuple[int, ...]:
 
 def _in_plain_rows(forward: Forward, texts: Sequence[Text], steps: Steps) -> Rows:
     spans = [Span(prompt, (), top=True) for prompt, _ in texts]
-    return PlainRows(forward, spans, jobs=_JOBS, limits=_LIMITS, steps=steps)
+    jobs = {job: [job] for job in range(len(texts))}
+    return PlainRows(forward, spans, jobs=jobs, limits=_LIMITS, steps=steps)
 
 
 def _in_shared_rows(forward: Forward, texts: Sequence[Text]) -> Rows:
     spans = [Span(prompt, (), top=True) for prompt, _ in texts]
     room = {job: len(written) + 1 for job, (_, written) in enumerate(texts)}
-    return SharedRows(forward, arrange(spans, _ALWAYS), jobs=_JOBS, room=room, limits=_LIMITS)
+    jobs = {job: [job] for job in room}
+    return SharedRows(forward, arrange(spans, _ALWAYS), jobs=jobs, room=room, limits=_LIMITS)
 
 
 def _follow(forward: Forward, rows: Rows, texts: Sequence[Text]) -> Mapping[int, Tensor]:
