@@ -307,8 +307,15 @@ def test_the_command_says_all_and_fails_for_a_random_model(tiny_folder: Path) ->
     result = harness("doctor", "--model", tiny_folder, "--device", "cpu")
     names = [line[6:28].strip() for line in result.out.split("\n") if line[:4].strip()]
     assert names[:5] == ["versions", "device", "threads", "products", "hub"]
-    canary_names = ["model", "uniform bound", "shuffled options", "shared rows", "released model"]
-    assert names[-6:-1] == canary_names
+    canary_names = [
+        "model",
+        "uniform bound",
+        "shuffled options",
+        "shared rows",
+        "cached steps",
+        "released model",
+    ]
+    assert names[-7:-1] == canary_names
     assert result.code == 1, "random weights of a large spread are worse than uniform"
     assert "1 failed: uniform bound" in result.out
 

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness import data
 from harness.commands.checkup import Finding
-from harness.core import Encoding, Request, Response, RollingLoglikelihood, Row
+from harness.core import (
+    Encoding,
+    Generate,
+    Generated,
+    Request,
+    Response,
+    RollingLoglikelihood,
+    Row,
+)
 from harness.plugins import load_task
 from harness.runner import Job, ask, evaluate
 from harness.task import Task
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
 LINES = 60  # of the built-in WikiText
 QUESTIONS = 3  # of the built-in CBT, each with ten choices
+PROMPT, WRITTEN = "Question: Who wrote the play?\nAnswer:", 8
 HARDLY = 0.95  # of the uniform loss: a model that has learnt little
 POINTS = 1.0  # that shuffled options may be off chance
 # What rows with and without shared prefixes may differ by, in nats; rounding gives some 3e-5.
@@ -129,6 +138,27 @@ def shared_rows(shared: "Engine", separate: "Engine") -> Finding:
     return Finding("shared rows", "ok", seen)
 
 
+def cached_steps(engine: "Engine") -> Finding:
+    """A short answer, and its log-probabilities once more as those of a given text."""
+    from harness.engine.encode import Span
+
+    encoding = Encoding()
+    request = Generate((PROMPT,), WRITTEN)
+    [encoded] = engine.encode([request], encoding)
+    written = dict(engine.answer([request], [encoded]))[0]
+    assert isinstance(written, Generated)
+    inputs = (*encoded.spans[0].inputs, *written.tokens)
+    span = Span(inputs[:-1], written.tokens)
+    read = _asked(engine, [span])[span].value.logprobs.tolist()
+    worst = max(abs(a - b) for a, b in zip(written.logprobs, read, strict=True))
+    close = CLOSE.get(engine.identity.dtype, CLOSE_IN_HALF)
+    seen = f"an answer of {len(written.tokens)} tokens differs from a full pass by {worst:.1e} nats"
+    if not worst <= close:
+        advice = f"expected {close:g}: generated answers are wrong on this device; report it"
+        return Finding("cached steps", "fail", seen, advice)
+    return Finding("cached steps", "ok", seen)
+
+
 def released(engine: "Engine", known: Facts | None = None) -> Finding:
     """Whether this is GPT-2 small as released, by its published log-probabilities."""
     known = known or gpt2_small()
@@ -167,10 +197,16 @@ def _nats(engine: "Engine", facts: Sequence[Fact]) -> list[float]:
     from harness.engine.encode import Span
 
     spans = [Span((*f.context_ids, *f.continuation_ids)[:-1], f.continuation_ids) for f in facts]
+    found = _asked(engine, spans)
+    return [float(found[span].value.logprobs.astype("float64").sum()) for span in spans]
+
+
+def _asked(engine: "Engine", spans: Sequence[Any]) -> dict[Any, Any]:
+    """The answers to spans, by span; asked past the store."""
     found: dict[Any, Any] = {}
     for answers in engine.solver.answer(spans, (), lambda done, total: None):
         found.update(answers)
-    return [float(found[span].value.logprobs.astype("float64").sum()) for span in spans]
+    return found
 
 
 def _answers(engine: "Engine", requests: Sequence[Request]) -> list[Any]:

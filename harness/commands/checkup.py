@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,7 +15,7 @@ from packaging.version import Version
 
 from harness import data
 from harness.core import Source
-from harness.errors import CheckpointError, DataError
+from harness.errors import CheckpointError, DataError, HarnessError
 from harness.plugins import load_task
 from harness.report import paper
 
@@ -22,6 +23,7 @@ State = Literal["ok", "warn", "fail"]
 DISTRIBUTION = "zero-shot-harness"
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"  # of a checkout; a wheel has none
 SLOW = 5.0  # GFLOP/s; a single core of the last ten years does ten times that
+SEEN = 200  # characters of an error that is no message of this program's own
 PATIENCE = 3.0  # seconds that the hub may take
 
 
@@ -32,6 +34,24 @@ class Finding(NamedTuple):
     state: State
     seen: str
     advice: str = ""  # what to do; nothing where all is well
+
+
+def guarded(name: str, check: Callable[[], Iterable[Finding]], advice: str) -> Iterator[Finding]:
+    """The findings of a check; one that raises has failed, and those after it go on.
+
+    Args:
+        name: of the check.
+        check: gives its findings.
+        advice: what to do if it raises.
+    """
+    try:
+        yield from check()
+    except HarnessError as error:
+        yield Finding(name, "fail", str(error), advice)
+    except Exception as error:  # whatever a model's or a library's code raises is a finding
+        words = " ".join(str(error).split())
+        seen = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        yield Finding(name, "fail", seen[:SEEN], advice)
 
 
 # --- versions ---------------------------------------------------------------------------------
@@ -174,11 +194,16 @@ def rows(folder: Path | None) -> Iterator[Finding]:
         yield Finding("data", "fail", f"{str(folder)!r} is no folder", "give --data-dir a folder")
         return
     for name in paper.tasks((*paper.COLUMNS, *paper.SECTION3)):
-        task = load_task(name)
-        options = task.protocol().options
-        yield _file(f"data {name}", task.source(options), folder)
-        if task.few_shot:
-            yield _file(f"data {name} pairs", task.few_shot.source(options), folder)
+        check = partial(_task_files, name, folder)
+        yield from guarded(f"data {name}", check, "get its files again, or reinstall")
+
+
+def _task_files(name: str, folder: Path) -> Iterator[Finding]:
+    task = load_task(name)
+    options = task.protocol().options
+    yield _file(f"data {name}", task.source(options), folder)
+    if task.few_shot:
+        yield _file(f"data {name} pairs", task.few_shot.source(options), folder)
 
 
 def _file(name: str, source: Source, folder: Path) -> Finding:

@@ -1,15 +1,19 @@
 """`harness doctor`: is this installation, and this checkpoint, sane? A line a finding."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from harness.commands import checkup
 from harness.commands.checkup import Finding
 from harness.display import terminal
-from harness.errors import HarnessError
 from harness.options import RunOptions
+
+if TYPE_CHECKING:
+    from harness.engine.checkpoint import Checkpoint
+    from harness.engine.engine import Engine
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -45,42 +49,52 @@ def _show(finding: Finding) -> None:
 
 def _findings(options: RunOptions) -> Iterator[Finding]:
     """Each as soon as it is made; the installation first, then the checkpoint."""
-    yield checkup.versions(checkup.tested(), checkup.declared())
-    yield from checkup.hardware(options.device, options.threads)
-    yield checkup.hub()
-    yield from checkup.rows(options.data_dir)
+    checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("versions", lambda: [checkup.versions(checkup.tested(), checkup.declared())]),
+        ("device", lambda: checkup.hardware(options.device, options.threads)),
+        ("hub", lambda: [checkup.hub()]),
+        ("data", lambda: checkup.rows(options.data_dir)),
+    )
+    for name, check in checks:
+        yield from checkup.guarded(name, check, "the installation is broken: install it again")
     for model in options.model:
         yield from _checkpoint(model, options)
 
 
 def _checkpoint(model: str, options: RunOptions) -> Iterator[Finding]:
-    from harness.commands import canaries
     from harness.engine.checkpoint import load
     from harness.engine.engine import Engine
     from harness.engine.store import Store
 
-    try:
+    opened: list[tuple[Checkpoint, Engine]] = []
+
+    def opening() -> Iterator[Finding]:
         checkpoint = load(model, options.settings())
-        engine = Engine(checkpoint, store=Store(None))  # in memory: canaries ask some things twice
-    except HarnessError as error:
-        yield Finding("model", "fail", str(error), "the canaries need a model that can be loaded")
-        return
-    who = checkpoint.identity
-    seen = f"{who.name}: {who.parameters:,} parameters, {who.dtype} on {who.device}"
-    yield Finding("model", "ok", f"{seen}, weights {who.digest[:12]}...")
-    checks: Sequence[tuple[str, Callable[[], Finding]]] = (
-        ("uniform bound", lambda: canaries.uniform_bound(engine)),
-        ("shuffled options", lambda: canaries.shuffled_options(engine)),
-        ("shared rows", lambda: canaries.shared_rows(engine, Engine(checkpoint, share=False))),
-        ("released model", lambda: canaries.released(engine)),
+        # Answers are kept in memory: canaries ask some things twice.
+        opened.append((checkpoint, Engine(checkpoint, store=Store(None))))
+        who = checkpoint.identity
+        seen = f"{who.name}: {who.parameters:,} parameters, {who.dtype} on {who.device}"
+        yield Finding("model", "ok", f"{seen}, weights {who.digest[:12]}...")
+
+    yield from checkup.guarded("model", opening, "the canaries need a model that can be loaded")
+    for checkpoint, engine in opened:
+        yield from _canaries(checkpoint, engine)
+
+
+def _canaries(checkpoint: "Checkpoint", engine: "Engine") -> Iterator[Finding]:
+    from harness.commands import canaries
+    from harness.engine.engine import Engine
+
+    def shared_rows() -> Finding:
+        return canaries.shared_rows(engine, Engine(checkpoint, share=False))
+
+    checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("uniform bound", lambda: [canaries.uniform_bound(engine)]),
+        ("shuffled options", lambda: [canaries.shuffled_options(engine)]),
+        ("shared rows", lambda: [shared_rows()]),
+        ("cached steps", lambda: [canaries.cached_steps(engine)]),
+        ("released model", lambda: [canaries.released(engine)]),
     )
     for name, check in checks:
-        yield _guarded(name, check)
-
-
-def _guarded(name: str, check: Callable[[], Finding]) -> Finding:
-    """The finding of a canary; a model that cannot even be asked has failed it."""
-    try:
-        return check()
-    except HarnessError as error:
-        return Finding(name, "fail", str(error), "the weights or the engine are broken")
+        advice = "the weights are broken, or this model cannot be measured: fetch it again"
+        yield from checkup.guarded(name, check, advice)

@@ -6,7 +6,8 @@ as long as it may be, so that their time is an upper bound.
 """
 
 import json
-import resource
+import logging
+import os
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,17 +20,20 @@ import torch
 from harness.engine.digest import cache_root
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
-from harness.engine.generate import MAX_SPANS
-from harness.engine.plan import TreeRow, batches
+from harness.engine.generate import MAX_SPANS, by_rope_limit
+from harness.engine.plan import TreeRow, arrange, batches
 from harness.engine.questions import Question, Search, Writing
-from harness.engine.reader import fed
+from harness.engine.reader import fed, out_of_memory
 from harness.engine.rows import Limits
 from harness.engine.sharing import Planner
+
+log = logging.getLogger(__name__)
 
 SHORT, LONG = 85, 1024  # tokens of a row at most: a passage of LAMBADA, a window
 ROWS = 256  # whose logits are read to time the head
 PATHS, SEARCHED = 6, 8  # a search for a word: paths behind its context, their tokens (on LAMBADA)
 FILE = "rates.json"
+SLOWEST = 3600.0  # seconds for one token; a file that says more does not hold rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def estimate(owners: Mapping[Question, int], known: Collection[Question], means:
         rows=sum(len(b) for b in read) + len(rows),
         largest=max((size for size, _, _ in sizes), default=0),
         seconds=seconds + written_seconds(rows, new, means.rates),
-        peak_bytes=resident_bytes() + peak,
+        peak_bytes=(resident_bytes() or weight_bytes(means.forward)) + peak,
         at_most=bool(written),
     )  # fmt: skip
 
@@ -124,12 +128,20 @@ def _asked(question: Question) -> int:
 
 
 def _prompt_rows(written: Sequence[Writing], means: Means) -> list[TreeRow]:
-    spans = [Span(prompt, (), top=True) for prompt in dict.fromkeys(q.prompt for q in written)]
-    if not spans:
-        return []
-    grown = max(len(q.prompt) + q.max_new_tokens for q in written)
+    """The rows of prompts; those that may share them, and those that may not."""
+    rows: list[TreeRow] = []
+    near, far = by_rope_limit(written, means.forward)
     most = min(MAX_SPANS, means.limits.branches)
-    return means.planner.answer_rows(spans, grown, most)
+    if near:
+        grown = max(len(q.prompt) + q.max_new_tokens for q in near)
+        rows += means.planner.answer_rows(_prompts(near), grown, most)
+    for span in _prompts(far):
+        rows += arrange([span], None)
+    return rows
+
+
+def _prompts(written: Sequence[Writing]) -> list[Span]:
+    return [Span(prompt, (), top=True) for prompt in dict.fromkeys(q.prompt for q in written)]
 
 
 def rates(forward: Forward, key: str) -> Rates:
@@ -139,40 +151,72 @@ def rates(forward: Forward, key: str) -> Rates:
     if key in known:
         return Rates(**known[key])
     found = measure(forward)
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        memory.write_text(json.dumps({**_load(memory), key: asdict(found)}))
-    except OSError:
-        pass  # a folder that cannot be written only costs time
+    _store(memory, {**known, key: asdict(found)})
     return found
 
 
-def _load(memory: Path) -> dict[str, Any]:
+def _load(memory: Path) -> dict[str, dict[str, float]]:
+    """What was measured before; nothing of a file, or an entry, that does not hold rates."""
     try:
-        known = json.loads(memory.read_text())
-        return {k: v for k, v in known.items() if set(v) == set(Rates.__dataclass_fields__)}
-    except (OSError, ValueError, AttributeError, TypeError):
+        known = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    if not isinstance(known, dict):
+        return {}
+    return {key: entry for key, entry in known.items() if _holds_rates(entry)}
+
+
+def _holds_rates(entry: Any) -> bool:
+    if not isinstance(entry, dict) or set(entry) != set(Rates.__dataclass_fields__):
+        return False
+    numbers = [value for value in entry.values() if type(value) in (int, float)]
+    return len(numbers) == len(entry) and all(0 <= n <= SLOWEST for n in numbers)
+
+
+def _store(memory: Path, known: dict[str, dict[str, float]]) -> None:
+    """Write rates; a folder that cannot be written only costs time."""
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = memory.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(known), encoding="utf-8")
+        temporary.replace(memory)
+    except OSError:
+        return
 
 
 def measure(forward: Forward) -> Rates:
     """Time the trunk on short and long rows, under a mask, on few tokens, and the head."""
     width = min(LONG, forward.context)
-    narrow = min(SHORT, width // 4)
+    narrow, few_tokens = max(1, min(SHORT, width // 4)), min(8, width)
     rows = width // narrow
     with torch.inference_mode():
-        _seconds(forward, rows=1, width=8)  # the first call of all is slower
+        _seconds(forward, rows=1, width=few_tokens)  # the first call of all is slower
         short = _seconds(forward, rows=rows, width=narrow)
         long = _seconds(forward, rows=1, width=width)
-        masked = _seconds(forward, rows=1, width=width, mask=True)
-        few = _seconds(forward, rows=8, width=8)
+        masked = _masked_seconds(forward, width)
+        few = _seconds(forward, rows=8, width=few_tokens)
         states = forward.trunk(_ids(forward, 1, min(ROWS, forward.context)))[0]
         head = _timed(lambda: forward.head(states), forward)
     # Two kinds of rows give two equations: tokens * a + pairs * b = seconds.
-    path = max((long / width - short / (rows * narrow)) / (width - narrow), 0.0)
-    token = max(long / width - path * width, 0.0)
-    tree = max((masked - token * width) / width**2, path)
-    return Rates(token, path, tree, head / len(states), few / 64)
+    path = max((long / width - short / (rows * narrow)) / max(width - narrow, 1), 0.0)
+    if path * width >= long / width:  # noise has left nothing for the products
+        path = 0.0
+    token = long / width - path * width
+    tree = path if masked is None else max((masked - token * width) / width**2, path)
+    return Rates(token, path, tree, head / len(states), few / (8 * few_tokens))
+
+
+def _masked_seconds(forward: Forward, width: int) -> float | None:
+    """The time of a row under a mask; None for a model that is never given one."""
+    if forward.sharing(1)[0] is None:
+        return None
+    try:
+        return _seconds(forward, rows=1, width=width, mask=True)
+    except Exception as error:  # models raise whatever their own code raises
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        log.debug("no time under a mask: %s", error)
+        return None
 
 
 def _seconds(forward: Forward, *, rows: int, width: int, mask: bool = False) -> float:
@@ -222,22 +266,45 @@ def written_seconds(rows: Iterable[TreeRow], tokens: int, rates: Rates) -> float
 
 def batch_bytes(forward: Forward, tokens: int, width: int, *, kept: bool) -> int:
     """Memory of a batch of so many padded tokens in rows of a width, beside the weights."""
-    config = forward.model.config.get_text_config()
-    hidden = int(config.hidden_size)
-    inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", 0) or 0)
+    hidden = int(forward.model.get_input_embeddings().weight.shape[1])
+    inner = _inner_size(forward.model.config.get_text_config()) or 4 * hidden
     size = int(forward.model.dtype.itemsize)
-    activations = tokens * (8 * hidden + 3 * (inner or 4 * hidden)) * size
+    activations = tokens * (8 * hidden + 3 * inner) * size
     cache = tokens * forward.cache_bytes_per_token() if kept else 0
     mask = tokens * width * size if kept else 0
     logits = forward.chunk * forward.vocabulary * 4
-    return activations + cache + mask + 2 * logits
+    # A model whose own head is used computes logits at every position, and scales them in a copy.
+    everywhere = tokens * forward.vocabulary * size if forward.whole else 0
+    return activations + cache + mask + 2 * (logits + everywhere)
+
+
+def _inner_size(config: Any) -> int:
+    """Width of the widest feed-forward layer, by the config; 0 where it does not say."""
+    for name in ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"):
+        value = getattr(config, name, None)
+        sizes = value if isinstance(value, list | tuple) else [value]
+        if sizes and all(isinstance(size, int) for size in sizes):
+            return int(max(sizes))
+    return 0
 
 
 def resident_bytes() -> int:
-    """What this process holds now; the most that it ever held where the system does not say."""
+    """What this process holds now; the most that it ever held where the system does not say.
+
+    0 on Windows, where neither can be read.
+    """
+    try:
+        import resource
+    except ImportError:
+        return 0
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize()
     except (OSError, ValueError, IndexError):
         unit = 1 if sys.platform == "darwin" else 1024
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit
+
+
+def weight_bytes(forward: Forward) -> int:
+    """Memory of the weights alone."""
+    return sum(p.numel() * p.element_size() for p in forward.model.parameters())

@@ -6,7 +6,7 @@ the hidden states, V vocabulary.
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -52,6 +52,7 @@ class Forward:
         self.rope_limit = limit if limit is not None and limit < self.context else None
         self._buffer: Tensor | None = None
         self._compiled: Compiled | None = None
+        self._bytes_per_token: int | None = None
         self.split(self.model.base_model)
 
     def split(self, trunk: Any, own_head: OwnHead | None = None) -> None:
@@ -129,10 +130,11 @@ class Forward:
         return torch.mm(states, head.weight.t(), out=self._buffer[:n]).float()
 
     def empty_cache(self) -> Any:
-        """A key-value cache to prefill."""
+        """A key-value cache to prefill, as the config, or the model itself, wants it."""
         from transformers import DynamicCache
 
-        return DynamicCache(config=self.model.config)
+        own = _own_cache_class(self._base.forward)
+        return DynamicCache(config=self.model.config) if own is None else own()
 
     @staticmethod
     def full_cache() -> Any:
@@ -145,12 +147,31 @@ class Forward:
         return DynamicCache()
 
     def cache_bytes_per_token(self) -> int:
-        """Bytes that the keys and values of one token take in all layers."""
+        """Bytes that the keys and values of one token take in all layers, at least 1.
+
+        Measured on two made-up tokens: heads and their sizes may differ from layer to layer, and
+        some layers keep nothing. Judged by the config where the model fills no such cache.
+        """
+        if self._bytes_per_token is None:
+            try:
+                self._bytes_per_token = self._measured_bytes_per_token()
+            except Exception:  # models raise whatever their own code raises
+                self._bytes_per_token = self._declared_bytes_per_token()
+        return max(1, self._bytes_per_token)
+
+    def _measured_bytes_per_token(self) -> int:
+        ids = torch.zeros((1, 2), dtype=torch.long, device=self.device)
+        cache = self.empty_cache()
+        with torch.inference_mode():
+            self._base(input_ids=ids, past_key_values=cache, use_cache=True)
+        kept = [x for layer in cache.layers for x in _keys_and_values(layer)]
+        return sum(x.numel() * x.element_size() for x in kept) // ids.numel()
+
+    def _declared_bytes_per_token(self) -> int:
         config = self.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        item = torch.finfo(self.model.dtype).bits // 8
-        return int(2 * config.num_hidden_layers * heads * size * item)
+        width = getattr(config, "hidden_size", 0)
+        layers = getattr(config, "num_hidden_layers", 0)
+        return int(2 * layers * width * self.model.dtype.itemsize)
 
     def mask(self, allowed: Tensor) -> Tensor:
         """(B, 1, M, N) additive mask, in the model's dtype, of boolean `allowed` (B, M, N)."""
@@ -190,6 +211,22 @@ class Forward:
         if windowed and window is None:
             return f"the model has layers of kind {', '.join(sorted(windowed))}"
         return ""
+
+
+def _own_cache_class(forward: Any) -> Any:
+    """The cache class that a model's `forward` names, where it takes no other."""
+    from transformers import DynamicCache
+
+    parameter = inspect.signature(forward).parameters.get("past_key_values")
+    kinds = get_args(parameter.annotation) if parameter else ()
+    own = (k for k in kinds if isinstance(k, type) and issubclass(k, DynamicCache))
+    return next((kind for kind in own if kind is not DynamicCache), None)
+
+
+def _keys_and_values(layer: Any) -> list[Tensor]:
+    """Those that a layer of a cache holds; none where it keeps something else, or nothing."""
+    pair = getattr(layer, "keys", None), getattr(layer, "values", None)
+    return [x for x in pair if isinstance(x, Tensor)]
 
 
 def _window(config: Any, names: Sequence[str]) -> int | None:

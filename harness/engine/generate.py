@@ -11,17 +11,18 @@ again with half as much at once, and comes to the same answers.
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from harness.core import Generated, Tokens
+from harness.engine.decoding import Decoding
 from harness.engine.draft import Draft, Endings
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
 from harness.engine.questions import Advance, Answer, Question, Writing
 from harness.engine.reader import out_of_memory
-from harness.engine.rows import Limits, PlainRows, Rows, Step
+from harness.engine.rows import FULL_PASSES, Limits, PlainRows, Rows, Step, Steps
 from harness.engine.sample import choose
 from harness.engine.shared_rows import SharedRows
 from harness.engine.sharing import Planner
@@ -52,6 +53,7 @@ class Generator:
         self.tokens = Tokens()
         self._forward, self._planner = forward, planner
         self._endings, self._limits = endings, limits
+        self._decoding = Decoding(forward)
 
     def answer(
         self, asked: Sequence[Writing], known: Collection[Question], advance: Advance
@@ -85,20 +87,25 @@ class Generator:
 
     def _groups(self, asked: Sequence[Writing]) -> list[tuple[list[Writing], int]]:
         """Questions that are answered together, in whole rows, and the tokens of those rows."""
-        by_prompt: dict[tuple[int, ...], list[Writing]] = defaultdict(list)
-        for question in asked:
-            by_prompt[question.prompt].append(question)
-        spans = [Span(prompt, (), top=True) for prompt in by_prompt]
-        of = list(by_prompt.values())
         groups: list[tuple[list[Writing], int]] = []
-        for row in self._planner.answer_rows(spans, _longest(asked), self._most):
-            mine = [question for s in row.nodes for question in of[s]]
+        for mine, tokens in self._planned(asked):
             if groups and len(groups[-1][0]) + len(mine) <= GROUP:
                 before, size = groups[-1]
-                groups[-1] = ([*before, *mine], size + len(row))
+                groups[-1] = ([*before, *mine], size + tokens)
             else:
-                groups.append((mine, len(row)))
+                groups.append((mine, tokens))
         return groups
+
+    def _planned(self, asked: Sequence[Writing]) -> Iterator[tuple[list[Writing], int]]:
+        """The questions of each row, and its tokens."""
+        near, far = by_rope_limit(asked, self._forward)
+        if near:
+            of = _by_prompt(near)
+            mine = list(of.values())
+            for row in self._planner.answer_rows(_spans(of), _longest(near), self._most):
+                yield [question for s in row.nodes for question in mine[s]], len(row)
+        for prompt, questions in _by_prompt(far).items():
+            yield questions, len(prompt)
 
     def _answer_group(self, asked: Sequence[Writing], advance: Advance) -> dict[Question, Answer]:
         """All answers of a group, however often memory runs out meanwhile."""
@@ -125,28 +132,50 @@ class Generator:
         self, drafts: Mapping[int, Draft], advance: Advance
     ) -> Iterator[dict[int, Generated]]:
         """Rows for the drafts, decoded to the end; counts what that cost, complete or not."""
-        by_prompt: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for j, draft in drafts.items():
-            by_prompt[draft.asked.prompt].append(j)
-        spans = [Span(prompt, (), top=True) for prompt in by_prompt]
-        jobs = dict(enumerate(by_prompt.values()))
-        grown = _longest([draft.asked for draft in drafts.values()])
-        planned = self._planner.answer_rows(spans, grown, self._most)
-        rows: Rows
-        if not self._planner.shares:
-            total = sum(len(draft.asked.prompt) for draft in drafts.values())
-            rows = PlainRows(self._forward, spans, jobs=jobs, limits=self._limits)
-        else:
-            total = sum(len(row) for row in planned)
-            rows = SharedRows(self._forward, planned, jobs=jobs, drafts=drafts, limits=self._limits)
-        advance(0, total)
+        parts = self._parts({draft.asked: j for j, draft in drafts.items()})
+        total = sum(size for _, size in parts)
+        done = 0
+        advance(done, total)
         try:
-            for complete in decode(self._forward, rows, drafts):
-                advance(rows.done, total)
-                yield complete
+            for rows, size in parts:
+                for complete in decode(self._forward, rows, drafts):
+                    advance(done + rows.done, total)
+                    yield complete
+                done += size
         finally:
+            computed = sum(rows.computed for rows, _ in parts)
             read = sum(len(draft.tokens) for draft in drafts.values())
-            self.tokens += Tokens(computed=rows.computed, scored=read)
+            self.tokens += Tokens(computed=computed, scored=read)
+
+    def _parts(self, jobs: Mapping[Writing, int]) -> list[tuple[Rows, int]]:
+        """Rows that are decoded one after the other, and the tokens of their prompts."""
+        near, far = by_rope_limit(list(jobs), self._forward)
+        found = [self._near_rows(near, jobs)] if near else []
+        return [*found, self._plain_rows(far, jobs, FULL_PASSES)] if far else found
+
+    def _near_rows(self, asked: Sequence[Writing], jobs: Mapping[Writing, int]) -> tuple[Rows, int]:
+        """Rows in the best way that the model has been seen to decode rightly."""
+        of, grown = _by_prompt(asked), _longest(asked)
+        planned = self._planner.answer_rows(_spans(of), grown, self._most)
+        if not (self._planner.shares and self._decoding.shares()):
+            return self._plain_rows(asked, jobs, self._decoding.steps(grown))
+        rows = SharedRows(
+            self._forward,
+            planned,
+            jobs=_jobs(of, jobs),
+            room={jobs[question]: question.max_new_tokens for question in asked},
+            limits=self._limits,
+        )
+        return rows, sum(len(row) for row in planned)
+
+    def _plain_rows(
+        self, asked: Sequence[Writing], jobs: Mapping[Writing, int], steps: Steps
+    ) -> tuple[Rows, int]:
+        of = _by_prompt(asked)
+        rows = PlainRows(
+            self._forward, _spans(of), jobs=_jobs(of, jobs), limits=self._limits, steps=steps
+        )
+        return rows, sum(len(question.prompt) for question in asked)
 
     def _shrink(self, error: RuntimeError | MemoryError) -> None:
         """Halve the limits after running out of memory; anything else is raised again."""
@@ -166,6 +195,38 @@ class Generator:
 def _behind(advance: Advance, before: int, total: int) -> Advance:
     """Progress of one group among all."""
     return lambda done, _: advance(before + done, total)
+
+
+def by_rope_limit(
+    asked: Sequence[Writing], forward: Forward
+) -> tuple[list[Writing], list[Writing]]:
+    """Questions on either side of the length from which the model turns all positions anew.
+
+    A cache of an answer that grows beyond it would hold keys that a full pass turns otherwise.
+    """
+    limit = forward.rope_limit
+    if limit is None:
+        return [*asked], []
+    near = [q for q in asked if len(q.prompt) + q.max_new_tokens - 1 <= limit]
+    return near, [q for q in asked if len(q.prompt) + q.max_new_tokens - 1 > limit]
+
+
+def _by_prompt(asked: Sequence[Writing]) -> dict[tuple[int, ...], list[Writing]]:
+    found: dict[tuple[int, ...], list[Writing]] = defaultdict(list)
+    for question in asked:
+        found[question.prompt].append(question)
+    return found
+
+
+def _spans(prompts: Iterable[tuple[int, ...]]) -> list[Span]:
+    return [Span(prompt, (), top=True) for prompt in prompts]
+
+
+def _jobs(
+    of: Mapping[tuple[int, ...], Sequence[Writing]], jobs: Mapping[Writing, int]
+) -> dict[int, list[int]]:
+    """Span -> its jobs."""
+    return {s: [jobs[question] for question in mine] for s, mine in enumerate(of.values())}
 
 
 def _longest(asked: Sequence[Writing]) -> int:

@@ -3,6 +3,7 @@
 `harness.engine.shared_rows` has those that do. Letters: T tokens of a row, N branches.
 """
 
+import inspect
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
 from harness.engine.score import to_device
 
+Ids = NDArray[np.int64]
 Step = tuple[list["Branch"], Tensor]
 """Branches and the hidden states (N, H) from which the next token of each is chosen."""
 
@@ -70,10 +73,33 @@ class Limits:
         return self.branches == 1
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How the tokens of an answer are fed after its prompt.
+
+    `harness.engine.decoding` finds out which of these agree with the model's full pass.
+    """
+
+    cached: bool = True  # over keys and values that were kept; if not, all is fed again
+    windows: bool = True  # the cache may forget what lies before an attention window
+    positions: bool = True  # position ids are given; if not, the model counts for itself
+    cut: bool = True  # complete rows are taken out of the cache; if not, nobody reads them
+
+
+FULL_PASSES = Steps(cached=False)
+
+
 class PlainRows:
     """Prompts of equal length side by side on the plain causal path: no mask, no sharing.
 
-    Any causal model can do that; one that keeps no keys and values is fed everything again.
+    Any causal model can do that, at the latest by full passes.
+
+    Args:
+        forward: the model.
+        spans: the prompts.
+        jobs: span -> the drafts that begin at its end, several where seeds differ.
+        limits: how much at once.
+        steps: how tokens are fed after the prompts.
     """
 
     def __init__(
@@ -83,9 +109,10 @@ class PlainRows:
         *,
         jobs: Mapping[int, Sequence[int]],
         limits: Limits,
+        steps: Steps,
     ) -> None:
         self.computed = self.done = 0
-        self._forward, self._limits = forward, limits
+        self._forward, self._limits, self._steps = forward, limits, steps
         by_length: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
         for s, span in enumerate(spans):
             by_length[len(span.inputs)] += [(job, span.inputs) for job in jobs[s]]
@@ -95,9 +122,11 @@ class PlainRows:
             for i in range(0, len(group), self._side_by_side(length))
         )
         self._branches: list[Branch] = []
-        self._texts: dict[int, list[int]] = {}  # job -> all its tokens, where nothing is kept
-        self._cache = None
         self._kept: list[Branch] = []  # the rows of the cache
+        self._texts: dict[int, list[int]] = {}  # job -> all its tokens, where nothing is kept
+        self._cache: Any = None
+        self._filled = 0  # tokens of each row in the cache
+        self._names = inspect.signature(forward.model.base_model.forward).parameters.keys()
 
     def _side_by_side(self, length: int) -> int:
         return max(1, min(self._limits.prefill // length, self._limits.branches))
@@ -110,34 +139,51 @@ class PlainRows:
         self._branches = [Branch(job, 0, len(tokens)) for job, tokens in group]
         self._kept = [*self._branches]
         ids = np.array([tokens for _, tokens in group], np.int64)
-        if self._forward.takes_cache:
-            self._cache = self._forward.empty_cache()
-        else:
-            self._texts = {job: [*tokens] for job, tokens in group}
+        if self._steps.cached:
+            windows = self._steps.windows
+            self._cache = self._forward.empty_cache() if windows else self._forward.full_cache()
+            self._filled = 0
+            return [*self._branches], self._over_cache(ids)
+        self._texts = {job: [*tokens] for job, tokens in group}
         return [*self._branches], self._last(ids)
 
     def feed(self) -> Step | None:
         """One token of every branch."""
         if not self._branches:
             return None
-        if self._cache is None:
+        if not self._steps.cached:
             for branch in self._branches:
                 self._texts[branch.job].append(branch.token)
-            ids = np.array([self._texts[branch.job] for branch in self._branches], np.int64)
-        else:
-            if len(self._kept) > len(self._branches):
-                rows = [k for k, branch in enumerate(self._kept) if branch in self._branches]
-                self._cache.batch_select_indices(torch.tensor(rows, device=self._forward.device))
-                self._kept = [*self._branches]
-            ids = np.array([[branch.token] for branch in self._branches], np.int64)
-        return [*self._branches], self._last(ids)
+            texts = np.array([self._texts[branch.job] for branch in self._branches], np.int64)
+            return [*self._branches], self._last(texts)
+        if len(self._kept) > len(self._branches) and self._steps.cut:
+            rows = [k for k, branch in enumerate(self._kept) if branch in self._branches]
+            # Not `batch_select_indices`: linear layers have none, hybrid ones half of it.
+            self._cache.reorder_cache(torch.tensor(rows, device=self._forward.device))
+            self._kept = [*self._branches]
+        ids = np.array([[branch.token] for branch in self._kept], np.int64)
+        states = self._over_cache(ids, **self._places(len(ids)))
+        if len(self._kept) > len(self._branches):
+            states = states[[k for k, branch in enumerate(self._kept) if branch in self._branches]]
+        return [*self._branches], states
 
-    def _last(self, ids: "np.ndarray[tuple[int, int], np.dtype[np.int64]]") -> Tensor:
+    def _places(self, rows: int) -> dict[str, Tensor]:
+        """Where the next token of each row stands, as far as the model wants to be told."""
+        if not self._steps.positions:
+            return {}
+        at = torch.full((rows, 1), self._filled, device=self._forward.device)
+        known = {"position_ids": at, "cache_position": at[0]}
+        return {name: place for name, place in known.items() if name in self._names}
+
+    def _over_cache(self, ids: Ids, **places: Tensor) -> Tensor:
+        states = self._last(ids, past_key_values=self._cache, **places)
+        self._filled += ids.shape[1]
+        return states
+
+    def _last(self, ids: Ids, **given: Any) -> Tensor:
         """Hidden states (N, H) of the last tokens of rows (N, T) that follow what is kept."""
         self.computed += ids.size
-        moved = to_device([ids], self._forward.device)[0]
-        tree: dict[str, Any] = {} if self._cache is None else {"past_key_values": self._cache}
-        return self._forward.trunk(moved, **tree)[:, -1]
+        return self._forward.trunk(to_device([ids], self._forward.device)[0], **given)[:, -1]
 
     def leave(self, branch: Branch) -> None:
         """Take out a branch."""

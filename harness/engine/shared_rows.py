@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engine.draft import Draft
 from harness.engine.forward import Forward
 from harness.engine.plan import TreeRow
 from harness.engine.rows import Branch, Limits, Step
@@ -43,7 +42,7 @@ class SharedRows:
         forward: a model that honours tree masks.
         rows: planned rows, every span with its node.
         jobs: span -> the drafts that begin at its end, several where seeds differ.
-        drafts: by job.
+        room: job -> how many tokens its answer may have.
         limits: how much at once.
     """
 
@@ -53,18 +52,14 @@ class SharedRows:
         rows: Sequence[TreeRow],
         *,
         jobs: Mapping[int, Sequence[int]],
-        drafts: Mapping[int, Draft],
+        room: Mapping[int, int],
         limits: Limits,
     ) -> None:
         self.computed = self.done = 0
         self._forward, self._jobs, self._limits = forward, jobs, limits
         self._waiting = deque(rows)
         self._active: list[_Slot] = []
-        grown = {
-            s: sum(drafts[job].asked.max_new_tokens - 1 for job in jobs[s])
-            for row in rows
-            for s in row.nodes
-        }
+        grown = {s: sum(room[job] - 1 for job in jobs[s]) for row in rows for s in row.nodes}
         columns = 1 + max(len(row) + sum(grown[s] for s in row.nodes) for row in rows)
         count = max(1, limits.cache_bytes // (columns * forward.cache_bytes_per_token()))
         self._slots = Slots(min(count, len(rows)), columns)
@@ -79,7 +74,7 @@ class SharedRows:
         batch = self._next_rows()
         if not batch:
             return None
-        cache = self._forward.empty_cache()
+        cache = self._forward.full_cache()
         opened = [self._open(row) for row in batch]
         branches = [branch for slot in opened for branch in slot.branches]
         width = max(len(row) for row in batch)

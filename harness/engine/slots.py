@@ -22,17 +22,32 @@ class Slots:
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns
         self._target = _Target()
-        self._layers: list[_Layer] = []
+        self._layers: list[Any] = []  # a `_Layer` wherever the model keeps keys and values
 
     def put(self, slot: int, prefilled: Any, row: int, length: int) -> None:
-        """Copy the first `length` columns of a row of a prefilled cache into a slot."""
+        """Copy the first `length` columns of a row of a prefilled cache into a slot.
+
+        Raises:
+            TypeError: a layer of the cache keeps something else than a column for each token.
+        """
         if not self._layers:
-            pairs = [(layer.keys, layer.values) for layer in prefilled.layers]
-            buffers = (self._buffers(like) for like in zip(*pairs, strict=True))
-            self._layers = [_Layer(self._target, k, v) for k, v in zip(*buffers, strict=True)]
+            self._layers = self._empty_layers(prefilled.layers)
         for layer, source in zip(self._layers, prefilled.layers, strict=True):
-            layer.keys[slot, :, :length] = source.keys[row, :, :length]
-            layer.values[slot, :, :length] = source.values[row, :, :length]
+            if isinstance(layer, _Layer):
+                layer.keys[slot, :, :length] = source.keys[row, :, :length]
+                layer.values[slot, :, :length] = source.values[row, :, :length]
+
+    def _empty_layers(self, sources: Sequence[Any]) -> list[Any]:
+        """Buffers like these layers; one that keeps nothing, as where layers share, stays it is."""
+        filled = [x for x in sources if not _keeps_nothing(x)]
+        for layer in filled:
+            if type(layer) is not DynamicLayer:
+                kind = type(layer).__name__
+                raise TypeError(f"a cache layer of type {kind} cannot be kept in slots")
+        keys = self._buffers([x.keys for x in filled])
+        values = self._buffers([x.values for x in filled])
+        made = iter([_Layer(self._target, k, v) for k, v in zip(keys, values, strict=True)])
+        return [next(made) if x in filled else x for x in sources]
 
     def _buffers(self, like: Sequence[Tensor]) -> list[Tensor]:
         """A buffer for each layer, (rows, heads, columns, size), zero where nothing was written.
@@ -45,15 +60,19 @@ class Slots:
             return [*like[0].new_zeros((len(like), *shapes[0]))]
         return [x.new_zeros(shape) for x, shape in zip(like, shapes, strict=True)]
 
+    @property
+    def _buffered(self) -> list["_Layer"]:
+        return [layer for layer in self._layers if isinstance(layer, _Layer)]
+
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot over another."""
-        for layer in self._layers:
+        for layer in self._buffered:
             layer.keys[target, :, :length] = layer.keys[source, :, :length]
             layer.values[target, :, :length] = layer.values[source, :, :length]
 
     def pick(self, slot: int, columns: Sequence[int]) -> None:
         """Keep some columns of a slot, as its first ones in this order."""
-        for layer in self._layers:
+        for layer in self._buffered:
             for buffer in (layer.keys, layer.values):
                 index = torch.tensor(columns, device=buffer.device)
                 buffer[slot, :, : len(columns)] = buffer[slot].index_select(1, index)
@@ -68,6 +87,11 @@ class Slots:
         rows = torch.arange(len(columns), device=columns.device)[:, None]
         self._target.places = rows, columns, width
         return Cache(layers=[*self._layers])
+
+
+def _keeps_nothing(layer: Any) -> bool:
+    """Whether a prefilled layer holds neither keys and values nor the state of a linear layer."""
+    return getattr(layer, "keys", None) is None and not hasattr(layer, "conv_states")
 
 
 class _Target:
