@@ -1,0 +1,223 @@
+"""One family: built, loaded as the command loads it, asked, and held against the referee."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.families import questions
+from benchmarks.families.builders import build
+from benchmarks.families.configs import Family
+from benchmarks.families.referee import Referee
+from harness.core import (
+    Encoding,
+    Generate,
+    Generated,
+    Loglikelihood,
+    NextWord,
+    Request,
+    Response,
+    Rolled,
+    RollingLoglikelihood,
+    Scored,
+    Word,
+)
+from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.engine import Engine
+from harness.errors import HarnessError
+
+TOLERANCE = 2e-4  # nats an item
+TIE = 1e-3  # nats between two candidates: either may be chosen
+
+
+@dataclass
+class Cell:
+    """How one kind of request went: a difference in nats, or why there is none."""
+
+    worst: float = 0.0  # nats of the worst item; infinite where another token or word was chosen
+    wrong: int = 0
+    items: int = 0
+    failed: str = ""  # "refused: ..." or "died: ..."
+
+    @property
+    def right(self) -> bool:
+        """Whether every item is within the tolerance."""
+        return not self.failed and not self.wrong
+
+    def __str__(self) -> str:
+        if self.failed:
+            return self.failed.partition(":")[0]
+        if not self.wrong:
+            return f"{self.worst:.0e}"
+        size = "other" if math.isinf(self.worst) else f"{self.worst:.0e}"
+        return f"**{size}, {self.wrong} of {self.items}**"
+
+
+@dataclass
+class Row:
+    """One line of the table."""
+
+    family: Family
+    cells: dict[str, Cell] = field(default_factory=dict)
+    plan: str = "–"
+    shares: bool | None = None  # None: nothing was asked
+    notices: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # where transformers disagrees with itself
+    seconds: float = 0.0
+
+    @property
+    def died(self) -> bool:
+        """Whether anything but an error of one line was raised."""
+        return any(c.failed.startswith("died") for c in self.cells.values()) or (
+            self.plan.startswith("died")
+        )
+
+
+def compare(family: Family, folder: Path) -> Row:
+    """Build a family in a folder and hold what the harness says against naive loops."""
+    begun = time.perf_counter()
+    row = Row(family)
+    quiet()
+    build(family, folder)
+    with _notices(row.notices):
+        checkpoint: list[Checkpoint] = []
+        failed = _failure(lambda: checkpoint.append(_load(family, folder)))
+        if failed:
+            row.cells = {kind: Cell(failed=failed) for kind in questions.KINDS}
+            row.plan = failed
+        else:
+            _ask_all(row, checkpoint[0], Referee(folder, checkpoint[0].identity.context))
+    row.seconds = time.perf_counter() - begun
+    return row
+
+
+def quiet() -> None:
+    """Keep transformers' bars and advice off the terminal."""
+    from transformers.utils import logging as advice
+
+    advice.set_verbosity_error()
+    advice.disable_progress_bar()
+
+
+def _load(family: Family, folder: Path) -> Checkpoint:
+    found = load(str(folder), Settings(device="cpu", context=family.context))
+    Engine(found)  # tries whether the model is causal
+    return found
+
+
+def _ask_all(row: Row, checkpoint: Checkpoint, referee: Referee) -> None:
+    skips = {}
+    for passage in questions.passages():
+        best = referee.next_word(passage, frozenset())
+        second = referee.next_word(passage, frozenset([best.word.lower()]))
+        skips[passage] = frozenset([best.word.lower(), second.word.lower()])
+    asked = {
+        "score": questions.score(),
+        "next word": questions.next_word(skips),
+        "choices": questions.choices(),
+        "text": questions.text(referee.context),
+        "generation": questions.generation(),
+    }
+    for kind, requests in asked.items():
+        row.cells[kind] = _ask(row, checkpoint, referee, requests)
+    row.plan = _plan(checkpoint, [r for kind in asked for r in asked[kind]])
+
+
+def _ask(
+    row: Row, checkpoint: Checkpoint, referee: Referee, requests: Sequence[Request]
+) -> Cell:
+    """Ask a fresh engine, as a command of its own would."""
+    answers: dict[int, Response] = {}
+    engine: list[Engine] = []
+
+    def run() -> None:
+        engine.append(Engine(checkpoint))
+        answers.update(engine[0].answer(requests, engine[0].encode(requests, Encoding())))
+
+    failed = _failure(run)
+    if engine:
+        shares = bool(engine[0].describe()["sharing"])
+        row.shares = shares if row.shares is None else row.shares and shares
+    if failed:
+        return Cell(failed=failed)
+    off = [difference(referee, request, answers[i]) for i, request in enumerate(requests)]
+    worst = max(off)
+    return Cell(worst, sum(not x <= TOLERANCE for x in off), len(off))
+
+
+def difference(referee: Referee, request: Request, answer: Response) -> float:
+    """How far an answer is from the referee's, in nats; infinite where it says something else."""
+    if isinstance(request, Loglikelihood):
+        assert isinstance(answer, Scored)
+        return abs(answer.logprob - referee.loglikelihood(request.context, request.continuation))
+    if isinstance(request, RollingLoglikelihood):
+        assert isinstance(answer, Rolled)
+        return abs(answer.logprob - referee.text([str(piece) for piece in request.pieces]))
+    if isinstance(request, NextWord):
+        assert isinstance(answer, Word)
+        want = referee.next_word(request.context, request.skip)
+        same = (answer.text, answer.skipped) == (want.word, want.skipped)
+        return 0.0 if same or want.margin < TIE else math.inf
+    assert isinstance(request, Generate)
+    assert isinstance(answer, Generated)
+    text = referee.generate(request.prompt, request.max_new_tokens)
+    pairs = list(zip(answer.tokens, text.tokens, strict=False))
+    parted = next((k for k, (mine, theirs) in enumerate(pairs) if mine != theirs), None)
+    if parted is not None and text.margins[parted] >= TIE:
+        return math.inf
+    until = len(text.tokens) if parted is None else parted
+    return abs(math.fsum(answer.logprobs[:until]) - math.fsum(text.logprobs[:until]))
+
+
+def _plan(checkpoint: Checkpoint, requests: Sequence[Request]) -> str:
+    """What `--plan` says, held against what the run feeds where that is foreseeable."""
+    said: list[str] = []
+
+    def run() -> None:
+        engine = Engine(checkpoint)
+        encoded = engine.encode(requests, Encoding())
+        engine.estimate(requests, encoded)
+        read = [r for r in requests if isinstance(r, Loglikelihood | RollingLoglikelihood)]
+        encoded = engine.encode(read, Encoding())
+        foretold = engine.estimate(read, encoded).computed
+        for _ in engine.answer(read, encoded):
+            pass
+        fed = engine.tokens.computed
+        said.append("ok" if foretold == fed else f"{foretold} tokens, fed {fed}")
+
+    return _failure(run) or said[0]
+
+
+def _failure(action: Callable[[], Any]) -> str:
+    """Why an action failed, in one line that begins with `refused` or `died`; else nothing."""
+    try:
+        action()
+    except HarnessError as error:
+        return f"refused: {error}"
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        return f"died: {type(error).__name__}: {first}"
+    return ""
+
+
+@contextmanager
+def _notices(found: list[str]) -> Iterator[None]:
+    """Collect what the harness logs, each line once."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if (line := record.getMessage()) not in found:
+                found.append(line)
+
+    handler, log = Collector(logging.WARNING), logging.getLogger("harness")
+    propagate, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagate
