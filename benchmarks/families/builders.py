@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.families.configs import (
     CHANGES,
+    COMPOSITE,
     LEFT_OUT,
     OTHER_HALVES,
     SIZES,
@@ -37,7 +38,7 @@ def build(family: Family, folder: Path) -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     tokenizer = byte_tokenizer()
-    changes = {**CHANGES.get(family.type, {}), **family.changes}
+    changes = {**(CHANGES | COMPOSITE).get(family.type, {}), **family.changes}
     config = tiny_config(CONFIG_MAPPING[family.type], changes, len(tokenizer))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)

@@ -110,27 +110,30 @@ def _load(family: Family, folder: Path) -> Checkpoint:
 
 
 def _ask_all(row: Row, checkpoint: Checkpoint, referee: Referee) -> None:
-    skips = {}
-    for passage in questions.passages():
-        best = referee.next_word(passage, frozenset())
-        second = referee.next_word(passage, frozenset([best.word.lower()]))
-        skips[passage] = frozenset([best.word.lower(), second.word.lower()])
     asked = {
         "score": questions.score(),
-        "next word": questions.next_word(skips),
+        "next word": questions.next_word(_favourites(referee)),
         "choices": questions.choices(),
         "text": questions.text(referee.context),
         "generation": questions.generation(),
     }
     for kind, requests in asked.items():
         row.cells[kind] = _ask(row, checkpoint, referee, requests)
-    row.plan = _plan(checkpoint, [r for kind in asked for r in asked[kind]])
+    row.plan = _plan(checkpoint, [r for requests in asked.values() for r in requests])
 
 
-def _ask(
-    row: Row, checkpoint: Checkpoint, referee: Referee, requests: Sequence[Request]
-) -> Cell:
-    """Ask a fresh engine, as a command of its own would."""
+def _favourites(referee: Referee) -> dict[str, frozenset[str]]:
+    """Passage -> the two best words after it, so that passing them over matters."""
+    found = {}
+    for passage in questions.passages():
+        best = referee.next_word(passage, frozenset()).word.lower()
+        second = referee.next_word(passage, frozenset([best])).word.lower()
+        found[passage] = frozenset([best, second])
+    return found
+
+
+def _ask(row: Row, checkpoint: Checkpoint, referee: Referee, requests: Sequence[Request]) -> Cell:
+    """Ask a fresh engine, as a command of its own would, and hold its answers to the referee's."""
     answers: dict[int, Response] = {}
     engine: list[Engine] = []
 
@@ -145,8 +148,7 @@ def _ask(
     if failed:
         return Cell(failed=failed)
     off = [difference(referee, request, answers[i]) for i, request in enumerate(requests)]
-    worst = max(off)
-    return Cell(worst, sum(not x <= TOLERANCE for x in off), len(off))
+    return Cell(max(off), sum(not x <= TOLERANCE for x in off), len(off))
 
 
 def difference(referee: Referee, request: Request, answer: Response) -> float:
@@ -174,20 +176,19 @@ def difference(referee: Referee, request: Request, answer: Response) -> float:
 
 
 def _plan(checkpoint: Checkpoint, requests: Sequence[Request]) -> str:
-    """What `--plan` says, held against what the run feeds where that is foreseeable."""
+    """Whether `--plan` works, and foretells the very tokens of short runs."""
+    short = questions.score()
     said: list[str] = []
 
     def run() -> None:
         engine = Engine(checkpoint)
-        encoded = engine.encode(requests, Encoding())
-        engine.estimate(requests, encoded)
-        read = [r for r in requests if isinstance(r, Loglikelihood | RollingLoglikelihood)]
-        encoded = engine.encode(read, Encoding())
-        foretold = engine.estimate(read, encoded).computed
-        for _ in engine.answer(read, encoded):
+        engine.estimate(requests, engine.encode(requests, Encoding()))
+        encoded = engine.encode(short, Encoding())
+        foretold = engine.estimate(short, encoded).computed
+        for _ in engine.answer(short, encoded):
             pass
         fed = engine.tokens.computed
-        said.append("ok" if foretold == fed else f"{foretold} tokens, fed {fed}")
+        said.append("ok" if foretold == fed else f"{foretold} tokens foretold, {fed} fed")
 
     return _failure(run) or said[0]
 

@@ -75,7 +75,13 @@ CHANGES: Mapping[str, Changes] = {
     "cohere": {"logit_scale": 0.8333},
     "cohere2": {**MIXED, "logit_scale": 0.8333},
     "cohere2_moe": {**MIXED, "logit_scale": 0.8333},
-    "cohere_compass_text": MIXED,
+    "cohere_compass_text": {
+        **MIXED, "logit_scale": 0.8333,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    },
     "cpmant": {"dim_head": 8, "dim_ff": INNER, "init_std": 0.3},
     "cwm": MIXED,
     "dbrx": {
@@ -97,7 +103,7 @@ CHANGES: Mapping[str, Changes] = {
     "dots1": {**MIXED, **ALL_HEADS, "n_routed_experts": EXPERTS, "num_experts_per_tok": 2},
     "dots3_note_text": {
         **ALL_HEADS, **DENSE_SPARSE, "index_topk": CONTEXT, "per_layer_config": None,
-        "layer_types": ["indexed_attention", "sliding_attention"],
+        "layer_types": ["indexed_attention", "sliding_attention"], "head_dim": 16,
     },
     "electra": {"embedding_size": 16},
     "exaone4": MIXED,
@@ -138,8 +144,11 @@ CHANGES: Mapping[str, Changes] = {
         **ALL_HEADS, **DENSE_SPARSE, "index_topk": CONTEXT, "hc_mult": 2,
         "layer_types": ["indexed_attention"] * 2, "indexer_types": ["full", "shared"],
     },
-    "inkling_text": {"d_rel": 4, "rel_extent": 32, "mlp_layer_types": ["dense", "sparse"]},
-    "inkling2_text": {"d_rel": 4, "rel_extent": 32, "unpadded_vocab_size": None},
+    "inkling_text": {
+        "d_rel": 4, "rel_extent": 32, "mlp_layer_types": ["dense", "sparse"],
+        "logits_mup_width_multiplier": 1.25,
+    },
+    "inkling2_text": {"d_rel": 4, "rel_extent": 32, "unpadded_vocab_size": 263},
     "jamba": {
         "attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4,
         "use_mamba_kernels": False,
@@ -182,7 +191,10 @@ CHANGES: Mapping[str, Changes] = {
     "qwen3_5_moe_text": LINEAR,
     "qwen3_5_text": LINEAR,
     "qwen3_next": LINEAR,
-    "qwen4_exp_text": {**LINEAR, "hc_count": 2, "hc_lowrank": 8},
+    "qwen4_exp_text": {
+        **LINEAR, "hc_count": 2, "hc_lowrank": 8, "indexer_n_heads": 2, "indexer_kv_heads": 1,
+        "indexer_head_dim": 16, "indexer_budget": CONTEXT, "indexer_compress_ratio": 1,
+    },
     "recurrent_gemma": {
         "num_hidden_layers": 3, "attention_window_size": WINDOW, "num_key_value_heads": 1,
         "w_init_variance_scale": 1.0, "final_w_init_variance_scale": 1.0,
@@ -202,15 +214,14 @@ CHANGES: Mapping[str, Changes] = {
     "stablelm": {"use_qkv_bias": True, "qk_layernorm": True},
     "trocr": {},
     "vaultgemma": {**MIXED, "query_pre_attn_scalar": 8, "final_logit_softcapping": 2.0},
-    "xlm": {"causal": True, "is_encoder": False, "n_langs": 1, "use_lang_emb": False},
     "xlnet": {"d_inner": INNER, "d_head": 8},
     "xlstm": {"embedding_dim": HIDDEN, "num_blocks": LAYERS, "mode": "inference",
               "ffn_round_up_to_multiple_of": 8},
     "xmod": {"default_language": "en_XX", **ENCODER_IDS},
     "youtu": ALL_HEADS,
     "zamba": {
-        "num_hidden_layers": 3, "attn_layer_period": 2, "attn_layer_offset": 1,
-        "layers_block_type": ["linear_attention", "hybrid", "linear_attention"],
+        "num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
         "attention_hidden_size": 64, "attention_head_dim": 16, "mamba_dt_rank": 4,
         "use_mamba_kernels": False, "num_key_value_heads": HEADS,
     },
@@ -229,6 +240,22 @@ CHANGES: Mapping[str, Changes] = {
     ),
 }  # fmt: skip
 
+
+def _with_pictures(text: str, **changes: Any) -> Changes:
+    """Of a model whose text half is of type `text`."""
+    return {"text_config": {**CHANGES.get(text, {}), **changes}, "vision_config": {}}
+
+
+COMPOSITE: Mapping[str, Changes] = {
+    "gemma3": _with_pictures("gemma3_text"),
+    "gemma4": {"text_config": CHANGES["gemma4_text"]},
+    "gemma4_unified": {"text_config": CHANGES["gemma4_unified_text"]},
+    "llama4": _with_pictures("llama4_text"),
+    "qwen3_5": _with_pictures("qwen3_5_text"),
+    "qwen3_5_moe": _with_pictures("qwen3_5_moe_text"),
+    "git": {"vision_config": {}},
+    "fuyu": {"text_config": {}},
+}
 
 @dataclass(frozen=True)
 class Family:
@@ -253,7 +280,6 @@ def _rope(kind: str, **values: Any) -> Changes:
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **values}}
 
 
-_PICTURES: Changes = {"text_config": {}, "vision_config": {}}
 _LLAMA3: Changes = _rope(
     "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=32,
@@ -294,16 +320,12 @@ VARIANTS = (
     Family("gemma3-equal", "gemma3_text", {"sliding_window": CONTEXT}),
     Family("gemma3n-wide", "gemma3n_text", {"sliding_window": 4096}),
     Family("gemma4-wide", "gemma4_text", {"sliding_window": 4096}),
-    Family("gemma3-pictures", "gemma3", {**_PICTURES, "text_config": MIXED}),
     Family("phi3-w16", "phi3", {"sliding_window": WINDOW}),
     Family("phi3-longrope", "phi3", _LONGROPE),
     Family("starcoder2-wide", "starcoder2", {"sliding_window": 4096}),
     Family("stablelm-parallel", "stablelm", {"use_parallel_residual": True}),
     Family("cohere-faint", "cohere", {"logit_scale": 0.0625}),
     Family("llama4-wide", "llama4_text", {"attention_chunk_size": 8192}),
-    Family("llama4-pictures", "llama4",
-           {**_PICTURES, "text_config": CHANGES["llama4_text"]}),
-    Family("qwen3_5-pictures", "qwen3_5", {**_PICTURES, "text_config": LINEAR}),
     Family("deepseek_v32-top16", "deepseek_v32", {"index_topk": 16}),
     Family("glm_moe_dsa-top16", "glm_moe_dsa", {"index_topk": 16}),
     Family("doge-keep16", "doge", {"keep_window_size": 16}),
@@ -314,4 +336,19 @@ VARIANTS = (
 )  # fmt: skip
 
 # Types that need more than text, or that a tiny model of cannot be made here, and why.
-LEFT_OUT: Mapping[str, str] = {}
+LEFT_OUT: Mapping[str, str] = {
+    "gemma4_assistant": "a drafter that reads another model's states",
+    "gemma4_unified_assistant": "a drafter that reads another model's states",
+    "gemma3n": "its image half needs timm",
+    "blt": "its tokens are bytes and patches of its own",
+    "dots3_note": "made by hand as dots3_note_text",
+    "emu3": "its text half alone is not a type of its own",
+    "got_ocr2": "reads pages only",
+    "mllama": "its text half alone is not a type of its own",
+    "moss_transcribe_diarize": "reads speech only",
+    "musicgen": "writes sound",
+    "musicgen_melody": "writes sound",
+    "phi4_multimodal": "its image and audio halves have no small sizes",
+    "qwen4_exp": "made by hand as qwen4_exp_text",
+    "xlm": "transformers 5 has it as an encoder only",
+}
