@@ -3,16 +3,16 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.families import questions
+from benchmarks.families import itself, questions
 from benchmarks.families.builders import build
 from benchmarks.families.configs import Family
-from benchmarks.families.referee import Referee
+from benchmarks.families.referee import Referee, Text
 from harness.core import (
     Encoding,
     Generate,
@@ -42,6 +42,7 @@ class Cell:
     wrong: int = 0
     items: int = 0
     failed: str = ""  # "refused: ..." or "died: ..."
+    note: str = ""  # why transformers itself has no right answer
 
     @property
     def right(self) -> bool:
@@ -66,15 +67,34 @@ class Row:
     plan: str = "–"
     shares: bool | None = None  # None: nothing was asked
     notices: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # where transformers disagrees with itself
     seconds: float = 0.0
 
     @property
-    def died(self) -> bool:
-        """Whether anything but an error of one line was raised."""
-        return any(c.failed.startswith("died") for c in self.cells.values()) or (
-            self.plan.startswith("died")
-        )
+    def right(self) -> bool:
+        """Whether every answer is the referee's, and the plan says what is fed."""
+        return self.plan == "ok" and all(cell.right for cell in self.cells.values())
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether every cell is right, or refused in one line, or has no right answer."""
+        if self.has("died") or not (self.plan == "ok" or self.plan.startswith("refused")):
+            return False
+        return all(c.right or c.failed or c.note for c in self.cells.values())
+
+    @property
+    def failures(self) -> list[str]:
+        """Why requests or the plan have no answer, each reason once."""
+        plan = [self.plan] if self.plan.startswith(("died", "refused")) else []
+        return [*dict.fromkeys([c.failed for c in self.cells.values() if c.failed] + plan)]
+
+    @property
+    def notes(self) -> list[str]:
+        """Where transformers disagrees with itself."""
+        return [*dict.fromkeys(cell.note for cell in self.cells.values() if cell.note)]
+
+    def has(self, word: str) -> bool:
+        """Whether anything was `refused` or `died`."""
+        return any(failure.startswith(word) for failure in self.failures)
 
 
 def compare(family: Family, folder: Path) -> Row:
@@ -148,7 +168,37 @@ def _ask(row: Row, checkpoint: Checkpoint, referee: Referee, requests: Sequence[
     if failed:
         return Cell(failed=failed)
     off = [difference(referee, request, answers[i]) for i, request in enumerate(requests)]
-    return Cell(max(off), sum(not x <= TOLERANCE for x in off), len(off))
+    cell = Cell(max(off), sum(not x <= TOLERANCE for x in off), len(off))
+    if cell.wrong:
+        cell.note = _note(referee, cell, requests, answers)
+    return cell
+
+
+def _note(
+    referee: Referee, cell: Cell, requests: Sequence[Request], answers: Mapping[int, Response]
+) -> str:
+    """Where transformers disagrees with itself about wrong answers; nothing where they are ours."""
+    if reason := itself.unsteady(referee):
+        return f"transformers: {reason}"
+    if (noise := itself.rounding(referee)) > cell.worst / 4:
+        return f"transformers: float32 passes are off from float64 by {noise:.0e} nats"
+    if not isinstance(requests[0], Generate):
+        return ""
+    try:
+        off = [_from_cached(referee, r, answers[i]) for i, r in enumerate(requests)]
+    except Exception as error:
+        return f"transformers: generate dies: {_line(error)}"
+    if max(off) <= TOLERANCE:
+        return "transformers: cached steps differ from full passes, and ours equal the cached ones"
+    return ""
+
+
+def _from_cached(referee: Referee, request: Request, answer: Response) -> float:
+    """How far an answer is from that of `model.generate`."""
+    assert isinstance(request, Generate)
+    assert isinstance(answer, Generated)
+    prompt = referee.prompt(request.prompt, request.max_new_tokens)
+    return _parted(answer, itself.generated(referee, prompt, request.max_new_tokens))
 
 
 def difference(referee: Referee, request: Request, answer: Response) -> float:
@@ -167,9 +217,16 @@ def difference(referee: Referee, request: Request, answer: Response) -> float:
     assert isinstance(request, Generate)
     assert isinstance(answer, Generated)
     text = referee.generate(request.prompt, request.max_new_tokens)
-    pairs = list(zip(answer.tokens, text.tokens, strict=False))
+    return _parted(answer, text)
+
+
+def _parted(answer: Generated, text: Text) -> float:
+    """How far a text is from another, in nats up to a tie; infinite where tokens differ."""
+    pairs = zip(answer.tokens, text.tokens, strict=False)
     parted = next((k for k, (mine, theirs) in enumerate(pairs) if mine != theirs), None)
     if parted is not None and text.margins[parted] >= TIE:
+        return math.inf
+    if parted is None and len(answer.tokens) != len(text.tokens):
         return math.inf
     until = len(text.tokens) if parted is None else parted
     return abs(math.fsum(answer.logprobs[:until]) - math.fsum(text.logprobs[:until]))
@@ -200,9 +257,13 @@ def _failure(action: Callable[[], Any]) -> str:
     except HarnessError as error:
         return f"refused: {error}"
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        return f"died: {type(error).__name__}: {first}"
+        return f"died: {_line(error)}"
     return ""
+
+
+def _line(error: Exception) -> str:
+    """An error's kind and its first line."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 @contextmanager

@@ -18,8 +18,8 @@ SIZES: Changes = {
     "hidden_size": HIDDEN, "d_model": HIDDEN, "n_embd": HIDDEN, "emb_dim": HIDDEN,
     "word_embed_proj_dim": HIDDEN, "embedding_size": HIDDEN, "lru_width": HIDDEN,
     "num_hidden_layers": LAYERS, "n_layer": LAYERS, "n_layers": LAYERS, "num_layers": LAYERS,
-    "decoder_layers": LAYERS, "encoder_layers": 1, "num_decoder_layers": LAYERS,
-    "num_encoder_layers": 1,
+    "decoder_layers": LAYERS, "encoder_layers": LAYERS, "num_decoder_layers": LAYERS,
+    "num_encoder_layers": LAYERS,
     "num_attention_heads": HEADS, "n_head": HEADS, "n_heads": HEADS, "num_heads": HEADS,
     "attention_heads": HEADS, "decoder_attention_heads": HEADS, "encoder_attention_heads": HEADS,
     "num_encoder_attention_heads": HEADS, "num_decoder_attention_heads": HEADS,
@@ -256,6 +256,7 @@ COMPOSITE: Mapping[str, Changes] = {
     "git": {"vision_config": {}},
     "fuyu": {"text_config": {}},
 }
+
 
 @dataclass(frozen=True)
 class Family:

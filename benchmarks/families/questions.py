@@ -11,6 +11,7 @@ WORDS = "the sand sea said and an end than that hand saw a boat by night far lan
 KINDS = ("score", "next word", "choices", "text", "generation")
 NEW_TOKENS = 7
 
+
 def prose(words: int, seed: int) -> str:
     """So many words in sentences of six."""
     drawn = random.Random(seed).choices(WORDS, k=words)
@@ -19,6 +20,7 @@ def prose(words: int, seed: int) -> str:
 
 
 LONG = prose(90, seed=8)  # more than the 256 tokens that most tiny models are fed
+
 
 def score() -> list[Request]:
     """Passages of many lengths and their last words, as LAMBADA has them; one has no passage."""

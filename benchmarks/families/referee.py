@@ -58,6 +58,10 @@ class Referee:
             self._known[tuple(ids)] = log_softmax(full_pass(self.model, ids))
         return self._known[tuple(ids)]
 
+    def longest(self) -> tuple[int, ...]:
+        """The longest tokens that were fed so far."""
+        return max(self._known, key=len)
+
     def loglikelihood(self, context: str, continuation: str) -> float:
         """Nats of a continuation; the oldest tokens of the context go where it does not fit."""
         before = self.ids(context)
@@ -82,9 +86,13 @@ class Referee:
         rows = self.logprobs(fed)[-len(targets) :]
         return float(rows.gather(1, torch.tensor(targets)[:, None]).sum())
 
+    def prompt(self, prompt: str, count: int) -> tuple[int, ...]:
+        """The tokens of a prompt that leave room for so many more."""
+        return self._cut(self.ids(prompt), self.context - count)
+
     def generate(self, prompt: str, count: int) -> Text:
         """The most probable token, again and again, until the end token or the limit."""
-        tokens = [*self._cut(self.ids(prompt), self.context - count)]
+        tokens = [*self.prompt(prompt, count)]
         given = len(tokens)
         logprobs, margins = [], []
         while len(tokens) < given + count:
