@@ -144,11 +144,14 @@ def _ask_all(row: Row, checkpoint: Checkpoint, referee: Referee) -> None:
 
 def _favourites(referee: Referee) -> dict[str, frozenset[str]]:
     """Passage -> the two best words after it, so that passing them over matters."""
-    found = {}
-    for passage in questions.passages():
-        best = referee.next_word(passage, frozenset()).word.lower()
-        second = referee.next_word(passage, frozenset([best])).word.lower()
-        found[passage] = frozenset([best, second])
+    found = dict.fromkeys(questions.passages(), frozenset[str]())
+    for passage in found:
+        for _ in range(2):
+            try:
+                best = referee.next_word(passage, found[passage]).word.lower()
+            except Exception:  # a passage beyond what the model can be fed; it is asked all the same
+                continue
+            found[passage] |= {best}
     return found
 
 
@@ -167,7 +170,10 @@ def _ask(row: Row, checkpoint: Checkpoint, referee: Referee, requests: Sequence[
         row.shares = shares if row.shares is None else row.shares and shares
     if failed:
         return Cell(failed=failed)
-    off = [difference(referee, request, answers[i]) for i, request in enumerate(requests)]
+    off: list[float] = []
+    asked = enumerate(requests)
+    if failed := _failure(lambda: off.extend(difference(referee, r, answers[i]) for i, r in asked)):
+        return Cell(failed=f"died: the naive loop: {failed.removeprefix('died: ')}")
     cell = Cell(max(off), sum(not x <= TOLERANCE for x in off), len(off))
     if cell.wrong:
         cell.note = _note(referee, cell, requests, answers)

@@ -7,7 +7,10 @@ import random
 
 from harness.core import Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 
-WORDS = "the sand sea said and an end than that hand saw a boat by night far land when we".split()
+WORDS = [
+    "the", "sand", "sea", "said", "and", "an", "end", "than", "that", "hand", "saw", "a", "boat",
+    "by", "night", "far", "land", "when", "we",
+]  # fmt: skip
 KINDS = ("score", "next word", "choices", "text", "generation")
 NEW_TOKENS = 7
 
