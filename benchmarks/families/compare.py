@@ -149,7 +149,7 @@ def _favourites(referee: Referee) -> dict[str, frozenset[str]]:
         for _ in range(2):
             try:
                 best = referee.next_word(passage, found[passage]).word.lower()
-            except Exception:  # a passage beyond what the model can be fed; it is asked all the same
+            except Exception:  # beyond what the model can be fed; asked all the same
                 continue
             found[passage] |= {best}
     return found
