@@ -102,8 +102,15 @@ CHANGES: Mapping[str, Changes] = {
     "doge": {"keep_window_size": CONTEXT, "sliding_window": None},
     "dots1": {**MIXED, **ALL_HEADS, "n_routed_experts": EXPERTS, "num_experts_per_tok": 2},
     "dots3_note_text": {
-        **ALL_HEADS, **DENSE_SPARSE, "index_topk": CONTEXT, "per_layer_config": None,
-        "layer_types": ["indexed_attention", "sliding_attention"], "head_dim": 16,
+        **ALL_HEADS, **DENSE_SPARSE, "index_topk": CONTEXT, "head_dim": 16,
+        "layer_types": ["indexed_attention", "sliding_attention"],
+        "per_layer_config": {
+            "01": {
+                **ALL_HEADS, "num_attention_heads": HEADS, "head_dim": 16, "v_head_dim": 8,
+                "kv_lora_rank": 8, "q_lora_rank": 12, "qk_nope_head_dim": 8,
+                "qk_rope_head_dim": 8,
+            },
+        },
     },
     "electra": {"embedding_size": 16},
     "exaone4": MIXED,
