@@ -1,9 +1,11 @@
 """Fakes, not mocks: a byte tokenizer and two-layer random models, no network."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the libraries below are imported
+sys.path.append(str(Path(__file__).parents[1]))  # for `benchmarks`, which no wheel contains
 
 import pytest
 from hypothesis import settings
