@@ -1,9 +1,11 @@
 """The two streams that a person sees: standard output, and progress and notices on the other."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,10 +14,25 @@ from harness.report.table3 import unusual
 
 WIDTH = 120  # of tables where standard output is no terminal
 
-OUT = Console(
+
+class _Console(Console):
+    """A console that leaves it to the program what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error through; rich would exit with 1, which is the code of a regression."""
+        raise  # rich calls this while it handles the error
+
+
+OUT = _Console(
     highlight=False, soft_wrap=True, emoji=False, width=None if sys.stdout.isatty() else WIDTH
 )
-ERR = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+ERR = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on a line of standard output, at once."""
+    OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    OUT.file.flush()
 
 
 def note(text: str) -> None:
