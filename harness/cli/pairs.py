@@ -20,16 +20,16 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="print one JSON obj
 @click.command()
 @_PATHS
 @click.option("--all", "every", is_flag=True, help="every score, not the paper's columns alone")
-@click.option("--flips", metavar="N", default=0, type=click.IntRange(min=0), help="show so many "
-              "items per score that only one of two runs got right")  # fmt: skip
+@click.option("--flips", metavar="N", default=0, type=click.IntRange(min=0),
+              help="show so many items per score that only one of two runs got right")  # fmt: skip
 @click.option("--anyway", is_flag=True, help="pair runs that measure different things, too")
 @_JSON
 def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_json: bool) -> None:
     """Compare RUNS item by item: records, or folders of them.
 
     Two runs: difference with interval, p and p adjusted over the main scores, and the items that
-    flipped. More: one matrix per score. Signatures that differ are named; runs that measure different
-    things are not compared.
+    flipped. More: one matrix per score. Signatures that differ are named; runs that measure
+    different things are not compared.
     """
     from harness.commands.gate import run_compare
 

@@ -36,8 +36,8 @@ def run_compare(
         raise UsageError("compare what with what? give two or more records or folders")
     if flips and (as_json or len(paths) > 2):
         raise UsageError(
-            "--flips shows items of two runs as text; leave it out with more runs, and with --json, "
-            "which has all of them"
+            "--flips shows items of two runs as text; leave it out with more runs, and with "
+            "--json, which has all of them"
         )
     sides = [(str(path), _of_one_checkpoint(path)) for path in paths]
     tables: list[Matrix] = []
