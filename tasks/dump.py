@@ -12,7 +12,8 @@ from harness.formats import stretches
 from harness.metrics import bits
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options
-from tasks.lines import BLOCKS
+
+from .lines import BLOCKS
 
 MILLION = 1_000_000
 WHOLE = 100 * MILLION

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+from harness.tasks import cnn_dm
 from rouge_score.rouge_scorer import RougeScorer
 from speaker import Speaker, asked, job_of, options_of, run, said, values
 
@@ -15,7 +16,6 @@ from harness.errors import DataError
 from harness.report.record import Record
 from harness.runner import evaluate
 from harness.summaries import sentences
-from tasks import cnn_dm
 
 
 def row(article: str = "One. Two.", highlights: str = "One .\nTwo .") -> Fields:

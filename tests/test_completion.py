@@ -117,7 +117,7 @@ def test_no_heavy_import(words: str) -> None:
         "import sys; from harness.cli.group import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print(*{'torch', 'transformers', 'datasets', 'tasks.coqa'} & set(sys.modules), "
+        "print(*{'torch', 'transformers', 'datasets', 'harness.tasks.coqa'} & set(sys.modules), "
         "file=sys.stderr)"
     )
     typed = {VARIABLE: "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import byte_tokenizer
+from harness.tasks import coqa
 from hypothesis import given
 from hypothesis import strategies as st
 from speaker import asked, job_of, options_of, run, said, values
@@ -16,7 +17,6 @@ from harness.data import Where, load
 from harness.engine.encode import Encoder, preflight
 from harness.engine.tokenizer import Tokenizer
 from harness.errors import DataError
-from tasks import coqa
 
 
 def story(

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from harness.tasks import dump
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from harness.data import Where, load
 from harness.errors import DataError
 from harness.formats import json_lines, stretches, text_lines
 from harness.plugins import load_task
-from tasks import dump
 
 
 def source(task: str, **options: str) -> Source:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from harness.tasks import nq
 from speaker import (
     Speaker,
     asked,
@@ -28,7 +29,6 @@ from harness.errors import DataError
 from harness.plugins import load_task
 from harness.report.record import Record
 from harness.runner import Job, evaluate
-from tasks import nq
 
 ROW = {"question": "where is {1}", "answer": ["Rome"]}
 PAIR = {"question": "who is it?", "answer": ["Ann Lee", "Ann"]}

@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import byte_tokenizer
+from harness.tasks import cnn_dm, coqa, nq, winograd, wmt14
 from speaker import Speaker, asked, id_of, job_of, options_of, said, values, with_pairs
 
 from harness.core import (
@@ -27,7 +28,6 @@ from harness.engine.encode import Encoder
 from harness.engine.tokenizer import Tokenizer
 from harness.plugins import load_task
 from harness.runner import Job, ask, evaluate
-from tasks import cnn_dm, coqa, nq, winograd, wmt14
 
 FEW_SHOT = ("wmt14-en-fr", "wmt14-fr-en", "nq")
 

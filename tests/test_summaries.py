@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from harness.tasks.cnn_dm import SOURCE
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -13,7 +14,6 @@ from scipy.stats import chisquare
 from harness.data import Where, load
 from harness.metrics import mean_over_runs, spread_over_runs
 from harness.summaries import at_random, lede, rouge, sentences
-from tasks.cnn_dm import SOURCE
 
 WORDS = st.lists(st.sampled_from(["sea", "sand", "story", "Gulls", "x1"]), max_size=7)
 PROSE = st.lists(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.tasks import cbt, enwik8, lambada, lines, wikitext
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2TokenizerFast
@@ -44,7 +45,6 @@ from harness.runner import Asked, Job, ask
 from harness.selection import choose
 from harness.task import Option, Options, Protocol, Task, encoding
 from harness.text import DETOKENISERS
-from tasks import cbt, enwik8, lambada, lines, wikitext
 
 TASKS = [load_task(name) for name in (
     "lambada", "cbt-cn", "cbt-ne", "wikitext2", "wikitext103", "ptb", "enwik8", "text8", "lm1b",

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from harness.tasks import winograd
 from hypothesis import given
 from hypothesis import strategies as st
 from speaker import Speaker, job_of, options_of, values
@@ -13,7 +14,6 @@ from harness.core import Fields, Loglikelihood, Request, Row, Scored
 from harness.data import Where, load
 from harness.errors import DataError
 from harness.runner import ask, evaluate
-from tasks import winograd
 
 
 def schema(

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 
 import pytest
 import sacrebleu
+from harness.tasks import wmt14
 from sacrebleu.dataset import DATASETS
 from sacrebleu.metrics.bleu import BLEU
 from speaker import asked, job_of, options_of, run, said, values, with_pairs
@@ -15,7 +16,6 @@ from harness.data import Where, load, load_pool
 from harness.errors import DataError
 from harness.plugins import load_task
 from harness.runner import Job
-from tasks import wmt14
 
 DIRECTIONS = ("wmt14-en-fr", "wmt14-fr-en")
 ROW = {"en": "The dog {1}.", "fr": " Le chien {1}. "}
