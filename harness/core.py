@@ -46,7 +46,7 @@ class Source:
     sha256: tuple[str, ...] = ()  # published checksums of the original file
     rows: int | None = None  # published number of rows
     hub: Hub | None = None
-    package: str = "tasks"
+    package: str = "harness.tasks"
     companion: Callable[[str], str] | None = None
     """Name of the file -> name of the one beside it that has the other half of every row."""
 

@@ -1,6 +1,5 @@
 """The options that all benchmark commands share, as the command line gives them."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +43,7 @@ class RunOptions:
     cache: Path | None = None  # folder of the stored answers; None: the user's own
     no_cache: bool = False
     plan: bool = False  # say what it will cost, and stop
-    budget: str | None = None  # so much time; rows are chosen to fit
+    budget: float | None = None  # seconds for all models; rows are chosen to fit
     leaderboard: Path | None = None  # table3, section3: written after each model
     size: str | None = None  # table3, section3: the paper's model to compare with
 
@@ -72,7 +71,6 @@ class RunOptions:
         Raises:
             UsageError: a value is out of range, or two options contradict each other.
         """
-        self.budget_seconds()
         for wrong, message in (
             (
                 self.limit is not None and self.limit < 1,
@@ -91,8 +89,20 @@ class RunOptions:
                 "--plan and --budget are for one process; leave out --workers",
             ),
             (
-                self.plan and (self.json or self.dump),
-                "--plan computes no scores; leave out --json and --dump",
+                self.plan and (self.json or self.dump or self.leaderboard),
+                "--plan computes no scores; leave out --json, --dump and --leaderboard",
+            ),
+            (
+                self.grid and self.protocol != "paper",
+                f"--grid takes every protocol; leave out --protocol {self.protocol}",
+            ),
+            (
+                self.dump and (self.grid or self.vary),
+                "--dump takes the items of one protocol; leave out --grid and --vary",
+            ),
+            (
+                self.sample and self.hub,
+                "--sample and --hub name different rows; give one of them",
             ),
             (
                 self.cache and self.no_cache,
@@ -105,21 +115,6 @@ class RunOptions:
         ):
             if wrong:
                 raise UsageError(message)
-
-    def budget_seconds(self) -> float | None:
-        """`--budget 10m` in seconds.
-
-        Raises:
-            UsageError: it is no time.
-        """
-        if self.budget is None:
-            return None
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", self.budget.lower())
-        if not match or float(match[1]) == 0:
-            raise UsageError(
-                f"--budget {self.budget!r}: expected a number and s, m or h, such as 10m"
-            )
-        return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
     def overrides(self) -> dict[str, str]:
         """`--set key=value` as a mapping.

@@ -5,7 +5,6 @@ without importing anything; only the task that is asked for is imported, and ref
 name, if it is not what it says.
 """
 
-from collections import Counter
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,11 @@ def task_names() -> list[str]:
     return list(_points())
 
 
+def origins(name: str) -> list[str]:
+    """What claims to be the benchmark called `name`: `module:TASK`, and the distribution."""
+    return [f"{point.value}{_owner(point)}" for point in _points()[name]]
+
+
 def load_task(name: str) -> "Task":
     """The benchmark called `name`.
 
@@ -36,7 +40,11 @@ def load_task(name: str) -> "Task":
     points = _points()
     if name not in points:
         raise UsageError(unknown("benchmark", name, points))
-    point = points[name]
+    if len(points[name]) > 1:
+        raise PluginError(
+            f"two packages claim the benchmark {name!r}: {', '.join(origins(name))}; uninstall one"
+        )
+    [point] = points[name]
     try:
         task = point.load()
     except (Exception, SystemExit) as error:
@@ -56,16 +64,15 @@ def load_task(name: str) -> "Task":
     return guarded(task)
 
 
-def _points() -> dict[str, EntryPoint]:
-    found = list(entry_points(group=GROUP))
-    # An editable install can list the same distribution twice; only different targets clash.
-    twice = [
-        n for n, k in Counter(n for n, _ in {(p.name, p.value) for p in found}).items() if k > 1
-    ]
-    if twice:
-        owners = ", ".join(f"{p.name} = {p.value}{_owner(p)}" for p in found if p.name in twice)
-        raise PluginError(f"two packages claim the same benchmark: {owners}; uninstall one")
-    return {p.name: p for p in found}
+def _points() -> dict[str, list[EntryPoint]]:
+    """The entry points of each name; more than one if packages clash, which is that name's fault.
+
+    An editable install can list the same distribution twice; only different targets clash.
+    """
+    found: dict[str, dict[str, EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, {}).setdefault(point.value, point)
+    return {name: list(points.values()) for name, points in found.items()}
 
 
 def _owner(point: EntryPoint) -> str:

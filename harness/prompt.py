@@ -23,7 +23,7 @@ class Prompt:
     template: str
 
     @classmethod
-    def load(cls, name: str, package: str = "prompts") -> "Prompt":
+    def load(cls, name: str, package: str = "harness.prompts") -> "Prompt":
         """Read `name` from a package's folder; a plugin ships its own with `package=`.
 
         Raises:

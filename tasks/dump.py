@@ -12,7 +12,8 @@ from harness.metrics import bits
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options
 from harness.text.encodings import MARK, other_encoding
-from tasks.lines import BLOCKS
+
+from .lines import BLOCKS
 
 MILLION = 1_000_000
 WHOLE = 100 * MILLION

@@ -10,8 +10,9 @@ from html import unescape
 
 from harness.core import Example, Fields, Hub, Row, Source
 from harness.task import Option, Options, Task
-from tasks import dump
-from tasks.lines import BOS, STRIDE, WINDOWS
+
+from . import dump
+from .lines import BOS, STRIDE, WINDOWS
 
 _ENTITY = re.compile(rb"&(?:lt|gt|amp|quot);")
 _OPEN_ENTITY = re.compile(rb"&[a-z]{0,4}\Z")

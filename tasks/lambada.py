@@ -91,7 +91,7 @@ def stop_words(name: str) -> frozenset[str]:
     """A stop list of this package: `nltk127`, `nltk179` or `none`."""
     if name == "none":
         return frozenset()
-    lines = (files("tasks") / f"stopwords-{name}.txt").read_text("utf-8").split("\n")
+    lines = (files("harness.tasks") / f"stopwords-{name}.txt").read_text("utf-8").split("\n")
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 

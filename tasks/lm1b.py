@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from harness.core import Example, Hub, Row, Source
 from harness.formats import join_lines, text_lines
 from harness.task import Option, Options, Task
-from tasks import lines
+
+from . import lines
 
 SOURCE = Source(
     title="One Billion Word Benchmark, first held-out shard",

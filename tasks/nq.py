@@ -31,7 +31,8 @@ from harness.formats import is_text, json_lines
 from harness.metrics import ACCURACY, Outcome, most_confident
 from harness.prompt import Prompt
 from harness.task import FewShot, Measure, Option, Options, Task, each
-from tasks.pairs import draw
+
+from .pairs import draw
 
 TOP_SHARE = 0.01  # Radford et al. 2019, section 3.8
 QUESTION_WORDS = ("who", "when", "where", "what", "which", "how", "why")

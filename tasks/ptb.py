@@ -12,7 +12,8 @@ from harness.core import Example, Fields, Hub, Row, Source
 from harness.errors import DataError
 from harness.formats import join_lines, text_lines
 from harness.task import Option, Options, Task
-from tasks import lines
+
+from . import lines
 
 _UPPER = re.compile(r"(?!N\b)\b\w*[A-Z]\w*")
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from harness.core import Example, Fields, Hub, Row, Source
 from harness.errors import DataError
 from harness.task import Options, Task
-from tasks import dump
-from tasks.lines import BOS, STRIDE, WINDOWS
+
+from . import dump
+from .lines import BOS, STRIDE, WINDOWS
 
 _STRAY = re.compile(rb"[^a-z ]")
 

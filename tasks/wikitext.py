@@ -13,7 +13,8 @@ from harness.errors import DataError, UsageError
 from harness.formats import text_lines
 from harness.task import Measure, Option, Options, Task
 from harness.text import megatron_wikitext
-from tasks import lines
+
+from . import lines
 
 _REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
 _MIRROR = "https://wikitext.smerity.com/"

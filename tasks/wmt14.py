@@ -37,7 +37,8 @@ from harness.translations import (
     chrf_counts,
     signature,
 )
-from tasks.pairs import draw
+
+from .pairs import draw
 
 LONGEST = 30  # words of an example sentence
 

@@ -1,8 +1,11 @@
 """Ray workers give what one process gives, also when one of them dies."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from mixed import answers
 
 from harness.commands import abreast
+from harness.commands.session import Session, job_for, opened
 from harness.core import (
     Encoding,
     Generate,
@@ -22,14 +26,18 @@ from harness.core import (
     Response,
     Word,
 )
+from harness.engine import checkpoint, cluster
 from harness.engine.checkpoint import Checkpoint, Settings
 from harness.engine.cluster import Crew, Workers, connect, parcels
 from harness.engine.encode import Span
 from harness.engine.engine import Engine
+from harness.engine.local import Local
 from harness.engine.plan import Sharing
 from harness.engine.questions import Habits, Question, Search, Writing
 from harness.engine.store import Store
 from harness.errors import CheckpointError, NumericsError
+from harness.options import RunOptions
+from harness.plugins import load_task
 
 # --- parcels --------------------------------------------------------------------------------
 
@@ -244,3 +252,124 @@ def test_a_model_that_fails_costs_the_others_nothing(
     assert result.code == 2
     assert "nowhere" in result.err.strip().splitlines()[-1]
     assert len(list(tmp_path.rglob("lambada*.json"))) == 2
+
+
+@pytest.fixture
+def lanes_without_ray(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every lane has an engine of this process, where one model serves one thread at a time."""
+    turn = threading.Lock()
+
+    @contextmanager
+    def engine(model: str, lane: Session) -> Iterator[Engine]:
+        del model, lane
+        with turn:
+            yield Engine(tiny)
+
+    monkeypatch.setattr(abreast, "open_engine", engine)
+    monkeypatch.setattr(abreast, "connect_workers", lambda lane: None)
+
+
+@pytest.mark.usefixtures("lanes_without_ray")
+def test_a_defect_in_one_lane_costs_the_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever one model dies of, the records of the others are written."""
+    real, left = abreast.evaluate_job, iter([ZeroDivisionError("a defect")])
+
+    def spoilt(job: Any, engine: Any, lane: Any) -> Any:
+        for error in left:
+            raise error
+        return real(job, engine, lane)
+
+    monkeypatch.setattr(abreast, "evaluate_job", spoilt)
+    options = RunOptions(
+        model=("a", "b", "c"), sample=True, limit=2, workers=2, out=tmp_path, no_cache=True
+    )
+    task = load_task("lambada")
+    with opened(options) as session:
+        job = job_for(task, task.protocol(), options)
+        with pytest.raises(ZeroDivisionError):
+            list(abreast.evaluate_models([job], session))
+        assert len(session.records) == 2
+
+
+@pytest.mark.usefixtures("lanes_without_ray")
+def test_the_same_model_twice_has_two_lanes(tmp_path: Path) -> None:
+    """The command line drops repetitions; who calls from Python gets a record for each."""
+    options = RunOptions(
+        model=("a", "a"), sample=True, limit=2, workers=2, out=tmp_path, no_cache=True
+    )
+    task = load_task("lambada")
+    with opened(options) as session:
+        job = job_for(task, task.protocol(), options)
+        assert list(abreast.evaluate_models([job], session)) == ["a", "a"]
+        first, second = session.records
+    assert first is not second
+    assert first.scores == second.scores
+
+
+# --- Ray as the command itself starts it --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "records"),
+    [
+        (("lambada", "--workers", 2), 2),  # side by side: both threads need the connection
+        (("lambada", "--workers", 1, "--vary", "bos=none,eot"), 4),  # one after the other
+    ],
+    ids=["side by side", "one after the other"],
+)
+def test_models_in_a_process_of_its_own(
+    words: tuple[object, ...], records: int, pair: list[Path], tmp_path: Path
+) -> None:
+    """No fixture has connected before; the workers of one model make room for the next one's."""
+    run = (*words, "--model", *pair, "--sample", "--limit", 2, "--no-cache", "--out", tmp_path)
+    result = alone_in_a_process(*run, "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)["records"]
+    assert len(found) == records
+    assert {record["model"]["name"] for record in found} == set(map(str, pair))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("jitter", "lambada", "--file", "jitter.json"),
+        ("lambada", "second", "--no-cache", "--out", "records"),
+        ("lambada", "second", "--no-cache", "--out", "records", "--grid"),
+    ],
+    ids=["jitter", "models", "grid"],
+)
+def test_workers_are_gone_before_the_next_model_is_loaded(
+    words: tuple[str, ...], tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    alive: list[int] = []
+    made: list[int] = []
+
+    class Counted(Local):
+        """Workers of this process."""
+
+        identity = tiny.identity
+
+        def __init__(self, *words: object) -> None:
+            super().__init__(tiny, budget=512, share=True)
+            assert not alive, "the workers of the model before hold its memory still"
+            made.append(1)
+            alive.append(1)
+
+        def close(self) -> None:
+            alive.clear()
+
+    monkeypatch.setattr(cluster, "Workers", Counted)
+    monkeypatch.setattr(cluster, "connect", lambda address, cpus: None)
+    monkeypatch.setattr(checkpoint, "tokenizer_and_context", lambda *_: (tiny.tokenizer, 256))
+    result = harness(*words, "--model", "first", "--sample", "--limit", 2, "--workers", 1)
+    assert result.code == 0, result.err
+    assert len(made) >= 2
+    assert not alive
+
+
+def alone_in_a_process(*words: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "harness", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)

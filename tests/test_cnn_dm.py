@@ -15,7 +15,7 @@ from harness.errors import DataError
 from harness.report.record import Record
 from harness.runner import evaluate
 from harness.summaries import sentences
-from tasks import cnn_dm
+from harness.tasks import cnn_dm
 
 
 def row(article: str = "One. Two.", highlights: str = "One .\nTwo .") -> Fields:

@@ -16,7 +16,7 @@ from harness.data import Where, load
 from harness.engine.encode import Encoder, preflight
 from harness.engine.tokenizer import Tokenizer
 from harness.errors import DataError
-from tasks import coqa
+from harness.tasks import coqa
 
 
 def story(

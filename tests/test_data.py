@@ -15,7 +15,7 @@ from harness.data import Where, load, load_pool
 from harness.errors import DataError
 from harness.formats import json_lines, stretches, text_lines
 from harness.plugins import load_task
-from tasks import dump, nq
+from harness.tasks import dump, nq
 
 
 def source(task: str, **options: str) -> Source:

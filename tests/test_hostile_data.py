@@ -27,9 +27,9 @@ from harness.extract import bare
 from harness.formats import lines
 from harness.overlap import corpora
 from harness.plugins import load_task
+from harness.tasks import cbt, cnn_dm, dump, enwik8, lambada, ptb, wikitext, wmt14
 from harness.text import DETOKENISERS, megatron, megatron_wikitext, ngrams, splitting
 from harness.text.encodings import with_line_feeds
-from tasks import cbt, cnn_dm, dump, enwik8, lambada, ptb, wikitext, wmt14
 
 
 def source(task: str, **options: str) -> Source:

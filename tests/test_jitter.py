@@ -295,12 +295,12 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_runs(
 @pytest.mark.usefixtures("computes_nothing")
 def test_the_command_takes_one_model_and_known_names(model: Path, tmp_path: Path) -> None:
     where = ["--file", tmp_path / "jitter.json"]
-    line = refused("jitter", "lambada", *words(model), "--model", model, *where)
-    assert "jitter takes one model; 2 were given" in line
+    line = refused("jitter", "lambada", *words(model), "--model", model.parent / "other", *where)
+    assert "jitter takes one --model; 2 were given" in line
     assert "did you mean lambada" in refused("jitter", "lamda", *words(model), *where)
     for vary in (["--grid"], ["--vary", "bos=none,eot"]):
         line = refused("jitter", "lambada", *words(model), *vary, *where)
-        assert "leave out --grid and --vary" in line
+        assert f"No such option {vary[0]!r}" in line
     assert "Missing argument" in refused("jitter", "--model", model)
     assert not (tmp_path / "jitter.json").exists()
 

@@ -28,7 +28,7 @@ from harness.errors import DataError
 from harness.plugins import load_task
 from harness.report.record import Record
 from harness.runner import Job, evaluate
-from tasks import nq
+from harness.tasks import nq
 
 ROW = {"question": "where is {1}", "answer": ["Rome"]}
 PAIR = {"question": "who is it?", "answer": ["Ann Lee", "Ann"]}

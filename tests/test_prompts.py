@@ -12,7 +12,7 @@ from harness.errors import PromptError
 from harness.prompt import Prompt
 
 Load = Callable[[bytes], Prompt]
-NAMES = sorted(p.name for p in files("prompts").iterdir() if p.name.endswith(".txt"))
+NAMES = sorted(p.name for p in files("harness.prompts").iterdir() if p.name.endswith(".txt"))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
 @pytest.mark.parametrize("name", NAMES)
 def test_prompt_files(name: str) -> None:
     prompt = Prompt.load(name)
-    content = (files("prompts") / name).read_bytes()
+    content = (files("harness.prompts") / name).read_bytes()
     assert content.decode("utf-8") == prompt.template + "\n"
     assert prompt.template[-1] not in " \t", "the space belongs to the continuation"
     assert b"\r" not in content
@@ -92,7 +92,7 @@ def test_templates_that_are_refused(load: Load, content: bytes, words: str) -> N
 
 
 def test_missing_file() -> None:
-    with pytest.raises(PromptError, match=r"prompt 'no\.txt' is not in package 'prompts'"):
+    with pytest.raises(PromptError, match=r"prompt 'no\.txt' is not in package 'harness\.prompts'"):
         Prompt.load("no.txt")
 
 

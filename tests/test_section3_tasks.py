@@ -27,7 +27,7 @@ from harness.engine.encode import Encoder
 from harness.engine.tokenizer import Tokenizer
 from harness.plugins import load_task
 from harness.runner import Job, ask, evaluate
-from tasks import cnn_dm, coqa, nq, winograd, wmt14
+from harness.tasks import cnn_dm, coqa, nq, winograd, wmt14
 
 FEW_SHOT = ("wmt14-en-fr", "wmt14-fr-en", "nq")
 

@@ -47,8 +47,8 @@ from harness.plugins import load_task
 from harness.runner import Asked, Job, ask
 from harness.selection import choose
 from harness.task import Option, Options, Protocol, Task, encoding
+from harness.tasks import cbt, enwik8, lambada, lines, wikitext
 from harness.text import DETOKENISERS
-from tasks import cbt, enwik8, lambada, lines, wikitext
 
 TASKS = [load_task(name) for name in (
     "lambada", "cbt-cn", "cbt-ne", "wikitext2", "wikitext103", "ptb", "enwik8", "text8", "lm1b",

@@ -24,7 +24,7 @@ from harness.options import RunOptions
 from harness.report.preview import WINDOWS
 from harness.report.record import Record, read, read_items
 from harness.report.trace import ItemTrace, trace
-from tasks.lambada import stop_words
+from harness.tasks.lambada import stop_words
 
 Run = Callable[..., tuple[Record, Path]]
 

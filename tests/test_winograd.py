@@ -17,7 +17,7 @@ from harness.report import leaderboard
 from harness.report.record import Record, read
 from harness.runner import ask, evaluate
 from harness.selection import choose
-from tasks import winograd
+from harness.tasks import winograd
 
 
 def schema(

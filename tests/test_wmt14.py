@@ -15,7 +15,7 @@ from harness.data import Where, load, load_pool
 from harness.errors import DataError
 from harness.plugins import load_task
 from harness.runner import Job
-from tasks import wmt14
+from harness.tasks import wmt14
 
 DIRECTIONS = ("wmt14-en-fr", "wmt14-fr-en")
 ROW = {"en": "The dog {1}.", "fr": " Le chien {1}. "}

@@ -7,6 +7,8 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,34 +16,62 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli import complete, curve, init, look, overlap, pages, pairs
-from harness.cli.options import LEADERBOARD, SIZE, chosen, more_models, run_options
-from harness.errors import HarnessError, PluginError, UsageError
-from harness.plugins import task_names
+from harness.cli.options import BENCHMARK, SHOW, TABLE, chosen, more_models, takes
+from harness.errors import HarnessError, UsageError
+from harness.plugins import origins, task_names
 from harness.safe_text import one_line
 
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell sees a program that nobody listens to any more
+# What the machine refuses, in its own words: no defect of ours.
+_REFUSED = {
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ELOOP, errno.EMFILE,
+    errno.ENAMETOOLONG, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+}  # fmt: skip
 EPILOG = "`harness tasks` lists the benchmarks, `harness tasks NAME` explains one."
+
+
+class _ClosedPipe(Exception):
+    """Nobody reads standard output any more."""
+
+
+@contextmanager
+def _pipe_watched() -> Iterator[None]:
+    """Hand a closed pipe past click, which would exit with 1, the code of a regression."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ClosedPipe from error
 
 
 class Group(click.Group):
     """The fixed commands, then one for each installed benchmark, built when it is asked for."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """As click does; `--help` and `--version` are printed here."""
+        with _pipe_watched():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does."""
+        with _pipe_watched():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Fixed commands first."""
         return [*super().list_commands(ctx), *self.benchmarks()]
 
     def benchmarks(self) -> list[str]:
-        """Names of the installed benchmarks.
+        """Names of the installed benchmarks; one that is named like a command cannot be run."""
+        return [name for name in _benchmarks() if name not in self.commands]
 
-        Raises:
-            PluginError: one is named like a command, so that it could never be run.
-        """
-        names = _benchmarks()
-        taken = sorted(set(names) & set(self.commands))
-        if taken:
-            raise PluginError(
-                f"a benchmark is named {taken[0]!r} like a command; its package must rename it"
-            )
-        return names
+    def unreachable(self) -> list[str]:
+        """Of each benchmark that is named like a command: why it cannot be run."""
+        return [
+            f"benchmark {name!r} ({', '.join(origins(name))}) is named like a command and cannot "
+            "be run; its package must rename it"
+            for name in task_names()
+            if name in self.commands
+        ]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command, or None if there is none of that name."""
@@ -76,6 +106,8 @@ class Group(click.Group):
             formatter.write_dl(fixed)
         with formatter.section("Benchmarks"):
             formatter.write_text(", ".join(self.benchmarks()))
+        for line in self.unreachable():
+            click.echo(f"note: {line}", err=True)
 
 
 def _benchmarks() -> list[str]:
@@ -93,9 +125,7 @@ def cli() -> None:
 
 @cli.command()
 @more_models
-@run_options
-@SIZE
-@LEADERBOARD
+@takes(TABLE)
 def table3(**options: Any) -> None:
     """The paper's Table 3, its numbers beside yours."""
     from harness.commands.benchmarks import TABLE3, run_table
@@ -105,9 +135,7 @@ def table3(**options: Any) -> None:
 
 @cli.command(name="section3")
 @more_models
-@run_options
-@SIZE
-@LEADERBOARD
+@takes(TABLE)
 def section_3(**options: Any) -> None:
     """The tasks of the paper's section 3, its numbers beside yours.
 
@@ -137,7 +165,7 @@ def tasks(name: str | None) -> None:
 @cli.command()
 @click.argument("name", shell_complete=complete.benchmarks)
 @click.option("-n", "count", default=1, show_default=True, type=click.IntRange(min=1))
-@run_options
+@takes(SHOW)
 def show(name: str, count: int, **options: Any) -> None:
     """Show what the model would see; compute nothing.
 
@@ -145,9 +173,8 @@ def show(name: str, count: int, **options: Any) -> None:
     tokens whose probability is asked for. Needs a tokenizer and a config, no weights.
     """
     from harness.commands.benchmarks import show_examples
-    from harness.options import RunOptions
 
-    show_examples(name, RunOptions(**options), count)
+    show_examples(name, chosen(options), count)
 
 
 @cli.command()
@@ -201,21 +228,39 @@ def benchmark_command(name: str) -> click.Command:
 
     epilog = f"`harness tasks {name}` explains its options and protocols."
     command = click.command(name, help=f"{task.title}.\n\n{task.description}", epilog=epilog)
-    return command(more_models(run_options(run)))
+    return command(more_models(takes(BENCHMARK)(run)))
 
 
 def main() -> None:
     """Run the command line; what is wrong with the call becomes one line and exit code 2."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller, who wants the exit code alone
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     try:
         _run()
+    except (_ClosedPipe, BrokenPipeError):
+        _silence()
+        sys.exit(CLOSED_PIPE)
     except Exception:  # a defect of ours: 1 would say that a check has found a regression
         traceback.print_exc()
         sys.exit(3)
 
 
+def _silence() -> None:
+    """Let what is still in the buffers go nowhere, so that Python's exit does not fail on it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 def _run() -> None:
     try:
         status = cli.main(prog_name="harness", standalone_mode=False)
+        sys.stdout.flush()  # here, where it is seen whether anybody reads it
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -228,16 +273,25 @@ def _run() -> None:
     except HarnessError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _REFUSED:
             raise
-        _fail(f"cannot write the output: {error.strerror}")
+        _fail(_refusal(error))
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted")
+
+
+def _refusal(error: OSError) -> str:
+    """What the machine refuses; a name that is too long is shown by its beginning."""
+    if error.filename is None:
+        return f"cannot write the output: {error.strerror}"
+    name = str(error.filename)
+    return f"{name if len(name) <= 80 else f'{name[:80]}...'}: {error.strerror}"
 
 
 def _fail(message: str) -> NoReturn:
     """One line on standard error, exit code 2; not a word into a line that is being typed."""
     if complete.VARIABLE in os.environ:
         sys.exit(2)
+    sys.stdout.flush()
     click.echo(f"harness: {one_line(message)}", err=True)
     sys.exit(2)

@@ -8,13 +8,19 @@ from typing import Any
 
 import click
 
-_DATA_DIR = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    envvar="HARNESS_DATA",
-    help="folder with the original files; default: the environment variable HARNESS_DATA",
+from harness.cli.options import (
+    CACHE,
+    DATA_DIR,
+    DATA_FILE,
+    DEVICE,
+    DTYPE,
+    REVISION,
+    chosen,
+    given,
 )
-_DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; default: the accelerator if any")
+from harness.cli.types import THREADS
+from harness.errors import UsageError
+
 _TRUST = click.option(
     "--trust-remote-code", is_flag=True, help="run code that comes with the model"
 )
@@ -24,22 +30,20 @@ _JSON = click.option("--json", is_flag=True, help="print one JSON object, nothin
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("item")
-@click.option("--model", help="where the record's checkpoint is, if not where it was")
+@click.option(
+    "--model", multiple=True, help="where the record's checkpoint is, if not where it was"
+)
 @click.option("--ranks/--no-ranks", default=True, show_default=True,
               help="load the model for the rank of every scored token")  # fmt: skip
-@_DATA_DIR
-@click.option("--data-file", type=click.Path(path_type=Path), help="this file and no other")
+@DATA_DIR
+@DATA_FILE
 @click.option("--hub", is_flag=True, help="fetch what --data-dir lacks from the hub")
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    help="folder of the stored answers; default: in the user's cache",
-)
+@CACHE
 @click.option("--no-cache", is_flag=True, help="compute the answers again")
-@_DEVICE
+@DEVICE
 @_TRUST
 @_JSON
-def explain(run: Path, item: str, ranks: bool, model: str | None, **options: Any) -> None:
+def explain(run: Path, item: str, ranks: bool, model: tuple[str, ...], **options: Any) -> None:
     """Explain one ITEM of RUN, a record: from its prompt to its score.
 
     Template, tokens with the scored span, log-probability and rank of each, the output, and what
@@ -47,19 +51,21 @@ def explain(run: Path, item: str, ranks: bool, model: str | None, **options: Any
     no weights are loaded where the store has them all.
     """
     from harness.commands.explain import run_explain
-    from harness.options import RunOptions
 
-    run_explain(run, item, RunOptions(model=(model,) if model else (), **options), ranks=ranks)
+    if len(model) > 1:
+        raise UsageError(f"explain takes one --model; {len(model)} were given")
+    wanted = chosen({"model": model, **options})
+    wanted.check()
+    run_explain(run, item, wanted, ranks=ranks)
 
 
 @click.command()
 @click.option("--model", multiple=True, help="a checkpoint to try as well; may be repeated")
-@_DATA_DIR
-@_DEVICE
-@click.option("--dtype", default="float32", show_default=True,
-              type=click.Choice(["float32", "bfloat16", "float16"]))  # fmt: skip
-@click.option("--threads", type=click.IntRange(min=1), help="of the CPU")
-@click.option("--revision", help="commit, branch or tag on the hub")
+@DATA_DIR
+@DEVICE
+@DTYPE
+@click.option("--threads", type=THREADS, help="threads of the CPU")
+@REVISION
 @_TRUST
 @_JSON
 @click.pass_context
@@ -71,9 +77,11 @@ def doctor(context: click.Context, /, model: tuple[str, ...], **options: Any) ->
     line says what was seen and what to do. Exit code 0: nothing failed. 1: something did.
     """
     from harness.commands.doctor import run_doctor
-    from harness.options import RunOptions
 
-    context.exit(run_doctor(RunOptions(model=model, **options)))
+    for name in ("dtype", "revision", "trust_remote_code"):
+        if given(name) and not model:
+            raise UsageError(f"--{name.replace('_', '-')} says how a model is loaded; give --model")
+    context.exit(run_doctor(chosen({"model": model, **options})))
 
 
 COMMANDS = (explain, doctor)

@@ -5,6 +5,9 @@ from typing import Any
 
 import click
 
+from harness.cli.options import given
+from harness.errors import UsageError
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -16,7 +19,7 @@ import click
     show_default=True,
     help="HTML file to write",
 )
-@click.option("--title", default="Zero-shot report", show_default=True, help="of the page")
+@click.option("--title", default="Zero-shot report", show_default=True, help="title of the page")
 @click.option(
     "--items",
     "most",
@@ -47,6 +50,9 @@ def report(runs: tuple[Path, ...], out: Path, no_tokens: bool, **options: Any) -
     with the probability of each token, where data and stored answers are at hand.
     """
     from harness.commands.pages import Options, write_report
+
+    if no_tokens and (given("data_dir") or given("cache")):
+        raise UsageError("--data-dir and --cache are for the tokens; leave out --no-tokens")
 
     write_report(runs, out, Options(**options, tokens=not no_tokens))
 

@@ -3,28 +3,15 @@
 `harness.cli.group` adds them. Heavy imports happen inside the command that needs them.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harness.cli.complete import benchmarks
-from harness.cli.options import run_options
-
-
-class Number(click.FloatRange):
-    """A number in a range; `nan` is in none, though click lets it through."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The number that a text stands for."""
-        found = float(super().convert(value, param, ctx))
-        if math.isnan(found):
-            self.fail(f"{value!r} is no number", param, ctx)
-        return found
-
+from harness.cli.options import JITTER, chosen, given, takes
+from harness.cli.types import LEVEL, Duration, Number, Size
+from harness.errors import UsageError
 
 _PATHS = click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="print one JSON object, nothing else")
@@ -33,16 +20,16 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="print one JSON obj
 @click.command()
 @_PATHS
 @click.option("--all", "every", is_flag=True, help="every score, not the paper's columns alone")
-@click.option("--flips", metavar="N", default=0, type=click.IntRange(min=0), help="show so many "
-              "items a score that only one of the runs got right")  # fmt: skip
+@click.option("--flips", metavar="N", default=0, type=click.IntRange(min=0),
+              help="show so many items per score that only one of two runs got right")  # fmt: skip
 @click.option("--anyway", is_flag=True, help="pair runs that measure different things, too")
 @_JSON
 def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_json: bool) -> None:
     """Compare RUNS item by item: records, or folders of them.
 
     Two runs: difference with interval, p and p adjusted over the main scores, and the items that
-    flipped. More: a matrix a score. Signatures that differ are named; runs that measure different
-    things are not compared.
+    flipped. More: one matrix per score. Signatures that differ are named; runs that measure
+    different things are not compared.
     """
     from harness.commands.gate import run_compare
 
@@ -68,7 +55,7 @@ def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_js
     "--alpha",
     default=0.05,
     show_default=True,
-    type=Number(0, 1, min_open=True, max_open=True),
+    type=LEVEL,
     help="level of all paired rules together",
 )
 def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) -> None:
@@ -121,10 +108,10 @@ def check(
     "--drop",
     default=2.0,
     show_default=True,
-    type=Number(0, min_open=True),
+    type=Number(1e-6, 1e6),
     help="points for scores in points, else percent of the score",
 )
-@click.option("--alpha", default=0.05, show_default=True, type=Number(0, 1))
+@click.option("--alpha", default=0.05, show_default=True, type=LEVEL)
 @click.option("--power", default=0.8, show_default=True, type=Number(0, 1))
 @click.option(
     "--correlation",
@@ -148,12 +135,16 @@ def power(runs: tuple[Path, ...], as_json: bool, **question: Any) -> None:
     from harness.commands.gate import run_power
     from harness.report.power import Question
 
+    if len(runs) == 2:
+        for name in ("correlation", "discordance"):
+            if given(name):
+                raise UsageError(f"--{name} is measured on two runs; leave it out, or give one run")
     run_power(runs, Question(**question), as_json=as_json)
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, shell_complete=benchmarks)
-@run_options
+@takes(JITTER)
 @click.option(
     "--file",
     type=click.Path(path_type=Path),
@@ -168,9 +159,8 @@ def jitter(names: tuple[str, ...], file: Path, **options: Any) -> None:
     number formats, always from scratch. `harness check --jitter FILE` tolerates that much.
     """
     from harness.commands.jitter import run_jitter
-    from harness.options import RunOptions
 
-    run_jitter(names, RunOptions(**options), file)
+    run_jitter(names, chosen(options), file)
 
 
 _CACHE = click.option(
@@ -199,15 +189,17 @@ def cache_group(context: click.Context, folder: Path | None) -> None:
 
 @cache_group.command()
 @_CACHE
-@click.option("--older", metavar="AGE", help="those stored longer ago: 12h, 30d, 8w")
-@click.option("--above", metavar="SIZE", help="the oldest ones, until so much is left: 500M, 2G")
+@click.option("--older", metavar="AGE", type=Duration("30d", zero=True),
+              help="those stored longer ago: 10m, 12h, 30d, 8w")  # fmt: skip
+@click.option("--above", metavar="SIZE", type=Size(),
+              help="the oldest ones, until so much is left: 500M, 2G")  # fmt: skip
 @click.option("--checkpoint", metavar="ID", help="those of one checkpoint, by digest or name")
 @click.pass_obj
-def prune(outer: Path | None, /, folder: Path | None, **what: str | None) -> None:
+def prune(outer: Path | None, /, folder: Path | None, **what: Any) -> None:
     """Drop stored answers."""
     from harness.commands import cache
 
-    cache.prune(cache.open_store(folder or outer), **what)
+    cache.prune(cache.open_store(_one_folder(outer, folder)), **what)
 
 
 @cache_group.command(name="check")
@@ -217,7 +209,18 @@ def check_cache(outer: Path | None, folder: Path | None) -> None:
     """Read every stored answer; drop the damaged ones."""
     from harness.commands import cache
 
-    cache.check(cache.open_store(folder or outer))
+    cache.check(cache.open_store(_one_folder(outer, folder)))
+
+
+def _one_folder(outer: Path | None, inner: Path | None) -> Path | None:
+    """`--cache` may stand before or behind the subcommand.
+
+    Raises:
+        UsageError: it stands in both places, with different folders.
+    """
+    if outer and inner and outer != inner:
+        raise UsageError(f"--cache names both {str(outer)!r} and {str(inner)!r}; give one of them")
+    return inner or outer
 
 
 COMMANDS = (compare, baseline, check, power, jitter, cache_group)

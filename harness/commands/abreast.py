@@ -10,7 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import replace
 
-from harness.commands.session import Session, engine_for, evaluate_job, store_for
+from harness.commands.session import Session, connect_workers, evaluate_job, open_engine, store_for
+from harness.display import terminal
 from harness.errors import HarnessError
 from harness.runner import Job
 
@@ -25,31 +26,38 @@ def evaluate_models(jobs: Sequence[Job], session: Session) -> Iterator[str]:
     """Evaluate jobs with all models; each model as soon as its records are in the session.
 
     Raises:
-        HarnessError: a model failed; the others were evaluated before that is said.
+        Exception: a model failed; the others were evaluated before that is said.
     """
     models = session.options.model
-    lanes = {model: _lane(session) for model in models}
-    failed: list[HarnessError] = []
+    lanes = [_lane(session) for _ in models]
+    connect_workers(lanes[0])  # by this thread, before the others need it
+    failed: list[Exception] = []
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_at_once(session)))
         # An interruption takes the workers away, so that no thread waits for them.
-        for lane in lanes.values():
+        for lane in lanes:
             stack.callback(lane.closing.close)
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        running: dict[Future[None], str] = {
-            pool.submit(_evaluate, model, jobs, lanes[model]): model for model in models
+        running: dict[Future[None], int] = {
+            pool.submit(_evaluate, model, jobs, lane): i
+            for i, (model, lane) in enumerate(zip(models, lanes, strict=True))
         }
         for future in as_completed(running):
-            model = running[future]
-            session.records += lanes[model].records
-            session.paths += lanes[model].paths
-            try:
-                future.result()
-            except HarnessError as error:
+            lane = lanes[running[future]]
+            session.records += lane.records
+            session.paths += lane.paths
+            error = future.exception()
+            if isinstance(error, Exception):
                 failed.append(error)
-            yield model
+            elif error is not None:
+                raise error
+            yield models[running[future]]
     if failed:
-        raise failed[0]
+        # The command ends with one of the errors, a defect of ours before any other.
+        failed.sort(key=lambda error: not isinstance(error, HarnessError))
+        for error in failed[:-1]:
+            terminal.note(f"{type(error).__name__}: {error}")
+        raise failed[-1]
 
 
 def _at_once(session: Session) -> int:
@@ -74,9 +82,9 @@ def _lane(session: Session) -> Session:
 def _evaluate(model: str, jobs: Sequence[Job], lane: Session) -> None:
     lane.store = store_for(lane.options)  # in the thread that uses it
     try:
-        engine = engine_for(model, lane)
-        for job in jobs:
-            evaluate_job(job, engine, lane)
+        with open_engine(model, lane) as engine:
+            for job in jobs:
+                evaluate_job(job, engine, lane)
     finally:
         lane.closing.close()
         if lane.store:

@@ -1,17 +1,17 @@
 """What the commands for benchmarks do: one, a table of them, a list, a preview, a leaderboard."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.commands import abreast, planning
-from harness.commands.session import Session, engine_for, evaluate_job, finish, job_for, opened
+from harness.commands.session import Session, evaluate_job, finish, job_for, open_engine, opened
 from harness.display import costs, tables, terminal
 from harness.errors import DataError, UsageError
 from harness.options import RunOptions
 from harness.plugins import load_task, task_names
 from harness.report import leaderboard, paper, table3
-from harness.report.record import Record
+from harness.report.record import Record, check_file
 from harness.runner import Job, ask
 from harness.task import Protocol, Task, encoding, unknown
 
@@ -42,27 +42,38 @@ def _each_model(jobs: Sequence[Job], session: Session) -> Iterator[int]:
         return
     for model in session.options.model:
         try:
-            _run_jobs(jobs, model, session)
+            run_jobs(jobs, model, session)
         finally:
             yield first
         first = len(session.records)
 
 
-def _run_jobs(jobs: Sequence[Job], model: str, session: Session) -> None:
+def run_jobs(jobs: Sequence[Job], model: str, session: Session) -> None:
     """Evaluate jobs with one model, on as many rows as a budget allows; or say what they cost.
 
     Nobody else holds the engine, so that one model is gone before the next is loaded.
     """
-    engine = engine_for(model, session)
-    budget = session.options.budget_seconds()
-    if budget is not None and not session.chosen:
-        session.chosen = planning.within(jobs, engine, budget)
-    jobs = session.chosen or jobs
-    if session.options.plan:
-        costs.show_plan(engine.identity.name, jobs, planning.estimates(jobs, engine))
-        return
-    for job in jobs:
-        evaluate_job(job, engine, session)
+    options = session.options
+    several = len({job.task.name for job in jobs}) < len(jobs)  # protocols of one benchmark
+    with open_engine(model, session) as engine:
+        if options.budget is not None and not session.chosen:
+            # The rows are chosen once, so that all models answer the same ones.
+            chosen = planning.within(jobs, engine, options.budget / len(options.model))
+            session.chosen = _same_rows(chosen) if several else chosen
+        jobs = session.chosen or jobs
+        if options.plan:
+            costs.show_plan(engine.identity.name, jobs, planning.estimates(jobs, engine))
+            return
+        for job in jobs:
+            if several:
+                terminal.note(f"{job.task.name}: {job.protocol.label}")
+            evaluate_job(job, engine, session)
+
+
+def _same_rows(jobs: Sequence[Job]) -> list[Job]:
+    """The protocols of one benchmark on the rows of the most expensive one, to be compared."""
+    limits = [job.limit for job in jobs if job.limit is not None]
+    return [replace(job, limit=min(limits)) if limits else job for job in jobs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +97,8 @@ def run_table(table: PaperTable, options: RunOptions) -> None:
     """
     options.check()
     size = paper.check_size(options.size) if options.size else None
-    if options.grid or options.vary:
-        raise UsageError(f"--grid and --vary are of one benchmark; {table.command} has many")
-    if options.data_file:
-        raise UsageError(
-            f"--data-file names the file of one benchmark; {table.command} takes --data-dir"
-        )
+    if options.leaderboard:
+        check_file(options.leaderboard, "--leaderboard")
     jobs, reasons = _table_jobs(paper.tasks(table.columns), options)
     with opened(options) as session:
         for first in _each_model(jobs, session):
@@ -171,6 +178,8 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
     from harness.report.trace import trace
 
     options.check()
+    if len(options.model) != 1:
+        raise UsageError(f"show takes one --model; {len(options.model)} were given")
     task = load_task(name)
     job = job_for(task, task.protocol(options.protocol, options.overrides()), options)
     terminal.start_logging()

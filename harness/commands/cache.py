@@ -1,6 +1,5 @@
 """What `harness cache` does with the store of answers: show, prune, check."""
 
-import re
 import time
 from pathlib import Path
 
@@ -8,9 +7,6 @@ from harness.display import costs, terminal
 from harness.engine.answer_bytes import check_any
 from harness.engine.store import Holding, Store, default_folder
 from harness.errors import UsageError
-
-_UNITS = {"s": 1, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 def open_store(folder: Path | None) -> Store:
@@ -31,18 +27,21 @@ def show(store: Store) -> None:
 
 
 def prune(
-    store: Store, older: str | None = None, above: str | None = None, checkpoint: str | None = None
+    store: Store,
+    older: float | None = None,
+    above: int | None = None,
+    checkpoint: str | None = None,
 ) -> None:
-    """Drop answers by age, size or checkpoint.
+    """Drop answers by age in seconds, size in bytes, or checkpoint.
 
     Raises:
-        UsageError: none of them is given, or one cannot be read.
+        UsageError: none of them is given, or nothing is stored of the checkpoint.
     """
-    if older is checkpoint is above is None:
+    if older is None and above is None and checkpoint is None:
         raise UsageError("prune what? give --older AGE, --above SIZE or --checkpoint ID")
     gone = store.prune(
-        before=time.time() - _seconds(older) if older else None,
-        size=_bytes(above) if above else None,
+        before=None if older is None else time.time() - older,
+        size=above,
         checkpoints=[h.id for h in _named(store, checkpoint)] if checkpoint else (),
     )
     terminal.OUT.print(f"dropped {gone:,} answers", markup=False)
@@ -57,20 +56,6 @@ def check(store: Store) -> None:
         if not store.writing:
             count, done = count - damaged, "damaged ones cannot be dropped"
         terminal.OUT.print(f"{count:,} answers are sound, {damaged:,} {done}")
-
-
-def _seconds(age: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([shdw])", age.lower())
-    if not match:
-        raise UsageError(f"--older {age!r}: expected a number and s, h, d or w, such as 30d")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _bytes(size: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgt]?)b?", size.lower())
-    if not match:
-        raise UsageError(f"--above {size!r}: expected a number and k, M, G or T, such as 2G")
-    return int(float(match[1]) * _SIZES[match[2]])
 
 
 def _named(store: Store, checkpoint: str) -> list[Holding]:

@@ -1,6 +1,5 @@
 """What `harness curve` does: records -> exponents as a table or JSON, and a picture."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,8 +38,7 @@ def run_curve(
         draw(found, out)
     if as_json:
         value = {"kaplan": KAPLAN, "curves": [to_json(curve) for curve in found]}
-        terminal.OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
-        terminal.OUT.file.flush()
+        terminal.print_json(value)
     else:
         show(found)
         if out:

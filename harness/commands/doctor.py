@@ -1,6 +1,5 @@
 """`harness doctor`: is this installation, and this checkpoint, sane? A line a finding."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ def run_doctor(options: RunOptions) -> int:
     failed = [finding.name for finding in findings if finding.state == "fail"]
     if options.json:
         value = {"ok": not failed, "findings": [finding._asdict() for finding in findings]}
-        terminal.OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        terminal.print_json(value)
     elif failed:
         terminal.OUT.print(f"{len(failed)} failed: {', '.join(failed)}", markup=False)
     else:

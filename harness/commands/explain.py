@@ -1,6 +1,5 @@
 """One item of a record from prompt to score, for a person: `harness explain`."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -50,7 +49,7 @@ def run_explain(path: Path, item: str, options: RunOptions, *, ranks: bool) -> N
     explained = explain(again, answered, found, _items(path, record))
     if options.json:
         value = {**_plain(found), "measures": _plain(explained)}
-        terminal.OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        terminal.print_json(value)
         return
     lines = (_head(again, found), preview(found.requests), _best(found), _measures(explained))
     for line in chain.from_iterable(lines):

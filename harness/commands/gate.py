@@ -1,11 +1,9 @@
 """What the commands that hold runs against each other do: compare, baseline, check, power."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from harness.display import comparisons, terminal
 from harness.display.console import in_github_actions
@@ -13,9 +11,16 @@ from harness.errors import UsageError
 from harness.report import baseline as baselines
 from harness.report import ci
 from harness.report.check import check, exit_code
-from harness.report.compare import Matrix, compare, matrices
+from harness.report.compare import (
+    Comparison,
+    Matrix,
+    compare,
+    matrices,
+    newest_runs,
+    one_checkpoint,
+)
 from harness.report.jitter import read as read_jitter
-from harness.report.pairing import Run, label, load
+from harness.report.pairing import Run, load
 from harness.report.power import Question, power
 from harness.report.record import check_file
 
@@ -30,33 +35,53 @@ def run_compare(
     """
     if len(paths) < 2:
         raise UsageError("compare what with what? give two or more records or folders")
-    sides = [(str(path), load([path])) for path in paths]
+    if flips and (as_json or len(paths) > 2):
+        raise UsageError(
+            "--flips shows items of two runs as text; leave it out with more runs, and with "
+            "--json, which has all of them"
+        )
+    sides = [(str(path), _of_one_checkpoint(path)) for path in paths]
     tables: list[Matrix] = []
     if len(sides) == 2:
         found = compare(sides[0][1], sides[1][1], every=every, anyway=anyway)
     else:
-        tables, found = matrices(sides, anyway=anyway)
+        tables, found = matrices(sides, every=every, anyway=anyway)
     if not found.lines:
         raise UsageError(f"nothing can be compared: {'; '.join(found.refused) or 'no score'}")
     if as_json:
-        names = [name for name, _ in sides]
-        pairs = [((0, 1), line) for line in found.lines]
-        if tables:
-            pairs = [item for table in tables for item in table.lines.items()]
-        scores = [{"runs": [names[i], names[j]], **asdict(line)} for (i, j), line in pairs]
-        _print_json({"scores": scores, "marks": found.marks, "refused": found.refused})
+        _print_comparison([name for name, _ in sides], tables, found)
     elif tables:
         comparisons.show_matrices(tables, found)
     else:
         comparisons.show_comparison(found, flips)
 
 
+def _print_comparison(names: Sequence[str], tables: Sequence[Matrix], found: Comparison) -> None:
+    """The same as JSON."""
+    pairs = [((0, 1), line) for line in found.lines]
+    if tables:
+        pairs = [item for table in tables for item in table.lines.items()]
+    scores = [{"runs": [names[i], names[j]], **asdict(line)} for (i, j), line in pairs]
+    terminal.print_json({"scores": scores, "marks": found.marks, "refused": found.refused})
+
+
+def _of_one_checkpoint(path: Path) -> Sequence[Run]:
+    """The runs of one side.
+
+    Raises:
+        UsageError: they are of several checkpoints.
+    """
+    runs = load([path])
+    one_checkpoint(runs, str(path))
+    return runs
+
+
 def write_baseline(paths: Sequence[Path], out: Path, rule: str | None, alpha: float) -> None:
     """Runs -> a baseline; of several of one benchmark and protocol the newest counts."""
-    newest: dict[tuple[str, str], Run] = {}
-    for run in sorted(load(paths), key=lambda run: run.record.created):
-        newest[label(run.record)] = run
-    baselines.write(list(newest.values()), out, baselines.rule_from(rule) if rule else None, alpha)
+    runs = load(paths)
+    one_checkpoint(runs, ", ".join(map(str, paths)))
+    newest = list(newest_runs(runs).values())
+    baselines.write(newest, out, baselines.rule_from(rule) if rule else None, alpha)
     for path in (out, baselines.runs_path(out)):
         terminal.OUT.print(f"wrote {path}", markup=False)
 
@@ -80,8 +105,13 @@ def run_check(
     code = exit_code(verdicts)
     if junit:
         ci.write_junit(verdicts, junit)
+    # Files before what is printed: nobody may be there to read that.
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        _append(Path(summary), ci.summary(verdicts))
     if as_json:
-        _print_json({"exit": code, "verdicts": [asdict(verdict) for verdict in verdicts]})
+        value = {"exit": code, "verdicts": [asdict(verdict) for verdict in verdicts]}
+        terminal.print_json(value)
     else:
         comparisons.show_verdicts(verdicts)
     if in_github_actions():
@@ -89,9 +119,6 @@ def run_check(
         stream = (terminal.ERR if as_json else terminal.OUT).file
         stream.writelines(f"{line}\n" for line in ci.annotations(verdicts))
         stream.flush()
-    summary = os.environ.get("GITHUB_STEP_SUMMARY")
-    if summary:
-        _append(Path(summary), ci.summary(verdicts))
     return code
 
 
@@ -115,15 +142,10 @@ def run_power(paths: Sequence[Path], question: Question, *, as_json: bool) -> No
     sides = [_runs(path) for path in paths]
     found = power(sides[0], sides[1] if len(sides) == 2 else [], question)
     if as_json:
-        _print_json({"power": [asdict(line) for line in found]})
+        terminal.print_json({"power": [asdict(line) for line in found]})
     else:
         comparisons.show_power(found, question)
 
 
 def _runs(path: Path) -> Sequence[Run]:
-    return baselines.read(path).runs if path.suffix == ".toml" else load([path])
-
-
-def _print_json(value: Any) -> None:
-    terminal.OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
-    terminal.OUT.file.flush()
+    return baselines.read(path).runs if path.suffix == ".toml" else _of_one_checkpoint(path)

@@ -5,7 +5,8 @@ the paper gives which number. Equal token sequences are computed once for all of
 from collections.abc import Sequence
 from itertools import product
 
-from harness.commands.session import Session, engine_for, evaluate_job, finish, job_for, opened
+from harness.commands.benchmarks import run_jobs
+from harness.commands.session import finish, job_for, opened
 from harness.display import tables, terminal
 from harness.errors import DataError, UsageError
 from harness.options import RunOptions
@@ -28,11 +29,20 @@ def run_grid(name: str, options: RunOptions) -> None:
     jobs, missing = _jobs(task, protocols(task, options), options)
     with opened(options, shared=True) as session:
         for model in options.model:
-            readings = _readings(jobs, missing, model, session)
-            if not options.json:
-                parameters = next(int(r.record.model["parameters"]) for r in readings if r.record)
-                size = options.size or paper.nearest_size(parameters)
-                tables.show_grid(task.name, columns(readings), readings, size)
+            first = len(session.records)
+            run_jobs(jobs, model, session)
+            if options.plan:
+                for left_out in missing:
+                    name = left_out.protocol.label
+                    terminal.note(f"{task.name}: {name} cannot be run: {left_out.reason}")
+            elif not options.json:
+                found = session.records[first:]
+                readings = [
+                    Reading(job.protocol, _differs(task, job.protocol), record)
+                    for job, record in zip(jobs, found, strict=True)
+                ]
+                size = paper.nearest_size(int(found[0].model["parameters"]))
+                tables.show_grid(task.name, columns(readings), [*readings, *missing], size)
         finish(session)
 
 
@@ -92,15 +102,3 @@ def _differs(task: Task, protocol: Protocol) -> str:
     defaults = task.protocol().options
     changed = {k: v for k, v in protocol.options.items() if v != defaults[k]}
     return ", ".join(f"{k}={v}" for k, v in changed.items())
-
-
-def _readings(
-    jobs: Sequence[Job], missing: Sequence[Reading], model: str, session: Session
-) -> list[Reading]:
-    engine = engine_for(model, session)
-    found = []
-    for job in jobs:
-        terminal.note(f"{job.task.name}: {job.protocol.label}")
-        record = evaluate_job(job, engine, session)
-        found.append(Reading(job.protocol, _differs(job.task, job.protocol), record))
-    return [*found, *missing]

@@ -48,12 +48,8 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
         UsageError: more than one model, or protocol.
     """
     if len(options.model) != 1:
-        raise UsageError(f"jitter takes one model; {len(options.model)} were given")
+        raise UsageError(f"jitter takes one --model; {len(options.model)} were given")
     options.check()
-    if options.grid or options.vary:
-        raise UsageError("jitter runs one protocol in several ways; leave out --grid and --vary")
-    if options.json or options.dump:
-        raise UsageError("jitter prints no records; leave out --json and --dump")
     jitter.check(file)
     terminal.start_logging()
     tasks = [load_task(name) for name in names]

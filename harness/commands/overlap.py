@@ -1,7 +1,6 @@
 """What `harness overlap` does: benchmarks' items -> n-grams -> a corpus -> shares and subsets."""
 
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -201,5 +200,4 @@ def _print_json(
         "tasks": [to_json(overlap) for overlap in overlaps],
         "subsets": [asdict(score) for score in scores],
     }
-    terminal.OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
-    terminal.OUT.file.flush()
+    terminal.print_json(value)

@@ -4,7 +4,6 @@ Everything that can be wrong is found in this order: names and options, data, ou
 only then the model, which is slow to load. torch is imported no earlier than that.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from rich.text import Text
 
 from harness import data
 from harness.display import terminal
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.options import RunOptions
 from harness.report import table3
 from harness.report.dump import Writer
@@ -39,10 +38,10 @@ class Session:
     records: list[Record] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
     # What several checkpoints have in common is made once.
-    closing: ExitStack = field(default_factory=ExitStack)  # what is let go in the end
+    closing: ExitStack = field(default_factory=ExitStack)  # lets workers go on interruption
     abreast: int = 1  # checkpoints that are evaluated at the same time
     chosen: list[Job] = field(default_factory=list)  # jobs on the rows that a budget allows
-    asked: dict[int, Asked] = field(default_factory=dict)  # by the identity of the job
+    asked: list[tuple[Job, Asked]] = field(default_factory=list)
     encodings: "Encodings" = field(default_factory=dict)
 
 
@@ -54,6 +53,8 @@ def job_for(task: Task, protocol: Protocol, options: RunOptions) -> Job:
         DataError: there is no data, or it is malformed.
     """
     task.measures(protocol.options)  # refuses options that contradict each other
+    if options.data_file and options.hub and not task.few_shot:
+        raise UsageError("--data-file and --hub name different rows; give one of them")
     rows = data.load(task.source(protocol.options), options.where(), strict=options.strict)
     pool = None
     if task.few_shot:
@@ -62,43 +63,57 @@ def job_for(task: Task, protocol: Protocol, options: RunOptions) -> Job:
     return Job(task, protocol, rows, options.limit, options.seed, options.strict, pool)
 
 
-def engine_for(model: str, session: Session) -> "Engine":
-    """An engine with a model.
+@contextmanager
+def open_engine(model: str, session: Session) -> Iterator["Engine"]:
+    """An engine with a model; its workers, if any, are gone before the next model is loaded.
 
     Raises:
-        CheckpointError: it cannot be loaded or scored.
+        CheckpointError: the model cannot be loaded or scored.
     """
+    with ExitStack() as closing:
+        with terminal.ERR.status(Text(f"loading {model}")):
+            engine = _engine(model, session, closing)
+        yield engine
+
+
+def _engine(model: str, session: Session, closing: ExitStack) -> "Engine":
+    from harness.engine.checkpoint import load, tokenizer_and_context
+    from harness.engine.engine import Engine
+
     options = session.options
     encodings = session.encodings if len(options.model) > 1 else None
-    with terminal.ERR.status(Text(f"loading {model}")):
-        from harness.engine.checkpoint import load
-        from harness.engine.engine import Engine
-
-        if options.workers:
-            return _over_workers(model, session, options.workers, encodings)
+    if not options.workers:
         checkpoint = load(model, options.settings())
         return Engine(
             checkpoint, budget=options.batch_tokens, store=session.store, encodings=encodings
         )
+    from harness.engine.cluster import Crew, Workers
 
-
-def _over_workers(
-    model: str, session: Session, count: int, encodings: "Encodings | None"
-) -> "Engine":
-    """An engine whose checkpoint is in Ray workers; this process has the tokenizer alone."""
-    from harness.engine.checkpoint import tokenizer_and_context
-    from harness.engine.cluster import Crew, Workers, connect
-    from harness.engine.engine import Engine
-
-    options = session.options
-    everyone = count * session.abreast
-    connect(options.address, everyone * (options.threads or 1))
+    everyone = connect_workers(session)
+    # The checkpoint is in the workers; this process has the tokenizer alone.
     tokenizer, _ = tokenizer_and_context(model, options.settings())
-    workers = Workers(model, options.settings(), options.batch_tokens, Crew(count, everyone))
-    session.closing.callback(workers.close)
+    workers = Workers(
+        model, options.settings(), options.batch_tokens, Crew(options.workers, everyone)
+    )
+    for stack in (closing, session.closing):
+        stack.callback(workers.close)
     return Engine.over(
         workers, workers.identity, tokenizer, store=session.store, encodings=encodings
     )
+
+
+def connect_workers(session: Session) -> int:
+    """Connect to Ray, or start it; how many workers of all models there are at the same time.
+
+    Raises:
+        CheckpointError: Ray is not installed, or there is no cluster at the address.
+    """
+    from harness.engine.cluster import connect
+
+    options = session.options
+    everyone = (options.workers or 1) * session.abreast
+    connect(options.address, everyone * (options.threads or 1))
+    return everyone
 
 
 def store_for(options: RunOptions, *, shared: bool = False) -> "Store | None":
@@ -156,15 +171,20 @@ def _asked(job: Job, session: Session) -> Asked | None:
     """The job's requests, if another checkpoint will be asked the same."""
     if len(session.options.model) == 1:
         return None
-    if id(job) not in session.asked:
-        session.asked[id(job)] = ask(job)
-    return session.asked[id(job)]
+    for known, asked in session.asked:
+        if known is job:
+            return asked
+    asked = ask(job)
+    session.asked.append((job, asked))
+    return asked
 
 
 def compute(job: Job, options: RunOptions) -> Record:
     """A job for one model, neither printed, nor written, nor stored."""
-    engine = engine_for(options.model[0], Session(options, None, None))
-    with terminal.progress(job.task.name) as bar:
+    with (
+        open_engine(options.model[0], Session(options, None, None)) as engine,
+        terminal.progress(job.task.name) as bar,
+    ):
         return evaluate(job, engine, Watch(bar.advance))
 
 
@@ -172,8 +192,7 @@ def finish(session: Session, size: str | None = None) -> None:
     """Print the records as JSON, or say where they are."""
     if session.options.json:
         values = [table3.with_paper(record, size) for record in session.records]
-        terminal.OUT.file.write(json.dumps({"records": values}, ensure_ascii=False) + "\n")
-        terminal.OUT.file.flush()
+        terminal.print_json({"records": values})
         return
     for path in session.paths:
         terminal.ERR.print(f"wrote {path}", markup=False)

@@ -16,6 +16,10 @@ class SafeConsole(Console):
     Colours and cursor movements are rich's own; they are added after the text was made safe.
     """
 
+    def on_broken_pipe(self) -> None:
+        """Let the error through; rich would exit with 1, which is the code of a regression."""
+        raise  # rich calls this while it handles the error
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

@@ -23,10 +23,12 @@ def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) ->
         "benchmark", ">rows", ">questions", ">tokens asked", ">on disk", ">to compute",
         ">asked for 1", ">in rows", ">largest batch", ">peak", ">time",
     )  # fmt: skip
+    tasks = {job.task.name for job in jobs}
+    protocols = len(tasks) < len(jobs)  # of one benchmark, which share what they have in common
     for job, estimate in zip(jobs, found, strict=True):
         total = len(job.data.rows)
         rows.add_row(
-            job.task.name,
+            f"{job.task.name}, {job.protocol.label}" if protocols else job.task.name,
             f"{min(job.limit or total, total):,}",
             f"{estimate.questions:,}",
             f"{estimate.asked:,}",
@@ -40,7 +42,10 @@ def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) ->
         )
     OUT.print(rows)
     total_seconds = sum(estimate.seconds for estimate in found)
-    OUT.print(f"{duration(total_seconds)} in all, beside loading and reading", markup=False)
+    at_most = "up to " if protocols else ""
+    OUT.print(
+        f"{at_most}{duration(total_seconds)} in all, beside loading and reading", markup=False
+    )
 
 
 def duration(seconds: float) -> str:

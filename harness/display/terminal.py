@@ -1,9 +1,11 @@
 """The two streams that a person sees: standard output, and progress and notices on the other."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -14,6 +16,12 @@ WIDTH = 120  # of tables where standard output is no terminal
 
 OUT = console(width=None if sys.stdout.isatty() else WIDTH)
 ERR = console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on a line of standard output, at once."""
+    OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    OUT.file.flush()
 
 
 def note(text: str) -> None:

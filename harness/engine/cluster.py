@@ -9,6 +9,7 @@ again; nothing about distribution is written by hand beyond that.
 
 import logging
 import socket
+import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from harness.errors import CheckpointError, HarnessError, NumericsError
 
 IN_FLIGHT = 2  # parcels at each worker: one is answered, the next is there already
 WRITTEN = 64  # prompts of a parcel; a worker decodes so many side by side
+
+_connecting = threading.Lock()  # Ray may be started once in a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +155,10 @@ class Workers:
         self._actors = [remote.remote(name, settings, budget) for _ in range(crew.own)]
         try:
             about = ray.get([actor.about.remote() for actor in self._actors])
-        except ray.exceptions.RayError as error:
-            self.close()
+        except BaseException as error:
+            self.close()  # also if the wait is interrupted
+            if not isinstance(error, ray.exceptions.RayError):
+                raise
             cause = getattr(error, "cause", None) or error
             reason = str(cause).strip().split("\n")[-1][:300]
             raise CheckpointError(f"a worker could not load {name!r}: {reason}") from error
@@ -161,9 +166,10 @@ class Workers:
         self.habits: Habits = about[0][1]
 
     def close(self) -> None:
-        """Let the actors go."""
+        """Let the actors go, and what they hold; once they are gone this does nothing."""
         ray = _ray()
-        for actor in self._actors:
+        actors, self._actors = self._actors, []
+        for actor in actors:
             ray.kill(actor)
 
     def answer(
@@ -232,12 +238,18 @@ def _ray() -> Any:
 def connect(address: str | None, cpus: int) -> None:
     """Join a Ray cluster, or start one on this machine with so many CPUs to give away.
 
+    Several threads may call it at the same time; the first one connects for all of them.
+
     Raises:
         CheckpointError: Ray is not installed, or there is no cluster at the address.
     """
     ray = _ray()
-    if ray.is_initialized():
-        return
+    with _connecting:
+        if not ray.is_initialized():
+            _initialise(ray, address, cpus)
+
+
+def _initialise(ray: Any, address: str | None, cpus: int) -> None:
     try:
         if address:
             _knock(address)

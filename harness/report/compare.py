@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
-from harness.errors import NumericsError, RecordError
+from harness.errors import NumericsError, RecordError, UsageError
 from harness.modules import ModuleMetric
 from harness.paired import Difference, difference, holm
 from harness.report.items import Shown
@@ -116,7 +116,7 @@ def partners(a: Sequence[Run], b: Sequence[Run]) -> Iterator[tuple[str, Run | No
     Of several runs of one protocol the newest counts. Where each side has one run of a benchmark
     they are partners whatever their protocols are, so that the difference is seen and named.
     """
-    sides = [_newest(runs) for runs in (a, b)]
+    sides = [newest_runs(runs) for runs in (a, b)]
     tasks = dict.fromkeys(task for side in sides for task, _ in side)
     for task in tasks:
         mine = [{p: run for (t, p), run in side.items() if t == task} for side in sides]
@@ -128,9 +128,35 @@ def partners(a: Sequence[Run], b: Sequence[Run]) -> Iterator[tuple[str, Run | No
             yield f"{task}, {protocol}", mine[0].get(protocol), mine[1].get(protocol)
 
 
-def _newest(runs: Sequence[Run]) -> dict[tuple[str, str], Run]:
+def newest_runs(runs: Sequence[Run]) -> dict[tuple[str, str], Run]:
+    """The newest run of each benchmark and protocol."""
     ordered = sorted(runs, key=lambda run: run.record.created)
     return {label(run.record): run for run in ordered}
+
+
+def one_checkpoint(runs: Sequence[Run], where: str) -> None:
+    """Make sure that the newest run of every benchmark and protocol is of the same checkpoint.
+
+    Args:
+        runs: of one side of a comparison.
+        where: they come from, for the message.
+
+    Raises:
+        UsageError: they are of several; as one side they would be a mixture that no model gave.
+    """
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for run in newest_runs(runs).values():
+        model = run.record.model
+        tasks.setdefault((model["name"], model["digest"]), []).append(label(run.record)[0])
+    if len(tasks) > 1:
+        listed = "; ".join(
+            f"{name} ({digest[:12]}): {', '.join(dict.fromkeys(of))}"
+            for (name, digest), of in tasks.items()
+        )
+        raise UsageError(
+            f"{where}: the newest runs are of {len(tasks)} checkpoints ({listed}); give the "
+            "records of one, or a folder for each checkpoint"
+        )
 
 
 def pair(
@@ -221,29 +247,29 @@ class Matrix:
 
 
 def matrices(
-    sides: Sequence[tuple[str, Sequence[Run]]], **how: bool
+    sides: Sequence[tuple[str, Sequence[Run]]], *, every: bool = False, anyway: bool = False
 ) -> tuple[list[Matrix], Comparison]:
-    """Main scores of three or more sides, each against each; p adjusted over all of them.
+    """Three or more sides, each against each; p of the main scores adjusted over all of them.
 
     Args:
         sides: name and runs of each.
-        how: as for `compare`.
+        every: as for `compare`.
+        anyway: as for `compare`.
     """
     pairs = list(combinations(range(len(sides)), 2))
-    found = [compare(sides[i][1], sides[j][1], **how) for i, j in pairs]
+    found = [compare(sides[i][1], sides[j][1], every=every, anyway=anyway) for i, j in pairs]
     placed = [(pair, line) for pair, c in zip(pairs, found, strict=True) for line in c.lines]
-    every = _adjusted([line for _, line in placed])
+    lines = _adjusted([line for _, line in placed])
     tables: dict[tuple[str, str, str], Matrix] = {}
     names = tuple(name for name, _ in sides)
-    for (pair, _), line in zip(placed, every, strict=True):
-        if line.main:
-            key = (line.task, line.protocol, line.metric)
-            table = tables.setdefault(key, Matrix(line.task, line.metric, line.unit, names, {}))
-            table.lines[pair] = line
+    for (pair, _), line in zip(placed, lines, strict=True):
+        key = (line.task, line.protocol, line.metric)
+        table = tables.setdefault(key, Matrix(line.task, line.metric, line.unit, names, {}))
+        table.lines[pair] = line
     marks = dict.fromkeys(mark for c in found for mark in c.marks)
     refused = [
         f"{names[i]} and {names[j]}: {reason}"
         for (i, j), c in zip(pairs, found, strict=True)
         for reason in c.refused
     ]
-    return list(tables.values()), Comparison(tuple(every), tuple(marks), tuple(refused))
+    return list(tables.values()), Comparison(tuple(lines), tuple(marks), tuple(refused))

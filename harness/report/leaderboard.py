@@ -122,7 +122,14 @@ def _joined(row: dict[str, Any]) -> str:
 
 
 def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
-    """Write `path` as CSV and its neighbour with the ending .md as Markdown.
+    """Write a CSV file and a Markdown file, which differ in their ending alone.
+
+    Args:
+        table: as `rows` gives it.
+        path: of the CSV file, or of the Markdown file if it ends with .md.
+
+    Returns:
+        The paths of both.
 
     Raises:
         RecordError: they cannot be written.
@@ -130,9 +137,11 @@ def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
     from pandas import DataFrame
 
     frame = DataFrame(table)
+    is_markdown = path.suffix.lower() == ".md"
+    markdown = path if is_markdown else path.with_suffix(".md")
+    path = path.with_suffix(".csv") if is_markdown else path
     safe = frame.map(_csv).rename(columns=csv_cell)
     write_text(path, safe.to_csv(index=False, lineterminator="\n"))
-    markdown = path.with_suffix(".md")
     shown = frame.drop(columns="signatures").map(_markdown).rename(columns=markdown_cell)
     write_text(markdown, shown.to_markdown(index=False, disable_numparse=True) + "\n")
     return path, markdown

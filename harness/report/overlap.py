@@ -105,7 +105,7 @@ class Subset:
 @cache
 def published() -> dict[tuple[str, str], float]:
     """(benchmark, corpus) -> percent of 8-grams, as the paper has it."""
-    text = (files("results.paper") / "overlap.csv").read_text("utf-8")
+    text = (files("harness.results.paper") / "overlap.csv").read_text("utf-8")
     rows = csv.DictReader(text.splitlines())
     return {(row["task"], row["corpus"]): float(row["value"]) for row in rows}
 

@@ -60,7 +60,7 @@ class Published:
 @cache
 def numbers() -> tuple[Published, ...]:
     """All numbers of Table 3 and of section 3, in the files' order."""
-    folder = files("results.paper")
+    folder = files("harness.results.paper")
     lines = [
         row
         for name in ("gpt2.csv", "section3.csv")

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.errors import RecordError
+from harness.errors import RecordError, UsageError
 from harness.report.compare import partners
 from harness.report.pairing import Run, common, main_measures, measures, obstacle
 from harness.report.paper import POINTS
@@ -43,13 +43,18 @@ def power(a: Sequence[Run], b: Sequence[Run], question: Question) -> list[Power]
         UsageError: the question has no answer.
     """
     found = []
+    asked: list[Measure] = []
     for _, one, two in partners(a, b):
         if one is None:
             continue
         if two is not None and (why := obstacle(one.record, two.record)):
             raise RecordError(f"{one.source} and {two.source}: {why}")
         for measure in main_measures(measures(one.record)):
+            asked.append(measure)
             found.append(_of(measure, one, two, question))
+    proportions = any(getattr(m.metric, "proportion", False) for m in asked)
+    if question.discordance is not None and not proportions:
+        raise UsageError("--discordance is for right/wrong items, and no score here has them")
     return found
 
 

@@ -1,0 +1,82 @@
+"""Values of options: numbers in a range, durations and sizes; each refuses what is out of range."""
+
+import math
+import re
+from typing import Any
+
+import click
+
+LONGEST = 100 * 365 * 86400  # seconds of a duration: what is longer is a slip of the keyboard
+LARGEST = 2**63 - 1  # bytes of a size, and what SQLite counts to
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+
+Context = click.Context | None
+Parameter = click.Parameter | None
+
+
+class Number(click.FloatRange):
+    """A number in a range; `nan` is in none, though click lets it through."""
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
+        """The number that a text stands for."""
+        found = float(super().convert(value, param, ctx))
+        if math.isnan(found):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return found
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """`90s`, `10m`, `2h`, `30d` or `8w` in seconds.
+
+    Args:
+        example: for the message.
+        zero: whether a duration of 0 is allowed.
+    """
+
+    name = "duration"
+
+    def __init__(self, example: str, *, zero: bool = False) -> None:
+        self._example, self._zero = example, zero
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
+        """The seconds that a text stands for."""
+        match = re.fullmatch(f"{_NUMBER}([smhdw])", str(value).lower())
+        if not match:
+            units = f"expected a number and s, m, h, d or w, such as {self._example}"
+            self.fail(f"{_short(value)}: {units}", param, ctx)
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if seconds == 0 and not self._zero:
+            self.fail(f"{value!r}: expected more than 0, such as {self._example}", param, ctx)
+        if seconds > LONGEST:
+            self.fail(f"{_short(value)}: expected at most 100 years", param, ctx)
+        return seconds
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
+    """`500M` or `2G` in bytes, by powers of 1000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> int:
+        """The bytes that a text stands for."""
+        match = re.fullmatch(f"{_NUMBER}([kmgt]?)b?", str(value).lower())
+        if not match:
+            units = "expected a number and k, M, G or T, such as 2G"
+            self.fail(f"{_short(value)}: {units}", param, ctx)
+        size = float(match[1]) * _BYTES[match[2]]
+        if size > LARGEST:
+            self.fail(f"{_short(value)}: expected at most {LARGEST} bytes", param, ctx)
+        return min(int(size), LARGEST)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
+
+
+LEVEL = Number(1e-12, 1, max_open=True)
+"""Of a statistical test; a smaller one has no quantile."""
+THREADS = click.IntRange(1, 4096)
+WORKERS = click.IntRange(1, 4096)
