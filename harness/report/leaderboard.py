@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.errors import RecordError
 from harness.report import lm_eval, paper
-from harness.report.record import Record, read, write_text
+from harness.report.record import Record, below, read, write_text
 from harness.safe_text import csv_cell, markdown_cell
 
 
@@ -22,7 +22,7 @@ def load(roots: Sequence[Path]) -> list[Record]:
     Raises:
         RecordError: a folder has none, or a file in it is no record.
     """
-    paths = sorted(path for root in roots for path in root.rglob("*.json"))
+    paths = sorted(path for root in roots for path in (below(root) if root.is_dir() else [root]))
     if not paths:
         where = ", ".join(str(root) for root in roots)
         raise RecordError(f"no records below {where}; run a benchmark or give --records")
