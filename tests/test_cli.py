@@ -183,7 +183,7 @@ def test_json_prints_one_object_and_nothing_else(words: list[Any], tmp_path: Pat
     assert beside["acc-word-stopfilter"] == 45.99
     assert beside["ppl-last-token"] is None
     assert record["task"] == "lambada"
-    assert record["version"] == 1
+    assert record["version"] == 2
     assert record["examples"] == 2
     assert record["requests"] == 4
     assert 0 < record["tokens"]["computed"] <= record["tokens"]["asked"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from console import harness, refused
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
@@ -184,6 +184,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @kinds
+@settings(max_examples=30)
 @given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=6), data=st.data())
 def test_pieces_are_the_text(kind: str, words: list[str], data: st.DataObject) -> None:
     tokenizer, text = MADE[kind], " ".join(words)
@@ -611,6 +612,7 @@ def test_what_a_normaliser_changes_is_counted(normalizer: Any, lost: int) -> Non
 
 
 @kinds
+@settings(max_examples=30)
 @given(words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=6))
 def test_nothing_is_lost_of_text_that_comes_back(kind: str, words: list[str]) -> None:
     for text in (" ".join(words), " " + " ".join(words)):
