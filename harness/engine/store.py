@@ -148,18 +148,17 @@ class Store:
         """
 
         def find() -> list[tuple[int, bytes]]:
-            connection = self._connection()
-            owners = {
-                row[0] for row in connection.execute(f"SELECT id FROM checkpoints WHERE {_NAMED}")
-            }
-            if connection.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+            if self._connection().execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 raise sqlite_file.Damage("quick_check failed")
-            rows = connection.execute("SELECT checkpoint, key, asked, value, crc FROM answers")
-            return [
-                (owner, key)
-                for owner, key, asked, value, crc in rows
-                if owner not in owners or _sound(key, asked, value, crc, check) is None
-            ]
+            with self._transaction("DEFERRED") as connection:  # one state of the file, not two
+                known = connection.execute(f"SELECT id FROM checkpoints WHERE {_NAMED}")
+                owners = {row[0] for row in known}
+                rows = connection.execute("SELECT checkpoint, key, asked, value, crc FROM answers")
+                return [
+                    (owner, key)
+                    for owner, key, asked, value, crc in rows
+                    if owner not in owners or _sound(key, asked, value, crc, check) is None
+                ]
 
         bad = self._guarded(find, None)
         if bad and self._writing:
@@ -328,13 +327,14 @@ class Store:
         return sqlite_file.open_to_read(self._path, self._timeout)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
         connection = self._connection()
-        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"BEGIN {kind}")
         try:
             yield connection
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # SQLite itself rolls back where a disk is full
+                connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
 

@@ -253,8 +253,8 @@ def items_path(path: Path, record: Record | None = None) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's content in one step, as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    """As `write_bytes`; what cannot be encoded, half of a surrogate pair, becomes `?`."""
+    write_bytes(path, text.encode("utf-8", "replace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:
