@@ -82,7 +82,6 @@ def made_record(**changes: Any) -> Record:
         "prompt": {"name": "lambada.txt", "sha256": "d4" * 32},
         "limit": None,
         "seed": 0,
-        "rows": 20,
         "examples": 20,
         "requests": 40,
         "tokens": Tokens(100, 60, 20, 0),
@@ -91,7 +90,9 @@ def made_record(**changes: Any) -> Record:
         "environment": {"versions": {"harness": "0.1.0", "torch": "2.13.0"}},
         "created": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
-    return Record(**{**fields, **changes})
+    fields |= changes
+    fields.setdefault("rows", fields["examples"])
+    return Record(**fields)
 
 
 SIZES = (10**7, 10**8, 10**9, 10**10)

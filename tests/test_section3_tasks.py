@@ -287,8 +287,8 @@ def odd_files() -> list[tuple[str, list[Fields], str, int]]:
     return [
         ("coqa", [*coqa.parse(STORY.encode())], ODD, 2),
         ("cnn-dm", [*cnn_dm.parse(CSV.encode())], ODD, 1),
-        ("wmt14-en-fr", wmt14.parse(LINE.encode(), b"z"), LINE, 2),
-        ("wmt14-fr-en", wmt14.parse(b"z", LINE.encode()), LINE, 2),
+        ("wmt14-en-fr", wmt14.parse(f"x\n{LINE}\n".encode(), b"y\nz")[1:], LINE, 2),
+        ("wmt14-fr-en", wmt14.parse(b"y\nz", f"x\n{LINE}\n".encode())[1:], LINE, 2),
         ("nq", nq.parse(json.dumps({"question": ODD, "answer": ["x"]}).encode()), ODD[1:], 2),
     ]
 

@@ -221,7 +221,7 @@ def test_a_chosen_size_and_a_preset_that_few_have(base: list[Any]) -> None:
     assert " 15.60 " in table(result.out)["LAMBADA PPL"]
     assert "note: lambada has no protocol 'strided', using paper" in result.err
     assert "lambada|v:2|p:paper|" in result.out
-    assert "ptb|v:1|p:strided+stride=128|" in result.out
+    assert "ptb|v:2|p:strided+stride=128|" in result.out
 
 
 def test_a_model_that_fails_does_not_take_the_first_ones_table_away(
