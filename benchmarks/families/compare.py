@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,7 +86,8 @@ class Row:
     def failures(self) -> list[str]:
         """Why requests or the plan have no answer, each reason once."""
         plan = [self.plan] if self.plan.startswith(("died", "refused")) else []
-        return [*dict.fromkeys([c.failed for c in self.cells.values() if c.failed] + plan)]
+        found = [cell.failed for cell in self.cells.values() if cell.failed] + plan
+        return [*{_without_numbers(line): line for line in reversed(found)}.values()][::-1]
 
     @property
     def notes(self) -> list[str]:
@@ -272,13 +274,18 @@ def _line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
+def _without_numbers(line: str) -> str:
+    return re.sub(r"\d+", "", line)
+
+
 @contextmanager
 def _notices(found: list[str]) -> Iterator[None]:
-    """Collect what the harness logs, each line once."""
+    """Collect what the harness logs, lines that differ in their numbers alone once."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if (line := record.getMessage()) not in found:
+            known = {_without_numbers(line) for line in found}
+            if _without_numbers(line := record.getMessage()) not in known:
                 found.append(line)
 
     handler, log = Collector(logging.WARNING), logging.getLogger("harness")

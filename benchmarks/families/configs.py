@@ -222,7 +222,7 @@ CHANGES: Mapping[str, Changes] = {
     "trocr": {},
     "vaultgemma": {**MIXED, "query_pre_attn_scalar": 8, "final_logit_softcapping": 2.0},
     "xlnet": {"d_inner": INNER, "d_head": 8},
-    "xlstm": {"embedding_dim": HIDDEN, "num_blocks": LAYERS, "mode": "inference",
+    "xlstm": {"hidden_size": 128, "embedding_dim": 128, "num_blocks": LAYERS, "mode": "inference",
               "ffn_round_up_to_multiple_of": 8},
     "xmod": {"default_language": "en_XX", **ENCODER_IDS},
     "youtu": ALL_HEADS,
