@@ -350,3 +350,103 @@ def test_a_model_of_nan_fails_its_canaries(tiny_folder: Path, tmp_path: Path) ->
     assert result.code == 1
     assert "fail  uniform bound" in result.out
     assert doctor.STYLES.keys() == {"ok", "warn", "fail"}
+
+
+# --- checks that raise --------------------------------------------------------------------------
+
+
+def test_cached_steps_agree_and_wrong_ones_do_not(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert canaries.cached_steps(engine).state == "ok"
+    real = canaries._asked
+
+    def shifted(engine: Engine, spans: Any) -> Any:
+        found = real(engine, spans)
+        next(iter(found.values())).value.logprobs[3] += 0.1
+        return found
+
+    monkeypatch.setattr(canaries, "_asked", shifted)
+    found = canaries.cached_steps(engine)
+    assert found.state == "fail"
+    assert "differs from a full pass by 1.0e-01 nats" in found.seen
+
+
+def test_what_a_check_raises_is_a_line_and_what_it_has_found_stays() -> None:
+    def check() -> Iterator[Finding]:
+        yield Finding("one", "ok", "fine")
+        raise ValueError("several\n  lines " + "and much text " * 50)
+
+    first, second = checkup.guarded("two", check, "do this")
+    assert first == Finding("one", "ok", "fine")
+    assert second.state == "fail"
+    assert second.seen.startswith("ValueError: several lines and much")
+    assert len(second.seen) == checkup.SEEN
+    assert second.advice == "do this"
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "failed"),
+    [
+        (checkup, "versions", "versions"),
+        (checkup, "rate", "device"),
+        (checkup, "hub", "hub"),
+        (canaries, "uniform_bound", "uniform bound"),
+        (canaries, "shuffled_options", "shuffled options"),
+        (canaries, "shared_rows", "shared rows"),
+        (canaries, "cached_steps", "cached steps"),
+        (canaries, "released", "released model"),
+    ],
+)
+def test_a_check_that_raises_is_a_finding_and_the_others_go_on(
+    where: Any, name: str, failed: str, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raising(*words: object, **more: object) -> None:
+        raise RuntimeError("The size of tensor a (5) must match\nthe size of tensor b (502)")
+
+    for check in ("uniform_bound", "shuffled_options", "shared_rows", "cached_steps", "released"):
+        monkeypatch.setattr(canaries, check, lambda *engines: Finding("canary", "ok", "fine"))
+    monkeypatch.setattr(where, name, raising)
+    result = harness("doctor", "--model", tiny_folder, "--device", "cpu")
+    assert result.code == 1
+    assert "Traceback" not in result.out + result.err
+    seen = "RuntimeError: The size of tensor a (5) must match the size of tensor b (502)"
+    assert f"fail  {failed:22} {seen}" in " ".join(result.out.splitlines()).replace("  ->", "")
+    assert f"1 failed: {failed}" in result.out
+    assert result.out.count("canary") == (5 if where is checkup else 4)
+
+
+def test_a_model_whose_code_raises_is_a_finding(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both where it is loaded and where it is asked."""
+    from harness.engine import checkpoint
+
+    def raising(*words: object, **more: object) -> None:
+        raise AttributeError("'tuple' object has no attribute 'new_zeros'")
+
+    monkeypatch.setattr(checkpoint, "load", raising)
+    result = harness("doctor", "--model", tiny_folder, "--device", "cpu", "--json")
+    value = json.loads(result.out)
+    assert result.code == 1
+    failed = [f for f in value["findings"] if f["state"] == "fail"]
+    assert [f["name"] for f in failed] == ["model"]
+    assert failed[0]["seen"] == "AttributeError: 'tuple' object has no attribute 'new_zeros'"
+    assert failed[0]["advice"]
+
+
+def test_a_benchmark_whose_data_raise_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = checkup.load_task
+
+    def load_task(name: str) -> Any:
+        if name == "cbt-cn":
+            raise KeyError("broken")
+        return real(name)
+
+    monkeypatch.setattr(checkup, "load_task", load_task)
+    found = {f.name: f for f in checkup.rows(tmp_path)}
+    assert found["data cbt-cn"].state == "fail"
+    assert found["data cbt-cn"].seen == "KeyError: 'broken'"
+    assert {"data lambada", "data cbt-ne", "data nq pairs"} <= found.keys()

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers as tf
@@ -21,7 +22,7 @@ from harness.engine import generate as generate_module
 from harness.engine import shared_rows as rows_module
 from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.engine import Engine
-from harness.engine.rows import Limits
+from harness.engine.rows import Limits, PlainRows
 from harness.engine.slots import Slots
 from harness.errors import CheckpointError, EncodingError, NumericsError
 
@@ -363,8 +364,22 @@ def test_nan_logits_name_the_request(tmp_path: Path) -> None:
     assert caught.value.request == 0
 
 
+NO_MEMORY = [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:132] DefaultCPUAllocator: can't allocate memory: "
+                 "you tried to allocate 1 bytes. Error code 12 (Cannot allocate memory)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory: "
+                 "you tried to allocate 1 bytes."),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    MemoryError(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: (str(error) or "python")[-30:])
 def test_out_of_memory_goes_on_with_less(
-    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: Exception,
+    tiny: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     want = [answer.tokens for answer in answers(Engine(tiny), siblings(12))]
     engine = Engine(tiny)
@@ -372,7 +387,7 @@ def test_out_of_memory_goes_on_with_less(
 
     def failing(self: rows_module.SharedRows) -> object:
         if sum(len(slot.branches) for slot in self._active) > 3:
-            raise RuntimeError("not enough memory: you tried to allocate 1 byte")
+            raise error
         return feed(self)
 
     monkeypatch.setattr(rows_module.SharedRows, "feed", failing)
@@ -380,6 +395,31 @@ def test_out_of_memory_goes_on_with_less(
         got = [answer.tokens for answer in answers(engine, siblings(12))]
     assert got == want
     assert "going on with 2 answers at once" in caplog.text
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_out_of_memory_in_rows_that_share_nothing(
+    cached: bool,
+    tiny: Checkpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    requests: list[Request] = [Generate((f"{STORY}{c}",), 5 + k) for k, c in enumerate("abcdefgh")]
+    want = [answer.tokens for answer in answers(Engine(tiny, share=False), requests)]
+    engine = Engine(tiny, share=False)
+    if not cached:
+        engine.solver.generator._decoding._ways = []
+    last = PlainRows._last
+
+    def failing(self: PlainRows, ids: np.ndarray, **given: object) -> torch.Tensor:
+        if len(ids) > 3:
+            raise NO_MEMORY[0]
+        return last(self, ids, **given)
+
+    monkeypatch.setattr(PlainRows, "_last", failing)
+    with caplog.at_level("WARNING"):
+        assert [answer.tokens for answer in answers(engine, requests)] == want
+    assert "going on with 4 answers at once" in caplog.text
 
 
 def test_out_of_memory_on_one_answer_is_one_line(

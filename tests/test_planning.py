@@ -1,9 +1,17 @@
 """What a run will cost, and how many rows a budget allows."""
 
 import json
+import math
+import runpy
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+import transformers as tf
+from conftest import byte_tokenizer
 from console import harness, record_files, refused
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +20,8 @@ from harness.commands.planning import allot
 from harness.core import Encoding, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.engine import estimate as estimate_module
 from harness.engine import local as local_module
-from harness.engine import reader as reader_module
-from harness.engine.checkpoint import Checkpoint
+from harness.engine import tiny as tiny_module
+from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.engine import Engine
 from harness.engine.estimate import Estimate, Rates
 from harness.engine.forward import Forward
@@ -96,13 +104,21 @@ def test_no_token_of_the_data_is_fed(
     tiny: Checkpoint, known_rates: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(tiny, share=False)
+    rows: list[list[int]] = []
+    trunk = Forward.trunk
 
-    def fed(*words: object, **more: object) -> None:
-        raise AssertionError("a plan feeds nothing")
+    def watched(self: Forward, ids: torch.Tensor, *words: object, **more: object) -> torch.Tensor:
+        rows.extend(ids.tolist())
+        return trunk(self, ids, *words, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(reader_module, "score", fed)
-    monkeypatch.setattr(Forward, "trunk", fed)
+    monkeypatch.setattr(Forward, "trunk", watched)
     assert planned(engine, SCORED + WRITTEN).computed > 0
+    beginnings = {
+        tuple(span.inputs[:4])
+        for e in engine.encode(SCORED + WRITTEN, Encoding())
+        for span in e.spans
+    }
+    assert beginnings.isdisjoint(tuple(row[:4]) for row in rows), "made-up tokens alone are fed"
 
 
 def test_rates_are_measured_once_and_kept(
@@ -129,6 +145,129 @@ def test_measured_rates_are_times(tiny: Checkpoint) -> None:
 def test_memory_is_at_least_what_the_process_holds(tiny: Checkpoint, known_rates: None) -> None:
     held = estimate_module.resident_bytes()
     assert planned(Engine(tiny), SCORED).peak_bytes > held / 2 > 10_000_000
+
+
+# --- families -------------------------------------------------------------------------------
+
+
+def test_every_token_costs_a_full_pass_where_no_cache_is_kept(
+    tmp_path: Path, known_rates: None
+) -> None:
+    tokenizer = byte_tokenizer()
+    tf.MambaForCausalLM(
+        tf.MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=4)
+    ).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    engine = Engine(load(str(tmp_path), Settings(device="cpu")))
+    requests: list[Request] = [Generate((word,), 6) for word in ("who", "what and where")]
+    found = planned(engine, requests)
+    run(engine, requests)
+    assert engine.tokens.computed <= found.computed
+    lengths = [len(e.spans[0].inputs) for e in engine.encode(requests, Encoding())]
+    assert found.computed == sum(6 * n + sum(range(6)) for n in lengths)
+    assert found.seconds > 0.01 * found.computed
+
+
+@pytest.mark.parametrize("family", ["bloom", "mamba", "falcon alibi"])
+def test_models_that_take_no_tree_mask_have_rates(family: str) -> None:
+    size = {"hidden_size": 32, "vocab_size": 64}
+    heads = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    make = {
+        "bloom": lambda: tf.BloomForCausalLM(tf.BloomConfig(**size, n_layer=2, n_head=2)),
+        "mamba": lambda: tf.MambaForCausalLM(
+            tf.MambaConfig(**size, num_hidden_layers=2, state_size=4)
+        ),
+        "falcon alibi": lambda: tf.FalconForCausalLM(
+            tf.FalconConfig(**size, **heads, alibi=True, new_decoder_architecture=False)
+        ),
+    }
+    small = tiny_module.checkpoint(context=64)
+    forward = Forward(replace(small, model=make[family]().eval()))
+    found = estimate_module.measure(forward)
+    assert min(found.token, found.head, found.step) > 0
+    assert found.tree >= found.path >= 0
+
+
+def test_logits_at_every_position_are_in_the_memory_that_is_foretold(tiny: Checkpoint) -> None:
+    """Tokens x vocabulary x 4 bytes, and once more for a scaled copy."""
+    forward = Engine(tiny).solver.forward  # type: ignore[attr-defined]
+    one, two = (estimate_module.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
+    forward.whole = True
+    three, four = (estimate_module.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
+    assert three - one == 2 * 1000 * forward.vocabulary * 4
+    assert four - two == 2 * 2000 * forward.vocabulary * 4
+
+
+def test_the_widest_feed_forward_layer_counts() -> None:
+    """Some configs have a width for each layer, some call it otherwise, some do not say."""
+    widest = estimate_module._inner_size
+    assert widest(SimpleNamespace(intermediate_size=[48, 96])) == 96
+    assert widest(SimpleNamespace(intermediate_size=None, ffn_dim=64)) == 64
+    assert widest(SimpleNamespace()) == 0
+
+
+# --- the file of rates ----------------------------------------------------------------------
+
+SOUND = asdict(RATES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1, 2]",
+        "3",
+        "[" * 100_000,
+        '{"key": ' * 100_000,
+        '{"key": {"token": ' + "9" * 5000 + "}}",
+        b"\xff\xfe",
+        *(
+            json.dumps({"key": {**SOUND, "token": value}})
+            for value in ("fast", None, [1], True, -1.0, math.nan, math.inf, 1e300)
+        ),
+        json.dumps({"key": {**SOUND, "more": 1.0}}),
+        json.dumps({"key": list(SOUND)}),
+        '{"key": {"token": 1e999, "path": 0, "tree": 0, "head": 0, "step": 0}}',
+    ],
+    ids=lambda text: repr(text)[:30],
+)
+def test_a_file_that_holds_no_rates_is_measured_anew(
+    text: str | bytes, tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(estimate_module, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(estimate_module, "measure", lambda forward: RATES)
+    memory = tmp_path / estimate_module.FILE
+    memory.write_bytes(text if isinstance(text, bytes) else text.encode())
+    forward = Engine(tiny).solver.forward  # type: ignore[attr-defined]
+    assert estimate_module.rates(forward, "key") == RATES
+    assert json.loads(memory.read_text()) == {"key": SOUND}
+
+
+def test_sound_rates_beside_others_stay(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(estimate_module, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(estimate_module, "measure", lambda forward: RATES)
+    whole = {**SOUND, "step": 2}  # a whole number is a number
+    memory = tmp_path / estimate_module.FILE
+    memory.write_text(json.dumps({"other": SOUND, "whole": whole, "broken": {"token": 1}}))
+    forward = Engine(tiny).solver.forward  # type: ignore[attr-defined]
+    assert estimate_module.rates(forward, "whole").step == 2
+    estimate_module.rates(forward, "key")
+    assert json.loads(memory.read_text()) == {"other": SOUND, "whole": whole, "key": SOUND}
+    assert [path.name for path in tmp_path.iterdir()] == [estimate_module.FILE]
+
+
+def test_without_the_module_that_counts_memory_the_weights_are_counted(
+    tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, known_rates: None
+) -> None:
+    """As on Windows."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert estimate_module.resident_bytes() == 0
+    weights = sum(p.numel() * 4 for p in tiny.model.parameters())
+    assert planned(Engine(tiny), SCORED).peak_bytes > weights
+    again = runpy.run_path(estimate_module.__file__)
+    assert again["resident_bytes"]() == 0, "it is imported without that module too"
 
 
 # --- budgets --------------------------------------------------------------------------------

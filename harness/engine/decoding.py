@@ -94,7 +94,7 @@ class Decoding:
             try:
                 found = _follow(self._forward, make(), texts)
             except Exception as error:  # models raise whatever their own code raises
-                if isinstance(error, RuntimeError) and out_of_memory(error):
+                if isinstance(error, (RuntimeError, MemoryError)) and out_of_memory(error):
                     raise
                 lines = str(error).strip().splitlines() or [""]
                 return f"{type(error).__name__}: {lines[0][:120]}"

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ class Means:
     planner: Planner
     limits: Limits
     rates: Rates
+    full_passes: Callable[[Sequence[Writing]], Sequence[Writing]]  # those written without a cache
 
 
 def estimate(owners: Mapping[Question, int], known: Collection[Question], means: Means) -> Estimate:
@@ -94,6 +95,7 @@ def estimate(owners: Mapping[Question, int], known: Collection[Question], means:
     rows = _prompt_rows(written, means)
     searches = sum(span.top for span in spans)
     new = sum(question.max_new_tokens for question in written)
+    again = list(_lengths_fed_again(means.full_passes(written)))
     seconds = sum(batch_seconds(batch, spans, means.rates) for batch in read)
     sizes = [(len(b) * max(len(r) for r in b), max(len(r) for r in b), b) for b in read]
     peak = max(
@@ -109,13 +111,20 @@ def estimate(owners: Mapping[Question, int], known: Collection[Question], means:
         asked=sum(asked.values()),
         stored=sum(asked[question] for question in known),
         computed=sum(len(row) for b in read for row in b) + SEARCHED * searches
-        + sum(len(row) for row in rows) + new - len(written),
+        + sum(len(row) for row in rows) + new - len(written) + sum(again),
         rows=sum(len(b) for b in read) + len(rows),
         largest=max((size for size, _, _ in sizes), default=0),
-        seconds=seconds + written_seconds(rows, new, means.rates),
+        seconds=seconds + written_seconds(rows, new, means.rates)
+        + sum(n * means.rates.token + n**2 * means.rates.path for n in again),
         peak_bytes=(resident_bytes() or weight_bytes(means.forward)) + peak,
         at_most=bool(written),
     )  # fmt: skip
+
+
+def _lengths_fed_again(written: Sequence[Writing]) -> Iterator[int]:
+    """For each token of answers without a cache, how many tokens are fed before it once more."""
+    for question in written:
+        yield from range(len(question.prompt), len(question.prompt) + question.max_new_tokens - 1)
 
 
 def _asked(question: Question) -> int:
@@ -213,7 +222,7 @@ def _masked_seconds(forward: Forward, width: int) -> float | None:
     try:
         return _seconds(forward, rows=1, width=width, mask=True)
     except Exception as error:  # models raise whatever their own code raises
-        if isinstance(error, RuntimeError) and out_of_memory(error):
+        if isinstance(error, (RuntimeError, MemoryError)) and out_of_memory(error):
             raise
         log.debug("no time under a mask: %s", error)
         return None

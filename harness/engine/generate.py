@@ -85,6 +85,13 @@ class Generator:
             if found:
                 yield found
 
+    def full_passes(self, asked: Sequence[Writing]) -> list[Writing]:
+        """Those questions whose answers are decoded without a cache; made-up tokens are fed."""
+        near, far = by_rope_limit(asked, self._forward)
+        if not near or (self._planner.shares and self._decoding.shares()):
+            return far
+        return far if self._decoding.steps(_longest(near)).cached else [*near, *far]
+
     def _groups(self, asked: Sequence[Writing]) -> list[tuple[list[Writing], int]]:
         """Questions that are answered together, in whole rows, and the tokens of those rows."""
         groups: list[tuple[list[Writing], int]] = []

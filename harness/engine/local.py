@@ -110,5 +110,11 @@ class Local:
         """
         who = self._identity
         key = f"{who.digest}|{who.device}|{who.threads}|{self._numerics}"
-        means = Means(self.forward, self.planner, self._limits, rates(self.forward, key))
+        means = Means(
+            self.forward,
+            self.planner,
+            self._limits,
+            rates(self.forward, key),
+            self.generator.full_passes,
+        )
         return estimate(owners, known, means)
