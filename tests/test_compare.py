@@ -347,6 +347,19 @@ def test_three_sides_are_a_matrix_of_each_against_each(three: tuple[Path, Path, 
                 assert float(cell.strip("*")) == pytest.approx(gap, abs=0.005)
 
 
+def test_all_adds_the_other_scores_to_a_matrix(three: tuple[Path, Path, Path]) -> None:
+    titles = [
+        {
+            line
+            for line in harness("compare", *three, *words).out.split("\n")
+            if ", column minus" in line
+        }
+        for words in ((), ("--all",))
+    ]
+    assert titles[0] < titles[1]
+    assert any("ppl-per-token" in title for title in titles[1] - titles[0])
+
+
 def test_a_matrix_is_antisymmetric(three: tuple[Path, Path, Path]) -> None:
     out = harness("compare", *three).out
     swap = str.maketrans("+-", "-+")
@@ -613,6 +626,22 @@ def test_the_newest_run_of_a_folder_counts(sides: tuple[Path, Path], tmp_path: P
         changed(path, tmp_path / "both", created=f"{year}-01-01T00:00:00+00:00")
     found = lines(one, tmp_path / "both")
     assert found["lambada", "ppl"]["difference"] == expected(one, two, "ppl")
+
+
+def test_a_side_of_two_checkpoints_is_refused_and_both_are_named(
+    sides: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The newest run of each benchmark, whatever its model, would be a model that nobody has."""
+    mixed = tmp_path / "mixed"
+    for side, task in zip(sides, ("lambada", "cbt-cn"), strict=True):
+        changed(of(side, task), mixed)
+    baseline = ("baseline", mixed, "--out", tmp_path / "main.toml")
+    for words in (("compare", mixed, sides[0]), ("power", mixed), baseline):
+        line = refused(*words)
+        assert "the newest runs are of 2 checkpoints" in line
+        assert "lambada" in line
+        assert "cbt-cn" in line
+    assert not (tmp_path / "main.toml").exists()
 
 
 # --- what is no side ----------------------------------------------------------------------

@@ -36,6 +36,15 @@ def board(tmp_path: Path, *made: Record) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(out.read_bytes().decode(), newline="")))
 
 
+def test_a_name_of_the_markdown_table_leaves_room_for_the_csv(tmp_path: Path) -> None:
+    write_record(made_record(), tmp_path / "records")
+    out = tmp_path / "board.md"
+    result = harness("leaderboard", "--records", tmp_path / "records", "--out", out)
+    assert result.out.split()[1::4] == [str(out.with_suffix(".csv")), str(out)]
+    assert out.read_text("utf-8").startswith("| model")
+    assert out.with_suffix(".csv").read_text("utf-8").startswith("model,")
+
+
 def test_columns_are_the_papers_in_its_order(tmp_path: Path) -> None:
     [row] = board(tmp_path, made_record(), ptb())
     names = list(row)

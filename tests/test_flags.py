@@ -1,0 +1,401 @@
+"""Every option of every command changes what happens, or is refused; none is read by nobody.
+
+Each command is run with and without each of its options, on a tiny model, and what can be observed
+is compared: what is printed, which files are written, and with which values the parts behind the
+commands are called. A new option fails here until it is given a value to try, and has an effect.
+"""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from conftest import save_tiny
+from console import harness, law_records, refused
+from test_power import ACC, MORE, NATS, OTHER, PPL, RIGHT, made
+
+from harness import data, runner
+from harness.cli.group import benchmark_command, cli
+from harness.commands import benchmarks, checkup, doctor, jitter
+from harness.engine import checkpoint as checkpoints
+from harness.engine import cluster
+from harness.engine import engine as engines
+from harness.engine import local as locals_
+from harness.engine.checkpoint import Checkpoint
+from harness.engine.engine import Engine
+from harness.engine.estimate import Rates
+from harness.engine.local import Local
+from harness.plugins import load_task
+from harness.report import jitter as movements
+from harness.report.jitter import Movement
+from harness.report.record import write
+
+LAST = "acc-last-token"
+
+Given = dict[str, str | None]  # option -> its value; None for a flag
+
+OUT: Given = {"--out": "out"}
+RUN: Given = {"--model": "first", "--sample": None, "--limit": "2", "--no-cache": None, **OUT}
+ROWS: Given = {"--model": "first", "--sample": None, "--limit": "2"}
+BASE: dict[str, tuple[list[str], Given]] = {
+    "lambada": ([], RUN),
+    "table3": ([], RUN),
+    "show": (["lambada"], ROWS),
+    "jitter": (["lambada"], {**ROWS, "--file": "jitter.json"}),
+    "doctor": ([], {"--model": "first"}),
+    "overlap": (
+        ["lambada"],
+        {"--sample": None, "--limit": "3", "--corpus": "corpus.txt", "--json": None},
+    ),
+    "explain": (["RECORD.json", "0"], {"--cache": "stored", "--data-dir": "data"}),
+    "compare": (["one", "two"], {}),
+    "baseline": (["one"], {"--out": "main.toml"}),
+    "check": (["two"], {"--baseline": "held.toml"}),
+    "power": (["one"], {}),
+    "curve": (["curve"], {}),
+    "report": (["ran"], {"--out": "page.html", "--cache": "stored"}),
+    "leaderboard": ([], {"--records": "one", "--out": "board.csv"}),
+    "cache": ([], {"--cache": "stored"}),
+    "init-task": (["my-riddles"], {}),
+    "cache prune": ([], {"--cache": "stored", "--older": "1d"}),
+    "cache check": ([], {"--cache": "stored"}),
+    "tasks": ([], {}),
+    "completion": (["bash"], {}),
+}
+"""Command -> arguments and options of the run that the others are compared with."""
+TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
+    "--model": ("second", {}, ()),
+    "--revision": ("v2", {}, ()),
+    "--trust-remote-code": (None, {}, ()),
+    "--device": ("cpu", {}, ()),
+    "--dtype": ("bfloat16", {}, ()),
+    "--context": ("64", {}, ()),
+    "--batch-tokens": ("64", {}, ()),
+    "--threads": ("3", {}, ()),
+    "--compile": (None, {}, ()),
+    "--workers": ("1", {}, ()),
+    "--address": ("10.0.0.1:1", {"--workers": "1"}, ()),
+    "--data-dir": ("data", {}, ("--sample",)),
+    "--data-file": ("data/lambada_test.jsonl", {}, ("--sample",)),
+    "--sample": (None, {}, ("--sample",)),
+    "--hub": (None, {}, ("--sample",)),
+    "--limit": ("1", {}, ()),
+    "--seed": ("1", {}, ()),
+    "--protocol": ("lm-eval", {}, ()),
+    "--set": ("bos=none", {}, ()),
+    "--grid": (None, {}, ()),
+    "--vary": ("bos=none,eot", {}, ()),
+    "--out": ("elsewhere", {}, ("--out",)),
+    "--cache": ("store", {}, ("--no-cache", "--cache")),
+    "--no-cache": (None, {}, ("--no-cache", "--cache")),
+    "--dump": ("items.jsonl", {}, ()),
+    "--plan": (None, {}, ()),
+    "--budget": ("1s", {}, ("--limit",)),
+    "--json": (None, {}, ("--json",)),
+    "--strict": (None, {}, ()),
+    "--size": ("1542M", {}, ()),
+    "--leaderboard": ("board.csv", {}, ()),
+    "--file": ("else.json", {}, ("--file",)),
+    "-n": ("2", {}, ()),
+    "--corpus": ("more.txt", {}, ()),
+    "--against": ("lambada", {}, ()),
+    "--backend": ("bloom", {}, ()),
+    "--rate": ("0.01", {"--backend": "bloom"}, ()),
+    "--ngram": ("3", {}, ()),
+    "--field": ("other", {"--corpus": "rows.jsonl"}, ("--corpus",)),
+    "--by-line": (None, {}, ()),
+    "--record": ("ran", {}, ("--limit",)),
+    "--no-ranks": (None, {}, ()),
+    "--all": (None, {}, ()),
+    "--flips": ("1", {}, ()),
+    "--anyway": (None, {}, ()),
+    "--rule": ("absolute:1", {}, ()),
+    "--alpha": ("0.01", {}, ()),
+    "--baseline": ("other.toml", {}, ("--baseline",)),
+    "--junit": ("junit.xml", {}, ()),
+    "--jitter": ("noise.json", {}, ()),
+    "--drop": ("3", {}, ()),
+    "--power": ("0.9", {}, ()),
+    "--correlation": ("0.1", {}, ()),
+    "--discordance": ("0.3", {}, ()),
+    "--task": ("ptb", {}, ()),
+    "--title": ("Another title", {}, ()),
+    "--items": ("1", {}, ()),
+    "--no-tokens": (None, {}, ()),
+    "--records": ("two", {}, ("--records",)),
+    "--older": ("0s", {}, ()),
+    "--above": ("1k", {}, ("--older",)),
+    "--checkpoint": ("first", {}, ("--older",)),
+}
+"""Option -> a value to try, what both runs are given besides, and what both go without."""
+SPECIAL: dict[tuple[str, str], tuple[list[str] | None, str | None, Given, tuple[str, ...]]] = {
+    # the same, with other arguments, where the general run shows nothing
+    ("compare", "--anyway"): (["one", "different"], None, {}, ()),
+    ("report", "--cache"): (None, "stored", {"--data-dir": "data"}, ("--cache",)),
+    ("report", "--data-dir"): (None, "data", {}, ()),
+    ("explain", "--data-dir"): (None, "data", {}, ("--data-dir",)),
+    ("explain", "--data-file"): (None, "data/lambada_test.jsonl", {}, ("--data-dir",)),
+    ("explain", "--hub"): (None, None, {}, ("--data-dir",)),
+    ("explain", "--cache"): (None, "stored", {"--no-ranks": None}, ("--cache",)),
+    ("overlap", "--data-file"): (None, "data/lambada_test.jsonl", {}, ("--sample",)),
+    ("curve", "--task"): (None, "ptb", {}, ()),
+}
+
+
+def every_command() -> dict[str, click.Command]:
+    """All commands, subcommands too, with one benchmark for all of them."""
+    found: dict[str, click.Command] = {"lambada": benchmark_command("lambada")}
+    for name, command in cli.commands.items():
+        found[name] = command
+        if isinstance(command, click.Group):
+            found |= {f"{name} {sub}": one for sub, one in command.commands.items()}
+    return found
+
+
+def options_of(command: click.Command) -> list[str]:
+    """The name of each option; of a pair such as --ranks/--no-ranks the one that changes it."""
+    found = [p for p in command.params if isinstance(p, click.Option)]
+    return [p.secondary_opts[0] if p.secondary_opts else p.opts[-1] for p in found]
+
+
+COMMANDS = every_command()
+PAIRS = [
+    (name, option)
+    for name, command in COMMANDS.items()
+    if name != "section3"  # the same as table3, which the test below holds it to
+    for option in options_of(command)
+]
+
+
+def test_section3_takes_what_table3_takes() -> None:
+    assert options_of(COMMANDS["section3"]) == options_of(COMMANDS["table3"])
+
+
+def test_every_command_is_tried() -> None:
+    assert {*BASE, "section3"} == set(COMMANDS)
+    assert {option for _, option in PAIRS} == set(TRIED)
+
+
+# --- a small world ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models, data, records, baselines and stored answers, by the names that are used above."""
+    place = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.delenv("HARNESS_DATA", raising=False)
+        for seed, name in enumerate(("first", "second")):
+            save_tiny(place / name, context=256, seed=seed)
+        (place / "data").mkdir()
+        rows = [f"The ants carried the sand to the hill {n} and then to the sea" for n in range(3)]
+        text = "".join(json.dumps({"text": row}) + "\n" for row in rows)
+        (place / "data" / "lambada_test.jsonl").write_text(text)
+        run = ("--model", "first", "--data-dir", "data", "--cache", "stored", "--out", "ran")
+        assert harness("lambada", *run).code == 0
+        [record] = (p for p in Path("ran").rglob("*.json"))
+        shutil.copy(record, "RECORD.json")
+        shutil.copy(record.with_suffix(".items.json.gz"), "RECORD.items.json.gz")
+        made(place / "one", {PPL: NATS, ACC: RIGHT, LAST: RIGHT})
+        made(place / "two", {PPL: MORE, ACC: OTHER, LAST: OTHER})
+        made(place / "different", {PPL: MORE, ACC: OTHER}, prompt={"name": "x", "sha256": "00"})
+        for name, rule in (("held", "absolute:0"), ("other", "absolute:50")):
+            assert harness("baseline", "one", "--out", f"{name}.toml", "--rule", rule).code == 0
+        moved = Movement("lambada", "paper", ACC, "%", 60.0, 5.0, {"float32": 5.0})
+        movements.write(place / "noise.json", [moved], {})
+        for found in law_records(0.07):
+            last = replace(found.scores[0], metric="ppl-last-token", column=None)
+            write(replace(found, scores=(*found.scores, last)), place / "curve")
+        corpora(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def without_option() -> dict[str, Any]:
+    """What was seen of the runs that the others are compared with."""
+    return {}
+
+
+def corpora(place: Path) -> None:
+    """The built-in rows of LAMBADA, a few words on each line, and other texts."""
+    task = load_task("lambada")
+    rows = data.load(task.source(task.protocol().options), data.Where(sample=True)).rows
+    words = " ".join(str(row.fields["text"]) for row in rows).split()
+    lines = [" ".join(words[i : i + 5]) for i in range(0, len(words), 5)]
+    (place / "corpus.txt").write_text("\n".join(lines))
+    (place / "more.txt").write_text(" ".join(words[:60]))
+    fields = {"text": "nothing of the kind", "other": " ".join(words)}
+    (place / "rows.jsonl").write_text(json.dumps(fields) + "\n")
+
+
+@pytest.fixture
+def observed(
+    world: Path, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> "Observed":
+    """A function that runs a command in a fresh copy of the world and says what was seen."""
+    calls: list[str] = []
+
+    def loaded(name: str, settings: Any) -> Checkpoint:
+        calls.append(f"load {name} {settings}")
+        return replace(tiny, identity=replace(tiny.identity, name=name))
+
+    def tokenizer(name: str, settings: Any) -> Any:
+        read = (settings.revision, settings.trust_remote_code, settings.context)
+        calls.append(f"tokenizer of {name} {read}")
+        return tiny.tokenizer, settings.context or 256
+
+    class Workers(Local):
+        """Workers of this process."""
+
+        identity = tiny.identity
+
+        def __init__(self, *words: object) -> None:
+            super().__init__(tiny, budget=512, share=True)
+            calls.append(f"workers {words}")
+
+        def close(self) -> None:
+            """Nothing to let go."""
+
+    class Counted(Engine):
+        """An engine that says how it is made."""
+
+        def __init__(self, checkpoint: Checkpoint, **how: Any) -> None:
+            calls.append(f"engine {how.get('budget')}")
+            super().__init__(checkpoint, **how)
+
+    def data_loaded(source: Any, where: Any, *, strict: bool = False) -> Any:
+        calls.append(f"data strict={strict}")
+        return real_load(source, where, strict=strict)
+
+    real_load = data.load
+    monkeypatch.setattr(checkpoints, "load", loaded)
+    monkeypatch.setattr(checkpoints, "tokenizer_and_context", tokenizer)
+    monkeypatch.setattr(engines, "Engine", Counted)
+    monkeypatch.setattr(cluster, "Workers", Workers)
+    monkeypatch.setattr(cluster, "connect", lambda *words: calls.append(f"connect {words}"))
+    monkeypatch.setattr(data, "load", data_loaded)
+    published = (world / "data" / "lambada_test.jsonl").read_bytes()
+    monkeypatch.setattr(data, "hub_bytes", lambda hub: (published,))
+    rates = Rates(token=0.01, path=0.0, tree=0.0, head=0.0, step=0.01)
+    monkeypatch.setattr(locals_, "rates", lambda forward, key: rates)
+    one_column = replace(benchmarks.TABLE3, columns=("LAMBADA PPL",))
+    monkeypatch.setattr(benchmarks, "TABLE3", one_column)
+    monkeypatch.setattr(jitter, "variants", lambda threads: [jitter.Variant("float32", 64)])
+    monkeypatch.setattr(checkup, "hardware", lambda *words: calls.append(f"{words}") or ())
+    monkeypatch.setattr(doctor, "_guarded", lambda name, check: checkup.Finding(name, "ok", ""))
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    return Observed(world, tmp_path, calls, monkeypatch)
+
+
+class Observed:
+    """Runs commands, each in a copy of the world, and says what could be seen of it."""
+
+    def __init__(
+        self, world: Path, place: Path, calls: list[str], patch: pytest.MonkeyPatch
+    ) -> None:
+        self._world, self._place, self._calls, self._patch = world, place, calls, patch
+        self._count = 0
+
+    def __call__(self, command: str, arguments: list[str], given: Given) -> dict[str, Any]:
+        self._count += 1
+        place = self._place / f"run{self._count}"
+        shutil.copytree(self._world, place)
+        self._patch.chdir(place)
+        self._patch.setenv("HARNESS_CACHE", str(place / "own"))
+        self._patch.setattr(runner, "time", SimpleNamespace(perf_counter=count().__next__))
+        self._calls.clear()
+        flat = [word for pair in given.items() for word in pair if word is not None]
+        result = harness(*command.split(), *arguments, *flat)
+        texts = (".json", ".jsonl", ".csv", ".md", ".toml", ".xml", ".html")
+        files = {
+            str(path.relative_to(place)): plain(path.read_text("utf-8"), place)
+            if path.suffix in texts
+            else ""
+            for path in sorted(place.rglob("*"))
+            if path.is_file() and not path.name.endswith(("-shm", "-wal"))
+        }
+        seen = {"code": result.code, "out": plain(result.out, place), "calls": [*self._calls]}
+        return {**seen, "err": plain(result.err, place), "files": files}
+
+
+def plain(text: str, place: Path) -> str:
+    """A text without times and places, which differ from run to run."""
+    text = text.replace(str(place), "")
+    text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.+]*", "WHEN", text)
+    text = re.sub(r'"(seconds|mb_per_second|sha256)": ("\w+"|[\d.e+-]+)', "", text)
+    text = re.sub(r'sha256 = "\w+"', "", text)
+    return re.sub(r"[\d.,]+ (s|MB/s)\b|\([\d,]+/s\)|[\d.]+ seconds", "TIME", text)
+
+
+@pytest.mark.parametrize(("command", "option"), PAIRS, ids=[" ".join(pair) for pair in PAIRS])
+def test_the_option_has_an_effect(
+    observed: Observed, without_option: dict[str, Any], command: str, option: str
+) -> None:
+    arguments, base = BASE[command]
+    value, besides, without = TRIED[option]
+    if (command, option) in SPECIAL:
+        other, value, besides, without = SPECIAL[command, option]
+        arguments = other or arguments
+    given = {k: v for k, v in {**base, **besides}.items() if k not in without}
+    changed = observed(command, arguments, {**given, option: value})
+    key = repr((command, arguments, given))
+    if key not in without_option:
+        without_option[key] = observed(command, arguments, given)
+        again = observed(command, arguments, given)
+        assert again == without_option[key], "a run that differs from itself shows nothing"
+    assert changed != without_option[key], f"harness {command} does nothing with {option}"
+
+
+# --- options that contradict each other ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("lambada", "--grid", "--protocol", "lm-eval"), "--grid takes every protocol"),
+        (("lambada", "--grid", "--dump", "x"), "--dump takes the items of one protocol"),
+        (("lambada", "--vary", "bos=none", "--dump", "x"), "--dump takes the items of one"),
+        (("lambada", "--hub"), "--sample and --hub name different rows"),
+        (("lambada", "--data-dir", "x"), "--data-dir and --sample name different rows"),
+        (("table3", "--plan", "--leaderboard", "x.csv"), "--plan computes no scores"),
+        (("show", "lambada", "--model", "y"), "show takes one --model; 2 were given"),
+        (("jitter", "lambada", "--model", "y"), "jitter takes one --model; 2 were given"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_contradictions_of_runs(words: tuple[str, ...], expected: str) -> None:
+    assert expected in refused(*words, "--model", "x", "--sample")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("compare", "one", "two", "one", "--flips", "1"), "--flips shows items of two runs"),
+        (("compare", "one", "two", "--flips", "1", "--json"), "--flips shows items of two runs"),
+        (("power", "one", "two", "--correlation", "0.1"), "--correlation is measured"),
+        (("power", "one", "two", "--discordance", "0.1"), "--discordance is measured"),
+        (("report", "one", "--no-tokens", "--cache", "x"), "leave out --no-tokens"),
+        (("report", "one", "--no-tokens", "--data-dir", "x"), "leave out --no-tokens"),
+        (("doctor", "--dtype", "bfloat16"), "--dtype says how a model is loaded"),
+        (("doctor", "--revision", "x"), "--revision says how a model is loaded"),
+        (("doctor", "--trust-remote-code"), "--trust-remote-code says how a model is loaded"),
+        (("overlap", "lambada", "--corpus", "x", "--rate", "0.1"), "--rate is for --backend bloom"),
+        (("explain", "x", "0", "--model", "a", "--model", "b"), "explain takes one --model"),
+        (("explain", "x", "0", "--cache", "a", "--no-cache"), "--cache and --no-cache"),
+        (("cache", "--cache", "a", "prune", "--cache", "b"), "--cache names both 'a' and 'b'"),
+        (("cache", "--cache", "a", "check", "--cache", "b"), "--cache names both 'a' and 'b'"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_contradictions(
+    words: tuple[str, ...], expected: str, world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    assert expected in refused(*words)
