@@ -74,6 +74,7 @@ def made(
     }
     items = Items(tuple(map(str, ids)), tuple(Shown("", "", "") for _ in ids), values)
     fields = {
+        "version": load_task(task).version,
         "options": dict(load_task(task).protocol().options),
         "examples": len(ids),
         "scores": tuple(score(name, outcome.values) for name, outcome in values.items()),

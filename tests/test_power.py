@@ -44,7 +44,15 @@ def made(folder: Path, rows: Mapping[str, Rows], task: str = "lambada", **change
         for name, found in rows.items()
     )
     options = dict(load_task(task).protocol().options)
-    fields = {"options": options, "examples": count, "scores": scores, "items": items, **changes}
+    version = load_task(task).version
+    fields = {
+        "version": version,
+        "options": options,
+        "examples": count,
+        "scores": scores,
+        "items": items,
+        **changes,
+    }
     write(made_record(task=task, **fields), folder)
     return folder
 
