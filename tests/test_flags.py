@@ -31,6 +31,7 @@ from harness.engine.checkpoint import Checkpoint
 from harness.engine.engine import Engine
 from harness.engine.estimate import Rates
 from harness.engine.local import Local
+from harness.overlap import scan
 from harness.plugins import load_task
 from harness.report import jitter as movements
 from harness.report.jitter import Movement
@@ -136,6 +137,8 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
 """Option -> a value to try, what both runs are given besides, and what both go without."""
 SPECIAL: dict[tuple[str, str], tuple[list[str] | None, str | None, Given, tuple[str, ...]]] = {
     # the same, with other arguments, where the general run shows nothing
+    ("show", "--limit"): (None, "1", {"-n": "2"}, ()),
+    ("overlap", "--workers"): (None, "2", {}, ()),
     ("compare", "--anyway"): (["one", "different"], None, {}, ()),
     ("report", "--cache"): (None, "stored", {"--data-dir": "data"}, ("--cache",)),
     ("report", "--data-dir"): (None, "data", {}, ()),
@@ -289,6 +292,13 @@ def observed(
     monkeypatch.setattr(benchmarks, "TABLE3", one_column)
     monkeypatch.setattr(jitter, "variants", lambda threads: [jitter.Variant("float32", 64)])
     monkeypatch.setattr(checkup, "hardware", lambda *words: calls.append(f"{words}") or ())
+    real_exact = scan.exact
+
+    def exact(corpus: scan.Corpus, wanted: Any) -> Any:
+        calls.append(f"{corpus.workers} processes")
+        return real_exact(replace(corpus, workers=1), wanted)
+
+    monkeypatch.setattr(scan, "exact", exact)
     monkeypatch.setattr(doctor, "_guarded", lambda name, check: checkup.Finding(name, "ok", ""))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     return Observed(world, tmp_path, calls, monkeypatch)
