@@ -43,8 +43,16 @@ def made(folder: Path, rows: Mapping[str, Rows], task: str = "lambada", **change
         Score(name, value(name, found), units.get(name, "%"), name != PPL, None, None, None, {})
         for name, found in rows.items()
     )
-    options = dict(load_task(task).protocol().options)
-    fields = {"options": options, "examples": count, "scores": scores, "items": items, **changes}
+    installed = load_task(task)
+    options = dict(installed.protocol().options)
+    fields = {
+        "version": installed.version,
+        "options": options,
+        "examples": count,
+        "scores": scores,
+        "items": items,
+        **changes,
+    }
     write(made_record(task=task, **fields), folder)
     return folder
 
