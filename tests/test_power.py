@@ -43,10 +43,10 @@ def made(folder: Path, rows: Mapping[str, Rows], task: str = "lambada", **change
         Score(name, value(name, found), units.get(name, "%"), name != PPL, None, None, None, {})
         for name, found in rows.items()
     )
-    options = dict(load_task(task).protocol().options)
-    version = load_task(task).version
+    installed = load_task(task)
+    options = dict(installed.protocol().options)
     fields = {
-        "version": version,
+        "version": installed.version,
         "options": options,
         "examples": count,
         "scores": scores,
