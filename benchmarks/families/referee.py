@@ -105,17 +105,23 @@ class Referee:
         return Text(tuple(tokens[given:]), tuple(logprobs), tuple(margins))
 
     def next_word(self, context: str, skip: frozenset[str]) -> Found:
-        """The best word that is not in `skip`: first tokens in order, each extended greedily."""
+        """The best word that is not in `skip`: first tokens in order, each extended greedily.
+
+        A space alone may begin a word, for the tiny tokenizer has it as a token of its own.
+        """
         tokens = self._cut(self.ids(context), self.context - WORD_TOKENS)
         first = self.logprobs(tokens)[-1].topk(FIRST_TOKENS)
         gaps = (first.values[:-1] - first.values[1:]).tolist()
         margin, skipped = math.inf, []
         for rank, token in enumerate(first.indices.tolist()):
             margin = min(margin, gaps[min(rank, len(gaps) - 1)])
-            if not any(c.isalnum() for c in self._text(token)) or "\n" in self._text(token):
+            text = self._text(token)
+            if text != " " and ("\n" in text or not any(c.isalnum() for c in text)):
                 continue
             word, closest = self._extended(tokens, token)
             margin = min(margin, closest)
+            if not word:
+                continue
             if word.lower() not in skip:
                 return Found(word, tuple(skipped), margin)
             skipped.append(word)
