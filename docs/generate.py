@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from harness.cli.group import cli
-from harness.cli.options import RUN
+from harness.cli.options import BENCHMARK
 from harness.core import Example, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.golden import STREAM_ROWS, sample_job
 from harness.plugins import load_task
@@ -81,12 +81,12 @@ def commands() -> str:
         "# Commands",
         "What `--help` prints, made from the program when this site is built. Exit codes: 0 is "
         "fine, 1 a regression that `check` found, 2 something that could not be had, with one line "
-        "that says what.",
+        "that says what, 3 a defect of the program, 141 an output that nobody reads any more.",
         *_help("harness", cli),
         *(part for name in cli.commands for part in _help(f"harness {name}", cli.commands[name])),
         "## Benchmark commands",
         f"Every benchmark is a command, and all {len(benchmarks())} of them take the same "
-        f"{len(RUN)} options. This is one of them; "
+        f"{len(BENCHMARK)} options. This is one of them; "
         "[the pages of the benchmarks](benchmarks/index.md) have what differs.",
         *_help("harness lambada", _command("lambada"), level=3),
     ]
