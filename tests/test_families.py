@@ -25,10 +25,12 @@ from harness.engine.checkpoint import Checkpoint, Settings, load
 from harness.engine.encode import Span
 from harness.engine.engine import Engine
 from harness.engine.forward import Forward
+from harness.engine.messages import out_of_memory
 from harness.engine.plan import arrange
 from harness.engine.score import TOP, score
 from harness.engine.tree_probe import tree_fault
 from harness.engine.words import Following
+from harness.errors import CheckpointError
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 LLAMA = {
@@ -451,6 +453,25 @@ def test_logits_are_computed_where_they_are_read_alone(
     assert sum(rows) == answer.num_tokens * len(byte_tokenizer())
 
 
+def test_a_pass_that_the_model_cannot_make_is_one_line(tiny: Checkpoint) -> None:
+    """As of a model with fewer usable positions than its config says."""
+
+    def too_few_positions(module: object, given: tuple[torch.Tensor, ...]) -> None:
+        if given[0].shape[-1] > 20:
+            raise IndexError("index out of range in self")
+
+    engine = Engine(tiny)
+    requests: list[Request] = [Loglikelihood(CONTEXT, " sand")]
+    encoded = engine.encode(requests, Encoding())
+    assert len(encoded[0].spans[0].inputs) > 20
+    with tiny.model.transformer.wpe.register_forward_pre_hook(too_few_positions):
+        with pytest.raises(
+            CheckpointError, match="ends in IndexError: index out of range"
+        ) as caught:
+            list(engine.answer(requests, encoded))
+    assert "smaller --context" in str(caught.value)
+
+
 def test_out_of_memory_halves_the_budget_and_changes_no_score(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -482,7 +503,7 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
     ],
 )
 def test_memory_that_ran_out_is_recognised(error: RuntimeError | MemoryError) -> None:
-    assert reader_module.out_of_memory(error)
+    assert out_of_memory(error)
 
 
 def test_other_errors_are_not_taken_for_memory(

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
+from harness.engine.messages import out_of_memory
 from harness.engine.plan import Sharing, arrange
-from harness.engine.reader import out_of_memory
 from harness.engine.rows import FULL_PASSES, Limits, PlainRows, Rows, Steps
 from harness.engine.shared_rows import SharedRows
 
@@ -94,7 +94,7 @@ class Decoding:
             try:
                 found = _follow(self._forward, make(), texts)
             except Exception as error:  # models raise whatever their own code raises
-                if isinstance(error, (RuntimeError, MemoryError)) and out_of_memory(error):
+                if out_of_memory(error):
                     raise
                 lines = str(error).strip().splitlines() or [""]
                 return f"{type(error).__name__}: {lines[0][:120]}"

@@ -21,9 +21,10 @@ from harness.engine.digest import cache_root
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
 from harness.engine.generate import MAX_SPANS, by_rope_limit
+from harness.engine.messages import out_of_memory
 from harness.engine.plan import TreeRow, arrange, batches
 from harness.engine.questions import Question, Search, Writing
-from harness.engine.reader import fed, out_of_memory
+from harness.engine.reader import fed
 from harness.engine.rows import Limits
 from harness.engine.sharing import Planner
 
@@ -222,7 +223,7 @@ def _masked_seconds(forward: Forward, width: int) -> float | None:
     try:
         return _seconds(forward, rows=1, width=width, mask=True)
     except Exception as error:  # models raise whatever their own code raises
-        if isinstance(error, (RuntimeError, MemoryError)) and out_of_memory(error):
+        if out_of_memory(error):
             raise
         log.debug("no time under a mask: %s", error)
         return None

@@ -14,8 +14,10 @@ from torch import Tensor
 from harness.engine.checkpoint import Checkpoint
 from harness.engine.compiled import Compiled
 from harness.engine.last_block import only, position_wise
+from harness.engine.messages import out_of_memory, short
 from harness.engine.own_head import OwnHead, last_states
 from harness.engine.plan import Sharing
+from harness.errors import CheckpointError
 
 # Bytes of logits at a time. On a CPU, blocks beyond 32 MB come fresh from the system at every use.
 _CPU_LOGITS, _ACCELERATOR_LOGITS = 20 << 20, 64 << 20
@@ -88,6 +90,9 @@ class Forward:
         Right padding needs no mask on the causal path: no token sees a later one. `tree` holds
         `position_ids` (B, T), `attention_mask` (B, 1, T, past + T) and `past_key_values`.
         `reads` (N,) are those of the B * T states that will be read; the others may be anything.
+
+        Raises:
+            CheckpointError: the model itself fails on the plain causal path.
         """
         if self._compiled and all(value is None for value in tree.values()):
             return self._compiled(ids)
@@ -96,7 +101,15 @@ class Forward:
                 return self.trunk(ids, **tree)
         if self._takes_use:
             tree.setdefault("use_cache", tree.get("past_key_values") is not None)
-        output = self._base(input_ids=ids, **tree)
+        try:
+            output = self._base(input_ids=ids, **tree)
+        except Exception as error:  # models raise whatever their own code raises
+            if out_of_memory(error) or tree.get("attention_mask") is not None:
+                raise
+            raise CheckpointError(
+                f"the model's own pass over {ids.shape[1]} tokens ends in {type(error).__name__}: "
+                f"{short(error)}; try a smaller --context"
+            ) from error
         states = output.logits if self.whole else last_states(output)
         assert states is not None, "a trunk is what returns hidden states"
         return states

@@ -20,8 +20,8 @@ from harness.engine.decoding import Decoding
 from harness.engine.draft import Draft, Endings
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
+from harness.engine.messages import out_of_memory
 from harness.engine.questions import Advance, Answer, Question, Writing
-from harness.engine.reader import out_of_memory
 from harness.engine.rows import FULL_PASSES, Limits, PlainRows, Rows, Step, Steps
 from harness.engine.sample import choose
 from harness.engine.shared_rows import SharedRows

@@ -14,6 +14,7 @@ import torch
 from harness.core import NextWord, Tokens
 from harness.engine.encode import Span
 from harness.engine.forward import Forward
+from harness.engine.messages import out_of_memory
 from harness.engine.plan import TreeRow, batches
 from harness.engine.questions import Advance, Answer, Question, Search
 from harness.engine.score import Prefilled, SpanScores, score
@@ -149,22 +150,6 @@ class Reader:
         width = len(batch[0])
         self._budget = max(width, min(self._budget, width * len(batch)) // 2)
         log.warning("out of memory: going on with batches of %d tokens", self._budget)
-
-
-_NO_MEMORY = (
-    "out of memory",  # accelerators that raise a plain RuntimeError
-    "not enough memory",  # torch's CPU allocator on Windows and macOS
-    "can't allocate memory",  # the same on Linux
-    "alloc_failed",  # cuBLAS and cuDNN
-)
-
-
-def out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether an error says that memory ran out."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return any(words in text for words in _NO_MEMORY)
 
 
 def fed(question: Span | Search) -> Span:
