@@ -464,12 +464,11 @@ def test_a_pass_that_the_model_cannot_make_is_one_line(tiny: Checkpoint) -> None
     requests: list[Request] = [Loglikelihood(CONTEXT, " sand")]
     encoded = engine.encode(requests, Encoding())
     assert len(encoded[0].spans[0].inputs) > 20
-    with tiny.model.transformer.wpe.register_forward_pre_hook(too_few_positions):
-        with pytest.raises(
-            CheckpointError, match="ends in IndexError: index out of range"
-        ) as caught:
-            list(engine.answer(requests, encoded))
-    assert "smaller --context" in str(caught.value)
+    with (
+        tiny.model.transformer.wpe.register_forward_pre_hook(too_few_positions),
+        pytest.raises(CheckpointError, match=r"ends in IndexError: .*; try a smaller --context"),
+    ):
+        list(engine.answer(requests, encoded))
 
 
 def test_out_of_memory_halves_the_budget_and_changes_no_score(
