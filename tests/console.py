@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.cli.group import main
 from harness.core import Score, Tokens
+from harness.plugins import load_task, task_names
 from harness.report.record import ITEMS, Record
 
 
@@ -65,7 +66,6 @@ def made_record(**changes: Any) -> Record:
     )  # fmt: skip
     fields: dict[str, Any] = {
         "task": "lambada",
-        "version": 1,
         "protocol": "paper",
         "options": {"quotes": "on", "stride": 1024},
         "model": {
@@ -92,6 +92,8 @@ def made_record(**changes: Any) -> Record:
     }  # fmt: skip
     fields |= changes
     fields.setdefault("rows", fields["examples"])
+    installed = fields["task"] in task_names()
+    fields.setdefault("version", load_task(fields["task"]).version if installed else 1)
     return Record(**fields)
 
 

@@ -74,7 +74,6 @@ def made(
     }
     items = Items(tuple(map(str, ids)), tuple(Shown("", "", "") for _ in ids), values)
     fields = {
-        "version": load_task(task).version,
         "options": dict(load_task(task).protocol().options),
         "examples": len(ids),
         "scores": tuple(score(name, outcome.values) for name, outcome in values.items()),
@@ -284,7 +283,7 @@ DATA = made_record().data
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 2}, "version: 1 / 2"),
+        ({"version": 3}, "version: 2 / 3"),
         ({"options": {**load_task("lambada").protocol().options, "quotes": "off"},
           "protocol": "paper+quotes=off"}, "options: quotes=on / quotes=off"),
         ({"data": {**DATA, "sha256": "ee" * 32}}, "data: x.jsonl@c3c3c3c3 / x.jsonl@eeeeeeee"),
@@ -304,9 +303,9 @@ def test_another_measurement_is_not_comparable(
 def test_a_baseline_of_a_version_that_is_not_installed(tmp_path: Path) -> None:
     held = lambada(tmp_path / "held")
     path = baseline(held)
-    newer = lambada(tmp_path / "newer", version=2)
+    newer = lambada(tmp_path / "newer", version=3)
     line = refused("baseline", newer, "--out", tmp_path / "newer.toml")
-    assert "lambada version 2, installed is version 1" in line
+    assert "lambada version 3, installed is version 2" in line
     assert check(newer, path).code == 2
 
 

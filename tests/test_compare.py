@@ -431,7 +431,7 @@ OTHER = "e" * 64
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 2}, "version: 1 / 2"),
+        ({"version": 3}, "version: 2 / 3"),
         ({"data": {"name": "other.jsonl", "sha256": OTHER}}, "/ other.jsonl@eeeeeeee"),
         ({"prompt": {"name": "lambada.txt", "sha256": OTHER}}, "/ eeeeeeee"),
         ({"prompt": None}, "/ none"),
@@ -475,12 +475,12 @@ def test_other_benchmarks_have_no_partner(sides: tuple[Path, Path]) -> None:
 
 def test_one_bad_pair_does_not_hide_the_others(sides: tuple[Path, Path], tmp_path: Path) -> None:
     other = tmp_path / "other"
-    changed(of(sides[1], "lambada"), other, version=2)
+    changed(of(sides[1], "lambada"), other, version=3)
     changed(of(sides[1], "text8"), other)
     found = compared(sides[0], other)
     assert [(x["task"], x["metric"]) for x in found["scores"]] == [("text8", "bpc")]
     assert len(found["refused"]) == 3
-    assert any("lambada: they measure different things; version: 1 / 2" in x for x in
+    assert any("lambada: they measure different things; version: 2 / 3" in x for x in
                found["refused"])  # fmt: skip
     shown = harness("compare", sides[0], other)
     assert shown.code == 0

@@ -54,11 +54,11 @@ def test_every_family_has_a_name_of_its_own_and_a_type_of_transformers() -> None
 
 
 def test_a_model_that_is_not_causal_is_said_to_disagree_with_itself(tmp_path: Path) -> None:
-    build(families()["doge-keep16"], tmp_path)
+    build(families()["deepseek_v32-top16"], tmp_path)
     referee = Referee(tmp_path, 256)
     referee.logprobs([7 * i % 200 for i in range(60)])
     assert itself.unsteady(referee).startswith("not causal")
-    build(families()["doge"], tmp_path)
+    build(families()["deepseek_v32"], tmp_path)
     referee = Referee(tmp_path, 256)
     referee.logprobs([7 * i % 200 for i in range(60)])
     assert itself.unsteady(referee) == ""

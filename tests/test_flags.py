@@ -205,7 +205,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert harness("lambada", *run).code == 0
         [record] = (p for p in Path("ran").rglob("*.json"))
         shutil.copy(record, "RECORD.json")
-        shutil.copy(record.with_suffix(".items.json.gz"), "RECORD.items.json.gz")
+        [items] = Path("ran").rglob("*.items.json.gz")
+        shutil.copy(items, items.name.replace(record.stem, "RECORD"))
         made(place / "one", {PPL: NATS, ACC: RIGHT, LAST: RIGHT})
         made(place / "two", {PPL: MORE, ACC: OTHER, LAST: OTHER})
         made(place / "different", {PPL: MORE, ACC: OTHER}, prompt={"name": "x", "sha256": "00"})

@@ -74,7 +74,7 @@ def test_one_row_a_checkpoint_and_protocol(tmp_path: Path) -> None:
         {"model": {**MODEL, "digest": "77" * 32}},
         {"model": {**MODEL, "dtype": "bfloat16"}},
         {"model": {**MODEL, "context": 512}},
-        {"version": 2},
+        {"version": 3},
         {"environment": {"versions": {"harness": "0.2.0"}}},
         {"data": {**made_record().data, "sha256": "55" * 32}},
     ],

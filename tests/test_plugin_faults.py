@@ -206,7 +206,8 @@ def test_rows_that_a_parser_cannot_make() -> None:
     def missing(data: bytes) -> list[Fields]:
         return [{"x": row["x"]} for row in json_lines(data, required=())]
 
-    words = rf"questions \(package tasks\): parse\(\) failed on samples/.*: KeyError: 'x' {HERE}"
+    where = r"questions \(package harness.tasks\): parse\(\) failed on samples/.*"
+    words = rf"{where}: KeyError: 'x' {HERE}"
     with pytest.raises(TaskError, match=words):
         run(replace(TASK, **source(parse=missing)))  # type: ignore[arg-type]
     with pytest.raises(TaskError, match="expected a list of mappings, got"):

@@ -60,7 +60,7 @@ def test_write_and_read(tmp_path: Path) -> None:
 
 def test_signature_is_one_line_with_everything_that_moves_a_score() -> None:
     assert made_record().signature == (
-        "lambada|v:1|p:paper|o:quotes=on,stride=1024|data:x.jsonl@c3c3c3c3|n:20|prompt:d4d4d4d4|"
+        "lambada|v:2|p:paper|o:quotes=on,stride=1024|data:x.jsonl@c3c3c3c3|n:20|prompt:d4d4d4d4|"
         "tok:b2b2b2b2|ctx:1024|dtype:float32|harness:0.1.0|torch:2.13.0"
     )
 
@@ -73,7 +73,7 @@ DATA = made_record().data
     "change",
     [
         {"task": "other"},
-        {"version": 2},
+        {"version": 3},
         {"protocol": "lm-eval"},
         {"options": {"quotes": "off", "stride": 1024}},
         {"options": {"quotes": "on", "stride": 32}},
