@@ -161,7 +161,7 @@ def test_two_checkpoints_of_one_size_are_two_points() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 3},
         {"options": {"quotes": "off", "stride": 1024}},
         {"limit": 10, "examples": 10},
         {"data": {**made_record().data, "sha256": "55" * 32}},

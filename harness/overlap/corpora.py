@@ -78,19 +78,21 @@ def _chunks(path: Path, compression: str | None) -> Iterator[bytes]:
 
 
 def _as_text(path: Path, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes without a byte-order mark, and with LF if the file's line ends are CR.
+    """The same bytes without a byte-order mark, every line end (CR LF, CR or LF) as LF.
 
     Raises:
         DataError: the file is in another encoding than UTF-8.
     """
-    cr_alone = False
+    after_cr = False
     for number, chunk in enumerate(chunks):
         if number == 0:
             if encoding := other_encoding(chunk):
                 raise DataError(f"{path.name} is {encoding}, expected UTF-8; save it as UTF-8")
             chunk = chunk.removeprefix(MARK)
-            cr_alone = b"\r" in chunk and b"\n" not in chunk
-        yield chunk.replace(b"\r", b"\n") if cr_alone else chunk
+        if after_cr:  # a CR LF that was cut in two
+            chunk = chunk.removeprefix(b"\n")
+        after_cr = chunk.endswith(b"\r")
+        yield chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def _plain(chunks: Iterable[bytes], how: Reading) -> Iterator[bytes]:
