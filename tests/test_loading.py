@@ -419,7 +419,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     "config a list": (write("config.json", "[]"), "config.json holds a list; expected a JSON obj"),
     "config nested deep": (
         write("config.json", nested(100_000)),
-        "config.json cannot be read (nested too deep)",
+        "config.json cannot be read (nested too deeply)",
     ),
     "config cut short": (write("config.json", '{"model'), "config.json cannot be read ("),
     "generation_config cut short": (

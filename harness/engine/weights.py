@@ -3,12 +3,12 @@
 What is found here would otherwise end in a traceback or a hang inside transformers, or in silence.
 """
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from harness import strict_json
 from harness.engine.messages import clipped, short
 from harness.errors import CheckpointError
 
@@ -29,15 +29,13 @@ def read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
     try:
         if not path.is_symlink() and not path.exists():
             return {}
-        found = json.loads(path.read_text("utf-8"))
-        json.dumps(found, ensure_ascii=False).encode()
+        found = strict_json.loads(path.read_bytes(), allow_nan=True)
     except OSError as error:
         raise unreadable(path, error, name) from error
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else short(error)
+    except ValueError as error:
         raise CheckpointError(
             f"model {name!r} cannot be loaded as a causal language model: {file} cannot be read "
-            f"({reason}); expected a JSON object"
+            f"({short(error)}); expected a JSON object"
         ) from error
     if not isinstance(found, dict):
         raise CheckpointError(
