@@ -5,8 +5,10 @@ would take for an instruction is taken from them here: a terminal's escape seque
 spreadsheet's formulas, Markdown's HTML and links, the workflow commands of a CI log.
 """
 
+import json
 import re
 import unicodedata
+from typing import Any
 
 # Formulas of Excel, LibreOffice and Google Sheets (OWASP, "CSV Injection"), full-width signs too.
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -24,9 +26,17 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        "\ufffd" if unicodedata.category(c) in _UNPRINTABLE and c not in _KEPT else c for c in text
-    )
+    return "".join("\ufffd" if _steers(c) else c for c in text)
+
+
+def _steers(character: str) -> bool:
+    return unicodedata.category(character) in _UNPRINTABLE and character not in _KEPT
+
+
+def json_line(value: Any) -> str:
+    """A JSON value on one line, in which such characters are escaped, so that none is lost."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(json.dumps(c)[1:-1] if _steers(c) else c for c in text)
 
 
 def one_line(text: str) -> str:

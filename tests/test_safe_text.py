@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from rich.table import Table
 from harness.display.console import console
 from harness.safe_text import (
     csv_cell,
+    json_line,
     markdown_cell,
     one_line,
     printable,
@@ -29,6 +31,14 @@ def test_nothing_that_is_printed_steers_a_terminal(text: str) -> None:
     assert not any(c < " " and c not in "\t\n" for c in shown)
     assert not any("\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in shown)
     shown.encode()
+
+
+@given(ANYTHING)
+def test_json_on_a_terminal_steers_nothing_and_loses_nothing(text: str) -> None:
+    line = json_line({text: [text]})
+    assert json.loads(line) == {text: [text]}
+    assert printable(line) == line
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ texts, `--plan`. Columns give the worst difference in nats an item. Fails if a r
 tolerance and transformers does not disagree with itself there, or if one dies.
 """
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads of tiny models only wait for each other
+
 import argparse
 import json
-import os
 import sys
 import tempfile
 import warnings

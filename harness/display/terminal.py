@@ -1,6 +1,5 @@
 """The two streams that a person sees: standard output, and progress and notices on the other."""
 
-import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.display.console import console
 from harness.report.table3 import unusual
+from harness.safe_text import json_line
 
 WIDTH = 120  # of tables where standard output is no terminal
 
@@ -20,7 +20,7 @@ ERR = console(stderr=True)
 
 def print_json(value: Any) -> None:
     """One JSON value on a line of standard output, at once."""
-    OUT.file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    OUT.file.write(json_line(value) + "\n")
     OUT.file.flush()
 
 
