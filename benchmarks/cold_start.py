@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 from benchmarks.common import seconds
-from harness.engine.locate import DEMO
+from harness.engine.checkpoint.locate import DEMO
 
 ROUNDS = 5
 WANTED = {"--help": 0.3, "tasks": 0.5, "a first scored batch": 8.0}

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from harness import data
 from harness.core import Generate, Loglikelihood, Request, RollingLoglikelihood
-from harness.engine.checkpoint import Checkpoint, Settings, load
-from harness.engine.digest import cache_root
-from harness.engine.locate import DEMO, locate
-from harness.plugins import load_task
+from harness.data import load as data
+from harness.engine.checkpoint.digest import cache_root
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.locate import DEMO, locate
+from harness.engine.checkpoint.settings import Settings
+from harness.plugins.registry import load_task
 from harness.runner import Job, ask
 
 SEED = 0

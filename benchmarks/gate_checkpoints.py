@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.engine.checkpoint import Settings
-from harness.engine.locate import locate
+from harness.engine.checkpoint.locate import locate
+from harness.engine.checkpoint.settings import Settings
 
 
 def run(*words: object) -> int:

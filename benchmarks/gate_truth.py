@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.metrics import ACCURACY, MEAN, Metric, perplexity
-from harness.paired import Table, difference
+from harness.stats.paired import Table, difference
 
 ALPHA = 0.05
 ALARMS = (0.03, 0.07)

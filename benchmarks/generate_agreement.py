@@ -14,10 +14,11 @@ import torch
 
 from benchmarks import common
 from harness.core import Encoding, Generate, Generated
-from harness.engine.checkpoint import Checkpoint, Settings, load
-from harness.engine.digest import cache_root
+from harness.engine.checkpoint.digest import cache_root
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.locate import DEMO
+from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
-from harness.engine.locate import DEMO
 
 TIE = 1e-4  # between logits
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from benchmarks import common
-from harness.engine.locate import DEMO
+from harness.engine.checkpoint.locate import DEMO
 
 UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 

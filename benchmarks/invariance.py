@@ -11,7 +11,7 @@ import random
 
 from benchmarks import common
 from harness.core import Encoding, Request, Response, Rolled, Scored
-from harness.engine.checkpoint import Checkpoint
+from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
 
 BOUND = 1e-5

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.engine.store import Store
+from harness.engine.cache.store import Store
 
 Scores = dict[tuple[str, str], tuple[Any, ...]]
 

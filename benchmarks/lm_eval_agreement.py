@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import common
-from harness import data
 from harness.core import Encoding, Request, Rolled, Scored
-from harness.engine.checkpoint import Checkpoint
+from harness.data import load as data
+from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 from harness.runner import Job, ask
 from harness.task import encoding
 

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.common import data_dir
 from harness.overlap import scan
 from harness.overlap.ngram_sets import wanted
-from harness.text.ngrams import normalise
+from harness.overlap.ngrams import normalise
 
 N = 8
 RATE = 1e-8

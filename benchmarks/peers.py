@@ -11,9 +11,10 @@ import torch
 from benchmarks import common
 from benchmarks.common import seconds
 from harness.core import Generate, Loglikelihood, Request, RollingLoglikelihood
-from harness.engine.checkpoint import Checkpoint, Settings
-from harness.engine.encode import Encoded, Span
-from harness.engine.locate import locate
+from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.checkpoint.locate import locate
+from harness.engine.checkpoint.settings import Settings
+from harness.engine.queries.encode import Encoded, Span
 
 SIZES = (1, 8, 16, 32)  # of lm-eval's batches
 Run = Callable[[], object]

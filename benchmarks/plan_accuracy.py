@@ -12,9 +12,9 @@ import time
 from typing import NamedTuple
 
 from benchmarks import common
-from harness import data
+from harness.data import load as data
 from harness.engine.engine import Engine
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 from harness.runner import Job, ask
 from harness.task import encoding
 

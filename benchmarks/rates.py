@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from benchmarks.common import seconds
-from harness.engine.packed import Packed
+from harness.engine.checkpoint.onednn import Packed
 
 ROWS = 2048  # of a product, as a batch has
 

@@ -20,9 +20,9 @@ import torch
 from benchmarks import common, peers, rates
 from benchmarks.common import seconds
 from harness.core import Encoding, Generate, Request, Tokens
-from harness.engine.checkpoint import Checkpoint
-from harness.engine.encode import Encoded
+from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
+from harness.engine.queries.encode import Encoded
 
 THREADS = 2
 PLAIN_PART = 4  # of so many requests the plain loop answers one

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from harness.metrics import perplexity
-from harness.paired import RESAMPLES, difference
-from harness.stats import bootstrap
+from harness.stats.intervals import bootstrap
+from harness.stats.paired import RESAMPLES, difference
 
 ITEMS = 10_000
 REPEATS = 5

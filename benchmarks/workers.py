@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from benchmarks import common
-from harness.engine.locate import DEMO
+from harness.engine.checkpoint.locate import DEMO
 
 
 def measure(model: str, limit: int, workers: int) -> tuple[float, dict[str, float]]:

@@ -14,14 +14,14 @@ from typing import Any
 
 import click
 
+from harness.analysis.paper import published as paper
 from harness.cli.group import cli
 from harness.cli.options import BENCHMARK
 from harness.core import Example, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
-from harness.golden import STREAM_ROWS, sample_job
-from harness.plugins import load_task
-from harness.report import paper
+from harness.plugins.registry import load_task
 from harness.runner import ask
 from harness.task import Task
+from harness.testing.golden import STREAM_ROWS, sample_job
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -14,19 +14,23 @@ Names are imported when they are first used, so that `import harness` loads no t
 from importlib import import_module
 from typing import Any
 
+from harness import moved
+
 _PUBLIC = {
     "Engine": ("harness.engine.engine", "Engine"),
     "Job": ("harness.runner", "Job"),
-    "Settings": ("harness.engine.checkpoint", "Settings"),
-    "Where": ("harness.data", "Where"),
+    "Settings": ("harness.engine.checkpoint.settings", "Settings"),
+    "Where": ("harness.data.load", "Where"),
     "evaluate": ("harness.runner", "evaluate"),
-    "load_checkpoint": ("harness.engine.checkpoint", "load"),
-    "load_data": ("harness.data", "load"),
-    "load_task": ("harness.plugins", "load_task"),
-    "task_names": ("harness.plugins", "task_names"),
+    "load_checkpoint": ("harness.engine.checkpoint.load", "load"),
+    "load_data": ("harness.data.load", "load"),
+    "load_task": ("harness.plugins.registry", "load_task"),
+    "task_names": ("harness.plugins.registry", "task_names"),
 }
 
 __all__ = [*_PUBLIC]
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from harness import stats
 from harness.core import (
     Encoding,
     Example,
@@ -22,7 +21,8 @@ from harness.core import (
     Score,
     Tokens,
 )
-from harness.data import Data
+from harness.data.load import Data
+from harness.data.subset import choose
 from harness.errors import (
     DataError,
     EncodingError,
@@ -32,13 +32,13 @@ from harness.errors import (
     in_one_line,
 )
 from harness.metrics import Outcome
-from harness.modules import ModuleMetric
+from harness.metrics.hf_evaluate import ModuleMetric
 from harness.prompt import Prompt
-from harness.report import dump
-from harness.report.items import Items, Outcomes, Shown, show
-from harness.report.provenance import environment
-from harness.report.record import Record
-from harness.selection import choose
+from harness.records import dump
+from harness.records.items import Items, Outcomes, Shown, show
+from harness.records.provenance import environment
+from harness.records.record import Record
+from harness.stats import intervals
 from harness.task import Measure, Task, encoding
 from harness.task import Protocol as TaskProtocol
 
@@ -130,7 +130,7 @@ def evaluate(
 
 def _score(job: Job, measure: Measure, outcomes: Sequence[Outcome]) -> Score:
     try:
-        return stats.score(measure, outcomes, job.seed)
+        return intervals.score(measure, outcomes, job.seed)
     except HarnessError:
         raise
     except Exception as error:  # of the benchmark's own metric

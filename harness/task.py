@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from harness.core import Encoding, Example, Fields, Pool, Request, Response, Row, Source
 from harness.errors import UsageError
 from harness.metrics import Metric, Outcome
-from harness.modules import ModuleMetric
+from harness.metrics.hf_evaluate import ModuleMetric
 from harness.prompt import Prompt
 
 Options = Mapping[str, str]

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from harness.core import Example, Fields, Hub, Loglikelihood, Request, Row, Source
+from harness.data.parsers import join_lines, lines
 from harness.errors import DataError
-from harness.extract import best_choice
-from harness.formats import join_lines, lines
 from harness.metrics import ACCURACY
+from harness.metrics.extract import best_choice
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Task, each
 from harness.text import DETOKENISERS

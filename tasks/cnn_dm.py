@@ -13,12 +13,12 @@ from functools import lru_cache
 from typing import Any
 
 from harness.core import Example, Fields, Generate, Hub, Request, Response, Row, Source
+from harness.data.parsers import decode
 from harness.errors import DataError
-from harness.extract import generated
-from harness.formats import decode
 from harness.metrics import Outcome, mean_over_runs, spread_over_runs
+from harness.metrics.extract import generated
+from harness.metrics.rouge import ROUGE, SPLITTER, at_random, lede, rouge, sentences
 from harness.prompt import Prompt
-from harness.summaries import ROUGE, SPLITTER, at_random, lede, rouge, sentences
 from harness.task import Measure, Option, Options, Task, each
 
 COLUMNS = ("article", "highlights", "id")

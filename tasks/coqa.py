@@ -9,15 +9,15 @@ official script, CoQA's evaluate-v1.0.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from harness import strict_json
-from harness.answers import best, exact, f1, leave_one_out
 from harness.core import Example, Fields, Generate, Generated, Hub, Request, Response, Row, Source
+from harness.data.parsers import decode, is_text, json_value
 from harness.errors import DataError
-from harness.extract import generated
-from harness.formats import decode, is_text, json_value
+from harness.files import strict_json
 from harness.metrics import MEAN, Outcome
+from harness.metrics.exact_match import best, exact, f1, leave_one_out
+from harness.metrics.extract import generated
+from harness.metrics.rouge import sentences
 from harness.prompt import Prompt
-from harness.summaries import sentences
 from harness.task import Measure, Option, Options, Task, each
 
 DOMAINS = {

@@ -11,8 +11,8 @@ from html import unescape
 from harness.core import Example, Fields, Hub, Row, Source
 from harness.task import Option, Options, Task
 
-from . import dump
-from .lines import BOS, STRIDE, WINDOWS
+from .shared import wikipedia_dump
+from .shared.running_text import BOS, STRIDE, WINDOWS
 
 _ENTITY = re.compile(rb"&(?:lt|gt|amp|quot);")
 _OPEN_ENTITY = re.compile(rb"&[a-z]{0,4}\Z")
@@ -28,7 +28,7 @@ def source(options: Options) -> Source:
     return Source(
         title="enwik8: the first 100,000,000 bytes of an English Wikipedia dump of 2006",
         files=("enwik8", "enwik8.zip", "enwik8.first*"),
-        parse=dump.parse(options["split"], "enwik8"),
+        parse=wikipedia_dump.parse(options["split"], "enwik8"),
         sample="samples/enwik8.sample",
         origin="https://mattmahoney.net/dc/enwik8.zip",
         sha256=(
@@ -61,7 +61,9 @@ def unescaped(pieces: Sequence[bytes]) -> list[bytes]:
 def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
     """One text."""
     pieces = [row.fields["bytes"] for row in rows]
-    return [dump.example(rows, unescaped(pieces) if options["detok"] != "none" else pieces)]
+    return [
+        wikipedia_dump.example(rows, unescaped(pieces) if options["detok"] != "none" else pieces)
+    ]
 
 
 TASK = Task(
@@ -75,12 +77,12 @@ TASK = Task(
     ),
     source=source,
     read=read,
-    ask=dump.ask,
-    measures=dump.measures("bpb", "byte", "enwik8 BPB"),
-    notes=dump.notes,
+    ask=wikipedia_dump.ask,
+    measures=wikipedia_dump.measures("bpb", "byte", "enwik8 BPB"),
+    notes=wikipedia_dump.notes,
     stream=True,
     options=(
-        dump.SPLIT,
+        wikipedia_dump.SPLIT,
         Option("detok", "none", ("none", "xml-unescape"), "whether &lt; &gt; &amp; &quot; are "
                "undone once"),
         STRIDE,

@@ -10,8 +10,10 @@ from functools import cache
 from importlib.resources import files
 
 from harness.core import Example, Hub, Loglikelihood, NextWord, Request, Row, Source
+from harness.data.parsers import join_lines, json_lines, text_lines
 from harness.errors import DataError, UsageError
-from harness.extract import (
+from harness.metrics import ACCURACY, perplexity
+from harness.metrics.extract import (
     all_greedy,
     bare,
     last_greedy,
@@ -20,8 +22,6 @@ from harness.extract import (
     target_nats,
     token_nats,
 )
-from harness.formats import join_lines, json_lines, text_lines
-from harness.metrics import ACCURACY, perplexity
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Task, each
 from harness.text import DETOKENISERS

@@ -8,10 +8,10 @@ were scored as one text is open; here they are, with a newline as the end symbol
 from collections.abc import Iterable, Sequence
 
 from harness.core import Example, Hub, Row, Source
-from harness.formats import join_lines, text_lines
+from harness.data.parsers import join_lines, text_lines
 from harness.task import Option, Options, Task
 
-from . import lines
+from .shared import running_text
 
 SOURCE = Source(
     title="One Billion Word Benchmark, first held-out shard",
@@ -36,7 +36,7 @@ def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
     """One text a file, or one a sentence."""
     detok = "1bw" if options["detok"] == "on" else "none"
     texts = [[row] for row in rows] if options["stream"] == "sentence" else [list(rows)]
-    return [lines.example(text, options, detok=detok) for text in texts]
+    return [running_text.example(text, options, detok=detok) for text in texts]
 
 
 TASK = Task(
@@ -49,18 +49,18 @@ TASK = Task(
     ),
     source=lambda options: SOURCE,
     read=read,
-    ask=lines.ask,
-    measures=lines.measures("1BW PPL"),
-    notes=lines.notes,
+    ask=running_text.ask,
+    measures=running_text.measures("1BW PPL"),
+    notes=running_text.notes,
     stream=True,
     options=(
         Option("detok", "on", ("on", "off"), "undo the tokenisation of punctuation"),
-        lines.MODE,
-        lines.UNIT,
+        running_text.MODE,
+        running_text.UNIT,
         Option("stream", "file", ("file", "sentence"), "what is one text"),
-        lines.STRIDE,
-        lines.WINDOWS,
-        lines.BOS,
+        running_text.STRIDE,
+        running_text.WINDOWS,
+        running_text.BOS,
     ),
     presets={
         "paper": {},

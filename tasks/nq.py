@@ -11,8 +11,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from harness import calibration
-from harness.answers import best, exact
 from harness.core import (
     Example,
     Fields,
@@ -25,14 +23,15 @@ from harness.core import (
     Row,
     Source,
 )
+from harness.data.parsers import is_text, json_lines
 from harness.errors import DataError
-from harness.extract import generated
-from harness.formats import is_text, json_lines
-from harness.metrics import ACCURACY, Outcome, most_confident
+from harness.metrics import ACCURACY, Outcome, calibration, most_confident
+from harness.metrics.exact_match import best, exact
+from harness.metrics.extract import generated
 from harness.prompt import Prompt
 from harness.task import FewShot, Measure, Option, Options, Task, each
 
-from .pairs import draw
+from .shared.few_shot import draw
 
 TOP_SHARE = 0.01  # Radford et al. 2019, section 3.8
 QUESTION_WORDS = ("who", "when", "where", "what", "which", "how", "why")

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.core import Example, Fields, Hub, Row, Source
+from harness.data.parsers import join_lines, text_lines
 from harness.errors import DataError
-from harness.formats import join_lines, text_lines
 from harness.task import Option, Options, Task
 
-from . import lines
+from .shared import running_text
 
 _UPPER = re.compile(r"(?!N\b)\b\w*[A-Z]\w*")
 
@@ -71,7 +71,7 @@ def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
     """One text a file, or one a line."""
     detok = "ptb-megatron" if options["detok"] == "megatron" else options["detok"]
     texts = [[row] for row in rows] if options["stream"] == "line" else [list(rows)]
-    return [lines.example(text, options, detok=detok, edit=edit(options)) for text in texts]
+    return [running_text.example(text, options, detok=detok, edit=edit(options)) for text in texts]
 
 
 TASK = Task(
@@ -84,21 +84,21 @@ TASK = Task(
     ),
     source=lambda options: SOURCE,
     read=read,
-    ask=lines.ask,
-    measures=lines.measures("PTB PPL"),
-    notes=lines.notes,
+    ask=running_text.ask,
+    measures=running_text.measures("PTB PPL"),
+    notes=running_text.notes,
     stream=True,
     options=(
         Option("detok", "ptb", ("ptb", "megatron", "none"), "detokeniser; megatron is lossy"),
-        lines.MODE,
+        running_text.MODE,
         Option("numbers", "N", ("N", "1"), "how a number is written"),
         Option("unk", "<unk>", ("<unk>", "<UNK>", "drop"), "how a rare word is written; drop "
                "leaves it out, which is not comparable with anything"),
-        lines.UNIT,
+        running_text.UNIT,
         Option("stream", "file", ("file", "line"), "what is one text"),
-        lines.STRIDE,
-        lines.WINDOWS,
-        lines.BOS,
+        running_text.STRIDE,
+        running_text.WINDOWS,
+        running_text.BOS,
     ),
     presets={
         "paper": {},

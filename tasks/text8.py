@@ -11,15 +11,15 @@ from harness.core import Example, Fields, Hub, Row, Source
 from harness.errors import DataError
 from harness.task import Options, Task
 
-from . import dump
-from .lines import BOS, STRIDE, WINDOWS
+from .shared import wikipedia_dump
+from .shared.running_text import BOS, STRIDE, WINDOWS
 
 _STRAY = re.compile(rb"[^a-z ]")
 
 
 def parse(split: str) -> Callable[[bytes], Sequence[Fields]]:
     """A reader of the file that refuses anything but a-z and spaces."""
-    read_rows = dump.parse(split, "text8")
+    read_rows = wikipedia_dump.parse(split, "text8")
 
     def rows(data: bytes) -> Sequence[Fields]:
         found = read_rows(data)
@@ -64,7 +64,7 @@ def source(options: Options) -> Source:
 def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
     """One text."""
     del options
-    return [dump.example(rows, [row.fields["bytes"] for row in rows])]
+    return [wikipedia_dump.example(rows, [row.fields["bytes"] for row in rows])]
 
 
 TASK = Task(
@@ -77,10 +77,10 @@ TASK = Task(
     ),
     source=source,
     read=read,
-    ask=dump.ask,
-    measures=dump.measures("bpc", "character", "text8 BPC"),
-    notes=dump.notes,
+    ask=wikipedia_dump.ask,
+    measures=wikipedia_dump.measures("bpc", "character", "text8 BPC"),
+    notes=wikipedia_dump.notes,
     stream=True,
-    options=(dump.SPLIT, STRIDE, WINDOWS, BOS),
+    options=(wikipedia_dump.SPLIT, STRIDE, WINDOWS, BOS),
     presets={"paper": {}, "strided": {"stride": "32"}},
 )

@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from harness.core import Example, Fields, Hub, Row, Source
+from harness.data.parsers import text_lines
 from harness.errors import DataError, UsageError
-from harness.formats import text_lines
 from harness.task import Measure, Option, Options, Task
 from harness.text import megatron_wikitext
 
-from . import lines
+from .shared import running_text
 
 _REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
 _MIRROR = "https://wikitext.smerity.com/"
@@ -81,7 +81,7 @@ def pages(rows: Sequence[Row]) -> list[list[Row]]:
     """
     found: list[list[Row]] = [[]] if rows[0].number > 0 else []
     for row in rows:
-        if _TOP_HEADING.fullmatch(lines.text_of(row)):
+        if _TOP_HEADING.fullmatch(running_text.text_of(row)):
             found.append([])
         if found:
             found[-1].append(row)
@@ -93,7 +93,7 @@ def whole_page(rows: Sequence[Row]) -> Example:
 
     Words are the pieces of splitting at white space, the empty ones at the ends included.
     """
-    text = "\n".join(lines.text_of(row) for row in rows)
+    text = "\n".join(running_text.text_of(row) for row in rows)
     words = len(re.split(r"\s+", text))
     return Example(
         f"{rows[0].number}-{rows[-1].number}",
@@ -119,13 +119,13 @@ def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
     texts = pages(rows) if by_page else [list(rows)]
     if options["detok"] == "megatron":
         return [whole_page(text) for text in texts]
-    found = [lines.example(text, options, detok=options["detok"]) for text in texts]
+    found = [running_text.example(text, options, detok=options["detok"]) for text in texts]
     return [joined_twice(e) for e in found] if options["join"] == "hf" else found
 
 
 def measures(column: str) -> Callable[[Options], tuple[Measure, ...]]:
     """Perplexity per unit, for a column of Table 3."""
-    of_lines = lines.measures(column)
+    of_lines = running_text.measures(column)
 
     def found(options: Options) -> tuple[Measure, ...]:
         if options["join"] == "hf" and options["detok"] == "megatron":
@@ -150,22 +150,22 @@ def _task(name: str, number: str, column: str) -> Task:
         ),
         source=source,
         read=read,
-        ask=lines.ask,
+        ask=running_text.ask,
         measures=measures(column),
-        notes=lines.notes,
+        notes=running_text.notes,
         stream=True,
         options=(
             Option("file", "v1", ("v1", "raw"), "with <unk> for rare words, or the raw text"),
             Option("detok", "wikitext", ("wikitext", "megatron", "none"), "detokeniser; "
                    "megatron is lossy and works on whole texts"),
-            lines.MODE,
-            lines.UNIT,
+            running_text.MODE,
+            running_text.UNIT,
             Option("stream", "file", ("file", "article"), "what is one text"),
             Option("join", "newline", ("newline", "hf"), "lines as in the file, or the hub's "
                    "rows joined by two newlines"),
-            lines.STRIDE,
-            lines.WINDOWS,
-            lines.BOS,
+            running_text.STRIDE,
+            running_text.WINDOWS,
+            running_text.BOS,
         ),
         presets={
             "paper": {},

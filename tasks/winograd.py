@@ -12,8 +12,8 @@ from html import escape
 
 from harness.core import Example, Fields, Hub, Loglikelihood, Request, Response, Row, Source
 from harness.errors import DataError
-from harness.extract import scored
 from harness.metrics import ACCURACY, Outcome
+from harness.metrics.extract import scored
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Task
 

@@ -21,14 +21,10 @@ from harness.core import (
     Row,
     Source,
 )
+from harness.data.parsers import decode, join_lines, lines
 from harness.errors import DataError
-from harness.extract import generated
-from harness.formats import decode, join_lines, lines
 from harness.metrics import Outcome
-from harness.prompt import Prompt
-from harness.summaries import sentences
-from harness.task import FewShot, Measure, Option, Options, Task, each
-from harness.translations import (
+from harness.metrics.bleu import (
     BLEU_COUNTS,
     CHRF_COUNTS,
     bleu,
@@ -37,8 +33,12 @@ from harness.translations import (
     chrf_counts,
     signature,
 )
+from harness.metrics.extract import generated
+from harness.metrics.rouge import sentences
+from harness.prompt import Prompt
+from harness.task import FewShot, Measure, Option, Options, Task, each
 
-from .pairs import draw
+from .shared.few_shot import draw
 
 LONGEST = 30  # words of an example sentence
 

@@ -14,9 +14,10 @@ sys.path.append(str(Path(__file__).parents[1]))  # for `benchmarks`, which no wh
 import pytest
 from hypothesis import settings
 
-from harness.engine.checkpoint import Checkpoint, Settings, load
-from harness.engine.locate import DEMO, DEMO_WHEEL
-from harness.engine.tiny import byte_tokenizer, model
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.locate import DEMO, DEMO_WHEEL
+from harness.engine.checkpoint.random_model import byte_tokenizer, model
+from harness.engine.checkpoint.settings import Settings
 
 # How long an example takes says more about the machine than about the program.
 settings.register_profile("untimed", deadline=None)

@@ -11,8 +11,8 @@ import numpy as np
 
 from harness.cli.group import main
 from harness.core import Score, Tokens
-from harness.plugins import load_task, task_names
-from harness.report.record import ITEMS, Record
+from harness.plugins.registry import load_task, task_names
+from harness.records.record import ITEMS, Record
 
 
 class Result(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Any
 from console import harness, made_record
 
 from harness.core import Score
-from harness.plugins import load_task
-from harness.report.items import Items, Outcomes, Shown
-from harness.report.record import write
+from harness.plugins.registry import load_task
+from harness.records.items import Items, Outcomes, Shown
+from harness.records.record import write
 
 HOSTILE = (
     "</script><script>document.title='hacked'</script>",

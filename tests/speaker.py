@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from harness.core import Encoding, Fields, Generate, Generated, Request, Response, Row, Tokens
-from harness.data import Data
-from harness.engine.checkpoint import Identity
-from harness.engine.encode import Preflight
-from harness.plugins import load_task
-from harness.report.record import Record
+from harness.data.load import Data
+from harness.engine.checkpoint.settings import Identity
+from harness.engine.queries.encode import Preflight
+from harness.plugins.registry import load_task
+from harness.records.record import Record
 from harness.runner import Job, ask, evaluate
 from harness.task import Options
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.answers import Compare, best, exact, f1, leave_one_out, normalise
+from harness.metrics.exact_match import Compare, best, exact, f1, leave_one_out, normalise
 
 PIECES = [
     *("a", "an", "the", "The", "A", "cat", "Cat's", "cats", "yes", "1,000", "U.S.", "theatre"),

@@ -25,7 +25,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from harness.commands import session
+from harness.commands.evaluate import session
 from harness.runner import evaluate
 from harness.tasks import nq
 
@@ -434,7 +434,7 @@ def test_ctrl_c_keeps_what_is_done(
     assert "Traceback" not in result.err
     assert done == ["lambada"]
     [path] = record_files(out)
-    from harness.report.record import read
+    from harness.records.record import read
 
     assert read(path).task == "lambada"
     assert "LAMBADA PPL" in result.out, "what is done is shown"

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.calibration import BINS, CALIBRATION_ERROR, STATISTICS, Bin, outcome, table
 from harness.core import Score
 from harness.metrics import Metric, most_confident
-from harness.stats import score
+from harness.metrics.calibration import BINS, CALIBRATION_ERROR, STATISTICS, Bin, outcome, table
+from harness.stats.intervals import score
 from harness.task import Measure
 
 Answer = tuple[int, int]

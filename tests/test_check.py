@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.analysis.baseline import Rule
+from harness.analysis.baseline import read as read_baseline
+from harness.analysis.check import Status, Verdict
 from harness.core import Score
 from harness.errors import RecordError
+from harness.files.escape import printable
 from harness.metrics import Metric
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
+from harness.records.items import Items, Outcomes, Shown
+from harness.records.record import write
 from harness.report import ci
-from harness.report.baseline import Rule
-from harness.report.baseline import read as read_baseline
-from harness.report.check import Status, Verdict
-from harness.report.items import Items, Outcomes, Shown
-from harness.report.record import write
-from harness.safe_text import printable
 from harness.task import Task
 
 Rows = Sequence[tuple[float, ...]]
@@ -963,7 +963,7 @@ def test_an_optional_score_that_no_item_has_is_no_obstacle(
         never = replace(measures[0], name="never", optional=True)
         return replace(task, measures=lambda options: (*measures, never))
 
-    monkeypatch.setattr("harness.report.pairing.load_task", without_columns)
+    monkeypatch.setattr("harness.analysis.runs.load_task", without_columns)
     rules = tomllib.loads(baseline(held).read_text("utf-8"))["score"]
     assert [rule["metric"] for rule in rules] == [PPL, ACC]
     result = harness("power", held, "--json")

@@ -14,9 +14,10 @@ import torch
 from conftest import byte_tokenizer, save_tiny
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from harness.engine import gguf
-from harness.engine.checkpoint import Settings, context_length, load, tokenizer_and_context
-from harness.engine.locate import locate
+from harness.engine.checkpoint import gguf
+from harness.engine.checkpoint.load import context_length, load, tokenizer_and_context
+from harness.engine.checkpoint.locate import locate
+from harness.engine.checkpoint.settings import Settings
 from harness.errors import CheckpointError
 
 CPU = Settings(device="cpu")
@@ -128,7 +129,8 @@ def test_the_demo_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> N
 
 LOAD = """
 import dataclasses, json, sys
-from harness.engine.checkpoint import Settings, load
+from harness.engine.checkpoint.settings import Settings
+from harness.engine.checkpoint.load import load
 for revision in (None, sys.argv[2]):
     found = load(sys.argv[1], Settings(device="cpu", revision=revision))
     print(json.dumps(dataclasses.asdict(found.identity)))

@@ -17,11 +17,11 @@ from conftest import save_tiny
 from console import harness, made_record, record_files
 from rich.console import Console
 
+from harness.analysis.paper import published, table3
 from harness.core import Score
 from harness.display import tables, terminal
-from harness.plugins import load_task, task_names
-from harness.report import paper, table3
-from harness.report.record import read
+from harness.plugins.registry import load_task, task_names
+from harness.records.record import read
 
 TABLE3 = ["lambada", "cbt-cn", "cbt-ne", "wikitext2", "ptb", "enwik8", "text8", "wikitext103",
           "lm1b"]  # fmt: skip
@@ -207,7 +207,7 @@ def test_json_of_table3_beside_a_chosen_size(words: list[Any]) -> None:
     records = json.loads(result.out)["records"]
     assert [r["task"] for r in records] == TABLE3
     found = {s["column"]: s["paper"] for r in records for s in r["scores"] if s["column"]}
-    assert found == {c: paper.published(c, "1542M") for c in paper.COLUMNS}
+    assert found == {c: published.published(c, "1542M") for c in published.COLUMNS}
 
 
 def dumped(path: Path) -> list[dict[str, Any]]:

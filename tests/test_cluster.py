@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mixed import answers
 
-from harness.commands import abreast
-from harness.commands.session import Session, job_for, opened
+from harness.commands.evaluate import concurrent_models
+from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.evaluate.session import Session, job_for, opened
 from harness.core import (
     Encoding,
     Generate,
@@ -26,18 +27,19 @@ from harness.core import (
     Response,
     Word,
 )
-from harness.engine import checkpoint, cluster
-from harness.engine.checkpoint import Checkpoint, Settings
-from harness.engine.cluster import Crew, Workers, connect, parcels
-from harness.engine.encode import Span
+from harness.engine.backends import ray_workers
+from harness.engine.backends.in_process import Local
+from harness.engine.backends.ray_workers import Crew, Workers, connect, parcels
+from harness.engine.cache.store import Store
+from harness.engine.checkpoint import load as checkpoint
+from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
-from harness.engine.local import Local
-from harness.engine.plan import Sharing
-from harness.engine.questions import Habits, Question, Search, Writing
-from harness.engine.store import Store
+from harness.engine.queries.encode import Span
+from harness.engine.queries.prefix_tree import Sharing
+from harness.engine.queries.query import Habits, Question, Search, Writing
 from harness.errors import CheckpointError, NumericsError
-from harness.options import RunOptions
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 
 # --- parcels --------------------------------------------------------------------------------
 
@@ -226,13 +228,13 @@ def test_models_side_by_side_score_as_they_do_alone(
     two_workers: None, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = threading.Barrier(2, timeout=120)
-    real = abreast.evaluate_job
+    real = concurrent_models.evaluate_job
 
     def met(*words: Any) -> Any:
         together.wait()  # passes only if both models are evaluated at the same time
         return real(*words)
 
-    monkeypatch.setattr(abreast, "evaluate_job", met)
+    monkeypatch.setattr(concurrent_models, "evaluate_job", met)
     board = tmp_path / "board.csv"
     run = ("table3", "--model", *pair, "--sample", "--limit", 2, "--out", tmp_path, "--no-cache")
     alone = scores(run)
@@ -265,8 +267,8 @@ def lanes_without_ray(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None
         with turn:
             yield Engine(tiny)
 
-    monkeypatch.setattr(abreast, "open_engine", engine)
-    monkeypatch.setattr(abreast, "connect_workers", lambda lane: None)
+    monkeypatch.setattr(concurrent_models, "open_engine", engine)
+    monkeypatch.setattr(concurrent_models, "connect_workers", lambda lane: None)
 
 
 @pytest.mark.usefixtures("lanes_without_ray")
@@ -274,14 +276,14 @@ def test_a_defect_in_one_lane_costs_the_others_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever one model dies of, the records of the others are written."""
-    real, left = abreast.evaluate_job, iter([ZeroDivisionError("a defect")])
+    real, left = concurrent_models.evaluate_job, iter([ZeroDivisionError("a defect")])
 
     def spoilt(job: Any, engine: Any, lane: Any) -> Any:
         for error in left:
             raise error
         return real(job, engine, lane)
 
-    monkeypatch.setattr(abreast, "evaluate_job", spoilt)
+    monkeypatch.setattr(concurrent_models, "evaluate_job", spoilt)
     options = RunOptions(
         model=("a", "b", "c"), sample=True, limit=2, workers=2, out=tmp_path, no_cache=True
     )
@@ -289,7 +291,7 @@ def test_a_defect_in_one_lane_costs_the_others_nothing(
     with opened(options) as session:
         job = job_for(task, task.protocol(), options)
         with pytest.raises(ZeroDivisionError):
-            list(abreast.evaluate_models([job], session))
+            list(concurrent_models.evaluate_models([job], session))
         assert len(session.records) == 2
 
 
@@ -302,7 +304,7 @@ def test_the_same_model_twice_has_two_lanes(tmp_path: Path) -> None:
     task = load_task("lambada")
     with opened(options) as session:
         job = job_for(task, task.protocol(), options)
-        assert list(abreast.evaluate_models([job], session)) == ["a", "a"]
+        assert list(concurrent_models.evaluate_models([job], session)) == ["a", "a"]
         first, second = session.records
     assert first is not second
     assert first.scores == second.scores
@@ -361,8 +363,8 @@ def test_workers_are_gone_before_the_next_model_is_loaded(
         def close(self) -> None:
             alive.clear()
 
-    monkeypatch.setattr(cluster, "Workers", Counted)
-    monkeypatch.setattr(cluster, "connect", lambda address, cpus: None)
+    monkeypatch.setattr(ray_workers, "Workers", Counted)
+    monkeypatch.setattr(ray_workers, "connect", lambda address, cpus: None)
     monkeypatch.setattr(checkpoint, "tokenizer_and_context", lambda *_: (tiny.tokenizer, 256))
     result = harness(*words, "--model", "first", "--sample", "--limit", 2, "--workers", 1)
     assert result.code == 0, result.err

@@ -10,11 +10,11 @@ from rouge_score.rouge_scorer import RougeScorer
 from speaker import Speaker, asked, job_of, options_of, run, said, values
 
 from harness.core import Example, Fields, Generate, Request, Response
-from harness.data import Where, load
+from harness.data.load import Where, load
 from harness.errors import DataError
-from harness.report.record import Record
+from harness.metrics.rouge import sentences
+from harness.records.record import Record
 from harness.runner import evaluate
-from harness.summaries import sentences
 from harness.tasks import cnn_dm
 
 

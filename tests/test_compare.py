@@ -15,13 +15,13 @@ import pytest
 from conftest import save_tiny
 from console import harness, made_record, refused
 
+from harness.analysis.runs import differing
 from harness.core import Score
 from harness.metrics import Metric
-from harness.paired import difference
-from harness.plugins import load_task
-from harness.report.items import Items, Outcomes, Shown
-from harness.report.pairing import differing
-from harness.report.record import items_path, read, read_items, write
+from harness.plugins.registry import load_task
+from harness.records.items import Items, Outcomes, Shown
+from harness.records.record import items_path, read, read_items, write
+from harness.stats.paired import difference
 
 TASKS: dict[str, list[Any]] = {
     "lambada": [],

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core import Encoding, Loglikelihood, Scored
-from harness.engine import compiled
-from harness.engine.checkpoint import Settings, load
-from harness.engine.compiled import bucket, static_shape
+from harness.engine.checkpoint.load import load
+from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
+from harness.engine.model import compiled
+from harness.engine.model.compiled import bucket, static_shape
 from harness.errors import CheckpointError
 
 BUDGET = 64  # a row or a few

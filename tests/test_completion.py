@@ -11,9 +11,9 @@ from click.shell_completion import BashComplete
 from console import harness, refused
 
 from harness.cli import group
-from harness.cli.complete import SHELLS, VARIABLE
+from harness.cli.completion import SHELLS, VARIABLE
 from harness.errors import PluginError
-from harness.plugins import load_task, task_names
+from harness.plugins.registry import load_task, task_names
 
 HARNESS = Path(sys.executable).with_name("harness")
 
@@ -78,9 +78,9 @@ def test_silent_where_something_is_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
     def broken(name: str) -> None:
         raise PluginError(f"{name} is broken")
 
-    monkeypatch.setattr("harness.cli.complete.load_task", broken)
+    monkeypatch.setattr("harness.cli.completion.load_task", broken)
     assert offered("table3", "--protocol", "") == []
-    monkeypatch.setattr("harness.plugins.load_task", broken)
+    monkeypatch.setattr("harness.plugins.registry.load_task", broken)
     monkeypatch.setenv(VARIABLE, "bash_complete")
     monkeypatch.setenv("COMP_WORDS", "harness lambada --prot")
     monkeypatch.setenv("COMP_CWORD", "2")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import conformance, faults, golden
-from harness.conformance import Check, ConformanceError, checks
 from harness.core import Example, Response, Row
 from harness.metrics import ACCURACY
-from harness.plugins import load_task, task_names
+from harness.plugins.registry import load_task, task_names
 from harness.task import Measure, Option, Options, Task
+from harness.testing import conformance, golden
+from harness.testing import static_checks as static
+from harness.testing.conformance import Check, ConformanceError, checks
 
 WINOGRAD = load_task("winograd")  # short rows, few options
 QUICK = ("lambada", "ptb", "nq", "winograd")  # each kind of request
@@ -22,8 +23,8 @@ QUICK = ("lambada", "ptb", "nq", "winograd")  # each kind of request
 
 @pytest.mark.parametrize("name", task_names())
 def test_declarations_and_rows_of_the_built_in_benchmarks(name: str) -> None:
-    assert faults.declaration(load_task(name)) == []
-    assert faults.rows(load_task(name)) == []
+    assert static.declaration(load_task(name)) == []
+    assert static.rows(load_task(name)) == []
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +70,15 @@ def runs(task: Task, *, backwards: bool = False) -> conformance.Runs:
 
 
 def test_declaration() -> None:
-    assert faults.declaration(changed(version=0)) == ["version is 0, expected 1 or more"]
-    assert faults.declaration(changed(title="")) == ["title is empty"]
+    assert static.declaration(changed(version=0)) == ["version is 0, expected 1 or more"]
+    assert static.declaration(changed(title="")) == ["title is empty"]
     same = changed(presets={"paper": {}, "other": {"norm": "none"}})
-    assert faults.declaration(same) == ["presets 'paper' and 'other' are the same options"]
+    assert static.declaration(same) == ["presets 'paper' and 'other' are the same options"]
     one = WINOGRAD.measures(WINOGRAD.protocol().options)[0]
-    assert faults.declaration(changed(measures=lambda options: (one, one))) == [
+    assert static.declaration(changed(measures=lambda options: (one, one))) == [
         f"two measures are named {one.name!r}"
     ]
-    assert faults.declaration(changed(presets={})) == ["there is no preset 'paper', the default"]
+    assert static.declaration(changed(presets={})) == ["there is no preset 'paper', the default"]
 
 
 def test_options_that_are_not_declared_and_not_read() -> None:
@@ -87,15 +88,15 @@ def test_options_that_are_not_declared_and_not_read() -> None:
 
     idle = (*WINOGRAD.options, Option("idle", "on", ("on", "off"), ""))
     read = {"norm"}
-    assert faults.options(changed(options=idle), read) == [
+    assert static.options(changed(options=idle), read) == [
         "option 'idle' is declared, and nothing reads it"
     ]
-    assert faults.options(changed(ask=ask), read) == ["option 'frame' is read, and not declared"]
+    assert static.options(changed(ask=ask), read) == ["option 'frame' is read, and not declared"]
 
     def misspelt(example: Example, prompt: object, options: Options) -> object:
         raise AssertionError(options["nrom"])
 
-    assert "option 'nrom' is read, and not declared" in faults.options(changed(ask=misspelt), read)
+    assert "option 'nrom' is read, and not declared" in static.options(changed(ask=misspelt), read)
 
 
 def test_rows_that_are_read_differently_alone_or_again() -> None:
@@ -103,13 +104,13 @@ def test_rows_that_are_read_differently_alone_or_again() -> None:
         found = WINOGRAD.read(rows, options)
         return [dataclasses.replace(example, id=str(i)) for i, example in enumerate(found)]
 
-    alone = faults.rows(changed(read=counted))
+    alone = static.rows(changed(read=counted))
     assert alone == ["paper: a row by itself gives other examples than among others"]
 
     def nameless(rows: Sequence[Row], options: Options) -> list[Example]:
         return [dataclasses.replace(e, id="x") for e in WINOGRAD.read(rows, options)]
 
-    assert faults.rows(changed(read=nameless)) == ["paper: two examples have the id 'x'"]
+    assert static.rows(changed(read=nameless)) == ["paper: two examples have the id 'x'"]
 
     turn = itertools.count()
 
@@ -117,7 +118,7 @@ def test_rows_that_are_read_differently_alone_or_again() -> None:
         requests = WINOGRAD.ask(example, prompt, options)  # type: ignore[arg-type]
         return [dataclasses.replace(r, context=f"{next(turn)}") for r in requests]  # type: ignore[call-arg]
 
-    assert "paper: the same rows are asked differently a second time" in faults.rows(
+    assert "paper: the same rows are asked differently a second time" in static.rows(
         changed(ask=moody)
     )
 
@@ -130,26 +131,26 @@ def test_a_file_that_is_read_otherwise_than_the_sample() -> None:
         return [{**row, "call": next(calls)} for row in source.parse(data)]
 
     odd = dataclasses.replace(source, parse=parse)  # type: ignore[arg-type]
-    assert faults._through_a_file(source) == []
-    assert faults._through_a_file(odd) == [
+    assert static._through_a_file(source) == []
+    assert static._through_a_file(odd) == [
         "WSCollection.xml in a folder gives other rows than the sample"
     ]
 
 
 def test_golden_requests(tmp_path: Path) -> None:
     path = tmp_path / "golden.json"
-    assert faults.requests(WINOGRAD, path)[0].startswith(f"there is no file {path}; write them")
+    assert static.requests(WINOGRAD, path)[0].startswith(f"there is no file {path}; write them")
     golden.main(["winograd", str(path)])
-    assert faults.requests(WINOGRAD, path) == []
+    assert static.requests(WINOGRAD, path) == []
     held = json.loads(path.read_text("utf-8"))
     first = held["requests"]["paper"][0]
     first["context"] = first["context"][:-1] + "!"
     path.write_text(json.dumps(held), "utf-8")
-    [fault] = faults.requests(WINOGRAD, path)
+    [fault] = static.requests(WINOGRAD, path)
     assert fault.startswith("preset 'paper' asks ...")
     assert "!" in fault.partition("golden is")[2].partition("; if that is meant")[0]
-    assert fault.endswith("write them with `python -m harness.golden winograd golden.json`")
-    [fault] = faults.requests(changed(version=2), path)
+    assert fault.endswith("write them with `python -m harness.testing.golden winograd golden.json`")
+    [fault] = static.requests(changed(version=2), path)
     assert fault.startswith("version is 2, in golden.json 1; write them")
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from speaker import asked, job_of, options_of, run, said, values
 
 from harness.core import Encoding, Fields, Generate
-from harness.data import Where, load
-from harness.engine.encode import Encoder, preflight
-from harness.engine.tokenizer import Tokenizer
+from harness.data.load import Where, load
+from harness.engine.queries.encode import Encoder, preflight
+from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import DataError
 from harness.tasks import coqa
 

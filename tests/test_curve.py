@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from console import SIZES, harness, law_records, made_record, refused, sized_record
 
+from harness.analysis.paper import published
+from harness.analysis.scaling import KAPLAN, curves
 from harness.core import Score
-from harness.report import paper
+from harness.records.record import Record, write
 from harness.report.plot import LABELS, MOST, draw, figure
-from harness.report.record import Record, write
-from harness.report.scaling import KAPLAN, curves
 from harness.report.ticks import Span, short, ticks
 
 MODEL = made_record().model
@@ -77,7 +77,7 @@ def test_json_has_points_fit_and_the_paper(tmp_path: Path) -> None:
     assert curve["fit"]["low"] <= 0.12 <= curve["fit"]["high"]
     assert curve["law"] == {"kind": "loss", "unit": "nats per word"}
     assert [(p["name"], p["parameters"]) for p in curve["points"]] == [(f"m{n}", n) for n in SIZES]
-    assert [p["name"] for p in curve["paper"]] == list(paper.SIZES)
+    assert [p["name"] for p in curve["paper"]] == list(published.SIZES)
     assert (curve["task"], curve["reason"], curve["differs"]) == ("lambada", "", [])
 
 
@@ -218,7 +218,7 @@ def test_equal_records_make_equal_bytes_whatever_the_user_has_set(tmp_path: Path
         assert harness("curve", folder, "-o", tmp_path / name).code == 0
     code = (
         "import sys; from pathlib import Path; from harness.report.plot import draw; "
-        "from harness.report.scaling import curves, load\n"
+        "from harness.analysis.scaling import curves, load\n"
         "for name in sys.argv[2:]: draw(curves(load([Path(sys.argv[1])])), Path(name))"
     )
     others = [tmp_path / "other.png", tmp_path / "other.svg"]

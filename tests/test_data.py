@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core import Hub, Source
-from harness.data import Where, load, load_pool
+from harness.data.load import Where, load, load_pool
+from harness.data.parsers import json_lines, stretches, text_lines
 from harness.errors import DataError
-from harness.formats import json_lines, stretches, text_lines
-from harness.plugins import load_task
-from harness.tasks import dump, nq
+from harness.plugins.registry import load_task
+from harness.tasks import nq
+from harness.tasks.shared import wikipedia_dump
 
 
 def source(task: str, **options: str) -> Source:
@@ -86,7 +87,7 @@ def test_which_file_is_taken(
     tmp_path: Path, task: str, files: list[str], taken: str | None
 ) -> None:
     wanted = source(task)
-    content = (Path(str(dump.__file__)).parent / wanted.sample).read_bytes()
+    content = (Path(str(wikipedia_dump.__file__)).parent / wanted.sample).read_bytes()
     for name in files:
         put(tmp_path, {name: ""})
         if not name.endswith(".zip"):
@@ -285,24 +286,24 @@ def zipped(member: str, content: bytes) -> bytes:
 def test_zip_and_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the whole size is cut 90 / 5 / 5; here a million is 20."""
     whole = bytes(1 + i % 250 for i in range(2000))  # zero bytes are refused
-    monkeypatch.setattr(dump, "WHOLE", 2000)
-    monkeypatch.setattr(dump, "MILLION", 20)
+    monkeypatch.setattr(wikipedia_dump, "WHOLE", 2000)
+    monkeypatch.setattr(wikipedia_dump, "MILLION", 20)
     cuts = {"train": (0, 1800), "valid": (1800, 1900), "test": (1900, 2000), "all": (0, 2000)}
     for split, (start, stop) in cuts.items():
         for content in (whole, zipped("enwik8", whole)):
-            rows = dump.parse(split, "enwik8")(content)
+            rows = wikipedia_dump.parse(split, "enwik8")(content)
             assert b"".join(row["bytes"] for row in rows) == whole[start:stop]
-        part = dump.parse(split, "enwik8")(whole[:-1])
+        part = wikipedia_dump.parse(split, "enwik8")(whole[:-1])
         assert b"".join(row["bytes"] for row in part) == whole[:-1], "a partial file is taken whole"
 
 
 def test_zip_that_is_none() -> None:
     good = zipped("other", b"x" * 5000)
     with pytest.raises(DataError, match=r"expected a zip archive with the member 'enwik8' "):
-        dump.parse("test", "enwik8")(good)
+        wikipedia_dump.parse("test", "enwik8")(good)
     for broken in (good[:40], good[:45] + b"\xff" * 20 + good[65:]):
         with pytest.raises(DataError, match="expected a zip archive with the member 'other'"):
-            dump.parse("test", "other")(broken)
+            wikipedia_dump.parse("test", "other")(broken)
 
 
 # --- the pool under --strict ----------------------------------------------------------------

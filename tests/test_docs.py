@@ -15,15 +15,15 @@ import yaml
 from console import harness
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from harness.analysis.baseline import KINDS
+from harness.analysis.check import Status
+from harness.analysis.paper import published as paper
+from harness.analysis.runs import SAME
 from harness.cli.group import cli
-from harness.commands.grid import protocols
-from harness.data import Where, load
-from harness.options import RunOptions
-from harness.plugins import load_task
-from harness.report import paper
-from harness.report.baseline import KINDS
-from harness.report.check import Status
-from harness.report.pairing import SAME
+from harness.commands.evaluate.grid import protocols
+from harness.commands.evaluate.run_options import RunOptions
+from harness.data.load import Where, load
+from harness.plugins.registry import load_task
 from harness.text import DETOKENISERS
 
 ROOT = Path(__file__).parent.parent
@@ -198,12 +198,12 @@ def _gpt2(folder: Path) -> Tokenizer:
 
 
 def test_constants_stated_in_the_text() -> None:
-    from harness.engine.encode import WORD_TOKENS
-    from harness.engine.words import FIRST_TOKENS
-    from harness.selection import BLOCK
-    from harness.stats import LEVEL, RESAMPLES
-    from harness.tasks.dump import ROW
-    from harness.tasks.lines import BLOCKS
+    from harness.data.subset import BLOCK
+    from harness.engine.queries.encode import WORD_TOKENS
+    from harness.engine.scoring.next_word import FIRST_TOKENS
+    from harness.stats.intervals import LEVEL, RESAMPLES
+    from harness.tasks.shared.running_text import BLOCKS
+    from harness.tasks.shared.wikipedia_dump import ROW
 
     text = " ".join(PROTOCOLS.split())
     assert f"at most {FIRST_TOKENS} first tokens are tried" in text
@@ -220,9 +220,9 @@ def test_constants_stated_in_the_text() -> None:
 
 def test_constants_of_the_gate() -> None:
     from benchmarks import gate_truth
-    from harness import paired
-    from harness.commands import jitter
-    from harness.report import baseline
+    from harness.analysis import baseline
+    from harness.commands.compare import jitter
+    from harness.stats import paired
 
     text = " ".join(CI.split())
     assert f"all swaps up to {paired.EXACT_PAIRS} pairs, else {paired.RESAMPLES:,} at ran" in text
@@ -244,7 +244,7 @@ def test_constants_of_the_gate() -> None:
 def test_constants_of_curves() -> None:
     from scipy.stats import t
 
-    from harness.report import scaling
+    from harness.analysis import scaling
 
     text = " ".join(CURVE.split())
     assert scaling.LEAST == 4
@@ -375,14 +375,15 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_the_page_is_documented_as_it_is() -> None:
     from harness.cli.pages import report
-    from harness.report.page import changes, drill, tokens
+    from harness.report.page import comparisons, tokens
+    from harness.report.page import items as drill
 
     text = " ".join(PAGES["docs/report.md"].split())
     [most] = [option.default for option in report.params if option.name == "most"]
     assert f"at most `--items` of a benchmark ({most})" in text
     assert f"A text of more than {drill.LONGEST:,} characters" in text
     assert f"at most {tokens.BYTES // 1_000_000} MB of a page" in text
-    assert changes.MOST == 5
+    assert comparisons.MOST == 5
     assert "each of the next five" in text
 
 

@@ -18,14 +18,16 @@ from console import harness
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from harness.commands import canaries, checkup, doctor
-from harness.commands.canaries import Fact, Facts
-from harness.commands.checkup import Finding
+from harness.commands.setup import checkpoint_checks as checks
+from harness.commands.setup import doctor, installation_checks
+from harness.commands.setup.checkpoint_checks import Fact, Facts
+from harness.commands.setup.installation_checks import Finding
 from harness.core import Example, Response
-from harness.engine import machine
-from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.backends import machine
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 from harness.task import Options
 
 # --- versions ---------------------------------------------------------------------------------
@@ -44,18 +46,18 @@ from harness.task import Options
     ],
 )
 def test_versions(tested: dict[str, str], needed: str, state: str, seen: str) -> None:
-    found = checkup.versions(tested, [Requirement(needed)])
+    found = installation_checks.versions(tested, [Requirement(needed)])
     assert found.state == state
     assert seen in found.seen
     assert bool(found.advice) == (state != "ok")
 
 
 def test_what_is_declared_and_tested_is_read_from_this_project() -> None:
-    names = {need.name for need in checkup.declared()}
+    names = {need.name for need in installation_checks.declared()}
     assert {"torch", "click", "numpy"} <= names
     assert "pytest" not in names, "extras are no need"
-    assert checkup.tested()["torch"].count(".") == 2
-    assert {canonicalize_name(name) for name in names} <= set(checkup.tested())
+    assert installation_checks.tested()["torch"].count(".") == 2
+    assert {canonicalize_name(name) for name in names} <= set(installation_checks.tested())
 
 
 # --- machine ----------------------------------------------------------------------------------
@@ -63,21 +65,21 @@ def test_what_is_declared_and_tested_is_read_from_this_project() -> None:
 
 def test_device_threads_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SIDE", 64)
-    names = [f.name for f in checkup.hardware("cpu", None)]
+    names = [f.name for f in installation_checks.hardware("cpu", None)]
     assert names == ["device", "threads", "products"]
-    [found] = checkup.hardware("no-such-device", None)
+    [found] = installation_checks.hardware("no-such-device", None)
     assert found.state == "fail"
     assert "this machine has: cpu" in found.seen
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert checkup.threading_of(9, 2).state == "warn"
-    assert "OMP_NUM_THREADS=1" in checkup.threading_of(1, 8).seen
-    assert checkup.threading_of(1, 8).state == "warn"
-    assert checkup.threading_of(8, 8).state == "ok"
+    assert installation_checks.threading_of(9, 2).state == "warn"
+    assert "OMP_NUM_THREADS=1" in installation_checks.threading_of(1, 8).seen
+    assert installation_checks.threading_of(1, 8).state == "warn"
+    assert installation_checks.threading_of(8, 8).state == "ok"
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert checkup.threading_of(4, 8).state == "ok", "torch counts no hyperthreads"
+    assert installation_checks.threading_of(4, 8).state == "ok", "torch counts no hyperthreads"
 
 
 def test_rate_is_products_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +88,8 @@ def test_rate_is_products_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 1000)
     monkeypatch.setattr(machine, "SIDE", 32)
     assert machine.product_rate("cpu", 0.05) == pytest.approx(2 * 32**3 / 1e-3 / 1e9)
-    assert checkup.rate(0.5, "cpu").state == "warn"
-    assert checkup.rate(90, "cpu").state == "ok"
+    assert installation_checks.rate(0.5, "cpu").state == "warn"
+    assert installation_checks.rate(90, "cpu").state == "ok"
 
 
 # --- hub --------------------------------------------------------------------------------------
@@ -112,22 +114,22 @@ def server() -> Iterator[str]:
 
 
 def test_a_hub_that_answers(server: str) -> None:
-    assert checkup.hub(server) == Finding("hub", "ok", f"{server} is reachable")
+    assert installation_checks.hub(server) == Finding("hub", "ok", f"{server} is reachable")
 
 
 def test_no_hub_is_a_warning_and_never_hangs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call, says nothing
         begun = time.perf_counter()
-        found = checkup.hub(f"http://127.0.0.1:{silent.getsockname()[1]}", patience=0.2)
+        found = installation_checks.hub(f"http://127.0.0.1:{silent.getsockname()[1]}", patience=0.2)
         assert time.perf_counter() - begun < 5
     assert found.state == "warn"
-    refused = checkup.hub("http://127.0.0.1:9", patience=0.2)
+    refused = installation_checks.hub("http://127.0.0.1:9", patience=0.2)
     assert refused.state == "warn"
     assert refused.advice
 
 
 def test_offline_by_choice_is_no_warning() -> None:
-    assert checkup.hub() == Finding(
+    assert installation_checks.hub() == Finding(
         "hub", "ok", "not asked: HF_HUB_OFFLINE is set, what is cached is used"
     )
 
@@ -139,7 +141,7 @@ def test_data_found_missing_changed_and_broken(tmp_path: Path) -> None:
     (tmp_path / "lambada_test.jsonl").write_text('{"text": "one two three"}\n')
     (tmp_path / "NQ-open.dev.jsonl").write_text("no JSON\n")
     (tmp_path / "WSCollection.xml").write_bytes(b"")
-    found = {f.name: f for f in checkup.rows(tmp_path)}
+    found = {f.name: f for f in installation_checks.rows(tmp_path)}
     assert found["data lambada"].state == "warn"
     assert "the published file 4aa8d02cd17c" in found["data lambada"].seen
     assert found["data nq"].state == "fail"
@@ -151,14 +153,14 @@ def test_data_found_missing_changed_and_broken(tmp_path: Path) -> None:
 
 
 def test_no_or_wrong_data_folder(tmp_path: Path) -> None:
-    [found] = checkup.rows(None)
+    [found] = installation_checks.rows(None)
     assert found.state == "warn"
-    [found] = checkup.rows(tmp_path / "none")
+    [found] = installation_checks.rows(tmp_path / "none")
     assert found.state == "fail"
 
 
 def test_published_files_are_known(data_dir: Path) -> None:
-    found = {f.name: f for f in checkup.rows(data_dir)}
+    found = {f.name: f for f in installation_checks.rows(data_dir)}
     assert not [f for f in found.values() if f.state == "fail"]
     assert found["data lambada"].seen == ("lambada_test.jsonl, 5,153 rows, checksum as published")
 
@@ -183,38 +185,38 @@ def scaled(checkpoint: Checkpoint, factor: float) -> Engine:
 def test_uniform_logits_are_at_the_bound_and_confident_nonsense_above_it(
     tiny: Checkpoint,
 ) -> None:
-    flat = canaries.uniform_bound(scaled(tiny, 0.0))
+    flat = checks.uniform_bound(scaled(tiny, 0.0))
     bound = math.log(len(tiny.tokenizer))
     assert flat.state in ("fail", "warn"), "rounding decides at the bound itself"
     assert flat.seen.startswith(f"{bound:.2f} nats a token")
-    assert canaries.uniform_bound(scaled(tiny, 50.0)).state == "fail"
+    assert checks.uniform_bound(scaled(tiny, 50.0)).state == "fail"
 
 
 def test_a_model_that_knows_its_text_is_below_the_bound(tiny: Checkpoint) -> None:
     """Logits of the byte frequencies of the text, whatever the context."""
     engine = Engine(tiny)
     text = "".join(
-        f"{row.fields['text'].strip()}\n" for row in rows_of("wikitext2")[: canaries.LINES]
+        f"{row.fields['text'].strip()}\n" for row in rows_of("wikitext2")[: checks.LINES]
     )
     [ids] = tiny.tokenizer.encode([text])
     counts = torch.bincount(torch.tensor(ids), minlength=len(tiny.tokenizer)) + 0.1
     forward: Any = engine.solver.forward  # type: ignore[attr-defined]
     forward.head = lambda states: counts.log().expand(len(states), -1).clone()
-    found = canaries.uniform_bound(engine)
+    found = checks.uniform_bound(engine)
     assert found.state == "ok"
     share = counts[ids] / counts.sum()
     assert found.seen.startswith(f"{-float(share.log().mean()):.2f} nats")
 
 
 def rows_of(name: str) -> Sequence[Any]:
-    from harness import data
+    from harness.data import load as data
 
     task = load_task(name)
     return data.load(task.source(task.protocol().options), data.Where(sample=True)).rows
 
 
 def test_shuffled_options_are_at_chance_for_any_model(engine: Engine) -> None:
-    found = canaries.shuffled_options(engine)
+    found = checks.shuffled_options(engine)
     assert found.state == "ok"
     assert found.seen.startswith("10.0 %")
 
@@ -228,7 +230,7 @@ def test_an_answer_that_leaks_is_not_at_chance(engine: Engine) -> None:
 
         return tuple(replace(m, extract=right) for m in task.measures(options))
 
-    found = canaries.shuffled_options(engine, replace(task, measures=measures))
+    found = checks.shuffled_options(engine, replace(task, measures=measures))
     assert found.state == "fail"
     assert found.seen.startswith("100.0 %")
 
@@ -236,12 +238,12 @@ def test_an_answer_that_leaks_is_not_at_chance(engine: Engine) -> None:
 def test_shared_rows_agree_and_other_weights_do_not(
     engine: Engine, tiny: Checkpoint, tmp_path: Path
 ) -> None:
-    found = canaries.shared_rows(engine, Engine(tiny, share=False))
+    found = checks.shared_rows(engine, Engine(tiny, share=False))
     assert found.state == "ok"
     assert "shares no prefixes" not in found.seen
     twin = load(str(save_tiny(tmp_path / "twin", context=256, seed=1)), Settings(device="cpu"))
-    assert canaries.shared_rows(engine, Engine(twin, share=False)).state == "fail"
-    assert "shares no prefixes" in canaries.shared_rows(*[Engine(tiny, share=False)] * 2).seen
+    assert checks.shared_rows(engine, Engine(twin, share=False)).state == "fail"
+    assert "shares no prefixes" in checks.shared_rows(*[Engine(tiny, share=False)] * 2).seen
 
 
 def facts_of(tiny: Checkpoint, context: str, continuation: str, wrong: float = 0.0) -> Facts:
@@ -256,25 +258,25 @@ def facts_of(tiny: Checkpoint, context: str, continuation: str, wrong: float = 0
 
 def test_a_released_model_is_recognised(engine: Engine, tiny: Checkpoint) -> None:
     known = facts_of(tiny, "one two", " is it")
-    found = canaries.released(engine, known)
+    found = checks.released(engine, known)
     assert found == Finding(
         "released model", "ok", "GPT-2 small as released: 1 published log-probabilities agree"
     )
-    other = canaries.released(engine, facts_of(tiny, "one two", " is it", wrong=-0.5))
+    other = checks.released(engine, facts_of(tiny, "one two", " is it", wrong=-0.5))
     assert other.state == "ok"
     assert other.seen.startswith("not GPT-2 small: ' is it' has ")
 
 
 def test_who_is_called_gpt2_must_be_it(engine: Engine, tiny: Checkpoint) -> None:
     named = Engine(replace(tiny, identity=replace(tiny.identity, name="gpt2")))
-    assert canaries.released(named, facts_of(tiny, "a", " b")).state == "ok"
-    assert canaries.released(named, facts_of(tiny, "a", " b", wrong=-0.5)).state == "fail"
-    assert canaries.released(named).state == "fail", "another size"
-    assert canaries.released(engine).seen.startswith("not GPT-2 small: ")
+    assert checks.released(named, facts_of(tiny, "a", " b")).state == "ok"
+    assert checks.released(named, facts_of(tiny, "a", " b", wrong=-0.5)).state == "fail"
+    assert checks.released(named).state == "fail", "another size"
+    assert checks.released(engine).seen.startswith("not GPT-2 small: ")
     known = facts_of(tiny, "a", " b")
     [fact] = known.facts
     read_otherwise = known._replace(facts=(fact._replace(continuation_ids=(1,)),))
-    assert "its tokenizer reads" in canaries.released(named, read_otherwise).seen
+    assert "its tokenizer reads" in checks.released(named, read_otherwise).seen
 
 
 def test_the_published_facts_fit_the_published_tokenizer(data_dir: Path) -> None:
@@ -286,7 +288,7 @@ def test_the_published_facts_fit_the_published_tokenizer(data_dir: Path) -> None
     gpt2: Any = GPT2TokenizerFast(
         vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe")
     )
-    known = canaries.gpt2_small()
+    known = checks.gpt2_small()
     assert len(gpt2) == known.vocabulary
     assert len(known.facts) == 4
     for fact in known.facts:
@@ -358,16 +360,16 @@ def test_a_model_of_nan_fails_its_canaries(tiny_folder: Path, tmp_path: Path) ->
 def test_cached_steps_agree_and_wrong_ones_do_not(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert canaries.cached_steps(engine).state == "ok"
-    real = canaries._asked
+    assert checks.cached_steps(engine).state == "ok"
+    real = checks._asked
 
     def shifted(engine: Engine, spans: Any) -> Any:
         found = real(engine, spans)
         next(iter(found.values())).value.logprobs[3] += 0.1
         return found
 
-    monkeypatch.setattr(canaries, "_asked", shifted)
-    found = canaries.cached_steps(engine)
+    monkeypatch.setattr(checks, "_asked", shifted)
+    found = checks.cached_steps(engine)
     assert found.state == "fail"
     assert "differs from a full pass by 1.0e-01 nats" in found.seen
 
@@ -377,25 +379,25 @@ def test_what_a_check_raises_is_a_line_and_what_it_has_found_stays() -> None:
         yield Finding("one", "ok", "fine")
         raise ValueError("several\n  lines " + "and much text " * 50)
 
-    first, second = checkup.guarded("two", check, "do this")
+    first, second = installation_checks.guarded("two", check, "do this")
     assert first == Finding("one", "ok", "fine")
     assert second.state == "fail"
     assert second.seen.startswith("ValueError: several lines and much")
-    assert len(second.seen) == checkup.SEEN
+    assert len(second.seen) == installation_checks.SEEN
     assert second.advice == "do this"
 
 
 @pytest.mark.parametrize(
     ("where", "name", "failed"),
     [
-        (checkup, "versions", "versions"),
-        (checkup, "rate", "device"),
-        (checkup, "hub", "hub"),
-        (canaries, "uniform_bound", "uniform bound"),
-        (canaries, "shuffled_options", "shuffled options"),
-        (canaries, "shared_rows", "shared rows"),
-        (canaries, "cached_steps", "cached steps"),
-        (canaries, "released", "released model"),
+        (installation_checks, "versions", "versions"),
+        (installation_checks, "rate", "device"),
+        (installation_checks, "hub", "hub"),
+        (checks, "uniform_bound", "uniform bound"),
+        (checks, "shuffled_options", "shuffled options"),
+        (checks, "shared_rows", "shared rows"),
+        (checks, "cached_steps", "cached steps"),
+        (checks, "released", "released model"),
     ],
 )
 def test_a_check_that_raises_is_a_finding_and_the_others_go_on(
@@ -405,7 +407,7 @@ def test_a_check_that_raises_is_a_finding_and_the_others_go_on(
         raise RuntimeError("The size of tensor a (5) must match\nthe size of tensor b (502)")
 
     for check in ("uniform_bound", "shuffled_options", "shared_rows", "cached_steps", "released"):
-        monkeypatch.setattr(canaries, check, lambda *engines: Finding("canary", "ok", "fine"))
+        monkeypatch.setattr(checks, check, lambda *engines: Finding("canary", "ok", "fine"))
     monkeypatch.setattr(where, name, raising)
     result = harness("doctor", "--model", tiny_folder, "--device", "cpu")
     assert result.code == 1
@@ -413,14 +415,14 @@ def test_a_check_that_raises_is_a_finding_and_the_others_go_on(
     seen = "RuntimeError: The size of tensor a (5) must match the size of tensor b (502)"
     assert f"fail  {failed:22} {seen}" in " ".join(result.out.splitlines()).replace("  ->", "")
     assert f"1 failed: {failed}" in result.out
-    assert result.out.count("canary") == (5 if where is checkup else 4)
+    assert result.out.count("canary") == (5 if where is installation_checks else 4)
 
 
 def test_a_model_whose_code_raises_is_a_finding(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both where it is loaded and where it is asked."""
-    from harness.engine import checkpoint
+    from harness.engine.checkpoint import load as checkpoint
 
     def raising(*words: object, **more: object) -> None:
         raise AttributeError("'tuple' object has no attribute 'new_zeros'")
@@ -438,15 +440,15 @@ def test_a_model_whose_code_raises_is_a_finding(
 def test_a_benchmark_whose_data_raise_does_not_hide_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = checkup.load_task
+    real = installation_checks.load_task
 
     def load_task(name: str) -> Any:
         if name == "cbt-cn":
             raise KeyError("broken")
         return real(name)
 
-    monkeypatch.setattr(checkup, "load_task", load_task)
-    found = {f.name: f for f in checkup.rows(tmp_path)}
+    monkeypatch.setattr(installation_checks, "load_task", load_task)
+    found = {f.name: f for f in installation_checks.rows(tmp_path)}
     assert found["data cbt-cn"].state == "fail"
     assert found["data cbt-cn"].seen == "KeyError: 'broken'"
     assert {"data lambada", "data cbt-ne", "data nq pairs"} <= found.keys()

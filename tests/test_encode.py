@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.core import Encoding, Loglikelihood, NextWord, Request, RollingLoglikelihood
-from harness.engine.checkpoint import Checkpoint
-from harness.engine.encode import WORD_TOKENS, Encoded, Encoder, preflight
+from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.queries.encode import WORD_TOKENS, Encoded, Encoder, preflight
 from harness.errors import EncodingError
 
 

@@ -19,9 +19,9 @@ from harness.core import (
     Scored,
     Word,
 )
-from harness.engine.checkpoint import Checkpoint
+from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
-from harness.engine.forward import Forward
+from harness.engine.model.forward import Forward
 
 TEXT = st.text(alphabet="the sand .,'\n“é", min_size=1, max_size=40)
 SHARED = ["", "the sand and the ", "the sand and the sea said, ", "“é the th", "\nthe"]

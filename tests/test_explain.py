@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from speaker import said
 
-from harness.commands.steps import described, shown, steps
+from harness.commands.inspect.steps import described, shown, steps
 from harness.core import Example, Response, Scored, Word
+from harness.display.preview import WIDTH, preview
 from harness.metrics import ACCURACY
-from harness.plugins import load_task
-from harness.report.preview import WIDTH, preview
-from harness.report.record import items_path
-from harness.report.trace import RequestTrace, TokenTrace
+from harness.plugins.registry import load_task
+from harness.records.record import items_path
+from harness.records.trace import RequestTrace, TokenTrace
 from harness.task import Measure, Task
 
 
@@ -82,7 +82,7 @@ def test_an_item_is_explained_as_it_was_scored(
 
 
 def test_an_outcome_that_is_not_the_recorded_one_is_said(run: Any) -> None:
-    from harness.report.record import read, read_items, write
+    from harness.records.record import read, read_items, write
 
     path, cache = run("nq", "--limit", 1)
     record, items = read(path), read_items(path, read(path))

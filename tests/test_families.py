@@ -19,17 +19,18 @@ from harness.core import (
     Scored,
     Word,
 )
-from harness.engine import probe
-from harness.engine import reader as reader_module
-from harness.engine.checkpoint import Checkpoint, Settings, load
-from harness.engine.encode import Span
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.messages import out_of_memory
+from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
-from harness.engine.forward import Forward
-from harness.engine.messages import out_of_memory
-from harness.engine.plan import arrange
-from harness.engine.score import TOP, score
-from harness.engine.tree_probe import tree_fault
-from harness.engine.words import Following
+from harness.engine.model import capabilities
+from harness.engine.model.forward import Forward
+from harness.engine.queries.encode import Span
+from harness.engine.queries.prefix_tree import arrange
+from harness.engine.scoring import scorer as reader_module
+from harness.engine.scoring.logprobs import TOP, score
+from harness.engine.scoring.next_word import Following
+from harness.engine.scoring.prefix_sharing_test import tree_fault
 from harness.errors import CheckpointError
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -425,7 +426,7 @@ def test_logits_are_capped_and_scaled_as_the_model_does(name: str, dtype: torch.
     forward = forward_of(model, 128)
     ids = torch.arange(2, 40)[None]
     with torch.inference_mode():
-        probe.check_model(forward, name)
+        capabilities.check_model(forward, name)
         states = forward.trunk(ids)[0]
         assert forward.head(states) == pytest.approx(model(ids).logits[0].float(), rel=0.01)
         large = forward.head(states * 400)

@@ -20,22 +20,26 @@ from conftest import save_tiny
 from console import harness, law_records, refused
 from test_power import ACC, MORE, NATS, OTHER, PPL, RIGHT, made
 
-from harness import data, runner
+from harness import runner
+from harness.analysis import noise_floor as movements
+from harness.analysis.noise_floor import Movement
 from harness.cli.group import benchmark_command, cli
-from harness.commands import benchmarks, checkup, doctor, jitter
-from harness.engine import checkpoint as checkpoints
-from harness.engine import cluster
+from harness.commands.compare import jitter
+from harness.commands.evaluate import benchmark as benchmarks
+from harness.commands.setup import doctor
+from harness.commands.setup import installation_checks as installation
+from harness.data import load as data
 from harness.engine import engine as engines
-from harness.engine import local as locals_
-from harness.engine.checkpoint import Checkpoint
+from harness.engine.backends import in_process as locals_
+from harness.engine.backends import ray_workers
+from harness.engine.backends.cost import Rates
+from harness.engine.backends.in_process import Local
+from harness.engine.checkpoint import load as checkpoints
+from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
-from harness.engine.estimate import Rates
-from harness.engine.local import Local
 from harness.overlap import scan
-from harness.plugins import load_task
-from harness.report import jitter as movements
-from harness.report.jitter import Movement
-from harness.report.record import write
+from harness.plugins.registry import load_task
+from harness.records.record import write
 
 LAST = "acc-last-token"
 
@@ -282,8 +286,8 @@ def observed(
     monkeypatch.setattr(checkpoints, "load", loaded)
     monkeypatch.setattr(checkpoints, "tokenizer_and_context", tokenizer)
     monkeypatch.setattr(engines, "Engine", Counted)
-    monkeypatch.setattr(cluster, "Workers", Workers)
-    monkeypatch.setattr(cluster, "connect", lambda *words: calls.append(f"connect {words}"))
+    monkeypatch.setattr(ray_workers, "Workers", Workers)
+    monkeypatch.setattr(ray_workers, "connect", lambda *words: calls.append(f"connect {words}"))
     monkeypatch.setattr(data, "load", data_loaded)
     published = (world / "data" / "lambada_test.jsonl").read_bytes()
     monkeypatch.setattr(data, "hub_bytes", lambda hub: (published,))
@@ -292,7 +296,7 @@ def observed(
     one_column = replace(benchmarks.TABLE3, columns=("LAMBADA PPL",))
     monkeypatch.setattr(benchmarks, "TABLE3", one_column)
     monkeypatch.setattr(jitter, "variants", lambda threads: [jitter.Variant("float32", 64)])
-    monkeypatch.setattr(checkup, "hardware", lambda *words: calls.append(f"{words}") or ())
+    monkeypatch.setattr(installation, "hardware", lambda *words: calls.append(f"{words}") or ())
     real_exact = scan.exact
 
     def exact(corpus: scan.Corpus, wanted: Any) -> Any:

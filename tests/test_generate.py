@@ -18,12 +18,13 @@ from scipy.stats import chisquare
 from transformers import Cache, DynamicLayer
 
 from harness.core import Encoding, Generate, Generated, Loglikelihood, Request, Scored
-from harness.engine import generate as generate_module
-from harness.engine import shared_rows as rows_module
-from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.settings import Settings
+from harness.engine.decoding import generator as generate_module
+from harness.engine.decoding import shared_rows as rows_module
+from harness.engine.decoding.kv_slots import Slots
+from harness.engine.decoding.rows import Limits, PlainRows
 from harness.engine.engine import Engine
-from harness.engine.rows import Limits, PlainRows
-from harness.engine.slots import Slots
 from harness.errors import CheckpointError, EncodingError, NumericsError
 
 STORY = "the sand and the sea said, “é” the end.\n"

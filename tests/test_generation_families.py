@@ -13,13 +13,14 @@ from conftest import byte_tokenizer
 from transformers import DynamicCache
 
 from harness.core import Encoding, Generate, Generated, Request
-from harness.engine import decoding as decoding_module
-from harness.engine.checkpoint import Checkpoint, Settings, load
-from harness.engine.decoding import CACHED, Decoding
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.settings import Settings
+from harness.engine.decoding import decoding_test as decoding_module
+from harness.engine.decoding.decoding_test import CACHED, Decoding
+from harness.engine.decoding.kv_slots import Slots
+from harness.engine.decoding.rows import FULL_PASSES, PlainRows
 from harness.engine.engine import Engine
-from harness.engine.forward import Forward
-from harness.engine.rows import FULL_PASSES, PlainRows
-from harness.engine.slots import Slots
+from harness.engine.model.forward import Forward
 
 Make = Callable[[int], Any]
 

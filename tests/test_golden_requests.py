@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from harness.core import Generate, Loglikelihood, NextWord, Request
-from harness.golden import golden, in_words, merged
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
+from harness.testing.golden import golden, in_words, merged
 
 GOLDEN = Path(__file__).with_name("golden_requests.json")
 WORDS = ["lambada", "cbt-cn", "cbt-ne"]

@@ -11,11 +11,11 @@ import pytest
 from conftest import save_tiny
 from console import harness, record_files, refused
 
-from harness.commands.grid import protocols
+from harness.commands.evaluate.grid import protocols
+from harness.commands.evaluate.run_options import RunOptions
 from harness.errors import UsageError
-from harness.options import RunOptions
-from harness.plugins import load_task, task_names
-from harness.report.record import read
+from harness.plugins.registry import load_task, task_names
+from harness.records.record import read
 
 LAMBADA = load_task("lambada")
 

@@ -18,18 +18,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import data as data_module
-from harness.answers import normalise
 from harness.core import Row, Source
-from harness.data import Where, load
+from harness.data import load as data_module
+from harness.data.encodings import with_line_feeds
+from harness.data.load import Where, load
+from harness.data.parsers import lines
 from harness.errors import DataError
-from harness.extract import bare
-from harness.formats import lines
-from harness.overlap import corpora
-from harness.plugins import load_task
-from harness.tasks import cbt, cnn_dm, dump, enwik8, lambada, ptb, wikitext, wmt14
-from harness.text import DETOKENISERS, megatron, megatron_wikitext, ngrams, splitting
-from harness.text.encodings import with_line_feeds
+from harness.metrics.exact_match import normalise
+from harness.metrics.extract import bare
+from harness.overlap import corpora, ngrams
+from harness.plugins.registry import load_task
+from harness.tasks import cbt, cnn_dm, enwik8, lambada, ptb, wikitext, wmt14
+from harness.tasks.shared import wikipedia_dump
+from harness.text import DETOKENISERS, megatron, megatron_wikitext, splitting
 
 
 def source(task: str, **options: str) -> Source:
@@ -341,23 +342,23 @@ PLAIN_BYTES = b"<mediawiki> some text\n" * 2000
 )
 def test_archives_that_cannot_be_read(archive: bytes, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        dump.parse("test", "enwik8")(archive)
+        wikipedia_dump.parse("test", "enwik8")(archive)
 
 
 def test_an_archive_is_not_expanded_beyond_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dump, "WHOLE", 1_000_000)
-    monkeypatch.setattr(dump, "MILLION", 10_000)
+    monkeypatch.setattr(wikipedia_dump, "WHOLE", 1_000_000)
+    monkeypatch.setattr(wikipedia_dump, "MILLION", 10_000)
     bomb = changed_zip(b"a" * 20_000_000, 0, b"PK")
     lying = changed_zip(b"a" * 20_000_000, 24, (500).to_bytes(4, "little"))
     tracemalloc.start()
     with pytest.raises(DataError, match="member 'enwik8' has more than 1,000,000 bytes"):
-        dump.parse("test", "enwik8")(bomb)
+        wikipedia_dump.parse("test", "enwik8")(bomb)
     with pytest.raises(DataError):
-        dump.parse("test", "enwik8")(lying)
+        wikipedia_dump.parse("test", "enwik8")(lying)
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
     with pytest.raises(DataError, match="expected at most 1,000,000 bytes, got 1,000,001"):
-        dump.parse("test", "enwik8")(b"a" * 1_000_001)
+        wikipedia_dump.parse("test", "enwik8")(b"a" * 1_000_001)
 
 
 def test_no_file_is_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ import pyarrow.parquet
 import pytest
 
 from harness.core import Hub
-from harness.data import hub_bytes
+from harness.data.load import hub_bytes
 from harness.errors import DataError
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 
 LINES = b'{"text": "one two\\nthree"}\n{"text": "four five"}\n'
 QUESTION = {
@@ -106,9 +106,9 @@ def fill_cache(home: Path) -> None:
 
 LOAD = """
 import json, sys
-from harness.data import Where, load
+from harness.data.load import Where, load
 from harness.errors import DataError
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 
 for task, options in json.loads(sys.argv[1]):
     benchmark = load_task(task)

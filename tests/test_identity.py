@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from test_checkpoint import write_gguf
 
-from harness.engine import digest, identity
-from harness.engine.checkpoint import Checkpoint, Settings, load
-from harness.engine.tiny import model
+from harness.engine.checkpoint import digest, identity
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.random_model import model
+from harness.engine.checkpoint.settings import Settings
 
 CPU = Settings(device="cpu")
 V = len(byte_tokenizer())

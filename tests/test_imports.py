@@ -3,149 +3,98 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOUNDATION = tuple(
-    f"harness.{name}"
-    for name in (
-        "core", "errors", "prompt", "text", "metrics", "extract", "formats", "task", "answers",
-        "calibration", "modules", "summaries", "translations", "strict_json",
-    )
-)  # fmt: skip
-PACKAGES = (
-    "harness", "harness.cli", "harness.commands", "harness.display", "harness.engine",
-    "harness.overlap", "harness.report", "harness.tasks",
-)  # fmt: skip
-METRIC_LIBRARIES = ("sacrebleu", "rouge_score", "sentencex", "evaluate", "numpy")
-NO_TENSORS = ("torch", "transformers", "datasets")
-UPSTAIRS = (
-    "harness.runner", "harness.cli", "harness.commands", "harness.display", "harness.conformance",
-)  # fmt: skip
+TENSORS = "torch transformers huggingface_hub safetensors gguf tokenizers numpy"
+NO_TENSORS = {"torch", "transformers", "tokenizers", "safetensors", "datasets"}
+ANY = None
 
 
-class Layer(NamedTuple):
-    """Files and what they may import: `only` these beside the standard library, or all but `no`."""
+class Rule(NamedTuple):
+    """What the files of a folder may import, beside the standard library and each other."""
 
-    files: tuple[str, ...]
-    only: tuple[str, ...] | None = None
-    no: tuple[str, ...] = ()
+    ours: str  # folders and modules of `harness`
+    libraries: str | None = ""  # None: everything but tensors
 
 
-LAYERS = (
-    Layer(("harness/core.py", "harness/errors.py"), only=()),
-    Layer(
-        tuple(f"{name.replace('.', '/')}.py" for name in FOUNDATION[2:] if name != "harness.text"),
-        only=(*FOUNDATION, *METRIC_LIBRARIES, "datasets"),
+# Folder by folder, lowest first: a folder may import only from folders above it in this table.
+RULES = {
+    "core": Rule(""),
+    "errors": Rule(""),
+    "moved": Rule(""),
+    "files": Rule("errors"),
+    "text": Rule(""),
+    "metrics": Rule("core errors text", "numpy sacrebleu rouge_score sentencex evaluate datasets"),
+    "prompt": Rule("errors"),
+    "task": Rule("core errors metrics prompt"),
+    "plugins": Rule("core errors metrics prompt task"),
+    "data": Rule("core errors files", "huggingface_hub datasets"),
+    "tasks": Rule("core errors data.parsers data.encodings files metrics prompt task text"),
+    "stats": Rule("core errors metrics task", "numpy scipy"),
+    "records": Rule("core errors files metrics task", ANY),
+    "engine.tokenizer": Rule("core errors files", TENSORS),
+    "engine.queries": Rule("core errors engine.tokenizer", "numpy"),
+    "engine.checkpoint": Rule(
+        "core errors files engine.tokenizer", f"{TENSORS} platformdirs xxhash"
     ),
-    Layer(("harness/text/ngrams.py",), only=("harness.text", "numpy")),
-    Layer(
-        ("harness/overlap/corpora.py", "harness/overlap/ngram_sets.py"),
-        only=("harness.errors", "harness.strict_json", "harness.text", "numpy", "pyarrow",
-              "rbloom"),
+    "engine.model": Rule("core errors engine.checkpoint engine.queries", TENSORS),
+    "engine.scoring": Rule(
+        "core errors engine.checkpoint engine.model engine.queries engine.tokenizer", TENSORS
     ),
-    Layer(
-        ("harness/overlap/scan.py",),
-        only=("harness.overlap.corpora", "harness.overlap.ngram_sets", "harness.text", "numpy"),
+    "engine.decoding": Rule(
+        "core errors engine.checkpoint engine.model engine.queries engine.scoring engine.tokenizer",
+        TENSORS,
     ),
-    Layer(
-        ("harness/overlap/*.py",),
-        no=(*NO_TENSORS, "harness.tasks", "harness.engine", "harness.cli", "harness.commands",
-            "harness.display"),
+    "engine.cache": Rule("core errors files engine.checkpoint engine.queries", "numpy platformdirs"),
+    "engine.backends": Rule("core errors files engine", f"{TENSORS} platformdirs ray"),
+    "engine": Rule("core errors files engine", TENSORS),
+    "runner": Rule("core errors data metrics prompt records stats task"),
+    "analysis.paper": Rule("core errors files metrics records", ANY),
+    "analysis": Rule("core errors files metrics plugins records stats task analysis.paper", ANY),
+    "overlap": Rule(
+        "core errors files text data metrics records stats task runner analysis analysis.paper",
+        "numpy pyarrow rbloom",
     ),
-    Layer(("harness/text/*.py",), only=("harness.text",)),
-    Layer(("harness/plugin_guard.py",), only=FOUNDATION),
-    Layer(("harness/plugins.py",), only=(*FOUNDATION, "harness.plugin_guard")),
-    Layer(("harness/stats.py",), only=(*FOUNDATION, "numpy", "scipy")),
-    Layer(
-        ("harness/paired.py", "harness/sample_size.py"),
-        only=("harness.core", "harness.errors", "harness.metrics", "harness.modules",
-              "harness.stats", "harness.paired", "numpy", "scipy"),
+    "testing": Rule(
+        "core errors files data metrics plugins prompt records runner task engine engine.checkpoint"
     ),
-    Layer(("harness/selection.py",), only=FOUNDATION[:2]),
-    Layer(("harness/data.py",), only=(*FOUNDATION[:2], "huggingface_hub", "datasets")),
-    Layer(
-        tuple(f"harness/engine/{n}.py" for n in ("encode", "plan", "tokenizer", "digest", "store")),
-        only=(
-            "harness.core", "harness.errors", "harness.engine", "harness.safe_files",
-            "harness.strict_json", "numpy", "platformdirs", "xxhash",
-        ),
+    "report.page": Rule(
+        "core errors files metrics plugins records stats task analysis analysis.paper report", ANY
     ),
-    Layer(
-        ("harness/engine/*.py",),
-        only=(
-            "harness.core", "harness.errors", "harness.engine", "harness.safe_files",
-            "harness.strict_json", "numpy", "platformdirs", "torch", "transformers",
-            "huggingface_hub", "safetensors", "gguf", "tokenizers", "xxhash",
-        ),
+    "report": Rule("core errors files records stats analysis analysis.paper", ANY),
+    "display": Rule(
+        "core errors files metrics records stats task analysis analysis.paper overlap report", ANY
     ),
-    Layer(
-        ("harness/report/*.py", "harness/report/page/*.py"),
-        no=(*NO_TENSORS, "harness.tasks", "harness.engine", *UPSTAIRS),
-    ),
-    Layer(
-        ("harness/runner.py",),
-        no=(*NO_TENSORS, "harness.tasks", "harness.engine", "harness.cli", "harness.commands",
-            "harness.display", "click", "rich"),
-    ),
-    Layer(
-        ("harness/display/*.py",),
-        no=(*NO_TENSORS, "harness.tasks", "harness.engine", "harness.cli", "harness.commands"),
-    ),
-    Layer(("harness/commands/*.py",), no=("torch", "datasets", "harness.tasks", "harness.cli")),
-    Layer(("harness/cli/*.py", "harness/*.py"), no=("torch", "datasets", "harness.tasks")),
-    Layer(("tasks/*.py",), only=(*FOUNDATION, "harness.tasks")),
-)  # fmt: skip
+    "commands": Rule(""),
+    "commands.evaluate": Rule("* display analysis records runner engine plugins data", ANY),
+    "commands.compare": Rule("* commands.evaluate", ANY),
+    "commands.inspect": Rule("* commands.evaluate", ANY),
+    "commands.setup": Rule("* commands.evaluate", ANY),
+    "cli": Rule("*", ANY),
+    "__main__": Rule("cli"),
+}  # fmt: skip
 
 
-def imported(source: str, *, within_tasks: bool = False) -> Iterator[str]:
-    """Every module that a source imports, in functions too, but not for type checkers only.
-
-    The benchmarks' folder is `tasks` in the checkout and `harness.tasks` where it is installed, so
-    that its files import each other relatively.
-    """
-    todo: list[ast.AST] = [ast.parse(source)]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level <= within_tasks, "imports are absolute, but among the benchmarks"
-            above = ["harness.tasks"] if node.level else []
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            parts = module in PACKAGES
-            yield from (f"{module}.{a.name}" for a in node.names) if parts else [module]
-        todo.extend(ast.iter_child_nodes(node))
+def folder_of(module: str) -> str:
+    """`harness.engine.cache.store` -> `engine.cache`; a module at the top counts as a folder."""
+    parts = module.split(".")[1:]
+    for end in range(len(parts), 0, -1):
+        if (name := ".".join(parts[:end])) in RULES:
+            return name
+    raise AssertionError(f"{module} has no row in the table of this test; add one")
 
 
-def offences(source: str, layer: Layer) -> list[str]:
-    """The imports of a source that its layer does not allow."""
-
-    def within(module: str, names: tuple[str, ...]) -> bool:
-        return any(module == name or module.startswith(f"{name}.") for name in names)
-
-    def allowed(module: str) -> bool:
-        if module.partition(".")[0] in sys.stdlib_module_names:
-            return True
-        return not within(module, layer.no) if layer.only is None else within(module, layer.only)
-
-    found = set(imported(source, within_tasks=layer.files == ("tasks/*.py",)))
-    return sorted(module for module in found if not allowed(module))
-
-
-def layer_of(path: str) -> Layer:
-    """The first layer with a pattern for the file; folders are not crossed."""
-    for layer in LAYERS:
-        for pattern in layer.files:
-            if Path(path).match(pattern) and path.count("/") == pattern.count("/"):
-                return layer
-    raise AssertionError(f"{path} belongs to no layer of this test; add it")
+def module_of(path: str) -> str:
+    """`harness/engine/engine.py` or `tasks/ptb.py` -> its dotted name."""
+    dotted = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return dotted if dotted.startswith("harness") else f"harness.{dotted}"
 
 
 FILES = sorted(
@@ -153,12 +102,106 @@ FILES = sorted(
     for folder in ("harness", "tasks")
     for path in (ROOT / folder).rglob("*.py")
 )
+MODULES = {module_of(path) for path in FILES}
 
 
-@pytest.mark.parametrize("path", FILES)
+def imported(source: str, module: str, *, typing: bool = False) -> Iterator[str]:
+    """Every module that a source imports, in functions too; for type checkers only if asked."""
+    todo: list[ast.AST] = [ast.parse(source)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level or module.startswith("harness.tasks"), "imports are absolute"
+            above = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield inner if inner in MODULES else base
+        todo.extend(ast.iter_child_nodes(node))
+
+
+def within(module: str, names: Iterable[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def allowed_of_ours(name: str, own: str) -> bool:
+    """Whether a folder may import this module of ours."""
+    if name.startswith("harness.tasks") and own != "tasks":
+        return False  # benchmarks come through entry points
+    ours = RULES[own].ours.split()
+    folders = list(RULES)
+    below = folders.index(folder_of(name)) < folders.index(own)
+    return (
+        folder_of(name) == own
+        or within(name.removeprefix("harness."), ours)
+        or ("*" in ours and below)
+    )
+
+
+def allowed(name: str, own: str) -> bool:
+    """Whether a folder may import this module, whoever made it."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or name == "harness":
+        return True
+    if top == "harness":
+        return allowed_of_ours(name, own)
+    libraries = RULES[own].libraries
+    return top not in NO_TENSORS if libraries is None else top in libraries.split()
+
+
+def offences(source: str, path: str) -> list[str]:
+    """The imports of a source that the row of its folder does not allow."""
+    module = module_of(path)
+    return sorted(n for n in set(imported(source, module)) if not allowed(n, folder_of(module)))
+
+
+@pytest.mark.parametrize("path", [f for f in FILES if f not in ("harness/__init__.py",)])
 def test_imports_go_one_way(path: str) -> None:
-    wrong = offences((ROOT / path).read_text("utf-8"), layer_of(path))
+    wrong = offences((ROOT / path).read_text("utf-8"), path)
     assert not wrong, f"{path} must not import {', '.join(wrong)}"
+
+
+def graph(*, folders: bool) -> dict[str, set[str]]:
+    """Who imports whom, imports for type checkers included."""
+    arrows: dict[str, set[str]] = {}
+    for path in FILES:
+        if path == "harness/__init__.py":  # names for users, imported when they are first used
+            continue
+        module = module_of(path)
+        for name in imported((ROOT / path).read_text("utf-8"), module, typing=not folders):
+            if name in MODULES and name != "harness":
+                ends = (folder_of(module), folder_of(name)) if folders else (module, name)
+                if ends[0] != ends[1]:
+                    arrows.setdefault(ends[0], set()).add(ends[1])
+    return arrows
+
+
+@pytest.mark.parametrize("folders", [False, True], ids=["modules", "folders"])
+def test_no_import_circle(folders: bool) -> None:
+    try:
+        tuple(TopologicalSorter(graph(folders=folders)).static_order())
+    except CycleError as error:
+        raise AssertionError(f"circle: {' -> '.join(error.args[1])}") from None
+
+
+def test_every_folder_is_small() -> None:
+    folders: dict[str, int] = {}
+    for path in FILES:
+        if not path.endswith("__init__.py"):
+            folders[str(Path(path).parent)] = folders.get(str(Path(path).parent), 0) + 1
+    assert folders.pop("harness") <= 7 + len(["__main__"])
+    assert {folder: n for folder, n in folders.items() if n > 12} == {}
+
+
+def test_every_folder_is_packaged() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    folders = {module_of(path) for path in FILES if path.endswith("__init__.py")}
+    data = {"harness.prompts", "harness.results", "harness.results.paper"}
+    assert set(packages["packages"]) == folders | data
 
 
 @pytest.mark.parametrize(
@@ -166,9 +209,9 @@ def test_imports_go_one_way(path: str) -> None:
     [
         ("harness/core.py", "import numpy as np", ["numpy"]),
         ("harness/task.py", "def f():\n    import torch.nn", ["torch.nn"]),
-        ("harness/engine/score.py", "from harness import task", ["harness.task"]),
-        ("harness/engine/plan.py", "from torch import Tensor", ["torch"]),
-        ("harness/report/record.py", "from harness.runner import Job", ["harness.runner"]),
+        ("harness/engine/scoring/logprobs.py", "from harness import task", ["harness.task"]),
+        ("harness/engine/queries/prefix_tree.py", "from torch import Tensor", ["torch"]),
+        ("harness/records/record.py", "from harness.runner import Job", ["harness.runner"]),
         (
             "harness/runner.py",
             "from harness.engine.engine import Engine",
@@ -176,18 +219,19 @@ def test_imports_go_one_way(path: str) -> None:
         ),
         ("harness/cli/group.py", "import harness.tasks.lambada", ["harness.tasks.lambada"]),
         (
-            "harness/commands/grid.py",
+            "harness/commands/evaluate/grid.py",
             "from harness.cli import options",
             ["harness.cli.options"],
         ),
-        ("tasks/lambada.py", "from harness import data, task", ["harness.data"]),
-        ("tasks/lambada.py", "import json\nfrom . import lines", []),
-        ("tasks/lambada.py", "from tasks import lines", ["tasks"]),
-        ("harness/plugins.py", "if TYPE_CHECKING:\n    import torch", []),
+        ("harness/analysis/runs.py", "import torch.nn", ["torch.nn"]),
+        ("tasks/lambada.py", "from harness.data import load", ["harness.data.load"]),
+        ("tasks/lambada.py", "import json\nfrom .shared import running_text", []),
+        ("tasks/lambada.py", "from tasks import cbt", ["tasks"]),
+        ("harness/plugins/registry.py", "if TYPE_CHECKING:\n    import torch", []),
     ],
 )
 def test_the_table_would_notice(path: str, source: str, wrong: list[str]) -> None:
-    assert offences(source, layer_of(path)) == wrong
+    assert offences(source, path) == wrong
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from console import harness, refused
 
-from harness.commands.scaffold import FILES, check_name, write
+from harness.commands.setup.init_task import FILES, check_name, write
 from harness.errors import UsageError
 
 NAME = "odd-one-2"

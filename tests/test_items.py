@@ -19,7 +19,7 @@ from console import made_record, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import safe_files
+from harness.analysis.runs import load
 from harness.core import (
     Example,
     Generate,
@@ -34,7 +34,8 @@ from harness.core import (
     Word,
 )
 from harness.errors import RecordError
-from harness.report.items import (
+from harness.files import atomic
+from harness.records.items import (
     LONGEST,
     Items,
     Outcomes,
@@ -45,8 +46,7 @@ from harness.report.items import (
     to_json,
     unpack,
 )
-from harness.report.pairing import load
-from harness.report.record import (
+from harness.records.record import (
     Record,
     items_path,
     read,
@@ -468,7 +468,7 @@ def test_a_run_written_in_the_midst_of_another_leaves_one_of_them(
     before: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without locks, as some file systems are: at any line of the one, all of the other."""
-    monkeypatch.setattr(safe_files, "locked", lambda folder: nullcontext(False))
+    monkeypatch.setattr(atomic, "locked", lambda folder: nullcontext(False))
     line, came = 0, True
     while came:
         folder = tmp_path / str(line)

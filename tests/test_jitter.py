@@ -13,15 +13,15 @@ import torch
 from conftest import save_tiny
 from console import harness, made_record, refused
 
-from harness.commands import jitter as command
-from harness.commands.jitter import variants
+from harness.analysis import noise_floor
+from harness.analysis.noise_floor import Movement, movements
+from harness.commands.compare import jitter as command
+from harness.commands.compare.jitter import variants
 from harness.core import Score
 from harness.errors import RecordError
-from harness.plugins import load_task
-from harness.report import jitter
-from harness.report.items import Items, Outcomes, Shown
-from harness.report.jitter import Movement, movements
-from harness.report.record import Record, write
+from harness.plugins.registry import load_task
+from harness.records.items import Items, Outcomes, Shown
+from harness.records.record import Record, write
 
 BUDGETS = (512, 2048, 8192)
 PROTOCOL = "lm-eval"  # the one without a search for words: fewer passes
@@ -170,22 +170,22 @@ def moved(metric: str = "acc", largest: float = 1.5, **changes: Any) -> Movement
 
 def test_a_file_is_updated_and_nothing_is_there_twice(tmp_path: Path) -> None:
     path = tmp_path / "new" / "jitter.json"
-    jitter.write(path, [moved(), moved("ppl", 0.5)], {"model": "one"})
-    jitter.write(path, [moved(largest=2.5), moved(task="nq", largest=3.5)], {"model": "two"})
+    noise_floor.write(path, [moved(), moved("ppl", 0.5)], {"model": "one"})
+    noise_floor.write(path, [moved(largest=2.5), moved(task="nq", largest=3.5)], {"model": "two"})
     found = {key: (line["largest"], line["model"]) for key, line in lines(path).items()}
     assert found == {
         ("lambada", "ppl"): (0.5, "one"),
         ("lambada", "acc"): (2.5, "two"),
         ("nq", "acc"): (3.5, "two"),
     }
-    assert jitter.read(path) == {key: largest for key, (largest, _) in found.items()}
+    assert noise_floor.read(path) == {key: largest for key, (largest, _) in found.items()}
 
 
 def test_the_larger_of_two_protocols_counts(tmp_path: Path) -> None:
     path = tmp_path / "jitter.json"
-    jitter.write(path, [moved(largest=2.5, protocol="lm-eval"), moved()], {})
+    noise_floor.write(path, [moved(largest=2.5, protocol="lm-eval"), moved()], {})
     assert len(json.loads(path.read_text("utf-8"))["movements"]) == 2
-    assert jitter.read(path) == {("lambada", "acc"): 2.5}
+    assert noise_floor.read(path) == {("lambada", "acc"): 2.5}
 
 
 def test_the_command_updates_its_file(
@@ -208,13 +208,13 @@ def test_the_command_updates_its_file(
 
 
 def test_no_file_means_no_movement() -> None:
-    assert jitter.read(None) == {}
+    assert noise_floor.read(None) == {}
 
 
 def refusal(path: Path, expected: Mapping[tuple[str, str], float]) -> str:
     """The message of a `RecordError`; empty if there is none, and then all is as expected."""
     try:
-        found = jitter.read(path)
+        found = noise_floor.read(path)
     except RecordError as error:
         return str(error)
     assert found == expected
@@ -223,8 +223,8 @@ def refusal(path: Path, expected: Mapping[tuple[str, str], float]) -> str:
 
 def test_a_file_cut_at_any_byte_is_refused_or_whole(tmp_path: Path) -> None:
     path = tmp_path / "jitter.json"
-    jitter.write(path, [moved(), moved("ppl", 0.5)], {"model": "naïve"})
-    expected, size = jitter.read(path), path.stat().st_size
+    noise_floor.write(path, [moved(), moved("ppl", 0.5)], {"model": "naïve"})
+    expected, size = noise_floor.read(path), path.stat().st_size
     for length in reversed(range(size)):
         os.truncate(path, length)
         message = refusal(path, expected)
@@ -244,7 +244,7 @@ def test_figures_that_are_none_are_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "jitter.json"
     path.write_text(f'{{"schema": 1, "movements": [{line}]}}')
     with pytest.raises(RecordError, match="was not written by harness jitter"):
-        jitter.read(path)
+        noise_floor.read(path)
 
 
 DAMAGED = [

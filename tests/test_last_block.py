@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from harness.core import Encoding, Loglikelihood
-from harness.engine.checkpoint import Checkpoint
+from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
-from harness.engine.last_block import only, position_wise
+from harness.engine.model.last_block import only, position_wise
 
 
 @pytest.fixture(scope="module")

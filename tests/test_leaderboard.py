@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from console import harness, made_record, refused
 
+from harness.analysis.leaderboard import load, rows, write
+from harness.analysis.paper import published as paper
 from harness.core import Score
-from harness.report import paper
-from harness.report.leaderboard import load, rows, write
-from harness.report.record import Record
-from harness.report.record import write as write_record
+from harness.records.record import Record
+from harness.records.record import write as write_record
 
 MODEL = made_record().model
 

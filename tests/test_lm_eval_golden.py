@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import data
 from harness.core import Rolled, Scored
-from harness.engine.checkpoint import Checkpoint
+from harness.data import load as data
+from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 from harness.runner import Job, ask
 from harness.task import encoding
 

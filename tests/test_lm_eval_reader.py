@@ -20,14 +20,15 @@ import pytest
 from conftest import save_tiny
 from console import harness, made_record, refused
 
+from harness.analysis import runs
+from harness.analysis.compare import Comparison, compare
+from harness.analysis.leaderboard import load, rows
 from harness.errors import RecordError
 from harness.metrics import Metric
-from harness.report import lm_eval, pairing
-from harness.report.compare import Comparison, compare
-from harness.report.items import Items, from_json, to_json
-from harness.report.leaderboard import load, rows
-from harness.report.record import Record
-from harness.report.record import write as write_record
+from harness.records import lm_eval
+from harness.records.items import Items, from_json, to_json
+from harness.records.record import Record
+from harness.records.record import write as write_record
 
 GOLDEN = Path(__file__).parent / "lm_eval_results"
 Edit = Callable[[dict[str, Any]], object]
@@ -207,7 +208,7 @@ def test_items_are_shown_with_what_was_asked_wanted_and_said() -> None:
 
 def test_two_runs_are_compared_as_their_numbers_differ() -> None:
     a, b = (results_file(GOLDEN / name) for name in ("demo", "tiny"))
-    found = compare(pairing.load([a]), pairing.load([b.parent]))
+    found = compare(runs.load([a]), runs.load([b.parent]))
     assert len(found.lines) == 7
     assert_differences_are_those_of_the_numbers(found, a, b)
     [reason] = found.refused
@@ -291,7 +292,7 @@ def test_other_checkpoints_have_other_digests(tmp_path: Path, edit: Edit) -> Non
 
 def refusals(tmp_path: Path, edit: Edit) -> str:
     """Why the golden run and a changed copy are not comparable; empty if they are."""
-    before, after = (pairing.load([p]) for p in (
+    before, after = (runs.load([p]) for p in (
         results_file(GOLDEN / "demo"), edited(copied(tmp_path), edit)
     ))  # fmt: skip
     return "; ".join(compare(before, after).refused)
@@ -316,7 +317,7 @@ def test_other_questions_are_not_compared(tmp_path: Path, edit: Edit) -> None:
 def test_other_rows_are_not_compared(tmp_path: Path) -> None:
     path = copied(tmp_path)
     edited_samples(path, "toy_page", lambda s: s.update(doc_hash=s["doc_hash"][::-1]))
-    before, after = (pairing.load([p]) for p in (results_file(GOLDEN / "demo"), path))
+    before, after = (runs.load([p]) for p in (results_file(GOLDEN / "demo"), path))
     [reason] = compare(before, after).refused
     assert reason.startswith("toy_page (lm-eval): they measure different things")
     assert "data" in reason
@@ -438,7 +439,7 @@ def test_groups_are_no_tasks(tmp_path: Path) -> None:
 def reading_fails(path: Path) -> str:
     """The one line that says why there are no items."""
     with pytest.raises(RecordError) as caught:
-        pairing.load([path])
+        runs.load([path])
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -504,14 +505,14 @@ def test_a_model_of_unknown_size_is_drawn(tmp_path: Path) -> None:
 
 def test_an_unknown_origin_is_refused() -> None:
     with pytest.raises(RecordError, match="expected harness or lm-eval"):
-        pairing.measures(made_record(origin="<script>"))
+        runs.measures(made_record(origin="<script>"))
 
 
 def test_an_unknown_unit_is_refused() -> None:
     [(record, _), *_] = lm_eval.read(results_file(GOLDEN / "tiny"))
     odd = tuple(replace(score, unit="furlongs") for score in record.scores)
     with pytest.raises(RecordError, match="unknown unit 'furlongs'"):
-        pairing.measures(replace(record, scores=odd))
+        runs.measures(replace(record, scores=odd))
 
 
 def cut(text: str) -> str:
@@ -721,7 +722,7 @@ def test_lm_eval_itself(real: tuple[Path, Path]) -> None:
 @pytest.mark.slow
 def test_two_runs_of_lm_eval_itself(real: tuple[Path, Path]) -> None:
     a, b = real
-    found = compare(pairing.load([a]), pairing.load([b]))
+    found = compare(runs.load([a]), runs.load([b]))
     assert found.refused == found.marks == ()
     assert len(found.lines) == 9
     assert all(line.items == len(ROWS) for line in found.lines)

@@ -18,11 +18,13 @@ from conftest import byte_tokenizer, save_tiny
 from safetensors.torch import load_file, save_file
 from test_checkpoint import write_gguf
 
-from harness.engine import digest, loading
-from harness.engine.checkpoint import Settings, context_length, load, tokenizer_and_context
-from harness.engine.digest import file_digest
-from harness.engine.locate import locate
-from harness.engine.messages import short
+from harness.engine.checkpoint import digest
+from harness.engine.checkpoint import from_pretrained as loader
+from harness.engine.checkpoint.digest import file_digest
+from harness.engine.checkpoint.load import context_length, load, tokenizer_and_context
+from harness.engine.checkpoint.locate import locate
+from harness.engine.checkpoint.messages import short
+from harness.engine.checkpoint.settings import Settings
 from harness.errors import CheckpointError
 
 CPU = Settings(device="cpu")
@@ -288,9 +290,9 @@ def test_the_other_senses_of_a_model_loaded_for_its_text() -> None:
         "mismatched_keys": set(),
         "unexpected_keys": {"model.vision_tower.x.weight", "model.multi_modal_projector.bias"},
     }
-    loading.check_report(report, seeing, "m")
+    loader.check_report(report, seeing, "m")
     with pytest.raises(CheckpointError, match=r"'model\.multi_modal_projector\.bias' and 1 more"):
-        loading.check_report(report, text, "m")
+        loader.check_report(report, text, "m")
 
 
 def test_layers_that_guess_ahead() -> None:
@@ -298,11 +300,11 @@ def test_layers_that_guess_ahead() -> None:
     report = {"missing_keys": set(), "mismatched_keys": set()}
     third = {**report, "unexpected_keys": {"model.layers.2.eh_proj.weight"}}
     with pytest.raises(CheckpointError, match="eh_proj"):
-        loading.check_report(third, config, "m")
+        loader.check_report(third, config, "m")
     config.num_nextn_predict_layers = 1
-    loading.check_report(third, config, "m")
+    loader.check_report(third, config, "m")
     with pytest.raises(CheckpointError, match=r"layers\.3\."):
-        loading.check_report({**report, "unexpected_keys": {"model.layers.3.x"}}, config, "m")
+        loader.check_report({**report, "unexpected_keys": {"model.layers.3.x"}}, config, "m")
 
 
 # --- folders that are damaged ----------------------------------------------------------------

@@ -10,8 +10,8 @@ from conftest import save_tiny
 from console import harness, refused
 from transformers import AutoTokenizer
 
-from harness.engine import checkpoint
-from harness.engine.encode import Encoder
+from harness.engine.checkpoint import load as checkpoint
+from harness.engine.queries.encode import Encoder
 
 RUN = ("--sample", "--limit", 3, "--no-cache")
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.answers import best, exact, f1, leave_one_out
 from harness.core import Example, Generated, Score
 from harness.errors import NumericsError, UsageError
-from harness.extract import texts
-from harness.modules import METRICS, ModuleMetric, Texts, as_module
-from harness.stats import score
-from harness.summaries import rouge
+from harness.metrics.bleu import bleu, bleu_counts
+from harness.metrics.exact_match import best, exact, f1, leave_one_out
+from harness.metrics.extract import texts
+from harness.metrics.hf_evaluate import METRICS, ModuleMetric, Texts, as_module
+from harness.metrics.rouge import rouge
+from harness.stats.intervals import score
 from harness.task import Measure
-from harness.translations import bleu, bleu_counts
 
 LENGTHS = '''
 """How long predictions are, beside their references."""

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from harness.errors import DataError
-from harness.overlap import corpora, ngram_sets, scan
+from harness.overlap import corpora, ngram_sets, ngrams, scan
 from harness.overlap.corpora import Reading, blocks, documents
 from harness.overlap.ngram_sets import Exact, Filter, unseen, wanted
-from harness.text import ngrams
-from harness.text.ngrams import count_grams, normalise, overlapping
+from harness.overlap.ngrams import count_grams, normalise, overlapping
 
 # Letters of one to four bytes, some that change their size when lower-cased, and what separates.
 ALPHABET = "abAB9_'-. \t\r\n\0éÉßẞİKΣςȺ²½中文𝔸😀“”̇"

@@ -19,15 +19,15 @@ from speaker import (
     with_pairs,
 )
 
-from harness import stats
-from harness.answers import exact
-from harness.calibration import table
 from harness.core import Example, Fields, Generate, Generated, Score
-from harness.data import Where, load, load_pool
+from harness.data.load import Where, load, load_pool
 from harness.errors import DataError
-from harness.plugins import load_task
-from harness.report.record import Record
+from harness.metrics.calibration import table
+from harness.metrics.exact_match import exact
+from harness.plugins.registry import load_task
+from harness.records.record import Record
 from harness.runner import Job, evaluate
+from harness.stats import intervals
 from harness.tasks import nq
 
 ROW = {"question": "where is {1}", "answer": ["Rome"]}
@@ -149,7 +149,7 @@ def answered(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, S
         response = said("Rome" if good else "Milan", math.log(confidence))
         for measure in measures:
             outcomes.setdefault(measure.name, []).extend(measure.extract(example, [response]))
-    return {m.name: stats.score(m, outcomes[m.name], 0) for m in measures}
+    return {m.name: intervals.score(m, outcomes[m.name], 0) for m in measures}
 
 
 @pytest.mark.parametrize(("count", "counted"), [(1, 1), (99, 1), (199, 1), (200, 2), (3610, 36)])

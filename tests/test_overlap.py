@@ -10,13 +10,13 @@ import naive_ngrams
 import pytest
 from console import harness, refused
 
-from harness.commands.overlap import Search
-from harness.commands.session import job_for
-from harness.options import RunOptions
+from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.evaluate.session import job_for
+from harness.commands.inspect.overlap import Search
 from harness.overlap import scan
 from harness.overlap.contents import Item, items, whole_characters
-from harness.plugins import load_task
-from harness.report.overlap import CORPORA, MUCH, published
+from harness.overlap.shares import CORPORA, MUCH, published
+from harness.plugins.registry import load_task
 from harness.runner import Job
 
 ALL_PROBES = scan.PROBES

@@ -11,10 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from harness.engine import packed
-from harness.engine.checkpoint import Settings, load
-from harness.engine.memory import numerics
-from harness.engine.packed import Packed, pack, products
+from harness.engine.cache.response_cache import numerics
+from harness.engine.checkpoint import onednn
+from harness.engine.checkpoint.load import load
+from harness.engine.checkpoint.onednn import Packed, pack, products
+from harness.engine.checkpoint.settings import Settings
 
 IDS = torch.tensor([[1, 2, 3, 40, 41], [5, 6, 7, 8, 9]])
 
@@ -99,7 +100,7 @@ def test_a_model_whose_packed_layers_fail_is_given_back_bit_by_bit(
 
 
 def test_without_onednn_nothing_is_packed(plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed.torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(onednn.torch.backends.mkldnn, "is_available", lambda: False)
     pack(plain)
     assert products(plain) == "torch"
 
@@ -121,7 +122,7 @@ MEMORY = """
 import ctypes
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
-from harness.engine.packed import pack, products
+from harness.engine.checkpoint.onednn import pack, products
 
 class Use(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in "abcdefghij"]

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.calibration import CALIBRATION_ERROR, outcome
 from harness.errors import NumericsError, UsageError
 from harness.metrics import (
     ACCURACY,
@@ -27,9 +26,10 @@ from harness.metrics import (
     perplexity,
     spread_over_runs,
 )
-from harness.paired import Difference, Table, difference, holm
-from harness.sample_size import detectable, needed, sd_guess, sd_of_difference, sd_of_flips
-from harness.translations import bleu, bleu_counts, chrf, chrf_counts
+from harness.metrics.bleu import bleu, bleu_counts, chrf, chrf_counts
+from harness.metrics.calibration import CALIBRATION_ERROR, outcome
+from harness.stats.paired import Difference, Table, difference, holm
+from harness.stats.power import detectable, needed, sd_guess, sd_of_difference, sd_of_flips
 
 VOCABULARY = ["the", "old", "cat", "sat", "on", "a", "red", "mat", "saw", "two", "dogs"]
 

@@ -16,16 +16,17 @@ from console import harness, record_files, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.commands.planning import allot
+from harness.commands.evaluate.plan import allot
 from harness.core import Encoding, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
-from harness.engine import estimate as estimate_module
-from harness.engine import local as local_module
-from harness.engine import tiny as tiny_module
-from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.backends import cost as estimate_module
+from harness.engine.backends import in_process as local_module
+from harness.engine.backends.cost import Estimate, Rates
+from harness.engine.cache.store import Store
+from harness.engine.checkpoint import random_model as tiny_module
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
-from harness.engine.estimate import Estimate, Rates
-from harness.engine.forward import Forward
-from harness.engine.store import Store
+from harness.engine.model.forward import Forward
 
 SCORED: list[Request] = [
     *(Loglikelihood(f"The {noun} sat on", f" the {place}") for noun in ("cat", "dog", "ant", "man")

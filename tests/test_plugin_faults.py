@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from console import harness, record_files, refused
 
-from harness import conformance, golden, runner
-from harness.commands.session import job_for
+from harness import runner
+from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.evaluate.session import job_for
 from harness.core import (
     Example,
     Fields,
@@ -26,18 +27,18 @@ from harness.core import (
     Row,
     Source,
 )
+from harness.data.parsers import json_lines
 from harness.errors import DataError, HarnessError, PromptError, TaskError
-from harness.extract import all_greedy
-from harness.formats import json_lines
 from harness.metrics import ACCURACY, MEAN, Metric
-from harness.modules import ModuleMetric
-from harness.options import RunOptions
-from harness.plugin_guard import guarded, is_request
-from harness.plugins import GROUP, load_task
+from harness.metrics.extract import all_greedy
+from harness.metrics.hf_evaluate import ModuleMetric
+from harness.plugins.guard import guarded, is_request
+from harness.plugins.registry import GROUP, load_task
 from harness.prompt import Prompt
-from harness.report.record import Record
+from harness.records.record import Record
 from harness.runner import evaluate
 from harness.task import FewShot, Measure, Options, Task, each
+from harness.testing import conformance, golden
 
 SOURCE = Source(
     title="questions",
@@ -384,7 +385,7 @@ def test_commands_end_with_one_line(
 
 
 def run_ids(path: Path) -> tuple[str, ...]:
-    from harness.report.record import read, read_items
+    from harness.records.record import read, read_items
 
     return read_items(path, read(path)).ids
 

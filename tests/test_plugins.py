@@ -13,7 +13,7 @@ import pytest
 from console import harness
 
 from harness.errors import PluginError, UsageError
-from harness.plugins import GROUP, load_task, task_names
+from harness.plugins.registry import GROUP, load_task, task_names
 from harness.task import Option, Task
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +141,7 @@ def test_modules_in_the_working_folder_hide_no_benchmark(tmp_path: Path) -> None
         "source = task.source(protocol.options)\n"
         "rows = harness.load_data(source, harness.Where(sample=True))\n"
         "print(task.prompt(protocol.options).name, len(rows.rows))\n"
-        "from harness.report.paper import published\n"
+        "from harness.analysis.paper.published import published\n"
         "print(published('LAMBADA PPL', '117M'))\n"
     )
     (tmp_path / "script.py").write_text(api)

@@ -12,9 +12,9 @@ import pytest
 from console import harness, made_record, refused
 
 from harness.core import Score
-from harness.plugins import load_task
-from harness.report.items import Items, Outcomes, Shown
-from harness.report.record import write
+from harness.plugins.registry import load_task
+from harness.records.items import Items, Outcomes, Shown
+from harness.records.record import write
 
 N = 400
 ACC, PPL = "acc-word-stopfilter", "ppl"

@@ -12,8 +12,8 @@ import pytest
 import torch
 import transformers as tf
 
-from harness.engine.forward import Forward
-from harness.engine.tree_probe import tree_fault
+from harness.engine.model.forward import Forward
+from harness.engine.scoring.prefix_sharing_test import tree_fault
 
 LENGTHS = range(8, 65)
 VOCABULARIES = (257, 32000, 50257, 256000)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from harness.core import Score, Tokens
 from harness.errors import RecordError, UsageError
-from harness.report.provenance import environment
-from harness.report.record import Record, check_writable, files, read, slug, write, write_text
+from harness.records.provenance import environment
+from harness.records.record import Record, check_writable, files, read, slug, write, write_text
 
 WORDS = st.text(max_size=12)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import HOSTILE, confident, model, passages, questions, read_page, report
 
-from harness.report import paper
-from harness.report.items import Shown
-from harness.report.page import curves, drill, sides
-from harness.report.page.drill import Group, Item, Said
-from harness.report.record import items_path, read, write
+from harness.analysis.paper import published as paper
+from harness.records.items import Shown
+from harness.records.record import items_path, read, write
+from harness.report.page import columns as sides
+from harness.report.page import curves
+from harness.report.page import items as drill
+from harness.report.page.items import Group, Item, Said
 
 A, B = [1, 1, 0, 0, 1], [1, 0, 1, 0, 1]  # item 1 is lost, item 2 is won
 

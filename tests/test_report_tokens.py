@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pages import questions, read_page, report
 
+from harness.records.trace import RequestTrace, TokenTrace
 from harness.report.page import tokens
 from harness.report.page.tokens import Budget, as_json
-from harness.report.trace import RequestTrace, TokenTrace
 
 
 @pytest.fixture(scope="module")

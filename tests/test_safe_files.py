@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import safe_files
-from harness.engine.gguf import converted
+from harness.engine.checkpoint.gguf import converted
 from harness.errors import CheckpointError
-from harness.report.record import check_file, check_writable
-from harness.safe_files import LEFT, locked, mark, replace_content, sweep, temporary
+from harness.files import atomic
+from harness.files.atomic import LEFT, locked, mark, replace_content, sweep, temporary
+from harness.records.record import check_file, check_writable
 
 
 def mode(path: Path) -> int:
@@ -73,7 +73,7 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", ["pipe", "file"])
 def test_standard_output_is_no_file_to_replace(to: str, tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path\nfrom harness.report.record import check_file, write_bytes\n"
+        "from pathlib import Path\nfrom harness.records.record import check_file, write_bytes\n"
         "path = Path('/dev/stdout')\ncheck_file(path, '--junit')\n"
         "print('before', flush=True)\nwrite_bytes(path, b'<xml/>\\n')\nprint('after')"
     )
@@ -139,7 +139,7 @@ def test_a_process_of_somebody_else_is_alive(monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert safe_files._alive(1)
+    assert atomic._alive(1)
 
 
 def test_a_folder_that_is_not_there_is_swept_without_a_word(tmp_path: Path) -> None:
@@ -152,7 +152,8 @@ def test_a_killed_write_leaves_the_old_file_and_is_swept(start: str, tmp_path: P
     path = tmp_path / "file"
     path.write_bytes(b"old")
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom harness.safe_files import replace_content\n"
+        "import os, sys\nfrom pathlib import Path\n"
+        "from harness.files.atomic import replace_content\n"
         "os.fsync = lambda handle: os._exit(9)\nreplace_content(Path(sys.argv[1]), b'new')"
     )
     assert subprocess.run([sys.executable, "-c", code, path], check=False).returncode == 9
@@ -192,7 +193,7 @@ def test_a_cache_of_digests_and_converted_models_is_swept(
 def test_a_lock_is_held_once_and_waited_for_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safe_files, "PATIENCE", 0.1)
+    monkeypatch.setattr(atomic, "PATIENCE", 0.1)
     with locked(tmp_path) as first:
         with locked(tmp_path) as second:
             assert (first, second) == (True, False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from harness.display.console import console
-from harness.safe_text import (
+from harness.files.escape import (
     csv_cell,
     json_line,
     markdown_cell,

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.analysis.paper import published as paper
+from harness.analysis.scaling import KAPLAN, LEAST, Point, along, curves, fit, law, obstacle
 from harness.core import Score
-from harness.report import paper
-from harness.report.scaling import KAPLAN, LEAST, Point, along, curves, fit, law, obstacle
 
 MODEL = made_record().model
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from console import harness
 
-from harness.report import baseline, jitter
-from harness.report.pairing import load
-from harness.report.record import read, read_items
+from harness.analysis import baseline, noise_floor
+from harness.analysis.runs import load
+from harness.records.record import read, read_items
 
 FOLDER = Path(__file__).parent / "schema1"
 RECORDS = sorted(path for path in FOLDER.glob("*-*.json"))
@@ -43,7 +43,7 @@ def test_a_baseline_is_read_with_its_runs_and_rules() -> None:
 
 
 def test_jitter_is_read() -> None:
-    found = jitter.read(FOLDER / "jitter.json")
+    found = noise_floor.read(FOLDER / "jitter.json")
     assert found
     assert {task for task, _ in found} == {"lambada"}
 

@@ -8,11 +8,13 @@ import pytest
 from console import made_record
 from rich.console import Console
 
-from harness.calibration import STATISTICS
+from harness.analysis import leaderboard
+from harness.analysis.paper import published as paper
+from harness.analysis.paper import section3, table3
 from harness.core import Score
 from harness.display import tables
-from harness.report import leaderboard, paper, section3, table3
-from harness.report.record import Record
+from harness.metrics.calibration import STATISTICS
+from harness.records.record import Record
 
 MODEL = made_record().model
 

@@ -22,10 +22,10 @@ from harness.core import (
     Response,
     Scored,
 )
-from harness.data import Where, load, load_pool
-from harness.engine.encode import Encoder
-from harness.engine.tokenizer import Tokenizer
-from harness.plugins import load_task
+from harness.data.load import Where, load, load_pool
+from harness.engine.queries.encode import Encoder
+from harness.engine.tokenizer.tokenizer import Tokenizer
+from harness.plugins.registry import load_task
 from harness.runner import Job, ask, evaluate
 from harness.tasks import cnn_dm, coqa, nq, winograd, wmt14
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import byte_tokenizer, save_tiny
 from console import harness, record_files
 
-from harness.plugins import task_names
+from harness.plugins.registry import task_names
 
 
 @pytest.fixture

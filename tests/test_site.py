@@ -14,9 +14,9 @@ import click
 import pytest
 from console import harness
 
+from harness.analysis.paper import published
 from harness.cli.group import cli
-from harness.plugins import load_task
-from harness.report import paper
+from harness.plugins.registry import load_task
 
 ROOT = Path(__file__).parent.parent
 _spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
@@ -26,7 +26,7 @@ generate = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(generate)
 
 PAGES = generate.pages()
-BENCHMARKS = paper.tasks((*paper.COLUMNS, *paper.SECTION3))
+BENCHMARKS = published.tasks((*published.COLUMNS, *published.SECTION3))
 
 
 def every_command(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
@@ -78,8 +78,8 @@ def test_the_page_of_a_benchmark_has_what_the_program_says_of_it(name: str) -> N
         assert f"\n| `{option.name}` |" in text
     for measure in task.measures(task.protocol().options):
         assert f"\n| `{measure.name}` | {measure.help} |" in text
-    for number in paper.numbers():
-        if number.task == name and number.model in (paper.STATE_OF_THE_ART, *paper.SIZES):
+    for number in published.numbers():
+        if number.task == name and number.model in (published.STATE_OF_THE_ART, *published.SIZES):
             [row] = re.findall(rf"^\| {re.escape(number.column)} \| .*$", text, re.MULTILINE)
             assert f" {number.value:g} " in row
     assert "**What others got**" in text

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.errors import NumericsError
 from harness.metrics import ACCURACY, Metric, Outcome, bits, perplexity
-from harness.stats import bootstrap, interval, pool, score
+from harness.stats.intervals import bootstrap, interval, pool, score
 from harness.task import Measure
 
 

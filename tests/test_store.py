@@ -29,15 +29,16 @@ from harness.core import (
     Tokens,
     Word,
 )
-from harness.engine import generate, sqlite_file
-from harness.engine.answer_bytes import check_any
-from harness.engine.checkpoint import Checkpoint, Settings, load
-from harness.engine.encode import Span
+from harness.engine.cache import sqlite_file
+from harness.engine.cache.codec import check_any
+from harness.engine.cache.response_cache import key, pack, unpack
+from harness.engine.cache.store import FILE, Producer, Store, Stored, _crc
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.settings import Settings
+from harness.engine.decoding import generator
 from harness.engine.engine import Engine
-from harness.engine.memory import key, pack, unpack
-from harness.engine.questions import Answer, Question, Search, Writing
-from harness.engine.score import SpanScores
-from harness.engine.store import FILE, Producer, Store, Stored, _crc
+from harness.engine.queries.encode import Span
+from harness.engine.queries.query import Answer, Question, Search, SpanScores, Writing
 
 ONE, TWO = Producer("weights", "tokenizer", "float32"), Producer("others", "tokenizer", "float32")
 
@@ -79,7 +80,7 @@ def test_two_processes_lose_and_double_nothing(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from harness.engine.store import Producer, Store, Stored
+from harness.engine.cache.store import Producer, Store, Stored
 store, first = Store(Path(sys.argv[1])), int(sys.argv[2])
 for start in range(first, first + 1000, 10):
     keys = [b"%d" % n for n in range(start, start + 10)]
@@ -529,7 +530,7 @@ def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_stopped_run_goes_on_to_the_same_bits(
     batches: int, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "GROUP", 2)
+    monkeypatch.setattr(generator, "GROUP", 2)
     whole = Engine(tiny, budget=64)
     wanted = answers(whole)
     first = Engine(tiny, budget=64, store=Store(tmp_path))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.strict_json import MAX_DIGITS, loads
+from harness.files.strict_json import MAX_DIGITS, loads
 
 LARGEST = 10**MAX_DIGITS - 1
 PLAIN = st.recursive(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from harness.data import Where, load
+from harness.data.load import Where, load
 from harness.metrics import mean_over_runs, spread_over_runs
-from harness.summaries import at_random, lede, rouge, sentences
+from harness.metrics.rouge import at_random, lede, rouge, sentences
 from harness.tasks.cnn_dm import SOURCE
 
 WORDS = st.lists(st.sampled_from(["sea", "sand", "story", "Gulls", "x1"]), max_size=7)

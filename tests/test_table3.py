@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from console import harness, made_record, record_files, refused
 
+from harness.analysis.paper import published as paper
+from harness.analysis.paper import table3
 from harness.core import Score
 from harness.errors import UsageError
-from harness.report import paper, table3
-from harness.report.figures import distance, number
+from harness.report.number_format import distance, number
 
 
 def shown_distance(cell: table3.Cell) -> str:
@@ -176,7 +177,7 @@ def test_all_columns_on_the_samples(base: list[Any], tmp_path: Path) -> None:
     paths = record_files(tmp_path / "records")
     assert len(paths) == 9
     assert all(f"wrote {path}" in result.err for path in paths)
-    from harness.report.record import read
+    from harness.records.record import read
 
     shared = result.out.split("each ending in ")[1].split(":\n")[0]
     for path in paths:

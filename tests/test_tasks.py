@@ -25,14 +25,15 @@ from harness.core import (
     Scored,
     Word,
 )
-from harness.data import Data, Where, load, load_pool
-from harness.engine import tiny as tiny_model
-from harness.engine.checkpoint import Checkpoint
-from harness.engine.encode import Encoder
+from harness.data.load import Data, Where, load, load_pool
+from harness.data.subset import choose
+from harness.engine.checkpoint import random_model as tiny_model
+from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
-from harness.engine.tokenizer import Tokenizer
+from harness.engine.queries.encode import Encoder
+from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import DataError, UsageError
-from harness.extract import (
+from harness.metrics.extract import (
     all_greedy,
     bare,
     best_choice,
@@ -43,11 +44,11 @@ from harness.extract import (
     target_nats,
     token_nats,
 )
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 from harness.runner import Asked, Job, ask
-from harness.selection import choose
 from harness.task import Option, Options, Protocol, Task, encoding
-from harness.tasks import cbt, enwik8, lambada, lines, wikitext
+from harness.tasks import cbt, enwik8, lambada, wikitext
+from harness.tasks.shared import running_text
 from harness.text import DETOKENISERS
 
 TASKS = [load_task(name) for name in (
@@ -459,7 +460,7 @@ def test_units_are_counted_on_the_original() -> None:
     assert example.fields["pieces"] == ("it didn't rise N %\n", "\n", "\n")
     assert example.fields["words"] == (6, 0, 1)
     assert example.fields["words+eos"] == (7, 1, 2)
-    assert lines.notes([example], {}) == {
+    assert running_text.notes([example], {}) == {
         "texts": 1, "lines": 3, "words": 7, "undetokenised": 0,
     }  # fmt: skip
 
@@ -717,7 +718,7 @@ def test_units_of_whole_files(
     data_dir: Path, task: str, changes: dict[str, str], lines_: int, words: int
 ) -> None:
     [example] = examples(task, real(task, data_dir, **changes).rows, **changes)
-    facts = lines.notes([example], {})
+    facts = running_text.notes([example], {})
     assert (facts["lines"], facts["words"]) == (lines_, words)
     assert sum(example.fields["words+eos"]) == words + lines_
 

@@ -14,6 +14,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
+from harness.analysis.paper.table3 import unusual
 from harness.core import (
     Encoding,
     Generate,
@@ -24,15 +25,15 @@ from harness.core import (
     Scored,
     Word,
 )
-from harness.engine import tiny as tiny_module
-from harness.engine.checkpoint import Checkpoint, Identity
-from harness.engine.encode import Encoded, Encoder, preflight
+from harness.engine.checkpoint import random_model as tiny_module
+from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.checkpoint.settings import Identity
 from harness.engine.engine import Engine
-from harness.engine.offsets import token_starts
-from harness.engine.tokenizer import Tokenizer
-from harness.engine.words import WordSearch
+from harness.engine.queries.encode import Encoded, Encoder, preflight
+from harness.engine.scoring.next_word import WordSearch
+from harness.engine.tokenizer.offsets import token_starts
+from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import CheckpointError, EncodingError
-from harness.report.table3 import unusual
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzTé"
 SIGNS = ".,'\n"

@@ -13,17 +13,17 @@ from console import harness, record_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.commands.tracing import Again, run_again
+from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.inspect.rerun import Again, run_again
 from harness.core import RollingLoglikelihood
-from harness.engine.checkpoint import Checkpoint
-from harness.engine.encode import Encoded, Span
-from harness.engine.forward import Forward
-from harness.engine.ranks import ranks
+from harness.display.preview import WINDOWS
+from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.model.forward import Forward
+from harness.engine.queries.encode import Encoded, Span
+from harness.engine.scoring.ranks import ranks
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
-from harness.options import RunOptions
-from harness.report.preview import WINDOWS
-from harness.report.record import Record, read, read_items
-from harness.report.trace import ItemTrace, trace
+from harness.records.record import Record, read, read_items
+from harness.records.trace import ItemTrace, trace
 from harness.tasks.lambada import stop_words
 
 Run = Callable[..., tuple[Record, Path]]

@@ -17,7 +17,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from harness.metrics import Outcome
-from harness.translations import (
+from harness.metrics.bleu import (
     BLEU_COUNTS,
     CHRF_COUNTS,
     bleu,

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speaker import Speaker, job_of, options_of, values
 
-from harness import stats
+from harness.analysis import leaderboard
 from harness.core import Fields, Loglikelihood, Request, Row, Scored
-from harness.data import Where, load
+from harness.data.load import Where, load
+from harness.data.subset import choose
 from harness.errors import DataError, RecordError
-from harness.report import leaderboard
-from harness.report.record import Record, read
+from harness.records.record import Record, read
 from harness.runner import ask, evaluate
-from harness.selection import choose
+from harness.stats import intervals
 from harness.tasks import winograd
 
 
@@ -267,7 +267,7 @@ def test_the_more_probable_sentence_wins(
     [example] = winograd.read([Row(0, {**CUP, "right": right})], options_of("winograd"))
     responses = [answers[i] for i in order]
     measures = winograd.measures(options_of("winograd", norm=norm))
-    found = [stats.score(m, list(m.extract(example, responses)), 0).value for m in measures]
+    found = [intervals.score(m, list(m.extract(example, responses)), 0).value for m in measures]
     assert found == [100 * partial, 100 * full]
 
 

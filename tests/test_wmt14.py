@@ -11,9 +11,9 @@ from sacrebleu.metrics.bleu import BLEU
 from speaker import asked, job_of, options_of, run, said, values, with_pairs
 
 from harness.core import Generate, Source
-from harness.data import Where, load, load_pool
+from harness.data.load import Where, load, load_pool
 from harness.errors import DataError
-from harness.plugins import load_task
+from harness.plugins.registry import load_task
 from harness.runner import Job
 from harness.tasks import wmt14
 

@@ -17,7 +17,7 @@ from benchmarks.families.configs import (
     Changes,
     Family,
 )
-from harness.engine.tiny import byte_tokenizer
+from harness.engine.checkpoint.random_model import byte_tokenizer
 
 SEED = 1
 SHAKE = 0.1  # spread of what is added to biases and to the weights of norms

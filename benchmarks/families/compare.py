@@ -27,7 +27,8 @@ from harness.core import (
     Scored,
     Word,
 )
-from harness.engine.checkpoint import Checkpoint, Settings, load
+from harness.engine.checkpoint.load import Checkpoint, load
+from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.errors import HarnessError
 

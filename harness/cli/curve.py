@@ -24,7 +24,7 @@ def curve(
     RUNS are records or folders of them, of checkpoints of several sizes. Prints the exponents, with
     the paper's four sizes beside; four sizes make a fit. With -o, a picture of a panel a score.
     """
-    from harness.commands.curve import run_curve
+    from harness.commands.inspect.curve import run_curve
 
     run_curve(runs, out, tasks, every=every, as_json=as_json)
 

@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from harness.cli import complete, curve, init, look, overlap, pages, pairs
+from harness.cli import completion, curve, init, look, overlap, pages, pairs
 from harness.cli.options import BENCHMARK, SHOW, TABLE, chosen, more_models, takes
 from harness.errors import HarnessError, UsageError
-from harness.plugins import origins, task_names
-from harness.safe_text import one_line
+from harness.files.escape import one_line
+from harness.plugins.registry import origins, task_names
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell sees a program that nobody listens to any more
 # What the machine refuses, in its own words: no defect of ours.
@@ -112,7 +112,7 @@ class Group(click.Group):
 
 def _benchmarks() -> list[str]:
     """Names of all installed benchmarks, the paper's first."""
-    from harness.report.paper import in_order
+    from harness.analysis.paper.published import in_order
 
     return in_order(task_names())
 
@@ -128,7 +128,7 @@ def cli() -> None:
 @takes(TABLE)
 def table3(**options: Any) -> None:
     """The paper's Table 3, its numbers beside yours."""
-    from harness.commands.benchmarks import TABLE3, run_table
+    from harness.commands.evaluate.benchmark import TABLE3, run_table
 
     run_table(TABLE3, chosen(options))
 
@@ -142,19 +142,19 @@ def section_3(**options: Any) -> None:
     Reading comprehension, summaries with the paper's Table 4, translation, questions with
     calibration, and Winograd schemas.
     """
-    from harness.commands.benchmarks import SECTION3, run_table
+    from harness.commands.evaluate.benchmark import SECTION3, run_table
 
     run_table(SECTION3, chosen(options))
 
 
 @cli.command()
-@click.argument("name", required=False, shell_complete=complete.benchmarks)
+@click.argument("name", required=False, shell_complete=completion.benchmarks)
 def tasks(name: str | None) -> None:
     """List the benchmarks, or explain one.
 
     With a NAME: what it measures, where its data comes from, its options and protocols.
     """
-    from harness.commands.benchmarks import explain_task, list_tasks
+    from harness.commands.evaluate.benchmark import explain_task, list_tasks
 
     if name:
         explain_task(name)
@@ -163,7 +163,7 @@ def tasks(name: str | None) -> None:
 
 
 @cli.command()
-@click.argument("name", shell_complete=complete.benchmarks)
+@click.argument("name", shell_complete=completion.benchmarks)
 @click.option("-n", "count", default=1, show_default=True, type=click.IntRange(min=1))
 @takes(SHOW)
 def show(name: str, count: int, **options: Any) -> None:
@@ -172,7 +172,7 @@ def show(name: str, count: int, **options: Any) -> None:
     The tokens of the first items, what is cut to fit the context, and after a double bar the
     tokens whose probability is asked for. Needs a tokenizer and a config, no weights.
     """
-    from harness.commands.benchmarks import show_examples
+    from harness.commands.evaluate.benchmark import show_examples
 
     show_examples(name, chosen(options), count)
 
@@ -195,7 +195,7 @@ def show(name: str, count: int, **options: Any) -> None:
 )
 def leaderboard(records: tuple[Path, ...], out: Path) -> None:
     """Turn records into a CSV and a Markdown table."""
-    from harness.commands.benchmarks import write_leaderboard
+    from harness.commands.evaluate.benchmark import write_leaderboard
 
     write_leaderboard(records, out)
 
@@ -207,7 +207,7 @@ _FIXED = (
     *overlap.COMMANDS,
     *look.COMMANDS,
     *init.COMMANDS,
-    *complete.COMMANDS,
+    *completion.COMMANDS,
 )
 for _command in _FIXED:
     cli.add_command(_command)
@@ -215,13 +215,13 @@ for _command in _FIXED:
 
 def benchmark_command(name: str) -> click.Command:
     """The command of one benchmark, with its description as help."""
-    from harness.plugins import load_task
+    from harness.plugins.registry import load_task
 
     task = load_task(name)
 
     def run(**options: Any) -> None:
-        from harness.commands.benchmarks import run_benchmark
-        from harness.commands.grid import run_grid
+        from harness.commands.evaluate.benchmark import run_benchmark
+        from harness.commands.evaluate.grid import run_grid
 
         given = chosen(options)
         (run_grid if given.grid or given.vary else run_benchmark)(name, given)
@@ -290,7 +290,7 @@ def _refusal(error: OSError) -> str:
 
 def _fail(message: str) -> NoReturn:
     """One line on standard error, exit code 2; not a word into a line that is being typed."""
-    if complete.VARIABLE in os.environ:
+    if completion.VARIABLE in os.environ:
         sys.exit(2)
     sys.stdout.flush()
     click.echo(f"harness: {one_line(message)}", err=True)

@@ -20,7 +20,7 @@ def init_task(context: click.Context, name: str, out: Path) -> None:
     It holds a task, a prompt, a few rows, golden requests and tests. Install it, run it, and then
     put your own data and rules in their place.
     """
-    from harness.commands import scaffold
+    from harness.commands.setup import init_task as scaffold
     from harness.display import terminal
 
     root = context.find_root()

@@ -50,7 +50,7 @@ def explain(run: Path, item: str, ranks: bool, model: tuple[str, ...], **options
     each step of the extraction made of it. Answers are those stored by the run; with --no-ranks
     no weights are loaded where the store has them all.
     """
-    from harness.commands.explain import run_explain
+    from harness.commands.inspect.explain import run_explain
 
     if len(model) > 1:
         raise UsageError(f"explain takes one --model; {len(model)} were given")
@@ -76,7 +76,7 @@ def doctor(context: click.Context, /, model: tuple[str, ...], **options: Any) ->
     benchmark. With --model: canaries, small questions whose answers are known beforehand. Each
     line says what was seen and what to do. Exit code 0: nothing failed. 1: something did.
     """
-    from harness.commands.doctor import run_doctor
+    from harness.commands.setup.doctor import run_doctor
 
     for name in ("dtype", "revision", "trust_remote_code"):
         if given(name) and not model:

@@ -1,4 +1,4 @@
-"""The options that several commands share, for click; `harness.options` has their values.
+"""The options that several commands share, declared for click.
 
 Each command takes the groups that it honours and no other.
 """
@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from harness.cli import complete
+from harness.cli import completion
 from harness.cli.types import THREADS, WORKERS, Duration
 from harness.errors import UsageError
 
@@ -35,14 +35,14 @@ PROTOCOL: tuple[Option, ...] = (
         "--protocol",
         default="paper",
         show_default=True,
-        shell_complete=complete.presets,
+        shell_complete=completion.presets,
         help="named preset",
     ),
     click.option(
         "--set",
         multiple=True,
         metavar="KEY=VALUE",
-        shell_complete=complete.settings,
+        shell_complete=completion.settings,
         help="change one option",
     ),
 )
@@ -54,7 +54,7 @@ TABLE_DATA = (DATA_DIR, *ROWS, *PROTOCOL)
 
 def _model(text: str) -> Option:
     return click.option(
-        "--model", multiple=True, required=True, shell_complete=complete.models, help=text
+        "--model", multiple=True, required=True, shell_complete=completion.models, help=text
     )
 
 
@@ -103,7 +103,7 @@ GRID: tuple[Option, ...] = (
         "--vary",
         multiple=True,
         metavar="KEY=V,V",
-        shell_complete=complete.keys,
+        shell_complete=completion.keys,
         help="all combinations of these, as --grid",
     ),
 )
@@ -167,7 +167,7 @@ def takes(options: tuple[Option, ...]) -> Callable[[Callable[..., Any]], Callabl
 def more_models(function: Callable[..., Any]) -> Callable[..., Any]:
     """Take the other paths of `--model ckpts/*`, which the shell spells out."""
     argument = click.argument(
-        "models", nargs=-1, metavar="[MODEL]...", shell_complete=complete.models
+        "models", nargs=-1, metavar="[MODEL]...", shell_complete=completion.models
     )
     return argument(function)
 
@@ -184,7 +184,7 @@ def chosen(options: dict[str, Any]) -> Any:
     Raises:
         UsageError: a folder for the data is given beside the built-in rows.
     """
-    from harness.options import RunOptions
+    from harness.commands.evaluate.run_options import RunOptions
 
     if options.get("sample") and given("data_dir"):
         raise UsageError("--data-dir and --sample name different rows; give one of them")

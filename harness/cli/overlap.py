@@ -38,7 +38,7 @@ def overlap(**options: Any) -> None:
     8-grams of normalised words, as in section 4 of the GPT-2 paper, in the form of its Table 6.
     Several benchmarks, joined by commas, are looked for in one pass.
     """
-    from harness.commands.overlap import Search, run_overlap
+    from harness.commands.inspect.overlap import Search, run_overlap
 
     if given("rate") and options["backend"] != "bloom":
         raise UsageError("--rate is for --backend bloom; the exact search has no false positives")

@@ -49,7 +49,7 @@ def report(runs: tuple[Path, ...], out: Path, no_tokens: bool, **options: Any) -
     calibration, what changed from the first run to the others, and the items behind the scores
     with the probability of each token, where data and stored answers are at hand.
     """
-    from harness.commands.pages import Options, write_report
+    from harness.commands.inspect.report import Options, write_report
 
     if no_tokens and (given("data_dir") or given("cache")):
         raise UsageError("--data-dir and --cache are for the tokens; leave out --no-tokens")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli.complete import benchmarks
+from harness.cli.completion import benchmarks
 from harness.cli.options import JITTER, chosen, given, takes
 from harness.cli.types import LEVEL, Duration, Number, Size
 from harness.errors import UsageError
@@ -31,7 +31,7 @@ def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_js
     flipped. More: one matrix per score. Signatures that differ are named; runs that measure
     different things are not compared.
     """
-    from harness.commands.gate import run_compare
+    from harness.commands.compare.gate import run_compare
 
     run_compare(runs, anyway=anyway, every=every, flips=flips, as_json=as_json)
 
@@ -63,7 +63,7 @@ def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) 
 
     RUNS are records or folders of them; the newest of a benchmark and protocol counts.
     """
-    from harness.commands.gate import write_baseline
+    from harness.commands.compare.gate import write_baseline
 
     write_baseline(runs, out, rule, alpha)
 
@@ -97,7 +97,7 @@ def check(
     Exit code 0: fine. 1: a regression. 2: something is not comparable, or cannot be read. In a
     GitHub job annotations and a summary are written too.
     """
-    from harness.commands.gate import run_check
+    from harness.commands.compare.gate import run_check
 
     context.exit(run_check(runs, baseline, junit=junit, jitter=jitter, as_json=as_json))
 
@@ -132,8 +132,8 @@ def power(runs: tuple[Path, ...], as_json: bool, **question: Any) -> None:
     RUNS: one run, two runs of different checkpoints, or a baseline. Two runs are the better guess:
     the spread of their items' differences is measured.
     """
-    from harness.commands.gate import run_power
-    from harness.report.power import Question
+    from harness.analysis.power import Question
+    from harness.commands.compare.gate import run_power
 
     if len(runs) == 2:
         for name in ("correlation", "discordance"):
@@ -158,7 +158,7 @@ def jitter(names: tuple[str, ...], file: Path, **options: Any) -> None:
     Each benchmark of NAMES is run on this machine with several token budgets, thread counts and
     number formats, always from scratch. `harness check --jitter FILE` tolerates that much.
     """
-    from harness.commands.jitter import run_jitter
+    from harness.commands.compare.jitter import run_jitter
 
     run_jitter(names, chosen(options), file)
 
@@ -180,7 +180,7 @@ def cache_group(context: click.Context, folder: Path | None) -> None:
     Without a subcommand: how many answers there are of each checkpoint, their size, and how often
     one was taken instead of being computed.
     """
-    from harness.commands.cache import open_store, show
+    from harness.commands.setup.cache import open_store, show
 
     context.obj = folder
     if context.invoked_subcommand is None:
@@ -197,7 +197,7 @@ def cache_group(context: click.Context, folder: Path | None) -> None:
 @click.pass_obj
 def prune(outer: Path | None, /, folder: Path | None, **what: Any) -> None:
     """Drop stored answers."""
-    from harness.commands import cache
+    from harness.commands.setup import cache
 
     cache.prune(cache.open_store(_one_folder(outer, folder)), **what)
 
@@ -207,7 +207,7 @@ def prune(outer: Path | None, /, folder: Path | None, **what: Any) -> None:
 @click.pass_obj
 def check_cache(outer: Path | None, folder: Path | None) -> None:
     """Read every stored answer; drop the damaged ones."""
-    from harness.commands import cache
+    from harness.commands.setup import cache
 
     cache.check(cache.open_store(_one_folder(outer, folder)))
 

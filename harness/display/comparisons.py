@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from harness.analysis.check import Verdict
+from harness.analysis.compare import Comparison, Flip, Line, Matrix
+from harness.analysis.noise_floor import Movement
+from harness.analysis.power import Power, Question
 from harness.display.tables import table
 from harness.display.terminal import OUT
-from harness.report.check import Verdict
-from harness.report.compare import Comparison, Flip, Line, Matrix
-from harness.report.figures import number, p_value, signed, signed_interval
-from harness.report.jitter import Movement
-from harness.report.power import Power, Question
+from harness.report.number_format import number, p_value, signed, signed_interval
 
 SIGNIFICANT = 0.05
 

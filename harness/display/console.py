@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from harness.safe_text import printable, without_workflow_commands
+from harness.files.escape import printable, without_workflow_commands
 
 
 class SafeConsole(Console):

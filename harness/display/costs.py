@@ -11,8 +11,8 @@ from harness.display.tables import table
 from harness.display.terminal import OUT
 
 if TYPE_CHECKING:
-    from harness.engine.estimate import Estimate
-    from harness.engine.store import Holding
+    from harness.engine.backends.cost import Estimate
+    from harness.engine.cache.store import Holding
     from harness.runner import Job
 
 

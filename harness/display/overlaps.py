@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from harness.display.tables import table
 from harness.display.terminal import OUT
 from harness.overlap.scan import Found, Probe
-from harness.report.figures import number
-from harness.report.overlap import CORPORA, MUCH, Overlap, Subset, published
+from harness.overlap.shares import CORPORA, MUCH, Overlap, Subset, published
+from harness.report.number_format import number
 
 PAPER_NGRAM = 8
 

@@ -6,13 +6,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from harness.analysis.paper import published as paper
+from harness.analysis.paper import section3
+from harness.analysis.paper.table3 import Cell, fold, remarks
+from harness.analysis.protocol_grid import Reading, values
 from harness.core import Score, Tokens
 from harness.display.terminal import OUT
-from harness.report import paper, section3
-from harness.report.figures import distance, interval, number
-from harness.report.readings import Reading, values
-from harness.report.record import Record
-from harness.report.table3 import Cell, fold, remarks
+from harness.records.record import Record
+from harness.report.number_format import distance, interval, number
 from harness.task import Task
 
 NARROW = 100  # columns; below this the tables leave out the prior state of the art

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from harness.analysis.paper.table3 import unusual
 from harness.display.console import console
-from harness.report.table3 import unusual
-from harness.safe_text import json_line
+from harness.files.escape import json_line
 
 WIDTH = 120  # of tables where standard output is no terminal
 

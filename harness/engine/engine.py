@@ -10,15 +10,16 @@ stored before it is handed on. Nothing here knows what a benchmark is.
 from collections.abc import Iterator, Sequence
 
 from harness.core import Encoding, Request, Response, Tokens
-from harness.engine.checkpoint import Checkpoint, Identity
-from harness.engine.desk import Desk
-from harness.engine.encode import Encoded, Encoder, Encodings, Preflight, preflight
-from harness.engine.estimate import Estimate
-from harness.engine.local import Local
-from harness.engine.memory import Memory
-from harness.engine.questions import Advance, Answer, Question, Solver
-from harness.engine.store import Store
-from harness.engine.tokenizer import Tokenizer
+from harness.engine.backends.cost import Estimate
+from harness.engine.backends.in_process import Local
+from harness.engine.cache.response_cache import Memory
+from harness.engine.cache.store import Store
+from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.checkpoint.settings import Identity
+from harness.engine.queries.encode import Encoded, Encoder, Encodings, Preflight, preflight
+from harness.engine.queries.query import Advance, Answer, Question, Solver
+from harness.engine.router import Desk
+from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import NumericsError, UsageError
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.core import Example, Generate, Loglikelihood, Request, RollingLoglikelihood
-from harness.report.dump import request_text
+from harness.records.dump import request_text
 from harness.runner import Job, ask
 
 

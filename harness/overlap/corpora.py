@@ -1,6 +1,6 @@
 """Files of text -> blocks of bytes, never a whole file in memory.
 
-A block ends between two words, and the byte 0 in it ends a document (`harness.text.ngrams`). The
+A block ends between two words, and the byte 0 in it ends a document (`harness.overlap.ngrams`). The
 name says what a file is: `.jsonl`, `.ndjson` and `.json` have a JSON object a line, `.parquet` a
 column; everything else is plain text, one document a file unless lines are. All but parquet may
 be compressed, `.gz` or `.zst`.
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import strict_json
+from harness.data.encodings import MARK, other_encoding
 from harness.errors import DataError
-from harness.text.encodings import MARK, other_encoding
-from harness.text.ngrams import BREAK
+from harness.files import strict_json
+from harness.overlap.ngrams import BREAK
 
 CHUNK = 1 << 18  # bytes read at once: what is computed from them stays in the processor's cache
 ROWS = 1024  # of a parquet file, at once

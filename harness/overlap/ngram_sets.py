@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.text.ngrams import Grams, Hashes, Places, grams
+from harness.overlap.ngrams import Grams, Hashes, Places, grams
 
 PART = 50_000  # n-grams of a small filter: 240 kB at a rate of 1e-8
 BATCH = 1 << 20  # n-grams that wait to be sorted by their filters

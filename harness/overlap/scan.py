@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.overlap.corpora import Reading, blocks
 from harness.overlap.ngram_sets import Exact, Filter, Wanted, unseen
-from harness.text.ngrams import count_grams, grams, overlapping
+from harness.overlap.ngrams import count_grams, grams, overlapping
 
 PROBES = 1_000_000  # as in Radford et al. 2019, section 4
 AT_ONCE = 50_000  # of them

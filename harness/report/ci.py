@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report.check import Verdict
-from harness.report.record import write_bytes
-from harness.safe_text import markdown_cell, printable
+from harness.analysis.check import Verdict
+from harness.files.escape import markdown_cell, printable
+from harness.records.record import write_bytes
 
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LEVELS = {"regression": "error", "not comparable": "warning", "improved": "notice"}

@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.analysis.scaling import KAPLAN, Curve, Law, Place, along
 from harness.errors import UsageError
-from harness.report.record import write_bytes
-from harness.report.scaling import KAPLAN, Curve, Law, Place, along
+from harness.records.record import write_bytes
 from harness.report.ticks import Span, around, short, ticks
 
 if TYPE_CHECKING:

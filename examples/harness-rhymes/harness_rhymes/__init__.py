@@ -1,9 +1,9 @@
 """Rhymes: the last word of a couplet. Twelve couplets, written for this example."""
 
 from harness.core import Example, Loglikelihood, Request, Row, Source
-from harness.extract import all_greedy, target_nats
-from harness.formats import json_lines
+from harness.data.parsers import json_lines
 from harness.metrics import ACCURACY, perplexity
+from harness.metrics.extract import all_greedy, target_nats
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Task, each
 

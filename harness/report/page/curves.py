@@ -1,6 +1,6 @@
 """Scores against parameters, and calibration, as the page's charts want them.
 
-What is fitted, and to what, is decided by `harness.report.scaling`.
+What is fitted, and to what, is decided by `harness.analysis.scaling`.
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.calibration import Bin
-from harness.report import scaling, section3
-from harness.report.figures import interval, number
-from harness.report.page.sides import LONGEST_LABEL, Side, clip
-from harness.report.scaling import Curve, Fit, Law, Place
+from harness.analysis import scaling
+from harness.analysis.paper import section3
+from harness.analysis.scaling import Curve, Fit, Law, Place
+from harness.metrics.calibration import Bin
+from harness.report.number_format import interval, number
+from harness.report.page.columns import LONGEST_LABEL, Side, clip
 
 STEPS = 24  # points of a drawn line
 BEYOND = 1.3  # lines go a little beyond the outermost models, as a factor

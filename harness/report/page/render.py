@@ -14,10 +14,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from harness.report import paper, scaling
-from harness.report.page import board, changes, curves, drill, tables
-from harness.report.page.drill import Group, Shown
-from harness.report.page.sides import Side
+from harness.analysis import scaling
+from harness.analysis.paper import published
+from harness.report.page import comparisons, curves, leaderboard, tables
+from harness.report.page import items as drill
+from harness.report.page.columns import Side
+from harness.report.page.items import Group, Shown
 from harness.report.page.tokens import BYTES, Budget, Traces, as_json, prompt
 
 SCRIPTS = ("echarts.common.min.js", "board.js", "charts.js", "items.js")
@@ -106,16 +108,16 @@ def _values(sides: Sequence[Side], setting: Setting) -> dict[str, Any]:
         "notes": setting.notes,
         "untraced": setting.untraced,
         "summary": _summary(sides),
-        "table3": tables.paper_table(sides, paper.COLUMNS),
-        "section3": tables.paper_table(sides, paper.SECTION3),
+        "table3": tables.paper_table(sides, published.COLUMNS),
+        "section3": tables.paper_table(sides, published.SECTION3),
         "tables4": tables.tables4(sides),
-        "board": board.board(records),
+        "board": leaderboard.board(records),
         "curves": curves.panels(sides),
         "marks": marks,
         "kaplan": f"{scaling.KAPLAN:g}",
         "calibration": calibration,
         "marked": [marks[1 + plot.side] for plot in calibration],
-        "changes": changes.changes(sides),
+        "changes": comparisons.changes(sides),
         "abouts": [tables.about(side) for side in sides],
     }
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.report import paper, section3
-from harness.report.figures import distance, interval, number
-from harness.report.page.sides import Side
-from harness.report.record import Record
-from harness.report.scaling import parameters
-from harness.report.table3 import Cell, cells, fold, remarks
+from harness.analysis.paper import published as paper
+from harness.analysis.paper import section3
+from harness.analysis.paper.table3 import Cell, cells, fold, remarks
+from harness.analysis.scaling import parameters
+from harness.records.record import Record
+from harness.report.number_format import distance, interval, number
+from harness.report.page.columns import Side
 
 
 @dataclass(frozen=True, slots=True)

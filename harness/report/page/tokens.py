@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from harness.report.page.sides import clip
-from harness.report.trace import RequestTrace, TokenTrace
+from harness.records.trace import RequestTrace, TokenTrace
+from harness.report.page.columns import clip
 
 PROMPT = 400  # tokens of an item's first prompt that are shown, its last ones
 BEFORE = 12  # the same of every run and request, before the first token that is scored

@@ -1,0 +1,1 @@
+"""What is concluded from records: comparisons, verdicts, sample sizes and leaderboards."""

@@ -1,0 +1,1 @@
+"""The published tables, and our scores beside them."""

@@ -1,0 +1,152 @@
+"""Columns of Radford et al. 2019, the paper's numbers beside ours: Table 3 and section 3."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.paper import published as paper
+from harness.core import Score
+from harness.records.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One column for one checkpoint."""
+
+    column: str
+    size: str  # of the paper's model that ours is put beside
+    paper: float | None
+    state_of_the_art: float | None
+    score: Score | None  # None: there is no record
+    record: Record | None
+    reason: str = ""  # why there is none
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's: points for accuracies, else as a share of the paper's."""
+        if self.score is None or self.paper is None:
+            return None
+        return paper.difference(self.score.value, self.paper, self.score.unit)
+
+    @property
+    def verdict(self) -> str:
+        """`matches` or `apart`; nothing for numbers on the built-in samples."""
+        if self.score is None or self.paper is None or self.record is None:
+            return ""
+        if self.record.data["road"] == "sample":
+            return "sample"
+        return paper.verdict(self.score.value, self.paper, self.score.unit)
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens fed to the model in a second of the whole task."""
+        if self.record is None or not self.record.seconds:
+            return None
+        return self.record.tokens.computed / self.record.seconds
+
+
+def cells(
+    records: Sequence[Record],
+    size: str,
+    reasons: Mapping[str, str],
+    columns: Sequence[str] = paper.COLUMNS,
+) -> list[Cell]:
+    """Cells of `columns`, for the records of one checkpoint.
+
+    Args:
+        records: at most one a task.
+        size: the paper's model to compare with; where the paper has no number for it, its
+            largest takes its place.
+        reasons: task -> why it was not run.
+        columns: in the order wanted.
+    """
+    found = {s.column: (s, r) for r in records for s in r.scores if s.column}
+    task_of = {p.column: p.task for p in paper.numbers()}
+    rows = []
+    for column in columns:
+        score, record = found.get(column, (None, None))
+        rows.append(
+            Cell(
+                column,
+                *paper.beside(column, size),
+                paper.published(column, paper.STATE_OF_THE_ART),
+                score,
+                record,
+                reasons.get(task_of[column], ""),
+            )
+        )
+    return rows
+
+
+def remarks(records: Sequence[Record]) -> list[str]:
+    """What sets the numbers apart from those of the published data in full.
+
+    One line a fact; it names its benchmarks unless it holds for all of them.
+    """
+    concerned: dict[str, list[str]] = {}
+    for record in records:
+        for fact in _facts(record):
+            concerned.setdefault(fact, []).append(record.task)
+    return [
+        fact if len(tasks) == len(records) else f"{', '.join(tasks)}: {fact}"
+        for fact, tasks in concerned.items()
+    ]
+
+
+def _facts(record: Record) -> list[str]:
+    facts = []
+    if record.data["road"] == "sample":
+        facts.append("built-in sample, says only that it works")
+    facts += record.data["warnings"]
+    if record.limit is not None and record.rows < record.data["rows"]:
+        facts.append(f"at most {record.limit} rows, taken at random by seed {record.seed}")
+    return facts + unusual(record.preflight, record.requests)
+
+
+def unusual(counts: Mapping[str, int], requests: int | None = None) -> list[str]:
+    """What preflight found, in words."""
+    of = f" of {requests:,}" if requests is not None else ""
+    found = [
+        f"{counts[kind]:,}{of} requests {text}"
+        for kind, text in (
+            ("truncated", "are cut to fit the context"),
+            ("crossing", "have a token across context and continuation"),
+            ("empty", "have no token to score"),
+        )
+        if counts.get(kind)
+    ]
+    if counts.get("lossy"):
+        share = counts["lost_characters"] / counts["characters"]
+        unknown = counts["unknown"]
+        found.append(
+            f"{counts['lossy']:,}{of} requests have text that the tokenizer loses, "
+            f"{share:.2%} of all characters"
+            + (f"; {unknown:,} of them have unknown tokens" if unknown else "")
+        )
+    return found
+
+
+def fold(signatures: Sequence[str]) -> tuple[list[str], str]:
+    """Signatures without the end that they share, and that end.
+
+    >>> fold(["a|n:1|ctx:8", "b|n:2|ctx:8"])
+    (['a|n:1', 'b|n:2'], '|ctx:8')
+    """
+    parts = [signature.split("|") for signature in signatures]
+    shared = 0
+    while (
+        shared < min(len(part) for part in parts) - 1
+        and len({part[-1 - shared] for part in parts}) == 1
+    ):
+        shared += 1
+    heads = ["|".join(part[: len(part) - shared]) for part in parts]
+    return heads, signatures[0][len(heads[0]) :]
+
+
+def with_paper(record: Record, size: str | None = None) -> dict[str, object]:
+    """The record's JSON with the paper's number beside each score that fills a column."""
+    value = record.to_json()
+    nearest = size or paper.nearest_size(int(record.model["parameters"]))
+    for score in value["scores"]:
+        model, number = paper.beside(score["column"], nearest) if score["column"] else (None, None)
+        score.update(paper=number, paper_model=model)
+    return value

@@ -1,0 +1,91 @@
+"""What `harness jitter` does: the same benchmark in ways that should all give the same scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.analysis import noise_floor
+from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.evaluate.session import compute, job_for
+from harness.display import comparisons, terminal
+from harness.errors import UsageError
+from harness.plugins.registry import load_task
+from harness.records.record import Record
+from harness.runner import Job
+
+BUDGETS = (512, 2048, 8192)  # padded tokens a batch
+DTYPES = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run."""
+
+    dtype: str
+    budget: int
+    threads: int | None = None  # None: torch's own choice
+
+    def __str__(self) -> str:
+        plural = "s" * (self.threads != 1)
+        threads = f", {self.threads} thread{plural}" if self.threads else ""
+        return f"{self.dtype}, {self.budget} tokens a batch{threads}"
+
+
+def variants(threads: int) -> list[Variant]:
+    """The first run, then other budgets, fewer of so many threads, and other number formats."""
+    first, middle = DTYPES[0], BUDGETS[1]
+    found = [Variant(first, budget, threads) for budget in BUDGETS if budget != middle]
+    fewer = sorted({1, max(1, threads // 2)} - {threads})
+    found += [Variant(first, middle, count) for count in fewer]
+    found += [Variant(dtype, middle, threads) for dtype in DTYPES[1:]]
+    return [Variant(first, middle), *found]
+
+
+def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
+    """Run each benchmark in all variants, show how far its scores move, and keep that.
+
+    Raises:
+        UsageError: more than one model, or protocol.
+    """
+    if len(options.model) != 1:
+        raise UsageError(f"jitter takes one --model; {len(options.model)} were given")
+    options.check()
+    noise_floor.check(file)
+    terminal.start_logging()
+    tasks = [load_task(name) for name in names]
+    jobs = [job_for(t, t.protocol(options.protocol, options.overrides()), options) for t in tasks]
+    for job in jobs:
+        records = _records(job, options)
+        found = noise_floor.movements([(variant.dtype, record) for variant, record in records])
+        model = records[0][1].model
+        about = {
+            "model": model["name"],
+            "digest": model["digest"],
+            "examples": records[0][1].examples,
+            "device": model["device"],
+            "variants": [str(variant) for variant, _ in records],
+        }
+        noise_floor.write(file, found, about)
+        comparisons.show_movements(found, about["variants"])
+    terminal.ERR.print(f"wrote {file}", markup=False)
+
+
+def _records(job: Job, options: RunOptions) -> list[tuple[Variant, Record]]:
+    """A record of each variant; nothing is stored, so that each is computed."""
+    found: list[tuple[Variant, Record]] = []
+    todo = variants(1)[:1]
+    while todo:
+        variant = todo.pop(0)
+        terminal.note(f"{job.task.name}: {variant}")
+        changed = replace(
+            options,
+            dtype=variant.dtype,
+            batch_tokens=variant.budget,
+            threads=variant.threads or options.threads,
+            no_cache=True,
+            cache=None,
+        )
+        found.append((variant, compute(job, changed)))
+        if len(found) == 1:  # now it is known how many threads there are
+            todo = variants(int(found[0][1].model["threads"]))[1:]
+    return found

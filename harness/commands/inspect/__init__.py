@@ -1,0 +1,1 @@
+"""Commands that read finished runs: explain, report, curve, overlap."""

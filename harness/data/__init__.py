@@ -1,0 +1,1 @@
+"""From a benchmark's original file to its rows."""

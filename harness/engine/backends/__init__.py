@@ -1,0 +1,1 @@
+"""Where queries are answered: in this process, or on Ray workers."""

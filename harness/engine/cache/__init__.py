@@ -1,0 +1,1 @@
+"""The response cache: answers on disk, keyed by checkpoint and query."""

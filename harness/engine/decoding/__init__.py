@@ -1,0 +1,1 @@
+"""Writing text: prompts to completions, token by token."""

@@ -1,0 +1,1 @@
+"""One model's forward pass, and the tests of what it supports."""

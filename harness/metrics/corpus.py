@@ -1,0 +1,95 @@
+"""Corpus metrics: statistics are summed over all items and divided once.
+
+An item's outcome is a tuple of sufficient statistics, for instance (nats, words). A metric is
+a function of their sums, so that a mean of means cannot happen and resampling is one matrix
+product (`harness.stats.intervals`).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Outcome = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """How summed statistics become a number."""
+
+    unit: str
+    higher_is_better: bool
+    compute: Callable[[Sequence[Any]], Any]
+    """Sums of the statistics, each a float or an array, -> value(s) in `unit`."""
+    proportion: bool = False
+    """Whether an outcome ends in (right, 1) with right 0 or 1: then the interval is binomial."""
+    select: Callable[[Any], Any] | None = None
+    """All outcomes, an array (n, statistics) -> those that count, for scores of a part."""
+
+
+def _percent(sums: Sequence[Any]) -> Any:
+    return 100 * sums[-2] / sums[-1]
+
+
+def _perplexity(sums: Sequence[Any]) -> Any:
+    nats, units = sums
+    return math.e ** (nats / units)
+
+
+def _bits(sums: Sequence[Any]) -> Any:
+    nats, units = sums
+    return nats / units / math.log(2)
+
+
+ACCURACY = Metric("%", higher_is_better=True, compute=_percent, proportion=True)
+"""Share of right answers; outcomes are (right, 1)."""
+
+MEAN = Metric("%", higher_is_better=True, compute=_percent)
+"""Mean of values from 0 to 1, in percent; outcomes are (sum of the values, their number)."""
+
+
+def most_confident(share: float) -> Metric:
+    """Share of right answers among the most confident ones; outcomes are (confidence, right, 1).
+
+    At least one answer counts; equal confidences count in the order of the items.
+    """
+
+    def select(table: Any) -> Any:
+        count = max(1, math.floor(round(share * len(table), 9)))  # 0.29 * 100 is below 29
+        return table[(-table[:, 0]).argsort(kind="stable")[:count]]
+
+    return Metric("%", True, _percent, proportion=True, select=select)
+
+
+def mean_over_runs(runs: int, unit: str = "points") -> Metric:
+    """100 * the mean over runs of each run's mean; outcomes are (a value a run ..., 1)."""
+
+    def compute(sums: Sequence[Any]) -> Any:
+        return 100 * sum(sums[:-1]) / runs / sums[-1]
+
+    return Metric(unit, higher_is_better=True, compute=compute)
+
+
+def spread_over_runs(runs: int, unit: str = "points") -> Metric:
+    """Standard deviation of the runs' scores around `mean_over_runs`, in the same unit."""
+
+    def compute(sums: Sequence[Any]) -> Any:
+        scores = [100 * value / sums[-1] for value in sums[:-1]]
+        mean = sum(scores) / runs
+        return (sum((score - mean) ** 2 for score in scores) / (runs - 1)) ** 0.5
+
+    return Metric(unit, higher_is_better=False, compute=compute)
+
+
+def perplexity(unit: str) -> Metric:
+    """exp(total nats / total units); outcomes are (nats, units).
+
+    Radford et al. 2019, section 3.1: the log-probability of the whole text is divided by the
+    number of *canonical* units and then exponentiated.
+    """
+    return Metric(f"per {unit}", higher_is_better=False, compute=_perplexity)
+
+
+def bits(unit: str) -> Metric:
+    """Total nats / (ln 2 * total units), in bits per `unit`; outcomes are (nats, units)."""
+    return Metric(f"bits per {unit}", higher_is_better=False, compute=_bits)

@@ -1,0 +1,1 @@
+"""Benchmarks found through entry points, and the checks around their functions."""

@@ -1,0 +1,141 @@
+"""95 % intervals: binomial for accuracies, bootstrap for everything else.
+
+Outcomes are sufficient statistics, so a resample is a vector of counts times their matrix.
+Lines of one text are not independent; they are pooled into equal blocks of neighbours first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.core import Score
+from harness.errors import NumericsError
+from harness.metrics import Metric, Outcome
+from harness.metrics.hf_evaluate import ModuleMetric
+from harness.task import Measure
+
+RESAMPLES = 2000
+LEVEL = 0.95
+DRAWS = 200_000  # at a time: the counts of so many stay in the processor's cache
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Standard error and 95 % interval, in the metric's unit."""
+
+    stderr: float | None
+    low: float | None
+    high: float | None
+
+
+def score(measure: Measure, outcomes: Sequence[Outcome], seed: int) -> Score:
+    """The score of all outcomes together, with its interval.
+
+    Raises:
+        NumericsError: there are no outcomes, no units to divide by, or the value is not finite.
+    """
+    metric = measure.metric
+    if isinstance(metric, ModuleMetric):
+        return _of_module(measure, metric, outcomes)
+    table = np.array(outcomes, np.float64).reshape(len(outcomes), len(measure.statistics))
+    if metric.select and len(table):
+        table = metric.select(table)
+    sums = table.sum(axis=0)
+    if not outcomes or sums[-1] <= 0:
+        raise NumericsError(f"{measure.name}: nothing to divide by; expected at least one unit")
+    with np.errstate(over="ignore"):
+        value = float(metric.compute(sums))
+    if not np.isfinite(value):
+        raise NumericsError(f"{measure.name} is {value}, expected a finite number")
+    found = interval(metric, table, blocks=measure.blocks, seed=seed)
+    return Score(
+        metric=measure.name,
+        value=value,
+        unit=metric.unit,
+        higher_is_better=metric.higher_is_better,
+        stderr=found.stderr,
+        low=found.low,
+        high=found.high,
+        totals=dict(zip(measure.statistics, sums.tolist(), strict=True)),
+        column=measure.column,
+        baseline=measure.baseline,
+    )
+
+
+def _of_module(measure: Measure, metric: ModuleMetric, outcomes: Sequence[Any]) -> Score:
+    """A score that a module of `evaluate` computes from all texts; it has no interval."""
+    if not outcomes:
+        raise NumericsError(f"{measure.name}: nothing to score; expected at least one text")
+    value = metric.whole(outcomes)
+    if not np.isfinite(value):
+        raise NumericsError(f"{measure.name} is {value}, expected a finite number")
+    return Score(
+        metric=measure.name,
+        value=value,
+        unit=metric.unit,
+        higher_is_better=metric.higher_is_better,
+        stderr=None,
+        low=None,
+        high=None,
+        totals={"items": float(len(outcomes))},
+        column=measure.column,
+        baseline=measure.baseline,
+    )
+
+
+def interval(
+    metric: Metric, table: NDArray[np.float64], *, blocks: int | None, seed: int
+) -> Interval:
+    """Interval of a metric over outcomes (n, statistics); Wilson's for proportions."""
+    if metric.proportion:
+        from scipy.stats import binomtest  # a second of import that option errors need not wait for
+
+        right, total = (round(x) for x in table[:, -2:].sum(axis=0))
+        share = right / total
+        ci = binomtest(right, total).proportion_ci(LEVEL, method="wilson")
+        return Interval(100 * (share * (1 - share) / total) ** 0.5, 100 * ci.low, 100 * ci.high)
+    pooled = pool(table, blocks) if blocks else table
+    if len(pooled) < 2:
+        return Interval(None, None, None)
+    values = bootstrap(metric, pooled, seed=seed)
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(values.std(ddof=1)), float(low), float(high))
+
+
+def pool(table: NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
+    """Sums over at most `blocks` runs of consecutive outcomes of about equal units.
+
+    The last statistic counts the units.
+    """
+    place = np.cumsum(table[:, -1])
+    edges = np.searchsorted(place, np.linspace(0, place[-1], blocks + 1)[1:-1], side="right")
+    starts = np.unique(np.concatenate([[0], edges[edges < len(table)]]))
+    return np.add.reduceat(table, starts, axis=0)
+
+
+def bootstrap(
+    metric: Metric, table: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
+) -> NDArray[np.float64]:
+    """The metric's value on resamples (with replacement) of the outcomes."""
+    sums = resampled_sums(table, seed=seed, resamples=resamples)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found: NDArray[np.float64] = np.asarray(metric.compute([*sums.T]))
+    return found[np.isfinite(found)]
+
+
+def resampled_sums(table: NDArray[np.float64], *, seed: int, resamples: int) -> NDArray[np.float64]:
+    """Sums over resamples (with replacement) of the outcomes, (resamples, statistics)."""
+    rng = np.random.default_rng(seed)
+    n = len(table)
+    sums: list[NDArray[np.float64]] = []
+    step = max(1, DRAWS // n)
+    for done in range(0, resamples, step):
+        rows = min(step, resamples - done)
+        draws = rng.integers(0, n, (rows, n))
+        draws += n * np.arange(rows)[:, None]  # row r has r * n to r * n + n - 1 to itself
+        counts = np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n)
+        sums.append(counts.astype(np.float64) @ table)
+    return np.concatenate(sums)

@@ -1,0 +1,1 @@
+"""Checks for plugin authors: conformance, static checks and golden requests."""

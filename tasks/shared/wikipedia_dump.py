@@ -1,0 +1,143 @@
+"""What enwik8 and text8 have in common: 100,000,000 bytes, cut 90 / 5 / 5 million, scored raw."""
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+
+from harness.core import Example, Fields, Request, RollingLoglikelihood, Row
+from harness.data.encodings import MARK, other_encoding
+from harness.data.parsers import stretches
+from harness.errors import DataError
+from harness.metrics import bits
+from harness.metrics.extract import piece_nats
+from harness.prompt import Prompt
+from harness.task import Measure, Option, Options
+
+from .running_text import BLOCKS
+
+MILLION = 1_000_000
+WHOLE = 100 * MILLION
+SPLITS = {"train": (0, 90), "valid": (90, 95), "test": (95, 100), "all": (0, 100)}  # millions
+ROW = 500  # bytes; a row is a stretch of the file, for --limit and the interval
+
+SPLIT = Option(
+    "split",
+    "test",
+    ("test", "valid", "all"),
+    "the last 5 million bytes, the 5 million before, or all; a partial file is taken whole",
+)
+
+
+def parse(split: str, member: str) -> Callable[[bytes], Sequence[Fields]]:
+    """A reader of the file or of the zip archive around it, cut to a split.
+
+    The bytes are the data, so that nothing is converted: a file that was saved again as text, with
+    a byte-order mark, in UTF-16 or with CR LF, is refused.
+    """
+
+    def rows(data: bytes) -> Sequence[Fields]:
+        if data[:4] == b"PK\x03\x04":
+            data = _unzip(data, member)
+        if len(data) > WHOLE:
+            raise DataError(f"expected at most {WHOLE:,} bytes, got {len(data):,}")
+        _check_bytes(data)
+        if len(data) == WHOLE:
+            start, stop = SPLITS[split]
+            data = data[start * MILLION : stop * MILLION]
+        return stretches(data, ROW)
+
+    return rows
+
+
+def _check_bytes(data: bytes) -> None:
+    """Refuse what another program made of the file; neither file has any of this.
+
+    Raises:
+        DataError: the bytes have a byte-order mark, zero bytes, or CR LF for LF.
+    """
+    if (
+        encoding := "UTF-8 with a byte-order mark"
+        if data.startswith(MARK)
+        else other_encoding(data)
+    ):
+        raise DataError(f"expected the original bytes, got {encoding}; get the original file")
+    for wrong, name in ((b"\r\n", "CR LF"), (b"\0", "a zero byte")):
+        place = data.find(wrong)
+        if place >= 0:
+            raise DataError(
+                f"expected the original bytes, got {name} at byte {place:,}; get the original file"
+            )
+
+
+def _unzip(data: bytes, member: str) -> bytes:
+    try:
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            return _member(archive, archive.getinfo(member))
+    except DataError:
+        raise
+    except Exception as error:  # damage surfaces as any kind of error
+        raise DataError(f"expected a zip archive with the member {member!r} ({error})") from error
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of an archive's member, read in pieces: a few bytes can expand to gigabytes.
+
+    Raises:
+        DataError: there are more than the whole file has, or others than the archive declares.
+    """
+    if info.flag_bits & 1:
+        raise DataError(f"the archive's member {info.filename!r} is encrypted; get the original")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # bzip2 and lzma give all that a piece expands to, however little is asked for.
+        raise DataError(
+            f"the archive's member {info.filename!r} has compression {info.compress_type}; "
+            "expected deflate, as the original has"
+        )
+    found: list[bytes] = []
+    count = 0
+    with archive.open(info) as file:
+        while piece := file.read(MILLION):
+            found.append(piece)
+            count += len(piece)
+            if count > WHOLE:
+                raise DataError(
+                    f"the archive's member {info.filename!r} has more than {WHOLE:,} bytes"
+                )
+    if count != info.file_size:
+        raise DataError(
+            f"the archive says that {info.filename!r} has {info.file_size:,} bytes, it has "
+            f"{count:,}"
+        )
+    return b"".join(found)
+
+
+def example(rows: Sequence[Row], pieces: Sequence[bytes]) -> Example:
+    """One text out of consecutive stretches; units are the original bytes."""
+    sizes = tuple(len(row.fields["bytes"]) for row in rows)
+    return Example(f"{rows[0].number}-{rows[-1].number}", {"pieces": tuple(pieces), "bytes": sizes})
+
+
+def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
+    """The whole text, as bytes."""
+    del prompt, options
+    return [RollingLoglikelihood(example.fields["pieces"])]
+
+
+def measures(name: str, unit: str, column: str) -> Callable[[Options], tuple[Measure, ...]]:
+    """Bits per byte or character, for a column of Table 3."""
+    measure = Measure(
+        name,
+        bits(unit),
+        piece_nats("bytes"),
+        ("nats", f"{unit}s"),
+        f"total nats / (ln 2 * number of {unit}s in the original text)",
+        column=column,
+        blocks=BLOCKS,
+    )
+    return lambda options: (measure,)
+
+
+def notes(examples: Sequence[Example], options: Options) -> Mapping[str, float]:
+    """How many bytes were scored."""
+    del options
+    return {"texts": len(examples), "bytes": sum(sum(e.fields["bytes"]) for e in examples)}
