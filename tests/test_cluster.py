@@ -28,7 +28,7 @@ from harness.core import (
     Word,
 )
 from harness.engine.backends import ray_workers
-from harness.engine.backends.in_process import Local
+from harness.engine.backends.in_process import InProcess
 from harness.engine.backends.ray_workers import Crew, Workers, connect, parcels
 from harness.engine.cache.store import Store
 from harness.engine.checkpoint import load as checkpoint
@@ -37,17 +37,17 @@ from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import Sharing
-from harness.engine.queries.query import Habits, Question, Search, Writing
+from harness.engine.queries.query import BackendOptions, GenerationQuery, Query, WordQuery
 from harness.errors import CheckpointError, NumericsError
 from harness.plugins.registry import load_task
 
 # --- parcels --------------------------------------------------------------------------------
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=9).map(tuple)
-QUESTIONS: st.SearchStrategy[Question] = st.one_of(
+QUESTIONS: st.SearchStrategy[Query] = st.one_of(
     st.builds(lambda ids: Span(ids, ids[-1:]), IDS),
-    st.builds(lambda ids: Search(ids, frozenset(), None, "word"), IDS),
-    st.builds(lambda ids, seed: Writing(ids, 4, (), 2, (seed,)), IDS, st.integers(0, 2)),
+    st.builds(lambda ids: WordQuery(ids, frozenset(), None, "word"), IDS),
+    st.builds(lambda ids, seed: GenerationQuery(ids, 4, (), 2, (seed,)), IDS, st.integers(0, 2)),
 )
 
 
@@ -57,10 +57,10 @@ QUESTIONS: st.SearchStrategy[Question] = st.one_of(
     st.sampled_from([None, Sharing(0.0, 64)]),
 )
 def test_each_unknown_question_is_in_one_parcel_and_the_largest_come_first(
-    asked: list[Question], data: st.DataObject, sharing: Sharing | None
+    asked: list[Query], data: st.DataObject, sharing: Sharing | None
 ) -> None:
     known = data.draw(st.sets(st.sampled_from(asked))) if asked else set()
-    found = parcels(asked, known, Habits("numerics", sharing, 16, frozenset()))
+    found = parcels(asked, known, BackendOptions("numerics", sharing, 16, frozenset()))
     handed = [question for parcel in found for question in parcel.questions]
     assert len(handed) == len(set(handed))
     assert set(handed) == set(asked) - known
@@ -349,7 +349,7 @@ def test_workers_are_gone_before_the_next_model_is_loaded(
     alive: list[int] = []
     made: list[int] = []
 
-    class Counted(Local):
+    class Counted(InProcess):
         """Workers of this process."""
 
         identity = tiny.identity

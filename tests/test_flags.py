@@ -22,7 +22,7 @@ from test_power import ACC, MORE, NATS, OTHER, PPL, RIGHT, made
 
 from harness import runner
 from harness.analysis import noise_floor as movements
-from harness.analysis.noise_floor import Movement
+from harness.analysis.noise_floor import Noise
 from harness.cli.group import benchmark_command, cli
 from harness.commands.compare import jitter
 from harness.commands.evaluate import benchmark as benchmarks
@@ -33,7 +33,7 @@ from harness.engine import engine as engines
 from harness.engine.backends import in_process as locals_
 from harness.engine.backends import ray_workers
 from harness.engine.backends.cost import Rates
-from harness.engine.backends.in_process import Local
+from harness.engine.backends.in_process import InProcess
 from harness.engine.checkpoint import load as checkpoints
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
@@ -216,7 +216,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made(place / "different", {PPL: MORE, ACC: OTHER}, prompt={"name": "x", "sha256": "00"})
         for name, rule in (("held", "absolute:0"), ("other", "absolute:50")):
             assert harness("baseline", "one", "--out", f"{name}.toml", "--rule", rule).code == 0
-        moved = Movement("lambada", "paper", ACC, "%", 60.0, 5.0, {"float32": 5.0})
+        moved = Noise("lambada", "paper", ACC, "%", 60.0, 5.0, {"float32": 5.0})
         movements.write(place / "noise.json", [moved], {})
         for found in law_records(0.07):
             last = replace(found.scores[0], metric="ppl-last-token", column=None)
@@ -259,7 +259,7 @@ def observed(
         calls.append(f"tokenizer of {name} {read}")
         return tiny.tokenizer, settings.context or 256
 
-    class Workers(Local):
+    class Workers(InProcess):
         """Workers of this process."""
 
         identity = tiny.identity

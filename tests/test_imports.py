@@ -52,7 +52,9 @@ RULES = {
         "core errors engine.checkpoint engine.model engine.queries engine.scoring engine.tokenizer",
         TENSORS,
     ),
-    "engine.cache": Rule("core errors files engine.checkpoint engine.queries", "numpy platformdirs"),
+    "engine.cache": Rule(
+        "core errors files engine.checkpoint engine.queries", "numpy platformdirs"
+    ),
     "engine.backends": Rule("core errors files engine", f"{TENSORS} platformdirs ray"),
     "engine": Rule("core errors files engine", TENSORS),
     "runner": Rule("core errors data metrics prompt records stats task"),

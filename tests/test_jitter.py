@@ -14,7 +14,7 @@ from conftest import save_tiny
 from console import harness, made_record, refused
 
 from harness.analysis import noise_floor
-from harness.analysis.noise_floor import Movement, movements
+from harness.analysis.noise_floor import Noise, movements
 from harness.commands.compare import jitter as command
 from harness.commands.compare.jitter import variants
 from harness.core import Score
@@ -155,17 +155,17 @@ def test_movements_by_hand() -> None:
         ("bfloat16", scored(acc=99.0, ppl=99.0)), ("float16", scored(acc=40.0, ppl=10.25)),
     ])  # fmt: skip
     assert found == [
-        Movement("lambada", "paper", "acc", "%", 40.0, 1.5, {"bfloat16": 3.0, "float16": 0.0}),
-        Movement("lambada", "paper", "ppl", "%", 10.0, 0.0, {"bfloat16": 1.0, "float16": 0.25}),
+        Noise("lambada", "paper", "acc", "%", 40.0, 1.5, {"bfloat16": 3.0, "float16": 0.0}),
+        Noise("lambada", "paper", "ppl", "%", 10.0, 0.0, {"bfloat16": 1.0, "float16": 0.25}),
     ]
 
 
 # --- the file -----------------------------------------------------------------------------
 
 
-def moved(metric: str = "acc", largest: float = 1.5, **changes: Any) -> Movement:
+def moved(metric: str = "acc", largest: float = 1.5, **changes: Any) -> Noise:
     fields = {"task": "lambada", "protocol": "paper", "unit": "%", "value": 40.0, **changes}
-    return Movement(metric=metric, largest=largest, formats={}, **fields)
+    return Noise(metric=metric, largest=largest, formats={}, **fields)
 
 
 def test_a_file_is_updated_and_nothing_is_there_twice(tmp_path: Path) -> None:

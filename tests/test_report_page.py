@@ -150,7 +150,7 @@ def test_a_known_law_is_found_and_drawn(tmp_path: Path) -> None:
     sizes = [10_000_000 * 4**k for k in range(4)]
     for n in sizes:  # nats = 30 * n ** -0.1, exactly
         passages(tmp_path, f"m{n}", [30 * n**-0.1] * 3, n)
-    columns = sides.sides(sides.load([tmp_path]))
+    columns = sides.columns(sides.load([tmp_path]))
     [panel] = curves.panels(columns)
     assert panel.words.startswith("Exponent 0.100 (0.100 to 0.100)")
     assert all(y == pytest.approx(math.exp(30 * x**-0.1), rel=1e-6) for x, y in panel.chart["fit"])
@@ -274,7 +274,7 @@ def test_the_newest_of_a_benchmark_counts(tmp_path: Path) -> None:
             scores=(type(score)("acc", value, "%", True, None, None, None, {}, "LAMBADA ACC"),),
         )  # fmt: skip
         write(changed, tmp_path / day)
-    [side] = sides.sides(sides.load([tmp_path / "02", tmp_path / "01"]))
+    [side] = sides.columns(sides.load([tmp_path / "02", tmp_path / "01"]))
     assert [score.value for record in side.records for score in record.scores] == [40.0]
 
 
@@ -285,7 +285,7 @@ def test_benchmarks_of_one_checkpoint_share_a_column_whatever_their_rows() -> No
         made_record(task="ptb", limit=10),
         made_record(limit=20, created="2026-02-01"),
     ]
-    found = sides.sides([sides.Entry(record, None, "x") for record in records])
+    found = sides.columns([sides.Entry(record, None, "x") for record in records])
     assert [side.label for side in found] == ["gpt2", "gpt2, 10 rows, seed 0"]
     assert [side.records for side in found] == [[records[3], records[2]], [records[1]]]
 
@@ -297,7 +297,7 @@ def test_names_that_are_alike_are_told_apart() -> None:
         made_record(model={**model("ckpts/b/last"), "dtype": "bfloat16"}),
         made_record(model=model("other")),
     ]
-    found = sides.sides([sides.Entry(record, None, "x") for record in records])
+    found = sides.columns([sides.Entry(record, None, "x") for record in records])
     labels = [side.label for side in found]
     assert labels[3] == "other"
     assert len(set(labels)) == 4

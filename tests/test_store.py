@@ -38,7 +38,7 @@ from harness.engine.checkpoint.settings import Settings
 from harness.engine.decoding import generator
 from harness.engine.engine import Engine
 from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Answer, Question, Search, SpanScores, Writing
+from harness.engine.queries.query import Answer, GenerationQuery, Query, SpanScores, WordQuery
 
 ONE, TWO = Producer("weights", "tokenizer", "float32"), Producer("others", "tokenizer", "float32")
 
@@ -386,25 +386,25 @@ def test_pruning_by_age_size_and_checkpoint(tmp_path: Path) -> None:
 IDS = st.lists(st.integers(0, 300), max_size=4).map(tuple)
 WORDS = st.frozensets(st.sampled_from(["a", "b", "ab"]))
 SMALL = st.integers(0, 2)
-QUESTIONS: st.SearchStrategy[Question] = st.one_of(
+QUESTIONS: st.SearchStrategy[Query] = st.one_of(
     st.builds(Span, IDS, IDS, st.just(False)),
-    st.builds(Search, IDS, WORDS, st.none() | WORDS, st.sampled_from(["word", "first-token"])),
-    st.builds(Writing, IDS, SMALL, st.lists(st.sampled_from("ab")).map(tuple), SMALL, IDS),
+    st.builds(WordQuery, IDS, WORDS, st.none() | WORDS, st.sampled_from(["word", "first-token"])),
+    st.builds(GenerationQuery, IDS, SMALL, st.lists(st.sampled_from("ab")).map(tuple), SMALL, IDS),
 )
 
 
 @given(st.lists(QUESTIONS, max_size=30))
-def test_equal_questions_and_no_others_share_a_key(asked: list[Question]) -> None:
+def test_equal_questions_and_no_others_share_a_key(asked: list[Query]) -> None:
     ends = frozenset({0})
     assert len({key(question, ends) for question in asked}) == len(set(asked))
 
 
 def test_what_ends_a_text_is_part_of_its_key_and_of_no_other() -> None:
     one, two = frozenset({0}), frozenset({0, 11})
-    asked = Writing((1, 2), 5, ("\n",), 1, ())
+    asked = GenerationQuery((1, 2), 5, ("\n",), 1, ())
     assert key(asked, one) != key(asked, two)
     assert key(asked, two) == key(asked, frozenset({11, 0}))
-    for question in (Span((1, 2), (3,)), Search((1, 2), frozenset(), None, "word")):
+    for question in (Span((1, 2), (3,)), WordQuery((1, 2), frozenset(), None, "word")):
         assert key(question, one) == key(question, two)
 
 
@@ -425,20 +425,20 @@ def test_scores_come_back_bit_by_bit(logprobs: list[float], data: st.DataObject)
 @given(st.text(), st.lists(LOGPROBS, min_size=1, max_size=20))
 def test_texts_and_words_come_back(text: str, logprobs: list[float]) -> None:
     word = Word(text, ("the", text))
-    assert unpack(Search((1,), frozenset(), None, "word"), pack(word)) == word
+    assert unpack(WordQuery((1,), frozenset(), None, "word"), pack(word)) == word
     tokens = tuple(range(len(logprobs)))
     written = Generated(text, tokens, tuple(logprobs), len(tokens), "length")
-    assert unpack(Writing((1,), len(tokens), (), 1, ()), pack(written)) == written
+    assert unpack(GenerationQuery((1,), len(tokens), (), 1, ()), pack(written)) == written
 
 
 SPAN, SEARCH, WRITING = (
     Span((1, 2), (3, 4)),
-    Search((1, 2), frozenset(), None, "word"),
-    Writing((1, 2), 3, (), 1, ()),
+    WordQuery((1, 2), frozenset(), None, "word"),
+    GenerationQuery((1, 2), 3, (), 1, ()),
 )
 SCORES = np.array([-1, -2], "<f4").tobytes() + b"\x80"
 TEXT = b'["ab", 2, "end"]\n' + np.array([7, 8], "<i4").tobytes() + SCORES[:8]
-FORGED: list[tuple[Question, bytes]] = [
+FORGED: list[tuple[Query, bytes]] = [
     *((question, value) for question in (SPAN, SEARCH, WRITING) for value in (
         b"", b"abc", b"NaN", b"[]", b"null", b"[" * 100_000, b"9" * 5000, b"\xff" * 9, b"{}\n",
     )),
@@ -475,14 +475,14 @@ def test_what_the_forgeries_are_made_of_is_sound() -> None:
 
 
 @pytest.mark.parametrize(("question", "value"), FORGED, ids=lambda v: repr(v)[:40])
-def test_a_forged_answer_is_refused_in_one_way(question: Question, value: bytes) -> None:
+def test_a_forged_answer_is_refused_in_one_way(question: Query, value: bytes) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - any reason will do
         unpack(question, value)
     assert "\n" not in str(caught.value)
 
 
 @given(st.binary(max_size=80), st.sampled_from([SPAN, SEARCH, WRITING]))
-def test_any_bytes_are_an_answer_or_refused(value: bytes, question: Question) -> None:
+def test_any_bytes_are_an_answer_or_refused(value: bytes, question: Query) -> None:
     try:
         answer = unpack(question, value)
     except ValueError:
@@ -516,7 +516,7 @@ def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> No
     left = iter(range(batches))
     real = engine._memory.keep
 
-    def keep(found: dict[Question, object]) -> None:
+    def keep(found: dict[Query, object]) -> None:
         real(found)  # type: ignore[arg-type]
         if next(left, None) is None:
             raise KeyboardInterrupt

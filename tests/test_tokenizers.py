@@ -14,7 +14,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from tokenizers import Tokenizer as Backend
 from transformers import PreTrainedTokenizerFast
 
-from harness.analysis.paper.table3 import unusual
+from harness.analysis.paper.table3 import preflight_warnings
 from harness.core import (
     Encoding,
     Generate,
@@ -554,7 +554,7 @@ def test_unknown_words_of_a_context_are_counted() -> None:
         "truncated": 0, "crossing": 0, "empty": 0, "duplicates": 0,
         "lossy": 2, "unknown": 2, "lost_characters": 14, "characters": 15 + 10 + 6,
     }  # fmt: skip
-    assert unusual(counts, 3) == [
+    assert preflight_warnings(counts, 3) == [
         "2 of 3 requests have text that the tokenizer loses, 45.16% of all characters; "
         "2 of them have unknown tokens"
     ]

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from harness.analysis.runs import (
-    Both,
+    PairedOutcomes,
     Run,
     common,
     differing,
     in_words,
+    incompatibility,
     label,
     main_measures,
     measures,
-    obstacle,
 )
 from harness.errors import NumericsError, RecordError, UsageError
 from harness.metrics.hf_evaluate import ModuleMetric
@@ -181,7 +181,7 @@ def pair(
     Raises:
         RecordError: they are not comparable.
     """
-    why = obstacle(a.record, b.record)
+    why = incompatibility(a.record, b.record)
     if why and not anyway:
         raise RecordError(why)
     known = measures(a.record)
@@ -220,7 +220,7 @@ def _line(a: Run, b: Run, measure: Measure, main: bool, seed: int) -> Line | Inc
     )
 
 
-def _flips(a: Run, b: Run, both: Both) -> Iterator[Flip]:
+def _flips(a: Run, b: Run, both: PairedOutcomes) -> Iterator[Flip]:
     """Items that one run got right and the other wrong, lost ones first."""
     shown = [dict(zip(run.items.ids, run.items.shown, strict=True)) for run in (a, b)]
     change = both.b[:, -2] - both.a[:, -2]

@@ -18,7 +18,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Movement:
+class Noise:
     """How far one score moved between variants of a run that should all agree."""
 
     task: str
@@ -30,7 +30,7 @@ class Movement:
     formats: Mapping[str, float]  # number format -> distance of its first variant from `value`
 
 
-def movements(variants: Sequence[tuple[str, Record]]) -> list[Movement]:
+def movements(variants: Sequence[tuple[str, Record]]) -> list[Noise]:
     """Movement of each score over (number format, record) pairs of one benchmark."""
     first_format, first = variants[0]
     found = []
@@ -42,7 +42,7 @@ def movements(variants: Sequence[tuple[str, Record]]) -> list[Movement]:
             )
         own = values[first_format]
         found.append(
-            Movement(
+            Noise(
                 first.task,
                 first.protocol,
                 score.metric,
@@ -66,7 +66,7 @@ def check(path: Path) -> None:
         _load(path)
 
 
-def write(path: Path, found: Sequence[Movement], about: Mapping[str, Any]) -> None:
+def write(path: Path, found: Sequence[Noise], about: Mapping[str, Any]) -> None:
     """Add movements to a file, in place of older ones of the same scores.
 
     Raises:

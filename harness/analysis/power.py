@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from harness.analysis.compare import partners
 from harness.analysis.paper.published import POINTS
-from harness.analysis.runs import Run, common, main_measures, measures, obstacle
+from harness.analysis.runs import Run, common, incompatibility, main_measures, measures
 from harness.errors import RecordError, UsageError
 from harness.stats.power import detectable, needed, sd_guess, sd_of_difference, sd_of_flips
 from harness.task import Measure
@@ -47,7 +47,7 @@ def power(a: Sequence[Run], b: Sequence[Run], question: Question) -> list[Power]
     for _, one, two in partners(a, b):
         if one is None:
             continue
-        if two is not None and (why := obstacle(one.record, two.record)):
+        if two is not None and (why := incompatibility(one.record, two.record)):
             raise RecordError(f"{one.source} and {two.source}: {why}")
         for measure in main_measures(measures(one.record)):
             asked.append(measure)

@@ -9,7 +9,7 @@ from harness.task import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class GridRow:
     """One row of the grid: a protocol, and its record or why there is none."""
 
     protocol: Protocol
@@ -18,7 +18,7 @@ class Reading:
     reason: str = ""
 
 
-def columns(readings: Sequence[Reading]) -> Mapping[str, str]:
+def columns(readings: Sequence[GridRow]) -> Mapping[str, str]:
     """Score -> what it is compared with: the paper's columns; all scores where none fills one."""
     scores = [score for reading in readings if reading.record for score in reading.record.scores]
     main = {s.column: s.unit for s in scores if s.column}
@@ -26,7 +26,7 @@ def columns(readings: Sequence[Reading]) -> Mapping[str, str]:
 
 
 def values(
-    reading: Reading, wanted: Mapping[str, str], size: str
+    reading: GridRow, wanted: Mapping[str, str], size: str
 ) -> Iterator[tuple[float | None, float | None]]:
     """(ours, the paper's) of each column."""
     scores = {s.column or s.metric: s for s in reading.record.scores} if reading.record else {}

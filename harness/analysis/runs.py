@@ -46,7 +46,7 @@ class Run:
     source: str  # the file it came from
 
 
-class Both(NamedTuple):
+class PairedOutcomes(NamedTuple):
     """The outcomes of the same items in two runs, in the order of the first; each (n, s)."""
 
     keys: tuple[tuple[str, int], ...]  # (item, part)
@@ -109,7 +109,7 @@ def in_words(fields: Mapping[str, tuple[str, str]]) -> str:
     return "; ".join(f"{name}: {a} / {b}" for name, (a, b) in fields.items())
 
 
-def obstacle(a: Record, b: Record) -> str:
+def incompatibility(a: Record, b: Record) -> str:
     """Why two records measure different things; empty if they do not."""
     fields = {name: pair for name, pair in differing(a, b).items() if name in SAME}
     if fields:
@@ -155,7 +155,7 @@ def main_measures(found: Sequence[Measure]) -> tuple[Measure, ...]:
     return tuple(m for m in found if m.column) or tuple(found)
 
 
-def common(a: Run, b: Run, measure: str) -> Both:
+def common(a: Run, b: Run, measure: str) -> PairedOutcomes:
     """A measure's outcomes on the items that both runs have.
 
     Raises:
@@ -170,7 +170,7 @@ def common(a: Run, b: Run, measure: str) -> Both:
     if not keys:
         raise RecordError(f"{a.source} and {b.source} have no item of {a.record.task} in common")
     first, second = a.items.outcomes[measure].values, b.items.outcomes[measure].values
-    return Both(
+    return PairedOutcomes(
         tuple(key for _, key in keys),
         np.array([first[row] for row, _ in keys], np.float64),
         np.array([second[rows[key]] for _, key in keys], np.float64),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from harness.analysis.check import Verdict
 from harness.analysis.compare import Comparison, Flip, Line, Matrix
-from harness.analysis.noise_floor import Movement
+from harness.analysis.noise_floor import Noise
 from harness.analysis.power import Power, Question
 from harness.display.tables import table
 from harness.display.terminal import OUT
@@ -148,7 +148,7 @@ def show_power(found: Sequence[Power], question: Question) -> None:
     OUT.print(rows)
 
 
-def show_movements(found: Sequence[Movement], variants: Sequence[str]) -> None:
+def show_movements(found: Sequence[Noise], variants: Sequence[str]) -> None:
     """By how much each score of a benchmark moved."""
     OUT.print(f"{found[0].task} ({found[0].protocol}) in {len(variants)} variants", markup=False)
     formats = list(found[0].formats)

@@ -9,7 +9,7 @@ from rich.text import Text
 from harness.analysis.paper import published as paper
 from harness.analysis.paper import section3
 from harness.analysis.paper.table3 import Cell, fold, remarks
-from harness.analysis.protocol_grid import Reading, values
+from harness.analysis.protocol_grid import GridRow, values
 from harness.core import Score, Tokens
 from harness.display.terminal import OUT
 from harness.records.record import Record
@@ -198,7 +198,7 @@ def _row(cell: Cell, size: str) -> list[str]:
 
 
 def show_grid(
-    task: str, columns: Mapping[str, str], readings: Sequence[Reading], size: str
+    task: str, columns: Mapping[str, str], readings: Sequence[GridRow], size: str
 ) -> None:
     """Protocols, their values, the distance to the paper, and what differs from the defaults."""
     heads = [head for column in columns for head in (f">{column}", f">to {size}")]

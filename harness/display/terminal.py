@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from harness.analysis.paper.table3 import unusual
+from harness.analysis.paper.table3 import preflight_warnings
 from harness.display.console import console
 from harness.files.escape import json_line
 
@@ -64,7 +64,7 @@ class Bar:
 
     def preflight(self, counts: Mapping[str, int]) -> None:
         """Say what is unusual about the requests, before any is answered."""
-        for fact in unusual(counts):
+        for fact in preflight_warnings(counts):
             note(f"{self._name}: {fact}")
 
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 
 from harness.core import Encoding, Request, Response, Tokens
 from harness.engine.backends.cost import Estimate
-from harness.engine.backends.in_process import Local
-from harness.engine.cache.response_cache import Memory
+from harness.engine.backends.in_process import InProcess
+from harness.engine.cache.response_cache import ResponseCache
 from harness.engine.cache.store import Store
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.settings import Identity
 from harness.engine.queries.encode import Encoded, Encoder, Encodings, Preflight, preflight
-from harness.engine.queries.query import Advance, Answer, Question, Solver
-from harness.engine.router import Desk
+from harness.engine.queries.query import Advance, Answer, Backend, Query
+from harness.engine.router import Router
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import NumericsError, UsageError
 
@@ -53,13 +53,13 @@ class Engine:
         store: Store | None = None,
         encodings: Encodings | None = None,
     ) -> None:
-        solver = Local(checkpoint, budget=budget, share=share)
+        solver = InProcess(checkpoint, budget=budget, share=share)
         self._begin(solver, checkpoint.identity, checkpoint.tokenizer, store, encodings)
 
     @classmethod
     def over(
         cls,
-        solver: Solver,
+        solver: Backend,
         identity: Identity,
         tokenizer: Tokenizer,
         *,
@@ -73,7 +73,7 @@ class Engine:
 
     def _begin(
         self,
-        solver: Solver,
+        solver: Backend,
         identity: Identity,
         tokenizer: Tokenizer,
         store: Store | None,
@@ -83,7 +83,7 @@ class Engine:
         self.tokens = Tokens()
         vocabulary = solver.habits.vocabulary
         self._encoder = Encoder(tokenizer, identity.context, encodings, vocabulary)
-        self._memory = Memory(store, identity, solver.habits.numerics, solver.habits.ends)
+        self._memory = ResponseCache(store, identity, solver.habits.numerics, solver.habits.ends)
 
     def describe(self) -> dict[str, int | bool | str | list[int]]:
         """How requests are run, for the record; `numerics` alone may move a score's last digits."""
@@ -116,14 +116,14 @@ class Engine:
             NumericsError: a log-probability is not finite; its `request` is the index.
             CheckpointError: memory does not hold even one request.
         """
-        desk = Desk(requests, encoded)
+        desk = Router(requests, encoded)
         yield from desk.without_questions()
-        known = self._memory.recall(desk.questions)
+        known = self._memory.recall(desk.queries)
         cached = desk.cost(known)
         self.tokens += Tokens(asked=cached, cached=cached)
         yield from desk.take(known)
         before = self.solver.tokens
-        batches = self.solver.answer(desk.questions, known, advance)
+        batches = self.solver.answer(desk.queries, known, advance)
         while (answers := self._next(batches, desk)) is not None:
             self.tokens += Tokens(asked=desk.cost(answers)) + self.solver.tokens - before
             before = self.solver.tokens
@@ -132,15 +132,13 @@ class Engine:
         self.tokens += self.solver.tokens - before
 
     @staticmethod
-    def _next(
-        batches: Iterator[dict[Question, Answer]], desk: Desk
-    ) -> dict[Question, Answer] | None:
+    def _next(batches: Iterator[dict[Query, Answer]], desk: Router) -> dict[Query, Answer] | None:
         """The next answers; an error of a question becomes one of the request that asked it."""
         try:
             return next(batches, None)
         except NumericsError as error:
             if error.request is not None:
-                error.request = desk.owner(desk.questions[error.request])
+                error.request = desk.owner(desk.queries[error.request])
             raise
 
     def estimate(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> Estimate:
@@ -149,8 +147,8 @@ class Engine:
         Raises:
             UsageError: the checkpoint is in workers.
         """
-        if not isinstance(self.solver, Local):
+        if not isinstance(self.solver, InProcess):
             raise UsageError("--plan and --budget are for one process; leave out --workers")
-        desk = Desk(requests, encoded)
-        known = self._memory.recall(desk.questions, count=False)
-        return self.solver.estimate({q: desk.count(q) for q in desk.questions}, known)
+        desk = Router(requests, encoded)
+        known = self._memory.recall(desk.queries, count=False)
+        return self.solver.estimate({q: desk.count(q) for q in desk.queries}, known)

@@ -16,37 +16,37 @@ from harness.core import (
     Word,
 )
 from harness.engine.queries.encode import Encoded
-from harness.engine.queries.query import Answer, Question, SpanScores, questions
+from harness.engine.queries.query import Answer, Query, SpanScores, queries
 from harness.errors import NumericsError
 
 
-class Desk:
+class Router:
     """Hands answers out to requests, each of which leaves when it has all."""
 
     def __init__(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> None:
         self._requests, self._encoded = requests, encoded
-        self._asked = [questions(r, e) for r, e in zip(requests, encoded, strict=True)]
-        self._owners: dict[Question, list[int]] = defaultdict(list)
+        self._asked = [queries(r, e) for r, e in zip(requests, encoded, strict=True)]
+        self._owners: dict[Query, list[int]] = defaultdict(list)
         for i, mine in enumerate(self._asked):
             for question in mine:
                 self._owners[question].append(i)
         self._missing = [len(mine) for mine in self._asked]
-        self._held: dict[Question, Answer] = {}
+        self._held: dict[Query, Answer] = {}
 
     @property
-    def questions(self) -> list[Question]:
+    def queries(self) -> list[Query]:
         """All distinct questions, in order."""
         return list(self._owners)
 
-    def owner(self, question: Question) -> int:
+    def owner(self, question: Query) -> int:
         """The first request that asked a question."""
         return self._owners[question][0]
 
-    def count(self, question: Question) -> int:
+    def count(self, question: Query) -> int:
         """How many requests asked a question."""
         return len(self._owners[question])
 
-    def cost(self, answers: Mapping[Question, Answer]) -> int:
+    def cost(self, answers: Mapping[Query, Answer]) -> int:
         """Tokens that separate requests would have fed for these answers."""
         return sum(answer.asked * len(self._owners[q]) for q, answer in answers.items())
 
@@ -56,7 +56,7 @@ class Desk:
             if not mine:
                 yield i, self._response(i)
 
-    def take(self, answers: Mapping[Question, Answer]) -> Iterator[tuple[int, Response]]:
+    def take(self, answers: Mapping[Query, Answer]) -> Iterator[tuple[int, Response]]:
         """Responses to the requests that are complete with these answers.
 
         Raises:

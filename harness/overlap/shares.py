@@ -121,7 +121,8 @@ GROUPS: dict[str, Callable[[float], bool]] = {
 def subsets(run: Run, overlap: Overlap) -> list[Subset]:
     """A run's main scores on all items, those without overlap, those with some and with much.
 
-    The run is of the same texts (`obstacle`). What is too short for an n-gram is without overlap.
+    The run is of the same texts (`incompatibility`).
+    What is too short for an n-gram is without overlap.
 
     Raises:
         RecordError: the run has no item in common with it.
@@ -157,7 +158,7 @@ def _score(
     return score.value, score.low, score.high
 
 
-def obstacle(record: Record, texts: Texts) -> str:
+def incompatibility(record: Record, texts: Texts) -> str:
     """Why a record is of other texts than those that were looked for; empty if it is not."""
     own = {k: str(v) for k, v in record.options.items() if k not in OF_ENGINE}
     ours = {k: v for k, v in texts.options.items() if k not in OF_ENGINE}

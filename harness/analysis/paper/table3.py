@@ -99,10 +99,10 @@ def _facts(record: Record) -> list[str]:
     facts += record.data["warnings"]
     if record.limit is not None and record.rows < record.data["rows"]:
         facts.append(f"at most {record.limit} rows, taken at random by seed {record.seed}")
-    return facts + unusual(record.preflight, record.requests)
+    return facts + preflight_warnings(record.preflight, record.requests)
 
 
-def unusual(counts: Mapping[str, int], requests: int | None = None) -> list[str]:
+def preflight_warnings(counts: Mapping[str, int], requests: int | None = None) -> list[str]:
     """What preflight found, in words."""
     of = f" of {requests:,}" if requests is not None else ""
     found = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 
 from harness.analysis.paper import published
-from harness.analysis.protocol_grid import Reading, columns
+from harness.analysis.protocol_grid import GridRow, columns
 from harness.commands.evaluate.benchmark import run_jobs
 from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import finish, job_for, opened
@@ -38,7 +38,7 @@ def run_grid(name: str, options: RunOptions) -> None:
             elif not options.json:
                 found = session.records[first:]
                 readings = [
-                    Reading(job.protocol, _differs(task, job.protocol), record)
+                    GridRow(job.protocol, _differs(task, job.protocol), record)
                     for job, record in zip(jobs, found, strict=True)
                 ]
                 size = published.nearest_size(int(found[0].model["parameters"]))
@@ -83,16 +83,16 @@ def _varied(vary: Sequence[str]) -> dict[str, list[str]]:
 
 def _jobs(
     task: Task, wanted: Sequence[Protocol], options: RunOptions
-) -> tuple[list[Job], list[Reading]]:
+) -> tuple[list[Job], list[GridRow]]:
     jobs: list[Job] = []
-    missing: list[Reading] = []
+    missing: list[GridRow] = []
     for protocol in wanted:
         try:
             jobs.append(job_for(task, protocol, options))
         except (DataError, UsageError) as error:  # no data, or options that contradict each other
             if options.strict:
                 raise
-            missing.append(Reading(protocol, _differs(task, protocol), reason=str(error)))
+            missing.append(GridRow(protocol, _differs(task, protocol), reason=str(error)))
     if not jobs:
         raise DataError(missing[0].reason)
     return jobs, missing

@@ -25,7 +25,7 @@ from harness.overlap.shares import (
     Part,
     Subset,
     Texts,
-    obstacle,
+    incompatibility,
     subsets,
     to_csv,
     to_json,
@@ -112,7 +112,7 @@ def _runs(paths: Sequence[Path], texts: Sequence[Texts]) -> list[Run]:
     found = []
     for run in load(paths):
         of = by_task.get(run.record.task)
-        why = obstacle(run.record, of) if of else ""
+        why = incompatibility(run.record, of) if of else ""
         if why:
             terminal.note(f"{run.source} is of other texts of {run.record.task}: {why}")
         elif of:

@@ -12,7 +12,7 @@ from harness.display import terminal
 from harness.records.record import check_file, write_bytes
 from harness.report.page import items as drill
 from harness.report.page import render
-from harness.report.page.columns import Side, load, sides
+from harness.report.page.columns import Column, columns, load
 from harness.report.page.items import Shown
 from harness.report.page.tokens import Traces
 
@@ -36,32 +36,32 @@ def write_report(paths: Sequence[Path], out: Path, options: Options) -> None:
         RecordError: a file is no record, or the page cannot be written.
     """
     check_file(out, "--out")
-    columns = sides(load(paths))
-    groups = drill.groups(columns)
+    sides = columns(load(paths))
+    groups = drill.groups(sides)
     shown = [drill.sample(group, options.most) for group in groups]
-    traces, untraced = _traces(columns, shown, options)
+    traces, untraced = _traces(sides, shown, options)
     beside = out.with_name(f"{out.stem}-items.jsonl")
     sampled = any(group.total > options.most for group in groups)
     files = {}
     if sampled:
-        files[beside] = render.dump(groups, [side.label for side in columns])
+        files[beside] = render.dump(groups, [side.label for side in sides])
     setting = render.Setting(
         title=options.title,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("zero-shot-harness"),
         most=options.most,
         dump=beside.name if sampled else None,
-        notes=_notes(columns),
+        notes=_notes(sides),
         untraced=untraced,
     )
-    files[out] = render.page(columns, shown, traces, setting)
+    files[out] = render.page(sides, shown, traces, setting)
     for path, text in files.items():
         data = text.encode("utf-8", "backslashreplace")
         write_bytes(path, data)
         terminal.OUT.print(f"wrote {path} ({len(data) / 1e6:.1f} MB)", markup=False)
 
 
-def _notes(columns: Sequence[Side]) -> tuple[str, ...]:
+def _notes(columns: Sequence[Column]) -> tuple[str, ...]:
     """What a reader should know first."""
     bare = sum(entry.items is None for side in columns for entry in side.entries)
     records = "1 record has no items beside it" if bare == 1 else f"{bare} records have no items"
@@ -69,7 +69,7 @@ def _notes(columns: Sequence[Side]) -> tuple[str, ...]:
 
 
 def _traces(
-    columns: Sequence[Side], shown: Sequence[Shown], options: Options
+    columns: Sequence[Column], shown: Sequence[Shown], options: Options
 ) -> tuple[Traces, tuple[str, ...]]:
     """Tokens of the items on the page, and in words whose items have none."""
     if not options.tokens:

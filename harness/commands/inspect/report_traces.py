@@ -13,7 +13,7 @@ from harness.commands.inspect.rerun import Again, run_again
 from harness.errors import CheckpointError, HarnessError
 from harness.records.record import Record
 from harness.records.trace import RequestTrace
-from harness.report.page.columns import Side
+from harness.report.page.columns import Column
 from harness.report.page.items import Shown
 from harness.report.page.tokens import Key
 
@@ -43,7 +43,7 @@ class Found:
     reasons: dict[str, list[str]] = field(default_factory=dict)  # reason -> whose
 
 
-def collect(sides: Sequence[Side], shown: Sequence[Shown], options: RunOptions) -> Found:
+def collect(sides: Sequence[Column], shown: Sequence[Shown], options: RunOptions) -> Found:
     """Traces of all items that are on the page.
 
     Args:

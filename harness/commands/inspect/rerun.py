@@ -26,7 +26,7 @@ from harness.runner import Asked, History, Job, ask, follow_up
 from harness.task import encoding
 
 if TYPE_CHECKING:
-    from harness.engine.cache.response_cache import Memory
+    from harness.engine.cache.response_cache import ResponseCache
     from harness.engine.cache.store import Store
     from harness.engine.engine import Engine
     from harness.engine.queries.encode import Encoded
@@ -228,9 +228,9 @@ class Again:
         return None if self.options.no_cache else Store(self.options.cache or default_folder())
 
     @cached_property
-    def _memory(self) -> "Memory | None":
+    def _memory(self) -> "ResponseCache | None":
         """What the store has of the record's run; None if there is no telling."""
-        from harness.engine.cache.response_cache import Memory
+        from harness.engine.cache.response_cache import ResponseCache
         from harness.engine.checkpoint.settings import Identity
 
         if self._store is None or not {"numerics", "ends"} <= set(self.record.engine):
@@ -241,7 +241,7 @@ class Again:
             ends = [int(token) for token in engine["ends"]]
         except (TypeError, ValueError) as error:
             raise RecordError(f"the record's model is not described as here: {error}") from None
-        return Memory(self._store, identity, engine["numerics"], ends)
+        return ResponseCache(self._store, identity, engine["numerics"], ends)
 
     def _encode(self, requests: Sequence[Request]) -> "list[Encoded]":
         from harness.engine.queries.encode import Encoder
@@ -253,11 +253,11 @@ class Again:
         self, requests: Sequence[Request], encoded: "Sequence[Encoded]"
     ) -> list[Response]:
         """Responses from the run's stored answers, or from the model."""
-        from harness.engine.router import Desk
+        from harness.engine.router import Router
 
         if self._memory:
-            desk = Desk(requests, encoded)
-            known = self._memory.recall(desk.questions, count=False)
+            desk = Router(requests, encoded)
+            known = self._memory.recall(desk.queries, count=False)
             found = dict([*desk.without_questions(), *desk.take(known)])
             if len(found) == len(requests):
                 return [found[i] for i in range(len(requests))]
@@ -265,7 +265,7 @@ class Again:
         return [found[i] for i in range(len(requests))]
 
     def _ranks(self, encoded: "Encoded", response: Response) -> Ranks:
-        from harness.engine.backends.in_process import Local
+        from harness.engine.backends.in_process import InProcess
         from harness.engine.queries.encode import Span
         from harness.engine.scoring.ranks import ranks
 
@@ -274,7 +274,7 @@ class Again:
             [prompt] = encoded.spans
             spans = [Span((*prompt.inputs, *response.tokens[:-1]), response.tokens)]
         solver = self.engine.solver
-        assert isinstance(solver, Local), "the engine of this module is in this process"
+        assert isinstance(solver, InProcess), "the engine of this module is in this process"
         return [ranks(solver.forward, span) for span in spans]
 
 

@@ -24,7 +24,7 @@ from harness.engine.decoding.rows import Limits
 from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
-from harness.engine.queries.query import Question, Search, Writing
+from harness.engine.queries.query import GenerationQuery, Query, WordQuery
 from harness.engine.scoring.planner import Planner
 from harness.engine.scoring.scorer import fed
 
@@ -76,10 +76,12 @@ class Means:
     planner: Planner
     limits: Limits
     rates: Rates
-    full_passes: Callable[[Sequence[Writing]], Sequence[Writing]]  # those written without a cache
+    full_passes: Callable[
+        [Sequence[GenerationQuery]], Sequence[GenerationQuery]
+    ]  # those written without a cache
 
 
-def estimate(owners: Mapping[Question, int], known: Collection[Question], means: Means) -> Estimate:
+def estimate(owners: Mapping[Query, int], known: Collection[Query], means: Means) -> Estimate:
     """The cost of questions.
 
     Args:
@@ -89,10 +91,10 @@ def estimate(owners: Mapping[Question, int], known: Collection[Question], means:
     """
     asked = {question: _asked(question) * count for question, count in owners.items()}
     left = [question for question in owners if question not in known]
-    spans = list(dict.fromkeys(fed(q) for q in left if not isinstance(q, Writing)))
+    spans = list(dict.fromkeys(fed(q) for q in left if not isinstance(q, GenerationQuery)))
     limits = means.limits.prefill, means.forward.rope_limit
     read = list(batches(means.planner.rows(spans), *limits)) if spans else []
-    written = [question for question in left if isinstance(question, Writing)]
+    written = [question for question in left if isinstance(question, GenerationQuery)]
     rows = _prompt_rows(written, means)
     searches = sum(span.top for span in spans)
     new = sum(question.max_new_tokens for question in written)
@@ -122,22 +124,22 @@ def estimate(owners: Mapping[Question, int], known: Collection[Question], means:
     )  # fmt: skip
 
 
-def _lengths_fed_again(written: Sequence[Writing]) -> Iterator[int]:
+def _lengths_fed_again(written: Sequence[GenerationQuery]) -> Iterator[int]:
     """For each token of answers without a cache, how many tokens are fed before it once more."""
     for question in written:
         yield from range(len(question.prompt), len(question.prompt) + question.max_new_tokens - 1)
 
 
-def _asked(question: Question) -> int:
+def _asked(question: Query) -> int:
     """Tokens that a separate run would feed; of texts the most, of searches the usual number."""
-    if isinstance(question, Writing):
+    if isinstance(question, GenerationQuery):
         return len(question.prompt) + question.max_new_tokens - 1
-    if isinstance(question, Search):
+    if isinstance(question, WordQuery):
         return len(question.inputs) * (1 + PATHS) + SEARCHED
     return len(question.inputs)
 
 
-def _prompt_rows(written: Sequence[Writing], means: Means) -> list[TreeRow]:
+def _prompt_rows(written: Sequence[GenerationQuery], means: Means) -> list[TreeRow]:
     """The rows of prompts; those that may share them, and those that may not."""
     rows: list[TreeRow] = []
     near, far = by_rope_limit(written, means.forward)
@@ -150,7 +152,7 @@ def _prompt_rows(written: Sequence[Writing], means: Means) -> list[TreeRow]:
     return rows
 
 
-def _prompts(written: Sequence[Writing]) -> list[Span]:
+def _prompts(written: Sequence[GenerationQuery]) -> list[Span]:
     return [Span(prompt, (), top=True) for prompt in dict.fromkeys(q.prompt for q in written)]
 
 

@@ -13,9 +13,9 @@ from harness.engine.decoding.generator import Generator
 from harness.engine.decoding.rows import Limits
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
-from harness.engine.queries.query import Advance, Answer, Habits, Question, Writing
+from harness.engine.queries.query import Advance, Answer, BackendOptions, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
-from harness.engine.scoring.scorer import Reader
+from harness.engine.scoring.scorer import Scorer
 from harness.errors import NumericsError
 
 CPU_BUDGET = 2048  # padded tokens a batch; more does not help a CPU, its caches overflow
@@ -26,7 +26,7 @@ CPU_ANSWERS, CPU_CACHE = 64, 512 << 20
 ACCELERATOR_ANSWERS, ACCELERATOR_CACHE = 256, 4 << 30
 
 
-class Local:
+class InProcess:
     """Answers questions with a loaded model.
 
     Args:
@@ -56,7 +56,7 @@ class Local:
         if checkpoint.compiled:
             self.forward.compile(self._budget)
         self.planner = Planner(self.forward, self._budget, share=share)
-        self._reader = Reader(self.forward, self.planner, checkpoint.tokenizer, self._budget)
+        self._reader = Scorer(self.forward, self.planner, checkpoint.tokenizer, self._budget)
         self._limits = Limits(
             self._budget,
             CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
@@ -67,9 +67,9 @@ class Local:
         self.generator = Generator(self.forward, self.planner, endings, self._limits)
 
     @property
-    def habits(self) -> Habits:
+    def habits(self) -> BackendOptions:
         """How questions are answered; a model that fails a check stops sharing."""
-        return Habits(
+        return BackendOptions(
             self._numerics,
             self.planner.sharing,
             self._budget,
@@ -78,11 +78,11 @@ class Local:
         )
 
     def answer(
-        self, asked: Sequence[Question], known: Collection[Question], advance: Advance
-    ) -> Iterator[dict[Question, Answer]]:
-        """The answers of each batch, as `harness.engine.queries.query.Solver` says."""
-        read = [q for q in asked if not isinstance(q, Writing)]
-        written = [q for q in asked if isinstance(q, Writing)]
+        self, asked: Sequence[Query], known: Collection[Query], advance: Advance
+    ) -> Iterator[dict[Query, Answer]]:
+        """The answers of each batch, as `harness.engine.queries.query.Backend` says."""
+        read = [q for q in asked if not isinstance(q, GenerationQuery)]
+        written = [q for q in asked if isinstance(q, GenerationQuery)]
         yield from self._counted(self._reader, self._reader.answer(read, known, advance))
         try:
             yield from self._counted(self.generator, self.generator.answer(written, known, advance))
@@ -92,8 +92,8 @@ class Local:
             raise
 
     def _counted(
-        self, half: Reader | Generator, batches: Iterator[dict[Question, Answer]]
-    ) -> Iterator[dict[Question, Answer]]:
+        self, half: Scorer | Generator, batches: Iterator[dict[Query, Answer]]
+    ) -> Iterator[dict[Query, Answer]]:
         before = half.tokens
         for answers in batches:
             self.tokens += half.tokens - before
@@ -101,7 +101,7 @@ class Local:
             yield answers
         self.tokens += half.tokens - before
 
-    def estimate(self, owners: Mapping[Question, int], known: Collection[Question]) -> Estimate:
+    def estimate(self, owners: Mapping[Query, int], known: Collection[Query]) -> Estimate:
         """What `answer` will cost; measures the machine's rates if they are not known.
 
         Args:

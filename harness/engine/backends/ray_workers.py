@@ -21,7 +21,7 @@ from harness.engine.checkpoint.settings import Identity, Settings
 from harness.engine.decoding.generator import MAX_SPANS
 from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import Sharing, TreeRow, arrange, batches
-from harness.engine.queries.query import Advance, Answer, Habits, Question, Writing
+from harness.engine.queries.query import Advance, Answer, BackendOptions, GenerationQuery, Query
 from harness.engine.scoring.scorer import fed
 from harness.errors import CheckpointError, HarnessError, NumericsError
 
@@ -35,11 +35,13 @@ _connecting = threading.Lock()  # Ray may be started once in a process
 class Parcel:
     """Questions that one worker answers together."""
 
-    questions: tuple[Question, ...]
+    questions: tuple[Query, ...]
     size: int  # tokens to be fed; what is handed out first
 
 
-def parcels(asked: Sequence[Question], known: Collection[Question], habits: Habits) -> list[Parcel]:
+def parcels(
+    asked: Sequence[Query], known: Collection[Query], habits: BackendOptions
+) -> list[Parcel]:
     """Batches of questions, the largest first.
 
     Args:
@@ -48,9 +50,9 @@ def parcels(asked: Sequence[Question], known: Collection[Question], habits: Habi
         habits: how the workers plan.
     """
     left = [question for question in asked if question not in known]
-    wanted: dict[Span, list[Question]] = {}
+    wanted: dict[Span, list[Query]] = {}
     for question in left:
-        if not isinstance(question, Writing):
+        if not isinstance(question, GenerationQuery):
             wanted.setdefault(fed(question), []).append(question)
     spans = list(wanted)
     rows = arrange(spans, habits.sharing)
@@ -58,11 +60,11 @@ def parcels(asked: Sequence[Question], known: Collection[Question], habits: Habi
     return sorted([*found, *_written(left, habits)], key=lambda parcel: -parcel.size)
 
 
-def _written(left: Sequence[Question], habits: Habits) -> Iterator[Parcel]:
+def _written(left: Sequence[Query], habits: BackendOptions) -> Iterator[Parcel]:
     """Prompts in whole rows, about `WRITTEN` at a time."""
-    by_prompt: dict[Span, list[Question]] = {}
+    by_prompt: dict[Span, list[Query]] = {}
     for question in left:
-        if isinstance(question, Writing):
+        if isinstance(question, GenerationQuery):
             by_prompt.setdefault(Span(question.prompt, (), top=True), []).append(question)
     spans = list(by_prompt)
     sharing = habits.sharing and Sharing(
@@ -94,21 +96,21 @@ class Worker:
     """What runs in an actor: one checkpoint, and what answers questions with it."""
 
     def __init__(self, name: str, settings: Settings, budget: int | None) -> None:
-        from harness.engine.backends.in_process import Local
+        from harness.engine.backends.in_process import InProcess
         from harness.engine.checkpoint.load import load
 
         checkpoint = load(name, settings)
         self._identity = checkpoint.identity
-        self._local = Local(checkpoint, budget=budget, share=True)
+        self._local = InProcess(checkpoint, budget=budget, share=True)
 
-    def about(self) -> tuple[Identity, Habits]:
+    def about(self) -> tuple[Identity, BackendOptions]:
         """What is loaded, and how it is run; the same for all workers of a checkpoint."""
         return self._identity, self._local.habits
 
-    def answer(self, asked: Sequence[Question]) -> tuple[dict[Question, Answer], Tokens]:
-        """Answers and their cost; raises as `harness.engine.backends.in_process.Local` does."""
+    def answer(self, asked: Sequence[Query]) -> tuple[dict[Query, Answer], Tokens]:
+        """Answers and their cost; raises as `harness.engine.backends.in_process.InProcess` does."""
         before = self._local.tokens
-        found: dict[Question, Answer] = {}
+        found: dict[Query, Answer] = {}
         for answers in self._local.answer(asked, (), lambda done, total: None):
             found |= answers
         return found, self._local.tokens - before
@@ -163,7 +165,7 @@ class Workers:
             reason = str(cause).strip().split("\n")[-1][:300]
             raise CheckpointError(f"a worker could not load {name!r}: {reason}") from error
         self.identity: Identity = about[0][0]
-        self.habits: Habits = about[0][1]
+        self.habits: BackendOptions = about[0][1]
 
     def close(self) -> None:
         """Let the actors go, and what they hold; once they are gone this does nothing."""
@@ -173,8 +175,8 @@ class Workers:
             ray.kill(actor)
 
     def answer(
-        self, asked: Sequence[Question], known: Collection[Question], advance: Advance
-    ) -> Iterator[dict[Question, Answer]]:
+        self, asked: Sequence[Query], known: Collection[Query], advance: Advance
+    ) -> Iterator[dict[Query, Answer]]:
         """The answers of each parcel, as it comes back.
 
         Raises:
@@ -202,12 +204,12 @@ class Workers:
             yield answers
 
     def _result(
-        self, ready: Any, parcel: Parcel, asked: Sequence[Question]
-    ) -> tuple[dict[Question, Answer], Tokens]:
+        self, ready: Any, parcel: Parcel, asked: Sequence[Query]
+    ) -> tuple[dict[Query, Answer], Tokens]:
         """What came back; an error of ours as it was raised there."""
         ray = _ray()
         try:
-            found: tuple[dict[Question, Answer], Tokens] = ray.get(ready)
+            found: tuple[dict[Query, Answer], Tokens] = ray.get(ready)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, NumericsError) and cause.request is not None:

@@ -21,7 +21,7 @@ from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.onednn import products
 from harness.engine.checkpoint.settings import Identity
 from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Answer, Question, Search, SpanScores
+from harness.engine.queries.query import Answer, Query, SpanScores, WordQuery
 
 ENGINE = 3  # raised with any change of the engine that can change an answer
 
@@ -41,7 +41,7 @@ def numerics(checkpoint: Checkpoint) -> str:
     return "|".join(f"{name}:{value}" for name, value in parts.items())
 
 
-class Memory:
+class ResponseCache:
     """The answers of one checkpoint in a store; without a store, it knows and keeps nothing.
 
     Args:
@@ -58,12 +58,12 @@ class Memory:
         self._producer = Producer(identity.digest, identity.tokenizer, numerics)
         self._ends = frozenset(ends)
 
-    def recall(self, asked: Iterable[Question], *, count: bool = True) -> dict[Question, Answer]:
+    def recall(self, asked: Iterable[Query], *, count: bool = True) -> dict[Query, Answer]:
         """The answers that are known and fit; `count` says whether that is a use of them."""
         if self._store is None:
             return {}
         questions = {key(question, self._ends): question for question in asked}
-        known: dict[Question, Answer] = {}
+        known: dict[Query, Answer] = {}
 
         def read(k: bytes, stored: Stored) -> None:
             known[questions[k]] = _answer(questions[k], stored)
@@ -71,7 +71,7 @@ class Memory:
         self._store.get(self._producer, questions, count=count, check=read)
         return known
 
-    def keep(self, answers: Mapping[Question, Answer]) -> None:
+    def keep(self, answers: Mapping[Query, Answer]) -> None:
         """Store answers in one transaction; those that are not log-probabilities are left out."""
         if self._store is not None:
             packed = {
@@ -82,7 +82,7 @@ class Memory:
             self._store.put(self._producer, self._name, packed)
 
 
-def key(question: Question, ends: frozenset[int]) -> bytes:
+def key(question: Query, ends: frozenset[int]) -> bytes:
     """16 bytes that stand for a question.
 
     Args:
@@ -91,7 +91,7 @@ def key(question: Question, ends: frozenset[int]) -> bytes:
     """
     if isinstance(question, Span):
         return _digest(question.inputs, "span", _ids(question.targets).hex())
-    if isinstance(question, Search):
+    if isinstance(question, WordQuery):
         among = None if question.among is None else _words(question.among)
         return _digest(question.inputs, "word", _words(question.skip), among, question.rule)
     return _digest(question[0], "text", *question[1:], sorted(ends))
@@ -127,7 +127,7 @@ def pack(value: SpanScores | Word | Generated) -> bytes:
     return b"\n".join([head, _ids(value.tokens) + np.array(value.logprobs, "<f4").tobytes()])
 
 
-def unpack(question: Question, value: bytes) -> SpanScores | Word | Generated:
+def unpack(question: Query, value: bytes) -> SpanScores | Word | Generated:
     """The answer to a question from its bytes.
 
     Raises:
@@ -135,7 +135,7 @@ def unpack(question: Question, value: bytes) -> SpanScores | Word | Generated:
     """
     if isinstance(question, Span):
         return SpanScores(*unpack_scores(value, len(question.targets)))
-    if isinstance(question, Search):
+    if isinstance(question, WordQuery):
         return unpack_word(value)
     written = unpack_written(value)
     length, most = len(written.tokens), question.max_new_tokens
@@ -144,7 +144,7 @@ def unpack(question: Question, value: bytes) -> SpanScores | Word | Generated:
     return written
 
 
-def _answer(question: Question, stored: Stored) -> Answer:
+def _answer(question: Query, stored: Stored) -> Answer:
     """The stored answer to a question; a ValueError says that it does not fit."""
     value = unpack(question, stored.value)
     least = len(question[0])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.core import Generated
 from harness.engine.decoding.sampling import draws
-from harness.engine.queries.query import Writing
+from harness.engine.queries.query import GenerationQuery
 from harness.engine.tokenizer.tokenizer import Tokenizer
 
 
@@ -41,7 +41,7 @@ class Endings:
 
 
 @dataclass(slots=True)
-class Draft:
+class Completion:
     """One answer so far.
 
     Attributes:
@@ -49,7 +49,7 @@ class Draft:
         endings: shared by all answers.
     """
 
-    asked: Writing
+    asked: GenerationQuery
     endings: Endings
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)

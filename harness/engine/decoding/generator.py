@@ -17,14 +17,14 @@ import torch
 
 from harness.core import Generated, Tokens
 from harness.engine.checkpoint.messages import out_of_memory
-from harness.engine.decoding.completion import Draft, Endings
+from harness.engine.decoding.completion import Completion, Endings
 from harness.engine.decoding.decoding_test import Decoding
 from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, Step, Steps
 from harness.engine.decoding.sampling import choose
 from harness.engine.decoding.shared_rows import SharedRows
 from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Advance, Answer, Question, Writing
+from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
 from harness.errors import CheckpointError, NumericsError
 
@@ -56,8 +56,8 @@ class Generator:
         self._decoding = Decoding(forward)
 
     def answer(
-        self, asked: Sequence[Writing], known: Collection[Question], advance: Advance
-    ) -> Iterator[dict[Question, Answer]]:
+        self, asked: Sequence[GenerationQuery], known: Collection[Query], advance: Advance
+    ) -> Iterator[dict[Query, Answer]]:
         """The answers of each group, when all of them are complete.
 
         Args:
@@ -85,16 +85,16 @@ class Generator:
             if found:
                 yield found
 
-    def full_passes(self, asked: Sequence[Writing]) -> list[Writing]:
+    def full_passes(self, asked: Sequence[GenerationQuery]) -> list[GenerationQuery]:
         """Those questions whose answers are decoded without a cache; made-up tokens are fed."""
         near, far = by_rope_limit(asked, self._forward)
         if not near or (self._planner.shares and self._decoding.shares()):
             return far
         return far if self._decoding.steps(_longest(near)).cached else [*near, *far]
 
-    def _groups(self, asked: Sequence[Writing]) -> list[tuple[list[Writing], int]]:
+    def _groups(self, asked: Sequence[GenerationQuery]) -> list[tuple[list[GenerationQuery], int]]:
         """Questions that are answered together, in whole rows, and the tokens of those rows."""
-        groups: list[tuple[list[Writing], int]] = []
+        groups: list[tuple[list[GenerationQuery], int]] = []
         for mine, tokens in self._planned(asked):
             if groups and len(groups[-1][0]) + len(mine) <= GROUP:
                 before, size = groups[-1]
@@ -103,7 +103,9 @@ class Generator:
                 groups.append((mine, tokens))
         return groups
 
-    def _planned(self, asked: Sequence[Writing]) -> Iterator[tuple[list[Writing], int]]:
+    def _planned(
+        self, asked: Sequence[GenerationQuery]
+    ) -> Iterator[tuple[list[GenerationQuery], int]]:
         """The questions of each row, and its tokens."""
         near, far = by_rope_limit(asked, self._forward)
         if near:
@@ -114,12 +116,14 @@ class Generator:
         for prompt, questions in _by_prompt(far).items():
             yield questions, len(prompt)
 
-    def _answer_group(self, asked: Sequence[Writing], advance: Advance) -> dict[Question, Answer]:
+    def _answer_group(
+        self, asked: Sequence[GenerationQuery], advance: Advance
+    ) -> dict[Query, Answer]:
         """All answers of a group, however often memory runs out meanwhile."""
-        found: dict[Question, Answer] = {}
+        found: dict[Query, Answer] = {}
         todo = dict.fromkeys(range(len(asked)))
         while todo:
-            drafts = {j: Draft(asked[j], self._endings) for j in todo}
+            drafts = {j: Completion(asked[j], self._endings) for j in todo}
             try:
                 for complete in self._decode(drafts, advance):
                     for j, text in complete.items():
@@ -136,7 +140,7 @@ class Generator:
         return min(MAX_SPANS, self._limits.branches)
 
     def _decode(
-        self, drafts: Mapping[int, Draft], advance: Advance
+        self, drafts: Mapping[int, Completion], advance: Advance
     ) -> Iterator[dict[int, Generated]]:
         """Rows for the drafts, decoded to the end; counts what that cost, complete or not."""
         parts = self._parts({draft.asked: j for j, draft in drafts.items()})
@@ -154,13 +158,15 @@ class Generator:
             read = sum(len(draft.tokens) for draft in drafts.values())
             self.tokens += Tokens(computed=computed, scored=read)
 
-    def _parts(self, jobs: Mapping[Writing, int]) -> list[tuple[Rows, int]]:
+    def _parts(self, jobs: Mapping[GenerationQuery, int]) -> list[tuple[Rows, int]]:
         """Rows that are decoded one after the other, and the tokens of their prompts."""
         near, far = by_rope_limit(list(jobs), self._forward)
         found = [self._near_rows(near, jobs)] if near else []
         return [*found, self._plain_rows(far, jobs, FULL_PASSES)] if far else found
 
-    def _near_rows(self, asked: Sequence[Writing], jobs: Mapping[Writing, int]) -> tuple[Rows, int]:
+    def _near_rows(
+        self, asked: Sequence[GenerationQuery], jobs: Mapping[GenerationQuery, int]
+    ) -> tuple[Rows, int]:
         """Rows in the best way that the model has been seen to decode rightly."""
         of, grown = _by_prompt(asked), _longest(asked)
         planned = self._planner.answer_rows(_spans(of), grown, self._most)
@@ -176,7 +182,7 @@ class Generator:
         return rows, sum(len(row) for row in planned)
 
     def _plain_rows(
-        self, asked: Sequence[Writing], jobs: Mapping[Writing, int], steps: Steps
+        self, asked: Sequence[GenerationQuery], jobs: Mapping[GenerationQuery, int], steps: Steps
     ) -> tuple[Rows, int]:
         of = _by_prompt(asked)
         rows = PlainRows(
@@ -205,8 +211,8 @@ def _behind(advance: Advance, before: int, total: int) -> Advance:
 
 
 def by_rope_limit(
-    asked: Sequence[Writing], forward: Forward
-) -> tuple[list[Writing], list[Writing]]:
+    asked: Sequence[GenerationQuery], forward: Forward
+) -> tuple[list[GenerationQuery], list[GenerationQuery]]:
     """Questions on either side of the length from which the model turns all positions anew.
 
     A cache of an answer that grows beyond it would hold keys that a full pass turns otherwise.
@@ -218,8 +224,8 @@ def by_rope_limit(
     return near, [q for q in asked if len(q.prompt) + q.max_new_tokens - 1 > limit]
 
 
-def _by_prompt(asked: Sequence[Writing]) -> dict[tuple[int, ...], list[Writing]]:
-    found: dict[tuple[int, ...], list[Writing]] = defaultdict(list)
+def _by_prompt(asked: Sequence[GenerationQuery]) -> dict[tuple[int, ...], list[GenerationQuery]]:
+    found: dict[tuple[int, ...], list[GenerationQuery]] = defaultdict(list)
     for question in asked:
         found[question.prompt].append(question)
     return found
@@ -230,19 +236,19 @@ def _spans(prompts: Iterable[tuple[int, ...]]) -> list[Span]:
 
 
 def _jobs(
-    of: Mapping[tuple[int, ...], Sequence[Writing]], jobs: Mapping[Writing, int]
+    of: Mapping[tuple[int, ...], Sequence[GenerationQuery]], jobs: Mapping[GenerationQuery, int]
 ) -> dict[int, list[int]]:
     """Span -> its jobs."""
     return {s: [jobs[question] for question in mine] for s, mine in enumerate(of.values())}
 
 
-def _longest(asked: Sequence[Writing]) -> int:
+def _longest(asked: Sequence[GenerationQuery]) -> int:
     """Tokens of the longest prompt with its answer."""
     return max(len(question.prompt) + question.max_new_tokens for question in asked)
 
 
 def decode(
-    forward: Forward, rows: Rows, drafts: Mapping[int, Draft]
+    forward: Forward, rows: Rows, drafts: Mapping[int, Completion]
 ) -> Iterator[dict[int, Generated]]:
     """The answers, by draft, that each step completes.
 
@@ -260,7 +266,7 @@ def decode(
 
 
 def _advance(
-    forward: Forward, rows: Rows, drafts: Mapping[int, Draft], step: Step
+    forward: Forward, rows: Rows, drafts: Mapping[int, Completion], step: Step
 ) -> dict[int, Generated]:
     """Choose the next token of each branch; the answers that are complete leave."""
     branches, states = step

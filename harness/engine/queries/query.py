@@ -25,7 +25,7 @@ class SpanScores:
     top: tuple[int, ...] = ()  # most probable next tokens, the best first, if asked for
 
 
-class Search(NamedTuple):
+class WordQuery(NamedTuple):
     """Which is the best whole word after `inputs`? As in `NextWord`."""
 
     inputs: tuple[int, ...]
@@ -34,7 +34,7 @@ class Search(NamedTuple):
     rule: str
 
 
-class Writing(NamedTuple):
+class GenerationQuery(NamedTuple):
     """What does the model write after `prompt`? As in `Generate`."""
 
     prompt: tuple[int, ...]
@@ -45,7 +45,7 @@ class Writing(NamedTuple):
 
 
 # Tuples compare by content alone; these three differ in length, so that no two are equal.
-Question = Span | Search | Writing
+Query = Span | WordQuery | GenerationQuery
 
 
 class Answer(NamedTuple):
@@ -59,7 +59,7 @@ Advance = Callable[[int, int], None]
 """Called after each batch with the tokens done so far and in all."""
 
 
-class Habits(NamedTuple):
+class BackendOptions(NamedTuple):
     """How questions are answered, beside the checkpoint."""
 
     numerics: str  # what moves the last digits of answers
@@ -69,16 +69,16 @@ class Habits(NamedTuple):
     vocabulary: int | None = None  # tokens that the model has; None if that is not known
 
 
-class Solver(Protocol):
+class Backend(Protocol):
     """What answers questions: this process, or workers."""
 
     tokens: Tokens  # what the answers so far have cost
 
     @property
-    def habits(self) -> Habits: ...  # noqa: D102
+    def habits(self) -> BackendOptions: ...  # noqa: D102
     def answer(
-        self, asked: Sequence[Question], known: Collection[Question], advance: Advance
-    ) -> Iterator[dict[Question, Answer]]:
+        self, asked: Sequence[Query], known: Collection[Query], advance: Advance
+    ) -> Iterator[dict[Query, Answer]]:
         """The answers of each batch.
 
         Args:
@@ -93,14 +93,14 @@ class Solver(Protocol):
         ...
 
 
-def questions(request: Request, encoded: Encoded) -> tuple[Question, ...]:
+def queries(request: Request, encoded: Encoded) -> tuple[Query, ...]:
     """The questions of one request, in the order of its spans."""
     if isinstance(request, NextWord):
         [span] = encoded.spans
-        return (Search(span.inputs, request.skip, request.among, request.rule),)
+        return (WordQuery(span.inputs, request.skip, request.among, request.rule),)
     if isinstance(request, Generate):
         [span] = encoded.spans
         seed = request.seed if request.top_k > 1 else ()
         limit = request.max_new_tokens
-        return (Writing(span.inputs, limit, request.stop, request.top_k, seed),)
+        return (GenerationQuery(span.inputs, limit, request.stop, request.top_k, seed),)
     return encoded.spans

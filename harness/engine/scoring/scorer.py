@@ -16,7 +16,7 @@ from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import TreeRow, batches
-from harness.engine.queries.query import Advance, Answer, Question, Search, SpanScores
+from harness.engine.queries.query import Advance, Answer, Query, SpanScores, WordQuery
 from harness.engine.scoring.logprobs import Prefilled, score
 from harness.engine.scoring.next_word import Following, WordSearch, search_all
 from harness.engine.scoring.planner import Planner
@@ -26,7 +26,7 @@ from harness.errors import CheckpointError
 log = logging.getLogger(__name__)
 
 
-class Reader:
+class Scorer:
     """Scores spans and searches for words with one model.
 
     Args:
@@ -48,8 +48,8 @@ class Reader:
         self._space_apart = tokenizer.space_apart
 
     def answer(
-        self, asked: Sequence[Span | Search], known: Collection[Question], advance: Advance
-    ) -> Iterator[dict[Question, Answer]]:
+        self, asked: Sequence[Span | WordQuery], known: Collection[Query], advance: Advance
+    ) -> Iterator[dict[Query, Answer]]:
         """The answers of each batch.
 
         Args:
@@ -60,11 +60,11 @@ class Reader:
         Raises:
             CheckpointError: memory does not hold a single row.
         """
-        wanted: dict[Span, list[Search]] = defaultdict(list)
+        wanted: dict[Span, list[WordQuery]] = defaultdict(list)
         spans = list(dict.fromkeys(fed(question) for question in asked))
         for question in asked:
             if question not in known:
-                wanted[fed(question)] += [question] if isinstance(question, Search) else []
+                wanted[fed(question)] += [question] if isinstance(question, WordQuery) else []
         rows = self._planner.rows(spans) if wanted else []
         total = sum(len(row) for row in rows)
         done = 0
@@ -83,14 +83,17 @@ class Reader:
                 yield answers
 
     def _answer_batch(
-        self, batch: Sequence[TreeRow], spans: Sequence[Span], wanted: Mapping[Span, list[Search]]
-    ) -> dict[Question, Answer]:
+        self,
+        batch: Sequence[TreeRow],
+        spans: Sequence[Span],
+        wanted: Mapping[Span, list[WordQuery]],
+    ) -> dict[Query, Answer]:
         """Answers to what is wanted of a batch; it runs as planned if that is all of it."""
         held = [spans[s] for row in batch for s in row.nodes]
         mine = [span for span in held if span in wanted]
         if len(mine) == len(held):
             return self._score(batch, spans, wanted)
-        found: dict[Question, Answer] = {}
+        found: dict[Query, Answer] = {}
         rest = self._planner.rows(mine)
         while rest:
             part = next(batches(rest, self._budget, self._forward.rope_limit))
@@ -99,8 +102,11 @@ class Reader:
         return found
 
     def _score(
-        self, batch: Sequence[TreeRow], spans: Sequence[Span], wanted: Mapping[Span, list[Search]]
-    ) -> dict[Question, Answer]:
+        self,
+        batch: Sequence[TreeRow],
+        spans: Sequence[Span],
+        wanted: Mapping[Span, list[WordQuery]],
+    ) -> dict[Query, Answer]:
         keep = self._planner.shares and any(spans[s].top for row in batch for s in row.nodes)
         with torch.inference_mode():
             scores, kept = score(self._forward, batch, spans, keep=keep)
@@ -117,11 +123,11 @@ class Reader:
         scores: Mapping[int, SpanScores],
         kept: Prefilled | None,
         spans: Sequence[Span],
-        wanted: Mapping[Span, list[Search]],
-    ) -> dict[Question, Answer]:
+        wanted: Mapping[Span, list[WordQuery]],
+    ) -> dict[Query, Answer]:
         """The words of all searches of a batch."""
         searches: dict[int, tuple[int, WordSearch]] = {}
-        asked: list[Search] = []
+        asked: list[WordQuery] = []
         for s, scored in scores.items():
             for search in wanted[spans[s]] if spans[s].top else ():
                 request = NextWord("", search.skip, search.among, search.rule)  # type: ignore[arg-type]
@@ -152,7 +158,7 @@ class Reader:
         log.warning("out of memory: going on with batches of %d tokens", self._budget)
 
 
-def fed(question: Span | Search) -> Span:
+def fed(question: Span | WordQuery) -> Span:
     """The span that is fed for a question."""
     return question if isinstance(question, Span) else Span(question.inputs, (), top=True)
 

@@ -35,7 +35,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class Column:
     """One column: a checkpoint under one protocol, the newest record of each benchmark."""
 
     label: str
@@ -76,7 +76,7 @@ def _entries(path: Path) -> list[Entry]:
     return [Entry(record, read_items(path, record) if there else None, str(path))]
 
 
-def sides(entries: Sequence[Entry]) -> list[Side]:
+def columns(entries: Sequence[Entry]) -> list[Column]:
     """Columns in the order in which their first record was given.
 
     Benchmarks of one checkpoint share a column whatever their numbers of rows are. A benchmark that
@@ -96,7 +96,7 @@ def sides(entries: Sequence[Entry]) -> list[Side]:
             column[name] = entry
     labels = _labels(list(groups))
     return [
-        Side(text if place == 0 else f"{text}, {_only_rows(column)}", tuple(column.values()))
+        Column(text if place == 0 else f"{text}, {_only_rows(column)}", tuple(column.values()))
         for text, columns in zip(labels, groups.values(), strict=True)
         for place, column in enumerate(columns)
     ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.compare import Line as Pair
 from harness.report.number_format import number, p_value, signed, signed_interval
-from harness.report.page.columns import Side
+from harness.report.page.columns import Column
 
 MOST = 5  # columns that are held against the first one
 SIGNIFICANT = 0.05
@@ -42,7 +42,7 @@ class Change:
     refused: tuple[str, ...]
 
 
-def changes(sides: Sequence[Side]) -> list[Change]:
+def changes(sides: Sequence[Column]) -> list[Change]:
     """Each of the next columns against the first; pairs with nothing in common are left out."""
     if not sides or not sides[0].runs:
         return []
@@ -55,7 +55,7 @@ def changes(sides: Sequence[Side]) -> list[Change]:
     return found
 
 
-def _change(a: Side, b: Side, found: Comparison) -> Change:
+def _change(a: Column, b: Column, found: Comparison) -> Change:
     return Change(a.label, b.label, tuple(map(_line, found.lines)), found.marks, found.refused)
 
 

@@ -15,7 +15,7 @@ from harness.analysis.paper import section3
 from harness.analysis.scaling import Curve, Fit, Law, Place
 from harness.metrics.calibration import Bin
 from harness.report.number_format import interval, number
-from harness.report.page.columns import LONGEST_LABEL, Side, clip
+from harness.report.page.columns import LONGEST_LABEL, Column, clip
 
 STEPS = 24  # points of a drawn line
 BEYOND = 1.3  # lines go a little beyond the outermost models, as a factor
@@ -32,7 +32,7 @@ class Panel:
     chart: dict[str, Any]
 
 
-def panels(sides: Sequence[Side]) -> list[Panel]:
+def panels(sides: Sequence[Column]) -> list[Panel]:
     """A panel a score; of several protocols of a benchmark each has its own."""
     found = scaling.curves(record for side in sides for record in side.records)
     several = [curve.column or curve.metric for curve in found]
@@ -41,7 +41,7 @@ def panels(sides: Sequence[Side]) -> list[Panel]:
     ]
 
 
-def _panel(curve: Curve, sides: Sequence[Side], several: bool) -> Panel:
+def _panel(curve: Curve, sides: Sequence[Column], several: bool) -> Panel:
     title = curve.column or f"{curve.task} {curve.metric}"
     ours = [(_side(place, curve, sides), place) for place in curve.ours]
     rows = [
@@ -64,7 +64,7 @@ def _panel(curve: Curve, sides: Sequence[Side], several: bool) -> Panel:
     )  # fmt: skip
 
 
-def _side(place: Place, curve: Curve, sides: Sequence[Side]) -> int:
+def _side(place: Place, curve: Curve, sides: Sequence[Column]) -> int:
     """The column that a point of a curve belongs to."""
     for number_, side in enumerate(sides):
         for record in side.records:
@@ -162,7 +162,7 @@ class Reliability:
     error: str  # expected calibration error, in points
 
 
-def reliabilities(sides: Sequence[Side]) -> list[Reliability]:
+def reliabilities(sides: Sequence[Column]) -> list[Reliability]:
     """Bins of confidence of all columns that have them."""
     found = []
     for place, side in enumerate(sides):

@@ -15,7 +15,7 @@ from harness.metrics import Metric
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.records.record import Record
 from harness.report.number_format import number
-from harness.report.page.columns import Entry, Side, clip
+from harness.report.page.columns import Column, Entry, clip
 from harness.stats.paired import values
 from harness.task import Measure
 
@@ -70,7 +70,7 @@ class Shown:
     picked: int  # of them, because they flipped
 
 
-def groups(sides: Sequence[Side]) -> list[Group]:
+def groups(sides: Sequence[Column]) -> list[Group]:
     """All items of all benchmarks, those of the paper first."""
     found: dict[tuple[str, ...], list[tuple[int, Entry]]] = {}
     for place, side in enumerate(sides):

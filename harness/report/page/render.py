@@ -18,7 +18,7 @@ from harness.analysis import scaling
 from harness.analysis.paper import published
 from harness.report.page import comparisons, curves, leaderboard, tables
 from harness.report.page import items as drill
-from harness.report.page.columns import Side
+from harness.report.page.columns import Column
 from harness.report.page.items import Group, Shown
 from harness.report.page.tokens import BYTES, Budget, Traces, as_json, prompt
 
@@ -61,7 +61,7 @@ def _source(text: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def page(sides: Sequence[Side], shown: Sequence[Shown], traces: Traces, setting: Setting) -> str:
+def page(sides: Sequence[Column], shown: Sequence[Shown], traces: Traces, setting: Setting) -> str:
     """The whole page as text.
 
     Args:
@@ -92,7 +92,7 @@ def page(sides: Sequence[Side], shown: Sequence[Shown], traces: Traces, setting:
     )
 
 
-def _values(sides: Sequence[Side], setting: Setting) -> dict[str, Any]:
+def _values(sides: Sequence[Column], setting: Setting) -> dict[str, Any]:
     """What the template shows, but for the items."""
     records = [record for side in sides for record in side.records]
     labels = [side.label for side in sides]
@@ -122,7 +122,7 @@ def _values(sides: Sequence[Side], setting: Setting) -> dict[str, Any]:
     }
 
 
-def _summary(sides: Sequence[Side]) -> str:
+def _summary(sides: Sequence[Column]) -> str:
     runs = "1 run" if len(sides) == 1 else f"{len(sides)} runs"
     tasks = {record.task for side in sides for record in side.records}
     benchmarks = "1 benchmark" if len(tasks) == 1 else f"{len(tasks)} benchmarks"
@@ -156,7 +156,7 @@ def _names(shown: Sequence[Shown]) -> list[str]:
 
 
 def _data(
-    sides: Sequence[Side], shown: Sequence[Shown], traces: Traces, values: dict[str, Any]
+    sides: Sequence[Column], shown: Sequence[Shown], traces: Traces, values: dict[str, Any]
 ) -> dict[str, Any]:
     """What the scripts read."""
     return {

@@ -9,7 +9,7 @@ from harness.analysis.paper.table3 import Cell, cells, fold, remarks
 from harness.analysis.scaling import parameters
 from harness.records.record import Record
 from harness.report.number_format import distance, interval, number
-from harness.report.page.columns import Side
+from harness.report.page.columns import Column
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class PaperTable:
     lines: tuple[Line, ...]
 
 
-def paper_table(sides: Sequence[Side], columns: Sequence[str]) -> PaperTable | None:
+def paper_table(sides: Sequence[Column], columns: Sequence[str]) -> PaperTable | None:
     """The paper's columns with ours beside them; None if no run fills one."""
     sizes = [paper.nearest_size(parameters(side.records[0]) or 0) for side in sides]
     found = [
@@ -87,7 +87,7 @@ class Table4:
     note: str
 
 
-def tables4(sides: Sequence[Side]) -> list[Table4]:
+def tables4(sides: Sequence[Column]) -> list[Table4]:
     """Table 4 for each column that has summaries."""
     found = []
     for side in sides:
@@ -116,7 +116,7 @@ class About:
     ending: str  # that the signatures share
 
 
-def about(side: Side) -> About:
+def about(side: Column) -> About:
     """Facts about a column's checkpoint and runs."""
     records = side.records
     model = records[0].model
