@@ -1,8 +1,8 @@
-"""The whole suite: `python -m benchmarks` runs every part, and keeps what it prints.
+"""Run the benchmark suite and write docs/performance.md: `python -m benchmarks`.
 
-The result is docs/performance.md: a section a part, each with its command and date; `--only` makes
-some of them anew and leaves the others. For quiet machines: every part compares its sides in turn,
-but two at once disturb each other.
+The page has one section per part, with its command and date. `--only` runs some parts again and
+keeps the other sections. Use a quiet machine: the sides of a part take turns, but two parts at
+once disturb each other.
 """
 
 import argparse

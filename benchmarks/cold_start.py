@@ -1,7 +1,7 @@
-"""From the shell to something to see: `python -m benchmarks.cold_start`. Medians of five.
+"""Time from the shell to the first result: `python -m benchmarks.cold_start`. Medians of five.
 
-The first scored batch is that of one built-in passage on the demo model, which has been converted
-before; nothing is stored.
+The first scored batch is one built-in passage on the demo model, which has been converted before;
+no response cache is used.
 """
 
 import statistics

@@ -1,7 +1,7 @@
-"""What the benchmark scripts share: models to run, requests to ask, lm-eval beside us.
+"""Shared code: models, requests, and an lm-eval model with the same weights.
 
-Two checkpoints: the demo (135M, real weights) and a GPT-2 of 124M with random weights and the
-real tokenizer, built from `gpt2-bpe/` in the folder that HARNESS_DATA names.
+There are two checkpoints: the demo (135M, real weights), and a GPT-2 of 124M with random weights
+and the real tokenizer, built from `gpt2-bpe/` in the folder that HARNESS_DATA names.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Does the gate tell a real change from none? `python -m benchmarks.gate_checkpoints`.
+"""Test the gate on a checkpoint with and without noise: `python -m benchmarks.gate_checkpoints`.
 
-The checkpoint itself is the baseline. Held against it: the same weights under another token
-budget, which has to pass, and the weights with Gaussian noise of a share of each matrix's
-standard deviation, which has to fail.
+The checkpoint itself is the baseline. The candidates are the same weights under another token
+budget, which has to pass, and the weights with Gaussian noise of a share of each matrix's standard
+deviation, which has to fail.
 """
 
 import argparse

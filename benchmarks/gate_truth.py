@@ -1,12 +1,12 @@
-"""Does the regression gate tell the truth? Runs simulated without and with a drop.
+"""Simulate runs with and without a drop, and count what the gate detects.
 
     python -m benchmarks.gate_truth [--pairs 1000]
 
-Table 1: how often the one-sided test finds b worse than a at level 0.05 although neither is;
-has to lie in [0.03, 0.07]. Table 2: how often it finds a true drop of 2 points on LAMBADA's
-5,153 items of which 10 % are right in one run only; has to be at least 90 %. Exit code 1 if
-either is missed. Sign-flip tests draw 999 swaps here, not the harness's 10,000: the level holds
-for either number, and fewer take less time.
+Table 1: how often the one-sided test finds b worse than a at level 0.05 although they are equally
+good; has to lie in [0.03, 0.07]. Table 2: how often it detects a true drop of 2 points on
+LAMBADA's 5,153 items of which 10 % are right in one run only; has to be at least 90 %. Exit code 1
+if a bound is violated. Sign-flip tests draw 999 swaps here rather than 10,000: the level holds for
+either number, and fewer take less time.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Greedy answers beside those of `model.generate`, prompt by prompt.
+"""Compare greedy answers with those of `model.generate`, prompt by prompt.
 
     python -m benchmarks.generate_agreement [--models demo,tiny] [--coqa 200] [--nq 100] [--wmt 50]
 
-Needs HARNESS_DATA. `tiny` is a GPT-2 of two layers and random weights with the real tokenizer.
-Answers may part only where the two best logits are less than 1e-4 apart; such ties are counted.
+Needs HARNESS_DATA. `tiny` is a GPT-2 with two layers, random weights and the real tokenizer.
+Answers may differ only where the two best logits are less than 1e-4 apart; such ties are counted.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Does twice the work cost twice the time, and no more memory? `python -m benchmarks.growth`.
+"""Measure time and memory for growing numbers of examples: `python -m benchmarks.growth`.
 
-LAMBADA on more and more of its passages, each run in a process of its own and without stored
-answers; the time is that of the record, which begins when the checkpoint is loaded.
+LAMBADA on more and more of its passages, each run in its own process and without the response
+cache. The time is that of the record, which starts when the checkpoint is loaded.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--items", default="250,1000,4000")
     options = parser.parse_args()
     print(
-        "| passages | seconds | a passage, beside the first | peak |\n|--:|--:|--:|--:|",
+        "| passages | seconds | per passage, relative to the first | peak |\n|--:|--:|--:|--:|",
         flush=True,
     )
     first: float | None = None

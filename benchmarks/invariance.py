@@ -1,8 +1,8 @@
-"""Scores under other token budgets, another order and without sharing, on a real checkpoint.
+"""Compare scores under other token budgets, another order and without sharing.
 
     python -m benchmarks.invariance [--model demo] [--items 40]
 
-Needs HARNESS_DATA. Prints the largest relative difference of an item's log-probability from the
+Needs HARNESS_DATA. Prints the largest relative difference of an example's log-probability from the
 plain run (budget 1,024, no sharing, file order), which must stay within 1e-5 in float32.
 """
 

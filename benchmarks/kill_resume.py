@@ -1,9 +1,9 @@
-"""Whether a killed run is continued to the same scores: `python -m benchmarks.kill_resume`.
+"""Kill runs at random moments and resume them: `python -m benchmarks.kill_resume`.
 
-Runs `harness table3` undisturbed, then again and again on a fresh store, each time killed with
-signal 9 at a random moment and started once more. Shows for each kill how many answers it had
-left on disk, whether every one of them was taken and none computed again, and whether all scores
-equal those of the undisturbed run, bit by bit.
+Runs `harness table3` undisturbed, then several times with an empty response cache, each time
+killed with signal 9 at a random moment and started again. Shows for each kill how many answers
+were on disk, whether all of them were used and none computed again, and whether all scores equal
+those of the undisturbed run, bit by bit.
 """
 
 import argparse

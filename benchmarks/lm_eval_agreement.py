@@ -1,10 +1,10 @@
-"""Item by item against lm-eval on the same weights: log-probabilities and greedy flags.
+"""Compare log-probabilities and greedy flags with lm-eval, example by example.
 
     python -m benchmarks.lm_eval_agreement [--models demo,gpt2] [--items 200] [--tokens 20000]
 
-Needs HARNESS_DATA and `pip install -c constraints.txt -e '.[bench]'`. Float32 on the CPU, both
-sides under the `lm-eval` presets. `--golden FILE` also writes lm-eval's results on the built-in
-samples with the demo checkpoint, which a test holds us to.
+Needs HARNESS_DATA and `pip install -c constraints.txt -e '.[bench]'`. Float32 on the CPU, the same
+weights on both sides, under the `lm-eval` protocols. `--golden FILE` also writes lm-eval's results
+on the built-in samples with the demo checkpoint, which a test compares with ours.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Megabytes of plain text a second, on one core, and memory: both back ends of `harness overlap`.
+"""Measure speed and memory of both backends of `harness overlap` on one core.
 
     OMP_NUM_THREADS=1 python -m benchmarks.overlap_speed [MEGABYTES]
 
-The corpus is made of WikiText's words in random order, so that nearly every 8-gram is a new one;
-the wanted 8-grams are those of WikiText's test set. Each back end runs in a process of its own.
+The corpus consists of WikiText's words in random order, so that nearly every 8-gram is new; the
+8-grams to find are those of WikiText's test set. Each backend runs in its own process.
 """
 
 import multiprocessing

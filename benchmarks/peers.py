@@ -1,6 +1,6 @@
-"""Who we are timed against: lm-eval at its best batch size, and the loop that people write first.
+"""Programs to compare with: lm-eval at its best batch size, and a plain loop.
 
-Both run the weights as transformers loads them, on the very requests that we get.
+Both run the weights as transformers loads them, on the same requests.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,7 @@
-"""How near a plan comes to the run. `python -m benchmarks.plan_accuracy`.
+"""Compare `--plan` with the run: `python -m benchmarks.plan_accuracy`.
 
-Each benchmark runs in a process of its own: first the plan, then the run, on the same rows and
-without stored answers. Shows time and peak memory, foretold and measured.
+Each benchmark runs in its own process: first the plan, then the run, on the same rows and without
+the response cache. Shows predicted and measured time and peak memory.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The physical limit: a machine's rate of float32 products, and how many a run needs."""
+"""Measure the machine's rate of float32 products, and how many products a run needs."""
 
 import statistics
 from collections.abc import Iterator

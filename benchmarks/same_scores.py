@@ -1,8 +1,8 @@
-"""Whether two folders of records hold the same scores: `python -m benchmarks.same_scores A B`.
+"""Check that two folders of records hold equal scores: `python -m benchmarks.same_scores A B`.
 
-For a change that should move no number: run the same commands before and after it into two
-folders. Reads the JSON files directly, so that records of any schema can stand on either side.
-Exit code 1 if a score differs by more than `--tolerance`, or is on one side only.
+For a change that should move no score: run the same commands before and after it into two folders.
+The JSON files are read directly, so that the records may have different schemas. Exit code 1 if a
+score differs by more than `--tolerance`, or is on one side only.
 """
 
 import json

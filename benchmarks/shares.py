@@ -1,6 +1,6 @@
-"""Where the time goes: `python -m benchmarks.shares [--model gpt2|demo]`, by torch's own profiler.
+"""Show where the time goes: `python -m benchmarks.shares [--model gpt2|demo]`, by torch's profiler.
 
-The rest is Python, planning, tokenising, and the profiler itself.
+The rest is Python, planning, tokenisation, and the profiler itself.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Side by side with lm-eval and with a plain loop: the same weights, requests and threads.
+"""Compare our speed with lm-eval and a plain loop: same weights, requests and threads.
 
     python -m benchmarks.speed [--model gpt2|demo] [--rounds 3] [--only lambada,choices,...]
 
 Needs HARNESS_DATA and `pip install -c constraints.txt -e '.[bench]'`. Float32, CPU, two threads;
-lm-eval runs at the best of its batch sizes 1, 8, 16 and 32. All sides take turns; medians, and
-the median of the paired ratios with the least and the largest of them. The plain loop runs once,
-on every fourth request, and its time is multiplied by their share of the tokens. The last column
-is what the products of our run would take at the rate of packed products that the same run
-measured, as a share of our time.
+lm-eval runs at the best of its batch sizes 1, 8, 16 and 32. All sides take turns. Shows medians,
+and the median of the paired ratios with the smallest and the largest of them. The plain loop runs
+once, on every fourth request, and its time is scaled by their share of the tokens. The last column
+is the time that the products of our run would take at the rate of packed products measured in the
+same run, as a share of our time.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Seconds for 10,000 resamples of 10,000 items with two statistics, on one core.
+"""Time 10,000 resamples of 10,000 examples with two statistics, on one core.
 
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m benchmarks.stats_speed
 

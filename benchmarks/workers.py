@@ -1,7 +1,7 @@
-"""Two workers of one thread beside one: `python -m benchmarks.workers [--limit 1000]`.
+"""Compare two workers of one thread with one: `python -m benchmarks.workers [--limit 1000]`.
 
-LAMBADA through Ray, each run a process of its own, without stored answers; the time is that of the
-record, which begins when the workers hold the checkpoint. Needs the extra `cluster`.
+LAMBADA through Ray, each run in its own process, without the response cache. The time is that of
+the record, which starts when the workers hold the checkpoint. Needs the extra `cluster`.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""The pages of the site that are made from the program when the site is built.
+"""Generate the pages of the site that come from the program.
 
     index.md           the README
-    benchmarks/*.md    one a benchmark: its declaration, and its section of protocols.md
+    benchmarks/*.md    one per benchmark: its declaration, and its section of protocols.md
     commands.md        the help of every command, as the program prints it
 
-mkdocs calls the `on_...` functions (`hooks` in mkdocs.yml). The rest knows nothing of mkdocs.
+mkdocs calls the `on_...` functions (`hooks` in mkdocs.yml); nothing else depends on mkdocs.
 """
 
 import re
@@ -25,13 +25,13 @@ from harness.testing.golden import STREAM_ROWS, sample_job
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-LONGEST = 1200  # characters of a request that is shown
-WIDTH = 98  # columns of the commands' help, as on a wide terminal
+MAX_REQUEST_CHARS = 1200
+HELP_WIDTH = 98  # columns
 MODEL = "smollm2-135m"
 
 
 def pages() -> dict[str, str]:
-    """Path inside the site's source -> Markdown, of every page that is made."""
+    """Path inside the site's source -> Markdown, for every generated page."""
     names = benchmarks()
     return {
         "index.md": overview(),
@@ -50,17 +50,19 @@ def benchmarks() -> list[str]:
 
 
 def overview() -> str:
-    """The README; files that are no pages of the site lose their link."""
-    return relinked((ROOT / "README.md").read_text("utf-8"), {r"docs/([\w-]+\.md)": r"\1"})
+    """The README; links to files that are not pages of the site become plain text."""
+    return relinked(
+        (ROOT / "README.md").read_text("utf-8"), {r"docs/([\w-]+\.md|images/[\w-]+\.png)": r"\1"}
+    )
 
 
 def relinked(text: str, targets: Mapping[str, str]) -> str:
-    """Markdown with the targets of its links put right: patterns of a path -> what it becomes.
+    """Markdown whose link targets are replaced: pattern of a path -> new path.
 
-    Anchors stay behind a path. A link that leads nowhere in the site becomes its words.
+    Anchors are kept. A link whose path matches no pattern becomes plain text.
     """
 
-    def put_right(link: re.Match[str]) -> str:
+    def replace(link: re.Match[str]) -> str:
         words, path, anchor = link.groups(default="")
         if path.startswith("http") or (not path and anchor):
             return link[0]
@@ -69,25 +71,24 @@ def relinked(text: str, targets: Mapping[str, str]) -> str:
                 return f"[{words}]({found.expand(target)}{anchor})"
         return words
 
-    return re.sub(r"\[([^\]]+)\]\(([^)\s#]*)(#[^)\s]*)?\)", put_right, text)
+    return re.sub(r"\[([^\]]+)\]\(([^)\s#]*)(#[^)\s]*)?\)", replace, text)
 
 
 # --- commands ---------------------------------------------------------------------------
 
 
 def commands() -> str:
-    """The help of the program and of every command; benchmarks share theirs."""
+    """The help of every command; all benchmarks share one."""
     parts = [
         "# Commands",
-        "What `--help` prints, made from the program when this site is built. Exit codes: 0 is "
-        "fine, 1 a regression that `check` found, 2 something that could not be had, with one line "
-        "that says what, 3 a defect of the program, 141 an output that nobody reads any more.",
+        "The output of `--help`. [Command line](command-line.md) explains the common options and "
+        "the exit codes.",
         *_help("harness", cli),
         *(part for name in cli.commands for part in _help(f"harness {name}", cli.commands[name])),
         "## Benchmark commands",
-        f"Every benchmark is a command, and all {len(benchmarks())} of them take the same "
+        f"Every benchmark is a command. All {len(benchmarks())} of them take the same "
         f"{len(BENCHMARK)} options. This is one of them; "
-        "[the pages of the benchmarks](benchmarks/index.md) have what differs.",
+        "[the pages of the benchmarks](benchmarks/index.md) describe the differences.",
         *_help("harness lambada", _command("lambada"), level=3),
     ]
     return "\n\n".join(parts) + "\n"
@@ -110,7 +111,7 @@ def _help(name: str, command: click.Command, level: int = 2) -> Iterator[str]:
 
 def help_text(name: str, command: click.Command) -> str:
     """What `name --help` prints on a wide terminal."""
-    return command.get_help(click.Context(command, info_name=name, terminal_width=WIDTH))
+    return command.get_help(click.Context(command, info_name=name, terminal_width=HELP_WIDTH))
 
 
 def _fenced(text: str, language: str = "text") -> str:
@@ -122,16 +123,15 @@ def _fenced(text: str, language: str = "text") -> str:
 
 
 def benchmark_list(names: Sequence[str]) -> str:
-    """What there is, with the numbers of the paper that each one fills."""
+    """All benchmarks, with the numbers of the paper that they reproduce."""
     rows = []
     for name in names:
         task = load_task(name)
         columns = dict.fromkeys(p.column for p in paper.numbers() if p.task == name)
         rows.append((f"[{name}]({name}.md)", task.title, ", ".join(columns)))
     intro = (
-        "One page each: data, protocol, options and presets, what the model is asked, what others "
-        "got, what is still open. [Adding one of your own](../plugins.md) takes a small "
-        "package; its command is there as soon as it is installed."
+        "One page each: data, protocols and options, what the model is asked, what others got, and "
+        "what is still open. [Add your own](../plugins.md) with a small package."
     )
     return f"# Benchmarks\n\n{intro}\n\n{_table(('command', 'what it is', 'numbers'), rows)}\n"
 
@@ -215,7 +215,7 @@ def _example(task: Task) -> str:
     )
     shown = [part for request in requests[:2] for part in _request(request)]
     if len(requests) > 2:
-        shown.append(f"And {len(requests) - 2} more like it.")
+        shown.append(f"And {len(requests) - 2} more.")
     return "\n\n".join([lead, *shown, *_references(example)])
 
 
@@ -223,15 +223,15 @@ def _references(example: Example) -> list[str]:
     if not example.references:
         return []
     found = " or ".join(f"`{' '.join(text.split())}`" for text in example.references)
-    return [f"Right is: {found}"]
+    return [f"Correct: {found}"]
 
 
 def _request(request: Request) -> list[str]:
-    """What a request asks, in words, and its text."""
+    """A request in words, and its text."""
     match request:
         case Loglikelihood(context, continuation):
             return [
-                "How probable is the last line after what stands above it?",
+                "How probable is the last line after the text above it?",
                 _fenced(f"{_short(context)}\n───\n{continuation}"),
             ]
         case NextWord(context, skip):
@@ -256,14 +256,14 @@ def _request(request: Request) -> list[str]:
 
 def _short(text: str) -> str:
     """The text, without its middle where it is long."""
-    if len(text) <= LONGEST:
+    if len(text) <= MAX_REQUEST_CHARS:
         return text
-    half = LONGEST // 2
-    return f"{text[:half]}\n[... {len(text) - LONGEST:,} characters ...]\n{text[-half:]}"
+    half = MAX_REQUEST_CHARS // 2
+    return f"{text[:half]}\n[... {len(text) - MAX_REQUEST_CHARS:,} characters ...]\n{text[-half:]}"
 
 
 def section(name: str) -> str:
-    """The section of protocols.md about a benchmark; its links lead out of it where they must."""
+    """The section of protocols.md about a benchmark, with links that work from its own page."""
     text = (DOCS / "protocols.md").read_text("utf-8")
     found = re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", text, re.MULTILINE)
     [body] = [body for title, body in found if name in title.split(" and ")]
@@ -283,7 +283,7 @@ def section(name: str) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Pages of benchmarks join the navigation, and pages that nobody has placed, at its end."""
+    """Add the benchmarks' pages to the navigation, and unlisted pages at its end."""
     there = {path.name for path in DOCS.glob("*.md")}
     nowhere = sorted(there - set(_named(config.nav)))
     made = [f"benchmarks/{name}.md" for name in ("index", *benchmarks())]
@@ -293,7 +293,7 @@ def on_config(config: Any) -> Any:
 
 
 def _named(nav: Any) -> Iterator[str]:
-    """The pages that a navigation names."""
+    """The pages that a navigation lists."""
     for value in nav.values() if isinstance(nav, dict) else nav:
         if isinstance(value, str):
             yield value
@@ -302,7 +302,7 @@ def _named(nav: Any) -> Iterator[str]:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """The pages that are made join those that are written."""
+    """Add the generated pages."""
     from mkdocs.structure.files import File
 
     for path, text in pages().items():
@@ -311,7 +311,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links of written pages to the README lead to the page that is made of it."""
+    """Redirect links to the README to the page generated from it."""
     if page.file.generated_by:
         return markdown
     return relinked(

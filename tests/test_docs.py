@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -36,17 +38,16 @@ OVERLAP = (ROOT / "docs" / "overlap.md").read_text("utf-8")
 EXAMPLE = ROOT / "examples" / "harness-rhymes"
 WORKFLOW = (ROOT / "examples" / "ci" / "harness-gate.yml").read_text("utf-8")
 PAGES = {
-    "README.md": README,
-    "docs/protocols.md": PROTOCOLS,
-    "docs/plugins.md": PLUGINS,
-    "docs/ci.md": CI,
-    "docs/curve.md": CURVE,
-    "docs/overlap.md": OVERLAP,
-    "docs/report.md": (ROOT / "docs" / "report.md").read_text("utf-8"),
-    "docs/quickstart.md": (ROOT / "docs" / "quickstart.md").read_text("utf-8"),
-    "docs/differs.md": (ROOT / "docs" / "differs.md").read_text("utf-8"),
-    "examples/harness-rhymes/README.md": (EXAMPLE / "README.md").read_text("utf-8"),
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        EXAMPLE / "README.md",
+    )
 }
+DATA = PAGES["docs/data.md"]
+PYTHON = PAGES["docs/python.md"]
 
 # Benchmark -> its section of docs/protocols.md; two share one where their options are the same.
 SECTIONS = {
@@ -275,7 +276,7 @@ COMMANDS = sorted(set(commands()))
 
 def test_the_pages_have_commands() -> None:
     pages = Counter(page for page, _, complete in COMMANDS if complete)
-    assert set(pages) == set(PAGES)
+    assert {"README.md", "docs/quickstart.md", "docs/command-line.md", "docs/ci.md"} <= set(pages)
     named = {shlex.split(command)[1] for _, command, _ in COMMANDS}
     assert {"table3", "tasks", "show", "leaderboard", "lambada", "section3"} <= named
     assert {
@@ -339,7 +340,6 @@ def test_protocols_named_in_the_pages_exist() -> None:
 
 
 def test_data_table_names_the_files_and_their_origin() -> None:
-    listed = README.partition("### Data")[2].partition("## For each user")[0]
     for name in SECTIONS:
         task = load_task(name)
         for preset in task.presets:
@@ -349,13 +349,14 @@ def test_data_table_names_the_files_and_their_origin() -> None:
             sources = [task.source(options)]
             sources += [task.few_shot.source(options)] if task.few_shot else []
             for source in sources:
-                assert source.files[0].rpartition("/")[2] in listed
-                assert source.origin in listed
+                assert source.files[0].rpartition("/")[2] in DATA
+                assert source.origin in DATA
 
 
 def test_quoted_code_is_the_example() -> None:
     module = (EXAMPLE / "harness_rhymes" / "__init__.py").read_text("utf-8")
-    assert module in fenced(README, "python")
+    [excerpt] = fenced(README, "python")
+    assert excerpt in module
     assert [module] == fenced(PLUGINS, "python")
     assert [(EXAMPLE / "pyproject.toml").read_text("utf-8")] == fenced(PLUGINS, "toml")
     prompt = (EXAMPLE / "harness_rhymes" / "rhymes.txt").read_text("utf-8")
@@ -365,9 +366,9 @@ def test_quoted_code_is_the_example() -> None:
 
 
 def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    [example] = [block for block in fenced(README, "python") if "smollm2-135m" in block]
+    [example] = [block for block in fenced(PYTHON, "python") if "smollm2-135m" in block]
     names: dict[str, object] = {}
-    exec(compile(example.replace("smollm2-135m", str(tiny_folder)), "README.md", "exec"), names)
+    exec(compile(example.replace("smollm2-135m", str(tiny_folder)), "python.md", "exec"), names)
     printed = capsys.readouterr().out
     assert printed.startswith("lambada|v:2|p:lm-eval|")
     assert "('acc-word-greedy', " in printed
@@ -480,32 +481,36 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
 
 
-# --- the tree ---------------------------------------------------------------------------
+# --- the tree and the verbs -------------------------------------------------------------
 
 
-def tree() -> set[str]:
-    """Paths of all files and folders in the README's tree."""
-    found: set[str] = set()
-    folders: list[str] = []
-    [text] = [block for block in fenced(README, "text") if block.startswith("harness/")]
-    for line in text.splitlines():
-        name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 2
-        folders[depth:] = [name.rstrip("/")] if name.endswith("/") else []
-        found.add("/".join([*folders[:depth], name.rstrip("/")]))
-    return found
+def test_the_tree_is_that_of_the_docstrings() -> None:
+    printed = subprocess.run(
+        [sys.executable, ROOT / "docs" / "tree.py"], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed in fenced(PAGES["docs/architecture.md"], "text"), "run python docs/tree.py"
+    assert not re.findall(r"^ *\S+$", printed, re.MULTILINE), "a file without a docstring"
+    assert max(map(len, printed.splitlines())) <= 130
 
 
-def test_the_tree_lists_every_module_and_nothing_else() -> None:
-    listed = tree()
-    files = {
-        path.relative_to(ROOT).as_posix()
-        for folder in ("harness", "tasks", "examples", "docs", "benchmarks", "tests")
-        for kind in ("*.py", "*.md", "*.yml")
-        for path in (ROOT / folder).rglob(kind)
-    }
-    files.remove("tasks/samples/README.md")  # `samples/` stands for all of them
-    outside = ("prompts/", "results/")
-    in_tree = {path for path in listed if "/" in path and not path.startswith(outside)}
-    assert files == {path for path in in_tree if path.endswith((".py", ".md", ".yml"))}
-    assert not [path for path in listed if not (ROOT / path).exists()]
+def test_places_named_in_the_architecture_exist() -> None:
+    text = PAGES["docs/architecture.md"].partition("## The tree")[0]
+    paths = re.findall(r"`((?:harness|tasks|results|prompts|tests)/[\w/.]*)`", text)
+    assert len(paths) > 8
+    assert not [path for path in paths if "NAME" not in path and not (ROOT / path).exists()]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 250
+
+
+def test_ci_runs_the_verbs_of_the_makefile_and_the_tests_of_the_readme() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    verbs = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    [ran] = re.findall(r"^make (.+)$", (ROOT / ".ci" / "run").read_text("utf-8"), re.MULTILINE)
+    assert {"install", "lint", "types", "test"} <= set(ran.split()) <= verbs
+    [recipe] = re.findall(r"^test:.*\n\t(.*)$", makefile, re.MULTILINE)
+    command = recipe.replace("$(PYTHON)", "python")
+    assert command in README
+    contributing = PAGES["CONTRIBUTING.md"]
+    assert set(re.findall(r"\bmake ([a-z]+)", "\n".join(fenced(contributing, "sh")))) <= verbs

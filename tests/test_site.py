@@ -94,7 +94,7 @@ def test_the_first_request_is_the_golden_one(name: str) -> None:
     first = golden[name]["requests"]["paper"][0]
     text = first.get("context") or "".join(first.get("parts") or first["pieces"])
     page = PAGES[f"benchmarks/{name}.md"]
-    half = generate.LONGEST // 2
+    half = generate.MAX_REQUEST_CHARS // 2
     shown = [text] if len(text) <= 2 * half else [text[:half], text[-half:]]
     assert all(part.rstrip("\n") in page for part in shown)
     if "continuations" in first:
@@ -113,8 +113,8 @@ def test_links_of_a_section_lead_out_of_it() -> None:
 def test_links_of_the_readme_are_put_right() -> None:
     text = PAGES["index.md"]
     assert "[docs/scale.md](scale.md)" in text
-    assert "(protocols.md#example-pairs)" in text
-    assert "[real files](#data)" in text
+    assert "(images/report.png)" in text
+    assert "](docs/" not in text
     assert "see LICENSE." in text
 
 
@@ -162,9 +162,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert "WARNING" not in done.stderr
     html = {page.relative_to(tmp_path).as_posix() for page in tmp_path.rglob("*.html")}
     assert {f"benchmarks/{name}/index.html" for name in BENCHMARKS} <= html
-    assert {"index.html", "commands/index.html", "api/index.html"} <= html
+    assert {"index.html", "commands/index.html", "python/index.html"} <= html
     for page in html - {"404.html"}:
         text = (tmp_path / page).read_text("utf-8")
         loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?:[^\"\s>]+)", text)
         assert not loaded, f"{page} fetches {loaded}"
-    assert "evaluate" in (tmp_path / "api" / "index.html").read_text("utf-8")
+    assert "evaluate" in (tmp_path / "python" / "index.html").read_text("utf-8")

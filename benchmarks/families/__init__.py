@@ -1,1 +1,1 @@
-"""Model families: what tiny checkpoints of each type score beside naive transformers loops."""
+"""Compare tiny checkpoints of every model type with plain transformers loops."""

@@ -1,11 +1,12 @@
-"""Every family of causal models beside naive transformers loops, and the table of differences.
+"""Compare every causal model type of transformers with plain loops, and print a table.
 
     python -m benchmarks.families [--only gpt2,llama] [--json FILE] [--work DIR]
 
-For each model type a tiny checkpoint of random weights is built, loaded and asked as the commands
-do: passages, whole words, choices behind contexts longer than any window, running text, greedy
-texts, `--plan`. Columns give the worst difference in nats an item. Fails if a row is outside the
-tolerance and transformers does not disagree with itself there, or if one dies.
+For each model type, a tiny checkpoint with random weights is built, loaded and evaluated as the
+commands do it: passages, whole words, choices after contexts longer than any attention window,
+running text, greedy text, `--plan`. Columns give the largest difference in nats per example. The
+script fails if a row crashes, or exceeds the tolerance although transformers agrees with itself
+there.
 """
 
 import os

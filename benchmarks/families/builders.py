@@ -1,4 +1,4 @@
-"""Tiny checkpoints of random weights, written to folders as any other checkpoint is."""
+"""Write tiny checkpoints with random weights to folders."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""One family: built, loaded as the command loads it, asked, and held against the referee."""
+"""Build, load and evaluate one model type, and compare it with the referee."""
 
 import logging
 import math

@@ -1,7 +1,8 @@
-"""What makes the config of a model type tiny, and which rows the table has beyond one per type.
+"""Tiny configs of every model type, and additional rows of the table.
 
-A config gets small sizes wherever it has the usual names (`SIZES`), and what is its own from
-`CHANGES`. `VARIANTS` are further rows: another attention window, scaled positions, stored weights.
+A config gets small sizes where it has the usual names (`SIZES`); `CHANGES` holds what is specific
+to a type. `VARIANTS` are additional rows: other attention windows, scaled positions, stored
+weights.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""Where transformers disagrees with itself, so that there is no right answer to hold ours against.
+"""Find out where transformers disagrees with itself, so that there is no reference value.
 
-Tried on the very tokens that were asked about, never looked up by a model's name.
+This is tried on the same tokens, not looked up by a model's name.
 """
 
 import copy

@@ -1,6 +1,7 @@
-"""What every tiny checkpoint is asked: requests of each kind, from made-up sentences.
+"""Requests of every kind for the tiny checkpoints, made of artificial sentences.
 
-Contexts are longer than any attention window of the tiny models, texts than their context.
+Contexts are longer than any attention window of the tiny models, and texts are longer than their
+context.
 """
 
 import random

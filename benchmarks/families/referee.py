@@ -1,7 +1,7 @@
-"""Naive answers: a loop over transformers, one request at a time, without a cache.
+"""Reference values: a loop over transformers, one request at a time, without a cache.
 
-Passes are in float32 on the CPU, log-softmax in float64. Token ids come from the tokenizer's own
-encoding. Nothing of the engine is used.
+Forward passes are in float32 on the CPU, log-softmax in float64. Token ids come from the
+tokenizer's own encoding. No code of the engine is used.
 """
 
 import math
@@ -24,7 +24,7 @@ class Text(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The word that a search comes to."""
+    """The word that a search finds."""
 
     word: str
     skipped: tuple[str, ...]
