@@ -249,9 +249,9 @@ def test_constants_of_curves() -> None:
 
     text = " ".join(CURVE.split())
     assert scaling.LEAST == 4
-    assert "A fit takes four sizes at least" in text
+    assert "A fit needs at least four sizes" in text
     assert text.count(f"| {scaling.KAPLAN} |") == 2
-    assert f"t is {t.ppf(0.975, 2):.1f} where it would be {t.ppf(0.975, 1000):.1f}" in text
+    assert f"t is {t.ppf(0.975, 2):.1f}, compared with {t.ppf(0.975, 1000):.1f} for many" in text
 
 
 # --- commands ---------------------------------------------------------------------------
@@ -262,13 +262,13 @@ def commands() -> Iterator[tuple[str, str, bool]]:
     for page, text in PAGES.items():
         blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         blocks += re.findall(r"^    harness .*$", text, re.MULTILINE)
-        for line in "\n".join(blocks).split("\n"):
-            for part in re.split(r"&&|>", line):
+        for line in "\n".join(blocks).replace("\\\n", "").split("\n"):
+            for part in re.split(r"&&|>|\|", line):
                 if part.strip().startswith("harness "):
                     yield page, part.strip(), True
         prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-        for span in re.findall(r"`(harness [^`]+)`", prose):
-            yield page, span, False
+        for span in re.findall(r"`(harness [a-z][^`|\\]+)", prose):
+            yield page, span.strip(), False
 
 
 COMMANDS = sorted(set(commands()))
