@@ -86,7 +86,7 @@ def test_budget_order_and_sharing_change_no_score(
     random.Random(seed).shuffle(shuffled)
     for budget, share in ((64, True), (256, True), (4096, True), (64, False)):
         engine = Engine(tiny, budget=budget, share=share)
-        engine.solver.planner._tested = defaultdict(
+        engine.backend.planner._tested = defaultdict(
             lambda: 1 << 20
         )  # the self-test has tests of its own
         got = ask(engine, [requests[i] for i in shuffled], encoding)

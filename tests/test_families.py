@@ -25,8 +25,8 @@ from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import arrange
+from harness.engine.queries.query import Span
 from harness.engine.scoring import scorer as reader_module
 from harness.engine.scoring.logprobs import TOP, score
 from harness.engine.scoring.next_word import Following
@@ -175,7 +175,7 @@ def test_self_test_finds_a_window_that_the_config_hides(
     monkeypatch.setattr(Forward, "_limited", lambda self: "")
     engine = Engine(checkpoint)
     assert engine.describe()["sharing"] is True
-    forward = engine.solver.forward
+    forward = engine.backend.forward
     with torch.inference_mode():
         assert not tree_fault(forward)
         assert not tree_fault(forward, [(20, 36)])
@@ -243,7 +243,7 @@ def test_rope_that_depends_on_length_never_mixes_lengths(tmp_path: Path) -> None
     """Rows on both sides of the limit, a branch across it, and a search that crosses it."""
     checkpoint = build(tmp_path, longrope)
     engine = Engine(checkpoint)
-    assert engine.solver.forward.rope_limit == 40
+    assert engine.backend.forward.rope_limit == 40
     contexts = [CONTEXT[: len(CONTEXT) - n].rstrip() for n in range(12)] + [
         "the end",
         CONTEXT + " sea x",
@@ -275,7 +275,7 @@ def test_rope_that_depends_on_length_never_mixes_lengths(tmp_path: Path) -> None
 
 
 def test_a_word_that_crosses_the_limit_is_fed_with_its_context(tmp_path: Path) -> None:
-    forward = Engine(build(tmp_path, longrope)).solver.forward
+    forward = Engine(build(tmp_path, longrope)).backend.forward
     spans = [Span(tuple(range(5, 43)), (), top=True), Span(tuple(range(4, 34)), (), top=True)]
     wanted = [(0, (7,)), (0, (7, 8, 9)), (1, (50, 51)), (0, (9, 8, 7, 6))]
     with torch.inference_mode():
@@ -395,9 +395,9 @@ def test_a_family_that_comes_apart_in_its_own_way_is_scored_as_by_itself(
     assert_naive(checkpoint, found)
     assert found[-1] == answers(Engine(checkpoint, share=False))[-1]
     assert engine.describe()["sharing"] is shares, caplog.text
-    assert not engine.solver.forward.whole
+    assert not engine.backend.forward.whole
     if make is gpt_oss:
-        assert len(engine.solver.forward.last_block) == 2, "where a tuple comes back, too"
+        assert len(engine.backend.forward.last_block) == 2, "where a tuple comes back, too"
 
 
 def scaled(name: str) -> Make:

@@ -160,8 +160,8 @@ def test_limits_order_and_sharing_change_no_answer(
     ]
     for limit in limits:
         engine = Engine(tiny)
-        engine.solver.generator._limits = limit
-        engine.solver.planner._tested = defaultdict(
+        engine.backend.generator._limits = limit
+        engine.backend.planner._tested = defaultdict(
             lambda: 1 << 20
         )  # the self-test has tests of its own
         got = answers(engine, [requests[i] for i in order])
@@ -409,7 +409,7 @@ def test_out_of_memory_in_rows_that_share_nothing(
     want = [answer.tokens for answer in answers(Engine(tiny, share=False), requests)]
     engine = Engine(tiny, share=False)
     if not cached:
-        engine.solver.generator._decoding._ways = []
+        engine.backend.generator._decoding._ways = []
     last = PlainRows._last
 
     def failing(self: PlainRows, ids: np.ndarray, **given: object) -> torch.Tensor:

@@ -184,7 +184,7 @@ def test_layers_that_keep_nothing_stay_out_of_the_slots(tmp_path: Path) -> None:
     checkpoint = build(tmp_path, OVER_A_CACHE["gemma4"])
     engine = Engine(checkpoint)
     assert_naive(checkpoint, engine, REQUESTS)
-    forward = engine.solver.forward  # type: ignore[attr-defined]
+    forward = engine.backend.forward  # type: ignore[attr-defined]
     assert engine.describe()["sharing"] is True
     cache = forward.full_cache()
     forward.trunk(torch.zeros((1, 3), dtype=torch.long), past_key_values=cache)
@@ -227,7 +227,7 @@ def test_answers_that_grow_across_the_rope_limit(phi3: Checkpoint, length: int) 
     """Beside a short one and a long one; the limit is 96."""
     engine = Engine(phi3)
     start = len(engine.tokenizer.start("auto"))
-    assert engine.solver.forward.rope_limit == 96  # type: ignore[attr-defined]
+    assert engine.backend.forward.rope_limit == 96  # type: ignore[attr-defined]
     requests: list[Request] = [
         Generate(("z" * (n - start),), 6) for n in (length, length - 2, 40, 200)
     ]
@@ -310,7 +310,7 @@ def test_a_wrong_cached_step_is_found_and_not_used(
     checkpoint = wronged(llama(tmp_path), wrong)
     engine = Engine(checkpoint, share=share)
     if share:
-        engine.solver.planner._honours = lambda *lengths: True  # type: ignore[attr-defined]
+        engine.backend.planner._honours = lambda *lengths: True  # type: ignore[attr-defined]
     requests = REQUESTS[2:]
     with caplog.at_level(logging.WARNING, "harness"):
         assert_naive(checkpoint, engine, requests)
@@ -369,4 +369,4 @@ def test_memory_that_runs_out_in_a_trial_is_no_verdict(
     with caplog.at_level(logging.WARNING, "harness"):
         assert_naive(checkpoint, engine, REQUESTS[2:])
     assert "going on with 16 answers at once" in caplog.text
-    assert engine.solver.generator._decoding.steps(10) != FULL_PASSES  # type: ignore[attr-defined]
+    assert engine.backend.generator._decoding.steps(10) != FULL_PASSES  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from harness.data.load import Where, load, load_pool
 from harness.engine.queries.encode import Encoder
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask, evaluate
+from harness.runner import Job, evaluate, prepare
 from harness.tasks import cnn_dm, coqa, nq, winograd, wmt14
 
 FEW_SHOT = ("wmt14-en-fr", "wmt14-fr-en", "nq")
@@ -64,7 +64,7 @@ def openings(job: Job) -> list[tuple[str, ...]]:
     lines = 2 if job.task.name == "nq" else 1
     return [
         tuple("\n".join(r.prompt.split("\n")[:-lines]) for r in group if isinstance(r, Generate))
-        for group in ask(job).groups
+        for group in prepare(job).groups
     ]
 
 
@@ -319,7 +319,7 @@ def test_odd_schemas_have_single_spaces_and_keep_their_characters() -> None:
     schema = f"<text><txt1>{text}</txt1><pron>it</pron><txt2>{{is}}.</txt2></text>{answers}"
     whole = f"<a><schema>{schema}<correctAnswer>A</correctAnswer></schema></a>"
     rows = winograd.parse(whole.replace("<|", "&lt;|").encode())
-    first = ask(job_of("winograd", rows)).requests[0]
+    first = prepare(job_of("winograd", rows)).requests[0]
     assert first == Loglikelihood("The <|endoftext|> cup & more the cup", " {is}.")
 
 

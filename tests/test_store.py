@@ -37,8 +37,7 @@ from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.decoding import generator
 from harness.engine.engine import Engine
-from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Answer, GenerationQuery, Query, SpanScores, WordQuery
+from harness.engine.queries.query import Answer, GenerationQuery, Query, Span, SpanScores, WordQuery
 
 ONE, TWO = Producer("weights", "tokenizer", "float32"), Producer("others", "tokenizer", "float32")
 

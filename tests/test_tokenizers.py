@@ -29,7 +29,8 @@ from harness.engine.checkpoint import random_model as tiny_module
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.settings import Identity
 from harness.engine.engine import Engine
-from harness.engine.queries.encode import Encoded, Encoder, preflight
+from harness.engine.queries.encode import Encoded, Encoder
+from harness.engine.queries.preflight import preflight
 from harness.engine.scoring.next_word import WordSearch
 from harness.engine.tokenizer.offsets import token_starts
 from harness.engine.tokenizer.tokenizer import Tokenizer

@@ -19,7 +19,8 @@ from harness.core import RollingLoglikelihood
 from harness.display.preview import WINDOWS
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Encoded, Span
+from harness.engine.queries.encode import Encoded
+from harness.engine.queries.query import Span
 from harness.engine.scoring.ranks import ranks
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.records.record import Record, read, read_items

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from harness.core import Example, Generate, Loglikelihood, Request, RollingLoglikelihood
 from harness.records.dump import request_text
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ def items(job: Job) -> list[Item]:
     """
     if job.pool:
         job = replace(job, pool=replace(job.pool, rows=(), road="sample"))
-    asked = ask(job)
+    asked = prepare(job)
     pairs = zip(asked.examples, asked.groups, strict=True)
     return [Item(example.id, _pieces(example, group)) for example, group in pairs]
 

@@ -21,7 +21,7 @@ from harness.display import costs, tables, terminal
 from harness.errors import DataError, UsageError
 from harness.plugins.registry import load_task, task_names
 from harness.records.record import Record, check_file
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 from harness.task import Protocol, Task, encoding, unknown
 
 
@@ -193,7 +193,7 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
     job = job_for(task, task.protocol(options.protocol, options.overrides()), options)
     terminal.start_logging()
     tokenizer, context = tokenizer_and_context(options.model[0], options.settings())
-    asked = ask(job)
+    asked = prepare(job)
     shown = asked.examples[:count]
     groups = asked.groups[:count]
     requests = [request for group in groups for request in group]

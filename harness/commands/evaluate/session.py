@@ -19,7 +19,7 @@ from harness.display import terminal
 from harness.errors import HarnessError, UsageError
 from harness.records.dump import Writer
 from harness.records.record import Record, check_writable, write
-from harness.runner import Asked, Job, Watch, ask, evaluate
+from harness.runner import Job, Observer, Prepared, evaluate, prepare
 from harness.task import Protocol, Task
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Session:
     closing: ExitStack = field(default_factory=ExitStack)  # lets workers go on interruption
     abreast: int = 1  # checkpoints that are evaluated at the same time
     chosen: list[Job] = field(default_factory=list)  # jobs on the rows that a budget allows
-    asked: list[tuple[Job, Asked]] = field(default_factory=list)
+    asked: list[tuple[Job, Prepared]] = field(default_factory=list)
     encodings: "Encodings" = field(default_factory=dict)
 
 
@@ -77,7 +77,7 @@ def open_engine(model: str, session: Session) -> Iterator["Engine"]:
 
 
 def _engine(model: str, session: Session, closing: ExitStack) -> "Engine":
-    from harness.engine.checkpoint.load import load, tokenizer_and_context
+    from harness.engine.checkpoint.load import load
     from harness.engine.engine import Engine
 
     options = session.options
@@ -87,19 +87,15 @@ def _engine(model: str, session: Session, closing: ExitStack) -> "Engine":
         return Engine(
             checkpoint, budget=options.batch_tokens, store=session.store, encodings=encodings
         )
-    from harness.engine.backends.ray_workers import Crew, Workers
+    from harness.engine.backends.ray_workers import Crew, RayWorkers
 
     everyone = connect_workers(session)
-    # The checkpoint is in the workers; this process has the tokenizer alone.
-    tokenizer, _ = tokenizer_and_context(model, options.settings())
-    workers = Workers(
+    workers = RayWorkers(
         model, options.settings(), options.batch_tokens, Crew(options.workers, everyone)
     )
     for stack in (closing, session.closing):
         stack.callback(workers.close)
-    return Engine.over(
-        workers, workers.identity, tokenizer, store=session.store, encodings=encodings
-    )
+    return Engine(workers, store=session.store, encodings=encodings)
 
 
 def connect_workers(session: Session) -> int:
@@ -160,21 +156,21 @@ def evaluate_job(job: Job, engine: "Engine", session: Session) -> Record:
     with terminal.progress(job.task.name) as bar:
         # Under --strict the refusal says it.
         preflight = (lambda counts: None) if options.strict else bar.preflight
-        watch = Watch(bar.advance, preflight, dump.write if dump else None)
+        watch = Observer(bar.advance, preflight, dump.write if dump else None)
         record = evaluate(job, engine, watch, _asked(job, session))
     session.paths.append(write(record, options.out))
     session.records.append(record)
     return record
 
 
-def _asked(job: Job, session: Session) -> Asked | None:
+def _asked(job: Job, session: Session) -> Prepared | None:
     """The job's requests, if another checkpoint will be asked the same."""
     if len(session.options.model) == 1:
         return None
     for known, asked in session.asked:
         if known is job:
             return asked
-    asked = ask(job)
+    asked = prepare(job)
     session.asked.append((job, asked))
     return asked
 
@@ -185,7 +181,7 @@ def compute(job: Job, options: RunOptions) -> Record:
         open_engine(options.model[0], Session(options, None, None)) as engine,
         terminal.progress(job.task.name) as bar,
     ):
-        return evaluate(job, engine, Watch(bar.advance))
+        return evaluate(job, engine, Observer(bar.advance))
 
 
 def finish(session: Session, size: str | None = None) -> None:

@@ -22,7 +22,7 @@ from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.records.trace import ItemTrace, Ranks, outcome_of, trace
-from harness.runner import Asked, History, Job, ask, follow_up
+from harness.runner import Job, Prepared, follow_up, prepare
 from harness.task import encoding
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run_again(record: Record, options: RunOptions) -> "Again":
     options = _same_options(record, options)
     protocol = task.protocol(options.protocol, {k: str(v) for k, v in record.options.items()})
     job = _with_pool(job_for(task, protocol, options), record, options)
-    asked = ask(job)
+    asked = prepare(job)
     _check_data(record.data, job.data)
     if record.pool and job.pool:
         _check_data(record.pool, job.pool)
@@ -123,7 +123,7 @@ class Again:
 
     record: Record
     job: Job
-    asked: Asked
+    asked: Prepared
     options: RunOptions
 
     @cached_property
@@ -179,8 +179,9 @@ class Again:
                 (*found.encoded, *encoded),
                 (*found.responses, *self._responses(requests, encoded)),
             )
-            history = History(found.example, found.responses, rounds)
-            requests = follow_up(self.job, history, self.asked.prompt)
+            requests = follow_up(
+                self.job, self.asked.prompt, found.example, found.responses, rounds
+            )
         return found
 
     def _place(self, item: str) -> int:
@@ -258,7 +259,7 @@ class Again:
         if self._memory:
             desk = Router(requests, encoded)
             known = self._memory.recall(desk.queries, count=False)
-            found = dict([*desk.without_questions(), *desk.take(known)])
+            found = dict([*desk.without_queries(), *desk.take(known)])
             if len(found) == len(requests):
                 return [found[i] for i in range(len(requests))]
         found = dict(self.engine.answer(requests, encoded))
@@ -266,14 +267,14 @@ class Again:
 
     def _ranks(self, encoded: "Encoded", response: Response) -> Ranks:
         from harness.engine.backends.in_process import InProcess
-        from harness.engine.queries.encode import Span
+        from harness.engine.queries.query import Span
         from harness.engine.scoring.ranks import ranks
 
         spans = [span for span in encoded.spans if span.targets][:WINDOWS]
         if isinstance(response, Generated) and response.tokens:
             [prompt] = encoded.spans
             spans = [Span((*prompt.inputs, *response.tokens[:-1]), response.tokens)]
-        solver = self.engine.solver
+        solver = self.engine.backend
         assert isinstance(solver, InProcess), "the engine of this module is in this process"
         return [ranks(solver.forward, span) for span in spans]
 

@@ -22,11 +22,9 @@ from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.generator import MAX_SPANS, by_rope_limit
 from harness.engine.decoding.rows import Limits
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
-from harness.engine.queries.query import GenerationQuery, Query, WordQuery
+from harness.engine.queries.query import GenerationQuery, Query, Span, WordQuery
 from harness.engine.scoring.planner import Planner
-from harness.engine.scoring.scorer import fed
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +89,7 @@ def estimate(owners: Mapping[Query, int], known: Collection[Query], means: Means
     """
     asked = {question: _asked(question) * count for question, count in owners.items()}
     left = [question for question in owners if question not in known]
-    spans = list(dict.fromkeys(fed(q) for q in left if not isinstance(q, GenerationQuery)))
+    spans = list(dict.fromkeys(q.span for q in left if not isinstance(q, GenerationQuery)))
     limits = means.limits.prefill, means.forward.rope_limit
     read = list(batches(means.planner.rows(spans), *limits)) if spans else []
     written = [question for question in left if isinstance(question, GenerationQuery)]
@@ -153,7 +151,7 @@ def _prompt_rows(written: Sequence[GenerationQuery], means: Means) -> list[TreeR
 
 
 def _prompts(written: Sequence[GenerationQuery]) -> list[Span]:
-    return [Span(prompt, (), top=True) for prompt in dict.fromkeys(q.prompt for q in written)]
+    return list(dict.fromkeys(query.span for query in written))
 
 
 def rates(forward: Forward, key: str) -> Rates:

@@ -17,8 +17,8 @@ from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, Steps
 from harness.engine.decoding.shared_rows import SharedRows
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
-from harness.engine.queries.prefix_tree import Sharing, arrange
+from harness.engine.queries.prefix_tree import arrange
+from harness.engine.queries.query import Sharing, Span
 
 log = logging.getLogger(__name__)
 

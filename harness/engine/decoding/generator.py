@@ -23,8 +23,7 @@ from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, S
 from harness.engine.decoding.sampling import choose
 from harness.engine.decoding.shared_rows import SharedRows
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
+from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query, Span
 from harness.engine.scoring.planner import Planner
 from harness.errors import CheckpointError, NumericsError
 

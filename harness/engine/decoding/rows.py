@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
+from harness.engine.queries.query import Span
 from harness.engine.scoring.logprobs import to_device
 
 Ids = NDArray[np.int64]

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.engine.model.forward import Forward, tree_allowed
-from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import TreeRow
-from harness.engine.queries.query import SpanScores
+from harness.engine.queries.query import Span, SpanScores
 
 TOP = 128  # how many first tokens a search for a word may walk through
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.core import NextWord, Tokens, Word
+from harness.core import Tokens, Word
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import WORD_TOKENS, Span
+from harness.engine.queries.encode import WORD_TOKENS
 from harness.engine.queries.prefix_tree import arrange, batches
-from harness.engine.queries.query import SpanScores
+from harness.engine.queries.query import Span, SpanScores, WordQuery
 from harness.engine.scoring.logprobs import TOP, Prefilled, score, to_device
 
 FIRST_TOKENS = 50  # protocols walk this many; beyond them the mass is negligible
@@ -41,16 +41,16 @@ def may_begin(text: str) -> bool:
 
 @dataclass(slots=True)
 class WordSearch:
-    """The search for one request.
+    """The search for one query.
 
     Attributes:
-        request: what is sought.
+        query: what is sought.
         first: the most probable first tokens, the best first.
         string: token id -> the text that it adds, with its leading space.
         space_apart: whether a word may begin with a token that is its leading space alone.
     """
 
-    request: NextWord
+    query: WordQuery
     first: Sequence[int]
     string: Callable[[int], str]
     space_apart: bool = False
@@ -61,7 +61,7 @@ class WordSearch:
     _fed: list[int] = field(default_factory=list)  # lengths of the paths that were asked about
 
     def __post_init__(self) -> None:
-        if self.request.rule == "every-token":
+        if self.query.rule == "every-token":
             self._paths = [self._best_allowed((), self.first)]
         else:
             walk = self.first[:FIRST_TOKENS]
@@ -94,7 +94,7 @@ class WordSearch:
 
     def _ends(self, path: Path, longer: Path) -> bool:
         """Whether a path is a whole word, as the token that would follow shows."""
-        if self.request.rule == "every-token":
+        if self.query.rule == "every-token":
             return _first_word(self._text(longer)) != self._text(longer).strip()
         # Some vocabularies have the space at a word's end.
         closed = self._text(path).lstrip()[-1:].isspace()
@@ -105,14 +105,14 @@ class WordSearch:
         return may_begin(text) or (self.space_apart and text == " ")
 
     def _first_ok(self, token: int) -> bool:
-        if self.request.rule != "first-token":
+        if self.query.rule != "first-token":
             return True
-        return self.string(token).strip().lower() not in self.request.skip
+        return self.string(token).strip().lower() not in self.query.skip
 
     def _best_allowed(self, path: Path, tokens: Sequence[int]) -> Path:
-        if self.request.rule != "every-token":
+        if self.query.rule != "every-token":
             return (*path, tokens[0])
-        allowed = (t for t in tokens if self.string(t).strip().lower() not in self.request.skip)
+        allowed = (t for t in tokens if self.string(t).strip().lower() not in self.query.skip)
         return (*path, next(allowed, tokens[0]))
 
     def _settle(self) -> None:
@@ -122,7 +122,7 @@ class WordSearch:
             if len(path) < WORD_TOKENS and not self._complete.get(path):
                 return
             text = self._text(path).strip()
-            word = _first_word(text) if self.request.rule == "every-token" else text
+            word = _first_word(text) if self.query.rule == "every-token" else text
             if self._accepts(word):
                 self.result = Word(word, tuple(self._skipped))
                 return
@@ -131,9 +131,9 @@ class WordSearch:
         self.result = Word("", tuple(self._skipped))
 
     def _accepts(self, word: str) -> bool:
-        if self.request.rule == "word" and word.lower() in self.request.skip:
+        if self.query.rule == "word" and word.lower() in self.query.skip:
             return False
-        return self.request.among is None or word in self.request.among
+        return self.query.among is None or word in self.query.among
 
     def _text(self, path: Path) -> str:
         return "".join(self.string(token) for token in path)

@@ -13,8 +13,9 @@ import torch
 
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import WORD_TOKENS, Span
-from harness.engine.queries.prefix_tree import Sharing, TreeRow, arrange
+from harness.engine.queries.encode import WORD_TOKENS
+from harness.engine.queries.prefix_tree import TreeRow, arrange
+from harness.engine.queries.query import Sharing, Span
 from harness.engine.scoring.next_word import WIDTH
 from harness.engine.scoring.prefix_sharing_test import tree_fault
 

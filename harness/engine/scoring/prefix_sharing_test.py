@@ -14,8 +14,8 @@ from torch import Tensor
 
 from harness.engine.model.capabilities import usable_tokens
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
-from harness.engine.queries.prefix_tree import Sharing, TreeRow, arrange, batches
+from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
+from harness.engine.queries.query import Sharing, Span
 from harness.engine.scoring.logprobs import Prefilled, batch_states, lay
 from harness.engine.scoring.next_word import Path, branch_states
 

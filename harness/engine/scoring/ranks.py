@@ -3,7 +3,7 @@
 import torch
 
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
+from harness.engine.queries.query import Span
 
 
 def ranks(forward: Forward, span: Span) -> tuple[int, ...]:

@@ -11,12 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 
-from harness.core import NextWord, Tokens
+from harness.core import Tokens
 from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import TreeRow, batches
-from harness.engine.queries.query import Advance, Answer, Query, SpanScores, WordQuery
+from harness.engine.queries.query import Advance, Answer, Query, Span, SpanScores, WordQuery
 from harness.engine.scoring.logprobs import Prefilled, score
 from harness.engine.scoring.next_word import Following, WordSearch, search_all
 from harness.engine.scoring.planner import Planner
@@ -61,10 +60,10 @@ class Scorer:
             CheckpointError: memory does not hold a single row.
         """
         wanted: dict[Span, list[WordQuery]] = defaultdict(list)
-        spans = list(dict.fromkeys(fed(question) for question in asked))
+        spans = list(dict.fromkeys(question.span for question in asked))
         for question in asked:
             if question not in known:
-                wanted[fed(question)] += [question] if isinstance(question, WordQuery) else []
+                wanted[question.span] += [question] if isinstance(question, WordQuery) else []
         rows = self._planner.rows(spans) if wanted else []
         total = sum(len(row) for row in rows)
         done = 0
@@ -130,9 +129,8 @@ class Scorer:
         asked: list[WordQuery] = []
         for s, scored in scores.items():
             for search in wanted[spans[s]] if spans[s].top else ():
-                request = NextWord("", search.skip, search.among, search.rule)  # type: ignore[arg-type]
                 string, apart = self._strings.__getitem__, self._space_apart
-                searches[len(asked)] = s, WordSearch(request, scored.top, string, apart)
+                searches[len(asked)] = s, WordSearch(search, scored.top, string, apart)
                 asked.append(search)
         following = Following(self._forward, spans, kept, self._budget)
         words = search_all(searches, following)
@@ -156,11 +154,6 @@ class Scorer:
         width = len(batch[0])
         self._budget = max(width, min(self._budget, width * len(batch)) // 2)
         log.warning("out of memory: going on with batches of %d tokens", self._budget)
-
-
-def fed(question: Span | WordQuery) -> Span:
-    """The span that is fed for a question."""
-    return question if isinstance(question, Span) else Span(question.inputs, (), top=True)
 
 
 class _Strings(dict[int, str]):
