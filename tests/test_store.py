@@ -529,7 +529,7 @@ def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_stopped_run_goes_on_to_the_same_bits(
     batches: int, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator, "GROUP", 2)
+    monkeypatch.setattr(generator, "GROUP_SIZE", 2)
     whole = Engine(tiny, budget=64)
     wanted = answers(whole)
     first = Engine(tiny, budget=64, store=Store(tmp_path))

@@ -221,9 +221,9 @@ def test_a_search_finds_the_word(kind: str, word: str) -> None:
     search = WordSearch(
         request, [coming[0]], lambda i: tokenizer.strings([i])[0], tokenizer.space_apart
     )
-    while asked := search.wants():
+    while asked := search.open_paths():
         [path] = asked
-        search.tell(path, [coming[len(path)]])
+        search.extend(path, [coming[len(path)]])
     if kind == "ByteLevel" and word == "né":
         return  # broken UTF-8 ends a word
     assert search.result is not None
@@ -238,14 +238,14 @@ def test_a_space_and_nothing_more_is_not_a_word() -> None:
         return tokenizer.strings([token])[0]
 
     search = WordSearch(NextWord("", frozenset()), [space, the], string, space_apart=True)
-    assert search.wants() == [(space,), (the,)]
-    search.tell((space,), [the])
-    search.tell((the,), [the])
+    assert search.open_paths() == [(space,), (the,)]
+    search.extend((space,), [the])
+    search.extend((the,), [the])
     assert search.result == Word("the", ())
-    assert not WordSearch(NextWord("", frozenset()), [space], string).wants()
+    assert not WordSearch(NextWord("", frozenset()), [space], string).open_paths()
     search = WordSearch(NextWord("", frozenset()), [space], string, space_apart=True)
-    search.tell((space,), [v])
-    assert search.wants() == [(space, v)]
+    search.extend((space,), [v])
+    assert search.open_paths() == [(space, v)]
 
 
 def _decoded_alone(tokenizer: Tokenizer, size: int) -> list[str]:

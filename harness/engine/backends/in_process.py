@@ -116,6 +116,6 @@ class InProcess:
             self.planner,
             self._limits,
             rates(self.forward, key),
-            self.generator.full_passes,
+            self.generator,
         )
         return estimate(owners, known, means)
