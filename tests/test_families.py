@@ -20,11 +20,11 @@ from harness.core import (
     Word,
 )
 from harness.engine.checkpoint.load import Checkpoint, load
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import arrange
 from harness.engine.scoring import scorer as reader_module
@@ -121,7 +121,7 @@ def assert_scored(checkpoint: Checkpoint, request: Loglikelihood, answer: object
     """Compare with one pass of transformers; how many tokens that fed."""
     assert isinstance(answer, Scored)
     tokenizer = checkpoint.tokenizer
-    context = [*tokenizer.start("auto"), *tokenizer.encode([request.context])[0]]
+    context = [*tokenizer.start_tokens("auto"), *tokenizer.encode([request.context])[0]]
     tokens = context + tokenizer.encode([request.continuation])[0]
     with torch.no_grad():
         logits = checkpoint.model(torch.tensor([tokens[:-1]])).logits[0].float()
@@ -503,7 +503,7 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
     ],
 )
 def test_memory_that_ran_out_is_recognised(error: RuntimeError | MemoryError) -> None:
-    assert out_of_memory(error)
+    assert is_out_of_memory(error)
 
 
 def test_other_errors_are_not_taken_for_memory(

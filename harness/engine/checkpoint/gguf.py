@@ -13,8 +13,7 @@ from typing import Any
 
 from harness.engine.checkpoint.digest import cache_root, file_digest
 from harness.engine.checkpoint.from_pretrained import check_report
-from harness.engine.checkpoint.messages import short
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, short_reason
 from harness.files import atomic
 
 log = logging.getLogger(__name__)
@@ -38,8 +37,10 @@ def converted(path: Path) -> Path:
     log.warning("converting %s, once; it takes about half a minute", path.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(target.parent, "converting-????????")  # as older versions named them
-        prefix = f"converting-{atomic.mark()}-"
+        atomic.remove_leftovers(
+            target.parent, "converting-????????"
+        )  # as older versions named them
+        prefix = f"converting-{atomic.process_mark()}-"
         work = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     except OSError as error:
         raise CheckpointError(
@@ -75,7 +76,7 @@ def _check_blocks(path: Path) -> None:
     except Exception as error:  # the reader checks little: a damaged file may raise anything
         raise CheckpointError(
             f"{path} cannot be read as a GGUF model: it is cut short or damaged "
-            f"({type(error).__name__}: {short(error)})"
+            f"({type(error).__name__}: {short_reason(error)})"
         ) from error
     there = len({name[1] for name in names if name[0] == "blk"})
     if stated != there or not there:
@@ -119,7 +120,7 @@ def _convert(path: Path, work: Path) -> None:
         raise _package_missing(path, error) from error
     except Exception as error:
         raise CheckpointError(
-            f"{path} cannot be read as a GGUF model: {type(error).__name__}: {short(error)}"
+            f"{path} cannot be read as a GGUF model: {type(error).__name__}: {short_reason(error)}"
         ) from error
     # What transformers does not map, such as factors of rotary positions, it does not load either.
     check_report({**report, "unexpected_keys": set()}, model.config, name)

@@ -3,9 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from harness.engine.checkpoint.messages import clipped, short
 from harness.engine.checkpoint.settings import Settings
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, clipped_repr, short_reason
 
 DEMO = "smollm2-135m"
 _SAFE = ("model.safetensors", "model.safetensors.index.json")  # else the weights are pickled
@@ -31,7 +30,7 @@ def locate(name: str, settings: Settings) -> tuple[Path, str | None]:
             return path, None
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise CheckpointError(f"model {clipped(name)} cannot be read ({reason})") from error
+        raise CheckpointError(f"model {clipped_repr(name)} cannot be read ({reason})") from error
     return _from_hub(name, settings)
 
 
@@ -82,9 +81,9 @@ def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
         if not any((folder / file).is_file() for file in _SAFE):
             snapshot_download(name, revision=settings.revision, allow_patterns=["*.bin"])
     except Exception as error:
-        reason = short(error)
+        reason = short_reason(error)
         raise CheckpointError(
-            f"model {clipped(name)} is no folder, no GGUF file, not the demo {DEMO}, and the hub "
-            f"did not give it ({type(error).__name__}: {reason})"
+            f"model {clipped_repr(name)} is no folder, no GGUF file, not the demo {DEMO}, and the "
+            f"hub did not give it ({type(error).__name__}: {reason})"
         ) from error
     return folder, folder.name

@@ -36,7 +36,7 @@ class Endings:
         """Which tokens may complete one of the stop strings, by id."""
         if stop not in self._suspects:
             last = {text[-1] for text in stop}
-            self._suspects[stop] = self.tokenizer.holding(last, self._vocabulary)
+            self._suspects[stop] = self.tokenizer.tokens_with(last, self._vocabulary)
         return self._suspects[stop]
 
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, Steps
 from harness.engine.decoding.shared_rows import SharedRows
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.encode import Span
 from harness.engine.queries.prefix_tree import Sharing, arrange
 
@@ -94,7 +94,7 @@ class Decoding:
             try:
                 found = _follow(self._forward, make(), texts)
             except Exception as error:  # models raise whatever their own code raises
-                if out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
                 lines = str(error).strip().splitlines() or [""]
                 return f"{type(error).__name__}: {lines[0][:120]}"

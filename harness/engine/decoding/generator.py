@@ -16,13 +16,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import torch
 
 from harness.core import Generated, Tokens
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.completion import Completion, Endings
 from harness.engine.decoding.decoding_test import Decoding
 from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, Step, Steps
 from harness.engine.decoding.sampling import choose
 from harness.engine.decoding.shared_rows import SharedRows
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.encode import Span
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
@@ -192,7 +192,7 @@ class Generator:
 
     def _shrink(self, error: RuntimeError | MemoryError) -> None:
         """Halve the limits after running out of memory; anything else is raised again."""
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         if self._limits.least:
             raise CheckpointError(

@@ -21,7 +21,7 @@ from harness.core import (
     Request,
     RollingLoglikelihood,
 )
-from harness.engine.tokenizer.lost_text import NOTHING, Loss, Read, losses
+from harness.engine.tokenizer.text_loss import NO_LOSS, EncodedText, TextLoss, text_losses
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import EncodingError
 
@@ -57,7 +57,7 @@ class Encoded:
     truncated: bool = False
     crossing: bool = False  # the boundary rule found a token across context and continuation
     characters: int = 0  # of the text, where the tokenizer loses some of any request
-    loss: Loss = NOTHING  # what it loses of them
+    loss: TextLoss = NO_LOSS  # what it loses of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Encoder:
         return self._known[key]
 
     def _encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
-        start = self.tokenizer.start(encoding.bos)
+        start = self.tokenizer.start_tokens(encoding.bos)
         pairs = {
             i: self._pair(request)
             for i, request in enumerate(requests)
@@ -142,7 +142,7 @@ class Encoder:
         }
         texts = {text: None for pair in pairs.values() for text in (pair[0], "".join(pair))}
         ids = dict(zip(texts, self.tokenizer.encode(list(texts)), strict=True))
-        read = {i: Read("".join(p), ids["".join(p)], len(p[0])) for i, p in pairs.items()}
+        read = {i: EncodedText("".join(p), ids["".join(p)], len(p[0])) for i, p in pairs.items()}
         done: list[Encoded] = []
         for i, request in enumerate(requests):
             try:
@@ -161,9 +161,9 @@ class Encoder:
                 raise
         return self._with_losses(done, [read[i] for i in range(len(requests))])
 
-    def _with_losses(self, done: list[Encoded], read: Sequence[Read]) -> list[Encoded]:
-        """What was encoded, with what the tokenizer lost of it; raises as `losses`."""
-        found = losses(self.tokenizer, read)
+    def _with_losses(self, done: list[Encoded], read: Sequence[EncodedText]) -> list[Encoded]:
+        """What was encoded, with what the tokenizer lost of it; raises as `text_losses`."""
+        found = text_losses(self.tokenizer, read)
         if not any(loss.lost for loss in found):
             return done
         return [
@@ -173,12 +173,12 @@ class Encoder:
 
     def _check_rows(self, encoded: Encoded) -> None:
         """The vocabulary may be larger than the model's; a token that is fed or scored may not."""
-        if self._rows is None or self.tokenizer.largest < self._rows:
+        if self._rows is None or self.tokenizer.largest_id < self._rows:
             return
         largest = max((max(*span.inputs, *span.targets) for span in encoded.spans), default=-1)
         if largest >= self._rows:
             raise EncodingError(
-                f"token {largest} ({self.tokenizer.name(largest)!r}) is beyond the "
+                f"token {largest} ({self.tokenizer.token_name(largest)!r}) is beyond the "
                 f"{self._rows:,} tokens of the model; tokenizer and weights do not belong together"
             )
 
@@ -201,9 +201,9 @@ class Encoder:
     ) -> Encoded:
         before, whole = ids[pair[0]], ids["".join(pair)]
         crossing = whole[: len(before)] != before
-        after = self.tokenizer.encode_inside(pair[1]) if crossing else whole[len(before) :]
+        after = self.tokenizer.encode_continuation(pair[1]) if crossing else whole[len(before) :]
         if not before and not start and encoding.bos == "tokenizer":
-            start = self.tokenizer.start("auto")
+            start = self.tokenizer.start_tokens("auto")
         if not before and not start:  # nothing to condition on: the first token is context only
             before, after = after[:1], after[1:]
         if not after:
@@ -243,7 +243,7 @@ class Encoder:
         """The prompt's tokens after giving way as `overflow` says; may still be too long."""
         first, *others = request.parts
         if request.overflow == "right":
-            tail = self.tokenizer.encode_inside("".join(others))
+            tail = self.tokenizer.encode_continuation("".join(others))
             head = self.tokenizer.encode([first])[0]
             return [*head[: max(room - len(tail), 0)], *tail]
         if request.overflow == "turns":
@@ -265,9 +265,9 @@ class Encoder:
 
     def _rolling(
         self, request: RollingLoglikelihood, start: tuple[int, ...], encoding: Encoding
-    ) -> tuple[Encoded, Read]:
+    ) -> tuple[Encoded, EncodedText]:
         text, ends = _join(request.pieces)
-        ids, starts = self.tokenizer.encode_long(text)
+        ids, starts = self.tokenizer.encode_with_starts(text)
         if encoding.windows == "hf":
             start = ()
         sequence = (*start, *ids)
@@ -284,7 +284,7 @@ class Encoder:
         scored = [k - len(start) for w in plan for k in range(w.first, w.stop)]
         piece_of = np.searchsorted(ends, starts[scored], side="right")
         counts = np.bincount(piece_of, minlength=len(request.pieces))
-        return Encoded(spans, pieces=tuple(int(n) for n in counts)), Read(text, ids, 0)
+        return Encoded(spans, pieces=tuple(int(n) for n in counts)), EncodedText(text, ids, 0)
 
 
 def windows(n: int, *, context: int, stride: int, kind: str, given: int) -> list[Window]:
