@@ -1,8 +1,9 @@
-"""Three roads to the rows: which file is taken, and what is said where there is none."""
+"""Three sources of the rows: which file is taken, and what is said where there is none."""
 
 import hashlib
 import re
 import zipfile
+from importlib import resources
 from io import BytesIO
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_which_file_is_taken(
     tmp_path: Path, task: str, files: list[str], taken: str | None
 ) -> None:
     wanted = source(task)
-    content = (Path(str(wikipedia_dump.__file__)).parent / wanted.sample).read_bytes()
+    content = (resources.files(wanted.package) / wanted.sample).read_bytes()
     for name in files:
         put(tmp_path, {name: ""})
         if not name.endswith(".zip"):

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.checkpoint.gguf import converted
+from harness.engine.checkpoint.locate import locate
+from harness.engine.checkpoint.settings import Settings
 from harness.errors import CheckpointError
 from harness.files import atomic
 from harness.files.atomic import (
@@ -189,7 +190,7 @@ def test_a_cache_of_digests_and_converted_models_is_swept(
     left[0].touch()
     os.utime(left[0], (0, 0))
     with pytest.raises(CheckpointError):
-        converted(model)
+        locate(str(model), Settings())
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "damaged.gguf", "digests.json", "gguf",
     ]  # fmt: skip
