@@ -88,7 +88,7 @@ def prepare(job: Job) -> Prepared:
             "example; take more with --limit"
         )
     if job.task.few_shot and job.pool:
-        pool = Pool(job.pool.rows, job.pool.road == "sample")
+        pool = Pool(job.pool.rows, job.pool.source_kind == "sample")
         drawn = job.task.few_shot.draw(pool, options)
         examples = tuple(replace(e, fields={**e.fields, **drawn}) for e in examples)
     groups = tuple(

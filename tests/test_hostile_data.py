@@ -362,7 +362,7 @@ def test_an_archive_is_not_expanded_beyond_the_file(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_file_is_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module, "LARGEST", 10)
+    monkeypatch.setattr(data_module, "MAX_FILE_BYTES", 10)
     path = tmp_path / "huge"
     path.write_text("12345\n12345\n")
     with pytest.raises(DataError, match="huge has more than 10 bytes, and no benchmark's file is"):

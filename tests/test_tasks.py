@@ -239,7 +239,7 @@ def test_by_default_windows_are_disjoint_whatever_the_context(
     whole: Any = type(request.pieces[0])().join(request.pieces)  # type: ignore[arg-type]
     text = whole if isinstance(whole, str) else whole.decode()
     tokenizer = long_checkpoint.tokenizer
-    ids = [*tokenizer.start("auto"), *tokenizer.encode([text])[0]]
+    ids = [*tokenizer.start_tokens("auto"), *tokenizer.encode([text])[0]]
     total = 0.0
     for begin in range(0, len(ids) - 1, 2048):
         fed, targets = ids[begin : begin + 2048], ids[begin + 1 : begin + 2049]
@@ -776,7 +776,7 @@ def test_lambada_tokens(data_dir: Path, encoder: Encoder) -> None:
     encoded = encoder.encode([lambada.ask(e, prompt, options)[0] for e in found], encoding(options))
     assert len(encoded) == 5153
     assert not any(e.truncated or e.crossing for e in encoded)
-    targets = [encoder.tokenizer.strings(e.spans[0].targets) for e in encoded]
+    targets = [encoder.tokenizer.token_texts(e.spans[0].targets) for e in encoded]
     words = [e.references[0] for e in found]
     stop = lambada.stop_words("nltk127")
     assert sum(t[-1].strip() != word for t, word in zip(targets, words, strict=True)) == 1142

@@ -131,7 +131,7 @@ def test_token_ids_of_the_dump_give_its_numbers_in_a_plain_loop(
 ) -> None:
     """What was fed, start token included, is all that somebody else's loop needs."""
     run(name, *words)
-    [start] = tiny.tokenizer.start("auto")
+    [start] = tiny.tokenizer.start_tokens("auto")
     for item in dumped(tmp_path / f"{name}.jsonl").values():
         for request in item["requests"]:
             assert request["windows"][0]["context"][0] == start
@@ -157,7 +157,7 @@ def plain_sum(model: Checkpoint, context: list[int], targets: list[int]) -> floa
 
 def plain_word(model: Checkpoint, context: list[int]) -> str:
     """The most probable first token that begins a word which is no stop word, and what follows."""
-    stop, strings = stop_words("nltk127"), model.tokenizer.strings
+    stop, strings = stop_words("nltk127"), model.tokenizer.token_texts
 
     def ranked(path: list[int]) -> list[int]:
         with torch.inference_mode():

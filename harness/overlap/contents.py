@@ -28,7 +28,7 @@ def items(job: Job) -> list[Item]:
         DataError: a row cannot be read.
     """
     if job.pool:
-        job = replace(job, pool=replace(job.pool, rows=(), road="sample"))
+        job = replace(job, pool=replace(job.pool, rows=(), source_kind="sample"))
     asked = prepare(job)
     pairs = zip(asked.examples, asked.groups, strict=True)
     return [Item(example.id, _pieces(example, group)) for example, group in pairs]

@@ -202,7 +202,7 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
     for example, group in zip(shown, groups, strict=True):
         references = f"  references: {list(example.references)}" if example.references else ""
         terminal.OUT.print(f"{name} item {example.id}{references}", markup=False)
-        traces = [trace(*next(each), tokenizer.strings) for _ in group]
+        traces = [trace(*next(each), tokenizer.token_texts) for _ in group]
         for line in preview(traces):
             terminal.OUT.print(line)
 

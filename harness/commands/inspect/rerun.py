@@ -102,7 +102,7 @@ def _with_pool(job: Job, record: Record, options: RunOptions) -> Job:
 
 def _check_data(facts: Mapping[str, object], found: data.Data) -> None:
     if found.sha256 != facts["sha256"]:
-        sample = found.road == "sample"
+        sample = found.source_kind == "sample"
         remedy = "run the benchmark again" if sample else "give --data-dir the record's file"
         raise DataError(
             f"{found.name} has sha256 {found.sha256[:12]}..., the record's rows came from "
@@ -149,7 +149,7 @@ class Again:
     def trace(self, item: Answered, *, ranks: bool = False) -> ItemTrace:
         """The trace of an answered item; raises as `traces` does."""
         requests = tuple(
-            trace(q, e, self.tokenizer.strings, r, self._ranks(e, r) if ranks else ())
+            trace(q, e, self.tokenizer.token_texts, r, self._ranks(e, r) if ranks else ())
             for q, e, r in zip(item.requests, item.encoded, item.responses, strict=True)
         )
         found = tuple(

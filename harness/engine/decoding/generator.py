@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from harness.core import Generated, Tokens
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.completion import Completion, Endings
 from harness.engine.decoding.plan import (
     MAX_PROMPTS,
@@ -31,6 +30,7 @@ from harness.engine.decoding.sampling import choose
 from harness.engine.decoding.shared_rows import SharedRows
 from harness.engine.decoding.verify_decoding import DecodingMethods
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
 from harness.errors import CheckpointError, NumericsError
@@ -211,7 +211,7 @@ class Generator:
 
     def _shrink(self, error: RuntimeError | MemoryError) -> None:
         """Halve the limits after running out of memory; raise any other error again."""
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         if self._limits.branches == 1:
             raise CheckpointError(

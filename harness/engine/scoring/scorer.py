@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 
 from harness.core import Tokens
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.prefix_tree import TreeRow, batches
 from harness.engine.queries.query import Advance, Answer, Query, Span, SpanScores, WordQuery
 from harness.engine.scoring.logprobs import PrefilledBatch, score
@@ -46,7 +46,7 @@ class Scorer:
         self.tokens = Tokens()
         self._forward, self._planner, self._budget = forward, planner, budget
         self._strings = _Strings(tokenizer)
-        self._space_apart = tokenizer.space_apart
+        self._space_apart = tokenizer.has_lone_spaces
 
     def answer(
         self, queries: Sequence[Span | WordQuery], known: Collection[Query], advance: Advance
@@ -138,7 +138,7 @@ class Scorer:
 
     def _shrink(self, error: RuntimeError | MemoryError, batch: Sequence[TreeRow]) -> None:
         """Halve the budget after running out of memory; raise any other error again."""
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise error
         if len(batch) == 1:
             raise CheckpointError(
@@ -160,5 +160,5 @@ class _Strings(dict[int, str]):
         self._tokenizer = tokenizer
 
     def __missing__(self, token: int) -> str:
-        text = self[token] = self._tokenizer.strings([token])[0]
+        text = self[token] = self._tokenizer.token_texts([token])[0]
         return text
