@@ -37,7 +37,7 @@ from harness.plugins.registry import GROUP, load_task
 from harness.prompt import Prompt
 from harness.records.record import Record
 from harness.runner import evaluate
-from harness.task import FewShot, Measure, Options, Task, each
+from harness.task import FewShot, Measure, Options, Task, per_row
 from harness.testing import conformance, golden
 
 SOURCE = Source(
@@ -64,7 +64,7 @@ TASK = Task(
     title="Riddles",
     description="Whether yes is the answer.",
     source=lambda options: SOURCE,
-    read=each(read_row),
+    read=per_row(read_row),
     ask=ask,
     measures=lambda options: (ACC,),
 )
@@ -105,7 +105,7 @@ def stops(*given: object) -> Any:
 
 def on_row_with(word: str) -> Callable[..., list[Example]]:
     def read(rows: Sequence[Row], options: Options) -> list[Example]:
-        return [r if word not in str(r) else boom() for r in each(read_row)(rows, options)]
+        return [r if word not in str(r) else boom() for r in per_row(read_row)(rows, options)]
 
     return read
 
@@ -409,4 +409,4 @@ def test_a_module_that_exits_is_named(plugin: Any, tmp_path: Path) -> None:
 def test_options_of_the_wrong_type_are_refused(plugin: Any, tmp_path: Path) -> None:
     (tmp_path / "faulty_riddles.py").write_text(PLUGIN + "\nTASK = replace(TASK, options=3)\n")
     sys.modules.pop("faulty_riddles")
-    assert "its options and presets cannot be read: TypeError" in refused("tasks", "riddles")
+    assert "its options and protocols cannot be read: TypeError" in refused("tasks", "riddles")

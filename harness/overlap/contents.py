@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from harness.core import Example, Generate, Loglikelihood, Request, RollingLoglikelihood
 from harness.records.dump import request_text
 from harness.runner import Job, prepare
+from harness.text import common_prefix_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def _question(example: Example, group: Sequence[Request]) -> str:
     longest = [t for t in texts if not any(o != t and o.startswith(t) for o in texts)]
     if len(longest) <= 1:
         return longest[0] if longest else ""
-    common = _common(longest)
+    common = common_prefix_length(longest)
     for text in longest:
         for reference in example.references:
             # The place may begin with words that all choices have in common.
@@ -68,13 +69,6 @@ def _question(example: Example, group: Sequence[Request]) -> str:
             if reference.lower() in place.lower():
                 return text
     return longest[0][:common]
-
-
-def _common(texts: Sequence[str]) -> int:
-    """How many characters all texts have in common at their beginning."""
-    columns = zip(*texts, strict=False)
-    different = (i for i, column in enumerate(columns) if len(set(column)) > 1)
-    return next(different, min(map(len, texts)))
 
 
 def _whole(request: Request) -> str:

@@ -146,7 +146,7 @@ def table_protocols(names: Sequence[str], options: RunOptions) -> list[tuple[Tas
         UsageError: no benchmark has the preset or one of the options.
     """
     tasks = [load_task(name) for name in names]
-    presets = dict.fromkeys(preset for task in tasks for preset in task.presets)
+    presets = dict.fromkeys(preset for task in tasks for preset in task.protocols)
     if options.protocol not in presets:
         raise UsageError(unknown("protocol", options.protocol, presets, "no benchmark has a"))
     declared = {task.name: {option.name for option in task.options} for task in tasks}
@@ -157,7 +157,7 @@ def table_protocols(names: Sequence[str], options: RunOptions) -> list[tuple[Tas
             raise UsageError(unknown("option", name, known, "no benchmark has an"))
     found = []
     for task in tasks:
-        preset = options.protocol if options.protocol in task.presets else "paper"
+        preset = options.protocol if options.protocol in task.protocols else "paper"
         if preset != options.protocol:
             terminal.note(f"{task.name} has no protocol {options.protocol!r}, using paper")
         own = {k: v for k, v in overrides.items() if k in declared[task.name]}
@@ -170,7 +170,7 @@ def list_tasks() -> None:
     tasks = [load_task(name) for name in published.in_order(task_names())]
     tables.show_mapping(
         "benchmarks (harness tasks NAME explains one)",
-        {task.name: f"{task.title} [{', '.join(task.presets)}]" for task in tasks},
+        {task.name: f"{task.title} [{', '.join(task.protocols)}]" for task in tasks},
     )
 
 

@@ -57,7 +57,7 @@ def protocols(task: Task, options: RunOptions) -> list[Protocol]:
     twice = sorted(set(overrides) & set(varied))
     if twice:
         raise UsageError(f"option {twice[0]!r} is both in --set and in --vary; give one of them")
-    presets = list(task.presets) if options.grid else [options.protocol]
+    presets = list(task.protocols) if options.grid else [options.protocol]
     found: dict[tuple[tuple[str, str], ...], Protocol] = {}
     for preset, *values in product(presets, *varied.values()):
         protocol = task.protocol(preset, {**overrides, **dict(zip(varied, values, strict=True))})
