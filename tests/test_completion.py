@@ -25,7 +25,7 @@ def offered(*words: str) -> list[str]:
 
 
 def test_commands_and_benchmarks() -> None:
-    assert set(offered("")) == {*group.cli.commands, *task_names()}
+    assert set(offered("")) == {*group.COMMANDS, *task_names()}
     assert offered("lamb") == ["lambada"]
     assert offered("wikitext1") == ["wikitext103"]
     assert offered("cache", "") == ["check", "prune"]
