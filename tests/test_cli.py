@@ -80,7 +80,7 @@ def test_tasks_are_listed_in_the_order_of_table_3() -> None:
     names = [line.split()[0] for line in result.out.split("\n")[1:] if line.strip()]
     assert names[:9] == TABLE3
     assert set(names) == set(task_names())
-    shown = harness("--help").out.split("Benchmarks:")[1].replace("\n", " ").split(",")
+    shown = harness("--help").out.split("Tasks:")[1].replace("\n", " ").split(",")
     assert [name.strip() for name in shown[:8]] == TABLE3[:8]
 
 
@@ -124,7 +124,7 @@ def test_every_command_has_help(name: str) -> None:
 
 
 def test_a_run_prints_scores_with_interval_and_signature(words: list[Any], tmp_path: Path) -> None:
-    result = harness("lambada", *words)
+    result = harness("lambada", *words, "--signatures")
     assert result.code == 0
     [path] = record_files(tmp_path / "records")
     record = read(path)

@@ -10,9 +10,9 @@ import naive_ngrams
 import pytest
 from console import harness, refused
 
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import job_for
 from harness.commands.inspect.overlap import Search
+from harness.commands.options import DataOptions
 from harness.overlap import scan
 from harness.overlap.contents import Item, items, whole_characters
 from harness.overlap.shares import CORPORA, MUCH, published
@@ -38,7 +38,7 @@ def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sample_job(name: str, **options: str) -> Job:
     task = load_task(name)
-    return job_for(task, task.protocol(overrides=options), RunOptions(model=(), sample=True))
+    return job_for(task, task.protocol(overrides=options), DataOptions(sample=True))
 
 
 def sample_items(name: str, **options: str) -> list[Item]:

@@ -13,8 +13,8 @@ import pytest
 from console import harness, record_files, refused
 
 from harness import runner
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import job_for
+from harness.commands.options import DataOptions
 from harness.core import (
     Example,
     Fields,
@@ -73,7 +73,7 @@ TASK = Task(
 def run(task: Task) -> Record:
     """The task on its sample with the tiny model, as a command would run it."""
     task = guarded(task)
-    job = job_for(task, task.protocol(), RunOptions(model=("tiny",), sample=True, limit=3))
+    job = job_for(task, task.protocol(), DataOptions(sample=True, limit=3))
     return evaluate(job, engine())
 
 

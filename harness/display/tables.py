@@ -83,7 +83,6 @@ def show_record(record: Record) -> None:
         OUT.print(f"{name}: {shown}", markup=False)
     for line in remarks([record]):
         OUT.print(f"note: {line}", markup=False)
-    OUT.print(f"signature: {record.signature}", markup=False)
 
 
 def show_table3(cells: Sequence[Cell], records: Sequence[Record], size: str) -> None:
@@ -161,18 +160,21 @@ def _show_reliability(record: Record) -> None:
 
 
 def _show_about(cells: Sequence[Cell], records: Sequence[Record]) -> None:
-    """Time, what was left out, what sets the numbers apart, and the signatures."""
+    """Time, what was left out, and what sets the numbers apart."""
     seconds = sum(record.seconds for record in records)
     OUT.print(f"{seconds:.0f} s in all", markup=False)
     for reason in dict.fromkeys(cell.reason for cell in cells if cell.reason):
         OUT.print(f"not run: {reason}", markup=False)
     for line in remarks(records):
         OUT.print(f"note: {line}", markup=False)
-    _show_signatures([record.signature for record in records])
 
 
-def _show_signatures(signatures: Sequence[str]) -> None:
-    """Every signature; the end that all share once."""
+def show_signatures(records: Sequence[Record]) -> None:
+    """Print the signature of every record; the end that all share once."""
+    signatures = [record.signature for record in records]
+    if len(signatures) == 1:
+        OUT.print(f"signature: {signatures[0]}", markup=False)
+        return
     heads, shared = fold(signatures)
     OUT.print(f"signatures{f', each ending in {shared}' if shared else ''}:", markup=False)
     for head in heads:

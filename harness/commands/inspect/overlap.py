@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.analysis.runs import Run, load
-from harness.commands.evaluate.benchmark import table_protocols
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import job_for
+from harness.commands.evaluate.table import table_protocols
+from harness.commands.options import DataOptions, ProtocolOptions
 from harness.display import terminal
 from harness.display.overlaps import show_overlaps, show_subsets
 from harness.errors import DataError, UsageError
@@ -59,7 +59,14 @@ class _Data(NamedTuple):
     begins: Places  # of each piece, in the block
 
 
-def run_overlap(search: Search, options: RunOptions, out: Path | None) -> None:
+def run_overlap(
+    search: Search,
+    data_options: DataOptions,
+    protocol: ProtocolOptions,
+    *,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Look for the n-grams of some benchmarks in a corpus; print, and write a file of items.
 
     Raises:
@@ -67,11 +74,10 @@ def run_overlap(search: Search, options: RunOptions, out: Path | None) -> None:
         DataError: data or corpus are missing or malformed.
         RecordError: a record is of other data, or the file cannot be written.
     """
-    options.check()
-    _check(search, options)
+    _check(search, data_options)
     if out:
         check_file(out, "--out")
-    jobs, others = _jobs(search, options)
+    jobs, others = _jobs(search, data_options, protocol)
     runs = _runs(search.record, [_texts(job) for job in jobs])
     data = [_data(job) for job in jobs]
     corpus = scan.Corpus(
@@ -84,7 +90,7 @@ def run_overlap(search: Search, options: RunOptions, out: Path | None) -> None:
     scores = [line for run in runs for line in subsets(run, by_task[run.record.task])]
     if out:
         write_text(out, to_csv(overlaps))
-    if options.json:
+    if as_json:
         _print_json(search, overlaps, found, scores)
         return
     show_overlaps(overlaps, found, search.ngram)
@@ -94,7 +100,7 @@ def run_overlap(search: Search, options: RunOptions, out: Path | None) -> None:
         terminal.ERR.print(f"wrote {out}", markup=False)
 
 
-def _check(search: Search, options: RunOptions) -> None:
+def _check(search: Search, options: DataOptions) -> None:
     for path in search.corpus:
         if not path.is_file():
             raise DataError(f"no file {str(path)!r}; give --corpus files, or patterns of them")
@@ -128,9 +134,11 @@ def _texts(job: Job) -> Texts:
     return Texts(job.task.name, job.task.version, protocol.label, protocol.options, facts)
 
 
-def _jobs(search: Search, options: RunOptions) -> tuple[list[Job], list[Job]]:
+def _jobs(
+    search: Search, options: DataOptions, protocol_options: ProtocolOptions
+) -> tuple[list[Job], list[Job]]:
     """The benchmarks that are looked for, and those that are a corpus."""
-    pairs = table_protocols([*search.tasks, *search.against], options)
+    pairs = table_protocols([*search.tasks, *search.against], protocol_options)
     jobs = [job_for(task, protocol, options) for task, protocol in pairs]
     return jobs[: len(search.tasks)], jobs[len(search.tasks) :]
 
