@@ -134,7 +134,7 @@ def test_a_run_prints_scores_with_interval_and_signature(words: list[Any], tmp_p
         assert f"{score.value:.2f}" in line or f"{score.value:.3g}" in line
         assert " to " in line
     assert f"signature: {record.signature}\n" in result.out
-    assert "note: built-in sample, says only that it works" in result.out
+    assert "note: built-in sample rows" in result.out
     assert f"wrote {path}" in result.err
 
 
@@ -287,7 +287,7 @@ def test_progress_counts_tokens_and_goes_away(monkeypatch: pytest.MonkeyPatch) -
     text = written(console)
     assert "617,000 of 1,234,567 tokens" in text
     assert "left" in text
-    assert "note: wikitext103: 3 requests are cut to fit the context\n" in text
+    assert "note: wikitext103: requests cut to fit the context: 3\n" in text
     assert all(len(line) <= 80 for line in re.split(r"[\r\n]", text))
 
 

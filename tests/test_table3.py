@@ -119,14 +119,21 @@ def test_number(value: float | None, unit: str, text: str) -> None:
     assert number(value, unit) == text
 
 
-def test_remarks_are_said_once_for_all_and_by_name_for_some() -> None:
+def test_remarks_of_one_kind_are_one_line_that_names_some_benchmarks_or_holds_for_all() -> None:
     sample = {**made_record().data, "road": "sample"}
-    one = made_record(data=sample)
+    one = made_record(data=sample, preflight={"truncated": 1})
     two = made_record(task="ptb", data=sample, preflight={"truncated": 3, "crossing": 0})
     assert table3.remarks([one, two]) == [
-        "built-in sample, says only that it works",
-        "ptb: 3 of 40 requests are cut to fit the context",
+        "built-in sample rows",
+        "requests cut to fit the context: lambada 1 of 40, ptb 3 of 40",
     ]
+    assert table3.remarks([one, two, made_record(task="lm1b")]) == [
+        "built-in sample rows: lambada, ptb",
+        "requests cut to fit the context: lambada 1 of 40, ptb 3 of 40",
+    ]
+    assert table3.remarks([two]) == [
+        "built-in sample rows", "requests cut to fit the context: 3 of 40",
+    ]  # fmt: skip
     assert table3.remarks([made_record()]) == []
 
 
@@ -135,7 +142,7 @@ def test_remarks_name_subsets_and_unpublished_files() -> None:
     record = made_record(limit=5, examples=5, seed=7, data=data)
     assert table3.remarks([record]) == [
         "x.jsonl has 20 rows, the published data 5153",
-        "at most 5 rows, taken at random by seed 7",
+        "at most 5 rows, chosen at random with seed 7",
     ]
 
 

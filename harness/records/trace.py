@@ -12,12 +12,10 @@ from harness.core import (
     Example,
     Generate,
     Generated,
-    Loglikelihood,
     NextWord,
     Request,
     Response,
     Rolled,
-    RollingLoglikelihood,
     Scored,
     Word,
 )
@@ -98,7 +96,7 @@ def trace(
     Without ranks a token that greedy decoding would choose has rank 1, the others None.
     """
     found = RequestTrace(
-        _kind(request),
+        request.kind,
         tuple(_spans(encoded, strings, response, ranks)),
         facts=_facts(encoded),
         how=_how(request),
@@ -171,18 +169,6 @@ def _written(
     tokens = zip(strings(response.tokens), response.logprobs, strict=True)
     for i, ((text, logprob), rank) in enumerate(zip(tokens, known, strict=False)):
         yield TokenTrace(text, i < response.num_tokens, logprob, rank)
-
-
-def _kind(request: Request) -> str:
-    match request:
-        case Loglikelihood():
-            return "loglikelihood"
-        case RollingLoglikelihood():
-            return "rolling"
-        case Generate():
-            return "generate"
-        case NextWord():
-            return "next_word"
 
 
 def _facts(encoded: EncodedRequest) -> tuple[str, ...]:
