@@ -7,11 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.core import Generate, Generated, Request, Response, Rolled, Scored, Word
 from harness.errors import RecordError
-from harness.records.trace import EncodedRequest, context_of
+from harness.records.trace import context_of
+
+if TYPE_CHECKING:
+    from harness.engine.queries.encode import Encoded
 
 _REQUEST_FIELDS = {
     "loglikelihood": ("context", "continuation"),
@@ -80,7 +83,7 @@ class Writer:
 def item(
     task: str,
     example: str,
-    answered: Sequence[tuple[Request, EncodedRequest, Response]],
+    answered: "Sequence[tuple[Request, Encoded, Response]]",
     outcomes: Mapping[str, float],
 ) -> dict[str, Any]:
     """One example as a line: its requests with tokens and responses, and its outcomes."""
@@ -95,7 +98,7 @@ def item(
     }
 
 
-def _windows(encoded: EncodedRequest, response: Response) -> list[dict[str, list[int]]]:
+def _windows(encoded: "Encoded", response: Response) -> list[dict[str, list[int]]]:
     """Token ids of each forward pass: `context`, start token included, then `targets`.
 
     The log-probabilities of all targets sum to the request's. The targets of a generated text are
