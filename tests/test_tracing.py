@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from harness.commands.inspect.rerun import Again, run_again
 from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.core import RollingLoglikelihood
-from harness.display.preview import WINDOWS
+from harness.display.preview import MAX_WINDOWS
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import Encoded
@@ -252,9 +252,9 @@ def test_of_a_long_text_the_first_windows_are_ranked(
     record, _ = run("wikitext2", "--limit", 20, "--set", "stride=200")
     again = run_again(record, *sources(tiny_folder, cache=tmp_path / "cache"))
     [item] = again.traces([*again.places][:1], ranks=True)
-    assert max(t.window for t in scored(item)) >= WINDOWS, "there are more"
+    assert max(t.window for t in scored(item)) >= MAX_WINDOWS, "there are more"
     unranked = [t for t in scored(item) if t.rank is None]
-    assert {t.window for t in unranked} <= set(range(WINDOWS, 99))
+    assert {t.window for t in unranked} <= set(range(MAX_WINDOWS, 99))
     assert unranked
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.display.terminal import OUT
 from harness.overlap.scan import Found, Probe
 from harness.overlap.shares import CORPORA, MUCH, Overlap, Subset, published

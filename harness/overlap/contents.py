@@ -8,8 +8,14 @@ pairs before a question are the same for every item and are left out.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.core import Example, Generate, Loglikelihood, Request, RollingLoglikelihood
-from harness.records.dump import request_text
+from harness.core import (
+    Example,
+    Generate,
+    Loglikelihood,
+    Request,
+    RollingLoglikelihood,
+    request_text,
+)
 from harness.runner import Job, prepare
 from harness.text import common_prefix_length
 

@@ -13,10 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.core import Example, Generated, Request, Response, RollingLoglikelihood, Scored, Word
+from harness.core import (
+    Example,
+    Generated,
+    Request,
+    Response,
+    RollingLoglikelihood,
+    Scored,
+    Word,
+    request_text,
+)
 from harness.errors import RecordError
 from harness.files import strict_json
-from harness.records.dump import request_text
 
 SCHEMA = 1
 LONGEST = 160  # characters of a text that is shown

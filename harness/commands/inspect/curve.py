@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.analysis.scaling import KAPLAN, Curve, Fit, curves, load, sized
 from harness.display import terminal
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.errors import UsageError
 from harness.records.record import Record, check_file
 from harness.report.plot import check_picture, draw

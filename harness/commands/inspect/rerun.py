@@ -17,7 +17,7 @@ from harness.commands.evaluate.session import job_for, open_store
 from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.core import Example, Generated, Request, Response
 from harness.data import load as data
-from harness.display.preview import WINDOWS
+from harness.display.preview import MAX_WINDOWS
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.plugins.registry import load_task
 from harness.records.record import Record
@@ -275,7 +275,7 @@ class Again:
         from harness.engine.queries.query import Span
         from harness.engine.scoring.ranks import ranks
 
-        spans = [span for span in encoded.spans if span.targets][:WINDOWS]
+        spans = [span for span in encoded.spans if span.targets][:MAX_WINDOWS]
         if isinstance(response, Generated) and response.tokens:
             [prompt] = encoded.spans
             spans = [Span((*prompt.inputs, *response.tokens[:-1]), response.tokens)]
