@@ -35,7 +35,7 @@ from harness.metrics import Outcome
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.prompt import Prompt
 from harness.records import dump
-from harness.records.items import Items, Outcomes, Shown, show
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown, show
 from harness.records.provenance import environment
 from harness.records.record import Record
 from harness.stats import intervals
@@ -337,7 +337,7 @@ def _record(
         engine=engine.describe(),
         environment=environment(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        items=_items(job, asked, found),
+        outcomes=_items(job, asked, found),
     )
 
 
@@ -350,16 +350,16 @@ def _scored(job: Job, asked: Asked, found: _Found) -> int:
     return sum(any(group[m] for m in own) for group in found.outcomes)
 
 
-def _items(job: Job, asked: Asked, found: _Found) -> Items:
+def _items(job: Job, asked: Asked, found: _Found) -> Outcomes:
     """What each example came to, for comparing with another run."""
     outcomes = {}
     for m, measure in enumerate(job.task.measures(job.protocol.options)):
         if not isinstance(measure.metric, ModuleMetric):
             pairs = [(e, o) for e, group in enumerate(found.outcomes) for o in group[m]]
-            outcomes[measure.name] = Outcomes(
+            outcomes[measure.name] = MetricOutcomes(
                 tuple(e for e, _ in pairs), tuple(tuple(map(float, o)) for _, o in pairs)
             )
-    return Items(tuple(e.id for e in asked.examples), tuple(found.shown), outcomes)
+    return Outcomes(tuple(e.id for e in asked.examples), tuple(found.shown), outcomes)
 
 
 def _by_example(

@@ -14,7 +14,7 @@ from harness.engine.checkpoint.gguf import converted
 from harness.errors import CheckpointError
 from harness.files import atomic
 from harness.files.atomic import LEFT, locked, mark, replace_content, sweep, temporary
-from harness.records.record import check_file, check_writable
+from harness.files.output import check_file, check_writable
 
 
 def mode(path: Path) -> int:

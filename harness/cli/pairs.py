@@ -31,7 +31,7 @@ def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_js
     flipped. More: one matrix per score. Signatures that differ are named; runs that measure
     different things are not compared.
     """
-    from harness.commands.compare.gate import run_compare
+    from harness.commands.compare.compare import run_compare
 
     run_compare(runs, anyway=anyway, every=every, flips=flips, as_json=as_json)
 
@@ -63,7 +63,7 @@ def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) 
 
     RUNS are records or folders of them; the newest of a benchmark and protocol counts.
     """
-    from harness.commands.compare.gate import write_baseline
+    from harness.commands.compare.baseline import write_baseline
 
     write_baseline(runs, out, rule, alpha)
 
@@ -97,7 +97,7 @@ def check(
     Exit code 0: fine. 1: a regression. 2: something is not comparable, or cannot be read. In a
     GitHub job annotations and a summary are written too.
     """
-    from harness.commands.compare.gate import run_check
+    from harness.commands.compare.check import run_check
 
     context.exit(run_check(runs, baseline, junit=junit, jitter=jitter, as_json=as_json))
 
@@ -132,14 +132,14 @@ def power(runs: tuple[Path, ...], as_json: bool, **question: Any) -> None:
     RUNS: one run, two runs of different checkpoints, or a baseline. Two runs are the better guess:
     the spread of their items' differences is measured.
     """
-    from harness.analysis.power import Question
-    from harness.commands.compare.gate import run_power
+    from harness.analysis.power import PowerSettings
+    from harness.commands.compare.power import run_power
 
     if len(runs) == 2:
         for name in ("correlation", "discordance"):
             if given(name):
                 raise UsageError(f"--{name} is measured on two runs; leave it out, or give one run")
-    run_power(runs, Question(**question), as_json=as_json)
+    run_power(runs, PowerSettings(**question), as_json=as_json)
 
 
 @click.command()

@@ -13,6 +13,7 @@ from harness.analysis.protocol_grid import GridRow, values
 from harness.core import Score, Tokens
 from harness.display.terminal import OUT
 from harness.records.record import Record
+from harness.records.signature import Signature
 from harness.report.number_format import distance, interval, number
 from harness.task import Task
 
@@ -171,7 +172,7 @@ def _show_about(cells: Sequence[Cell], records: Sequence[Record]) -> None:
     _show_signatures([record.signature for record in records])
 
 
-def _show_signatures(signatures: Sequence[str]) -> None:
+def _show_signatures(signatures: Sequence[Signature]) -> None:
     """Every signature; the end that all share once."""
     heads, shared = fold(signatures)
     OUT.print(f"signatures{f', each ending in {shared}' if shared else ''}:", markup=False)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from harness.analysis.runs import Run, main_measures, measures
 from harness.errors import NumericsError, RecordError
 from harness.metrics import Outcome
-from harness.records.items import Items
+from harness.records.outcomes import Outcomes
 from harness.records.record import Record
 from harness.stats import intervals
 from harness.task import Measure
@@ -129,13 +129,13 @@ def subsets(run: Run, overlap: Overlap) -> list[Subset]:
     """
     found = []
     for measure in main_measures(measures(run.record)):
-        if not run.items.has(measure.name):
+        if not run.outcomes.has(measure.name):
             continue
-        values = run.items.outcomes[measure.name].values
-        percents = list(_percents(run.items, measure.name, overlap))
+        values = run.outcomes.metrics[measure.name].values
+        percents = list(_percents(run.outcomes, measure.name, overlap))
         if all(percent is None for percent in percents):
             raise RecordError(
-                f"{run.source} has no item in common with these of {overlap.task}; give the "
+                f"{run.file} has no item in common with these of {overlap.task}; give the "
                 "--limit and --seed of that run"
             )
         for group, holds in GROUPS.items():
@@ -174,7 +174,7 @@ def incompatibility(record: Record, texts: Texts) -> str:
     return "; ".join(differing)
 
 
-def _percents(items: Items, measure: str, overlap: Overlap) -> Iterator[float | None]:
+def _percents(items: Outcomes, measure: str, overlap: Overlap) -> Iterator[float | None]:
     """The overlap of each outcome's part, or of its item where parts have no outcomes.
 
     None where the item is not among those that were looked for.

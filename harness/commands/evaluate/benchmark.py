@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.analysis import leaderboard
+from harness.analysis import leaderboard, runs
 from harness.analysis.paper import published, table3
 from harness.commands.evaluate import concurrent_models
 from harness.commands.evaluate import plan as planning
@@ -19,8 +19,9 @@ from harness.commands.evaluate.session import (
 )
 from harness.display import costs, tables, terminal
 from harness.errors import DataError, UsageError
+from harness.files.output import check_file
 from harness.plugins.registry import load_task, task_names
-from harness.records.record import Record, check_file
+from harness.records.record import Record
 from harness.runner import Job, ask
 from harness.task import Protocol, Task, encoding, unknown
 
@@ -209,6 +210,7 @@ def show_examples(name: str, options: RunOptions, count: int) -> None:
 
 def write_leaderboard(records: Sequence[Path], out: Path) -> None:
     """Records -> CSV and Markdown."""
-    table = leaderboard.rows(leaderboard.load(records))
+    loaded = [run.record for run in runs.load(records, "no")]
+    table = leaderboard.rows(sorted(loaded, key=lambda record: record.created))
     for path in leaderboard.write(table, out):
         terminal.OUT.print(f"wrote {path} ({len(table)} rows)", markup=False)

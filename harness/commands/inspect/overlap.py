@@ -15,6 +15,7 @@ from harness.commands.evaluate.session import job_for
 from harness.display import terminal
 from harness.display.overlaps import show_overlaps, show_subsets
 from harness.errors import DataError, UsageError
+from harness.files.output import check_file, write_text
 from harness.overlap import scan
 from harness.overlap.contents import Item, items
 from harness.overlap.corpora import Reading
@@ -30,7 +31,6 @@ from harness.overlap.shares import (
     to_csv,
     to_json,
 )
-from harness.records.record import check_file, write_text
 from harness.runner import Job
 
 
@@ -114,7 +114,7 @@ def _runs(paths: Sequence[Path], texts: Sequence[Texts]) -> list[Run]:
         of = by_task.get(run.record.task)
         why = incompatibility(run.record, of) if of else ""
         if why:
-            terminal.note(f"{run.source} is of other texts of {run.record.task}: {why}")
+            terminal.note(f"{run.file} is of other texts of {run.record.task}: {why}")
         elif of:
             found.append(run)
     if paths and not found:

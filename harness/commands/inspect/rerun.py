@@ -84,7 +84,7 @@ def _same_options(record: Record, options: RunOptions) -> RunOptions:
         revision=options.revision or record.model.get("revision"),
         dtype=record.model["dtype"],
         context=record.model["context"],
-        sample=record.data["road"] == "sample",
+        sample=record.data["source"] == "sample",
         limit=record.limit,
         seed=record.seed,
         protocol=record.protocol.partition("+")[0],
@@ -94,7 +94,7 @@ def _same_options(record: Record, options: RunOptions) -> RunOptions:
 def _with_pool(job: Job, record: Record, options: RunOptions) -> Job:
     """The job with built-in example pairs if those were the record's."""
     few_shot = job.task.few_shot
-    if few_shot is None or record.pool is None or record.pool["road"] != "sample":
+    if few_shot is None or record.pool is None or record.pool["source"] != "sample":
         return job
     source = few_shot.source(job.protocol.options)
     return replace(job, pool=data.load(source, data.Where(sample=True)))
