@@ -22,7 +22,7 @@ from harness.core import Score
 from harness.display import tables, terminal
 from harness.display.console import console as safe_console
 from harness.plugins.registry import load_task, task_names
-from harness.records.record import read
+from harness.records.folder import read
 
 TABLE3 = ["lambada", "cbt-cn", "cbt-ne", "wikitext2", "ptb", "enwik8", "text8", "wikitext103",
           "lm1b"]  # fmt: skip
@@ -151,7 +151,7 @@ def test_record_says_where_everything_came_from(words: list[Any], tmp_path: Path
     assert model["dtype"] == "float32"
     assert model["threads"] >= 1
     assert model["trust_remote_code"] is False
-    assert value["data"]["road"] == "sample"
+    assert value["data"]["source"] == "sample"
     assert value["data"]["rows"] == 24
     assert len(value["data"]["sha256"]) == 64
     assert value["data"]["published"] is False
@@ -189,7 +189,7 @@ def test_json_prints_one_object_and_nothing_else(words: list[Any], tmp_path: Pat
     assert record["requests"] == 4
     assert 0 < record["tokens"]["computed"] <= record["tokens"]["asked"]
     [path] = record_files(tmp_path / "records")
-    assert read(path).signature == record["signature"]
+    assert str(read(path).signature) == record["signature"]
 
 
 def test_json_of_two_models(words: list[Any], tmp_path: Path) -> None:

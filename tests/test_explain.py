@@ -21,7 +21,7 @@ from harness.display.preview import preview
 from harness.display.terminal import OUT
 from harness.metrics import ACCURACY
 from harness.plugins.registry import load_task
-from harness.records.record import items_path
+from harness.records.folder import outcomes_path
 from harness.records.trace import RequestTrace, TokenTrace
 from harness.task import Measure, Task
 
@@ -83,13 +83,13 @@ def test_an_item_is_explained_as_it_was_scored(
 
 
 def test_an_outcome_that_is_not_the_recorded_one_is_said(run: Any) -> None:
-    from harness.records.record import read, read_items, write
+    from harness.records.folder import read, read_outcomes, write
 
     path, cache = run("nq", "--limit", 1)
-    record, items = read(path), read_items(path, read(path))
-    wrong = items.outcomes["em"]._replace(values=((0.5, 1.0),))
+    record, items = read(path), read_outcomes(path, read(path))
+    wrong = items.metrics["em"]._replace(values=((0.5, 1.0),))
     changed = replace(items, outcomes={**items.outcomes, "em": wrong})
-    path = write(replace(record, items=changed), path.parent.parent)
+    path = write(replace(record, outcomes=changed), path.parent.parent)
     result = harness("explain", path, items.ids[0], *cache, "--no-ranks")
     assert "; recorded as 0.5, 1\n" in result.out
     assert result.out.count("recorded as") == 1
@@ -98,7 +98,7 @@ def test_an_outcome_that_is_not_the_recorded_one_is_said(run: Any) -> None:
 def test_a_record_without_items_is_explained_with_a_note(run: Any) -> None:
     path, cache = run("lambada", "--limit", 1)
     item = first_item(path)
-    items_path(path).unlink()
+    outcomes_path(path).unlink()
     result = harness("explain", path, item, *cache, "--no-ranks")
     assert result.code == 0
     assert "has no items beside it" in result.err

@@ -58,7 +58,7 @@ def summaries(*, hint: str = "newline", **changes: Any) -> Record:
         "task": "cnn-dm",
         "options": {"hint": hint, "k": 2},
         "scores": tuple(scores),
-        "data": {"road": "file", "name": "test.csv", "sha256": "c3" * 32, "rows": 11_490,
+        "data": {"source": "file", "name": "test.csv", "sha256": "c3" * 32, "rows": 11_490,
                  "published": True, "warnings": []},
         "examples": 11_490,
     }  # fmt: skip
@@ -230,7 +230,10 @@ def test_table_4_has_the_papers_rows_then_ours() -> None:
             "500 articles of test.csv, the paper's are of all 11,490; CNN's stories, which come "
             "first there, have lower scores than the Daily Mail's",
         ),
-        ({"examples": 8, "data": {"rows": 8, "road": "sample"}}, "the built-in sample is no newsp"),
+        (
+            {"examples": 8, "data": {"rows": 8, "source": "sample"}},
+            "the built-in sample is no newsp",
+        ),
     ],
 )
 def test_distance_says_why_the_baselines_differ(changes: dict[str, Any], words: str) -> None:

@@ -10,7 +10,7 @@ from harness.analysis.paper import published as paper
 from harness.analysis.paper import table3
 from harness.core import Score
 from harness.errors import UsageError
-from harness.records.record import read
+from harness.records.folder import read
 from harness.report.number_format import distance, number
 
 

@@ -23,7 +23,8 @@ from harness.engine.queries.encode import Encoded
 from harness.engine.queries.query import Span
 from harness.engine.scoring.ranks import ranks
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
-from harness.records.record import Record, read, read_items
+from harness.records.folder import read, read_outcomes
+from harness.records.record import Record
 from harness.records.trace import ItemTrace, trace
 from harness.tasks.lambada import stop_words
 
@@ -102,7 +103,7 @@ def test_traces_are_the_answers_of_the_run_without_its_weights(
     record, path = run(name, *words)
     again = run_again(record, *blind(tiny_folder, tmp_path))
     items = dumped(tmp_path / f"{name}.jsonl")
-    assert list(again.places) == list(read_items(path, record).ids)
+    assert list(again.places) == list(read_outcomes(path, record).ids)
     for item in again.traces(list(items)):
         said = items[item.id]
         assert [r.kind for r in item.requests] == [r["kind"] for r in said["requests"]]

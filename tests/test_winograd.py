@@ -14,7 +14,8 @@ from harness.core import Fields, Loglikelihood, Request, Row, Scored
 from harness.data.load import Where, load
 from harness.data.subset import choose
 from harness.errors import DataError, RecordError
-from harness.records.record import Record, read
+from harness.records.folder import read
+from harness.records.record import Record
 from harness.runner import evaluate, prepare
 from harness.stats import intervals
 from harness.tasks import winograd

@@ -8,7 +8,7 @@ from harness.analysis.runs import Run, main_measures, measures
 from harness.errors import NumericsError, RecordError
 from harness.metrics import Outcome
 from harness.overlap.shares import LARGE_PERCENT, Overlap, PieceOverlap
-from harness.records.items import Items
+from harness.records.outcomes import Outcomes
 from harness.records.record import Record
 from harness.runner import Job
 from harness.stats import intervals
@@ -52,13 +52,13 @@ def subset_scores(run: Run, overlap: Overlap) -> list[SubsetScore]:
     """
     scores = []
     for measure in main_measures(measures(run.record)):
-        if not run.items.has(measure.name):
+        if not run.outcomes.has(measure.name):
             continue
-        values = run.items.outcomes[measure.name].values
-        percents = list(_percents(run.items, measure.name, overlap))
+        values = run.outcomes.metrics[measure.name].values
+        percents = list(_percents(run.outcomes, measure.name, overlap))
         if all(percent is None for percent in percents):
             raise RecordError(
-                f"{run.source} has none of these examples of {overlap.task}; use the --limit and "
+                f"{run.file} has none of these examples of {overlap.task}; use the --limit and "
                 "--seed of that run"
             )
         for group, belongs in GROUPS.items():
@@ -93,7 +93,7 @@ def incompatibility(record: Record, job: Job) -> str:
     return "; ".join(f"{name} is {a} there, {b} here" for name, a, b in facts if a != b)
 
 
-def _percents(items: Items, measure: str, overlap: Overlap) -> Iterator[float | None]:
+def _percents(outcomes: Outcomes, measure: str, overlap: Overlap) -> Iterator[float | None]:
     """The overlap of the text behind each outcome; None if it was not looked up.
 
     That is one piece where each piece has an outcome, else the whole example.
@@ -101,7 +101,7 @@ def _percents(items: Items, measure: str, overlap: Overlap) -> Iterator[float | 
     pieces: dict[str, list[PieceOverlap]] = defaultdict(list)
     for piece in overlap.pieces:
         pieces[piece.example].append(piece)
-    keys = items.keys(measure)
+    keys = outcomes.keys(measure)
     counts: dict[str, int] = defaultdict(int)
     for example, _ in keys:
         counts[example] += 1

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from harness.analysis.paper import published as paper
 from harness.core import Score
 from harness.records.record import Record
+from harness.records.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Cell:
         """`matches` or `apart`; nothing for numbers on the built-in samples."""
         if self.score is None or self.paper is None or self.record is None:
             return ""
-        if self.record.data["road"] == "sample":
+        if self.record.data["source"] == "sample":
             return "sample"
         return paper.verdict(self.score.value, self.paper, self.score.unit)
 
@@ -98,7 +99,7 @@ def remarks(records: Sequence[Record]) -> list[str]:
 
 def _facts(record: Record) -> Iterator[tuple[str, str]]:
     """(kind of remark, detail of this record)."""
-    if record.data["road"] == "sample":
+    if record.data["source"] == "sample":
         yield "built-in sample rows", ""
     for warning in record.data["warnings"]:
         yield warning, ""
@@ -128,13 +129,9 @@ def _preflight_facts(counts: Mapping[str, int], requests: int | None) -> Iterato
         yield "requests with text that the tokenizer loses", detail
 
 
-def fold(signatures: Sequence[str]) -> tuple[list[str], str]:
-    """Signatures without the end that they share, and that end.
-
-    >>> fold(["a|n:1|ctx:8", "b|n:2|ctx:8"])
-    (['a|n:1', 'b|n:2'], '|ctx:8')
-    """
-    parts = [signature.split("|") for signature in signatures]
+def fold(signatures: Sequence[Signature]) -> tuple[list[str], str]:
+    """The start of each signature, and the end that all of them share."""
+    parts = [signature.segments() for signature in signatures]
     shared = 0
     while (
         shared < min(len(part) for part in parts) - 1
@@ -142,7 +139,7 @@ def fold(signatures: Sequence[str]) -> tuple[list[str], str]:
     ):
         shared += 1
     heads = ["|".join(part[: len(part) - shared]) for part in parts]
-    return heads, signatures[0][len(heads[0]) :]
+    return heads, str(signatures[0])[len(heads[0]) :]
 
 
 def with_paper(record: Record, size: str | None = None) -> dict[str, object]:

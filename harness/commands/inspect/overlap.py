@@ -13,13 +13,13 @@ from harness.commands.options import DataOptions, ProtocolOptions
 from harness.display import terminal
 from harness.display.overlaps import show_overlaps, show_subset_scores
 from harness.errors import DataError, UsageError
+from harness.files.output import check_file, write_text
 from harness.overlap import scan
 from harness.overlap.corpora import CorpusFormat
 from harness.overlap.example_text import as_documents, example_texts
 from harness.overlap.scan import ScanResult, Source
 from harness.overlap.shares import Overlap, overlaps, to_csv, to_json
 from harness.overlap.subset_scores import SubsetScore, incompatibility, subset_scores
-from harness.records.record import check_file, write_text
 from harness.runner import Job
 
 
@@ -104,7 +104,7 @@ def _runs(paths: Sequence[Path], jobs: Sequence[Job]) -> list[Run]:
         job = by_task.get(run.record.task)
         reason = incompatibility(run.record, job) if job else ""
         if reason:
-            terminal.note(f"{run.source} has other texts of {run.record.task}: {reason}")
+            terminal.note(f"{run.file} has other texts of {run.record.task}: {reason}")
         elif job:
             runs.append(run)
     if paths and not runs:

@@ -92,14 +92,14 @@ def _same_model(record: Record, options: ModelOptions) -> ModelOptions:
 
 def _same_rows(record: Record, options: DataOptions) -> DataOptions:
     """The options with the rows taken from the record."""
-    sample = record.data["road"] == "sample"
+    sample = record.data["source"] == "sample"
     return replace(options, sample=sample, limit=record.limit, seed=record.seed)
 
 
 def _with_pool(job: Job, record: Record) -> Job:
     """The job with built-in example pairs if those were the record's."""
     few_shot = job.task.few_shot
-    if few_shot is None or record.pool is None or record.pool["road"] != "sample":
+    if few_shot is None or record.pool is None or record.pool["source"] != "sample":
         return job
     source = few_shot.source(job.protocol.options)
     return replace(job, pool=data.load(source, data.Where(sample=True)))
