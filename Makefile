@@ -29,6 +29,7 @@ site: ## the documentation, in build/site
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet --site-dir build/site
 
 wheel: ## the wheel, in dist
+	rm -rf build dist
 	$(PYTHON) -m build --wheel --no-isolation --outdir dist . >/dev/null
 
 check: lint types test ## what must pass before a change is pushed
