@@ -14,12 +14,12 @@ import pytest
 from console import SIZES, harness, law_records, made_record, refused, sized_record
 
 from harness.analysis.paper import published
-from harness.analysis.scaling import KAPLAN, curves
+from harness.analysis.scaling import KAPLAN_EXPONENT, curves
 from harness.core import Score
 from harness.records.folder import write
 from harness.records.record import Record
-from harness.report.plot import LABELS, MOST, draw, figure
-from harness.report.ticks import Span, short, ticks
+from harness.report.number_format import short
+from harness.report.plot import LABELS, MAX_PANELS, draw, figure, ticks
 
 MODEL = made_record().model
 FIT = LABELS[1]
@@ -50,7 +50,7 @@ def test_the_table_has_the_exponent_with_its_interval(tmp_path: Path) -> None:
     assert "nats per word" in line
     assert "10M to 10B" in line
     assert line.rstrip().endswith(f"{curve.paper_fit.exponent:.3f}")
-    assert f"Kaplan et al. 2020: {KAPLAN}" in result.out
+    assert f"Kaplan et al. 2020: {KAPLAN_EXPONENT}" in result.out
     assert not list(tmp_path.glob("*.png")), "no picture without -o"
 
 
@@ -70,7 +70,7 @@ def test_json_has_points_fit_and_the_paper(tmp_path: Path) -> None:
     folder = runs(tmp_path, law_records(0.12))
     result = harness("curve", folder, "--json")
     value = json.loads(result.out)
-    assert value["kaplan"] == KAPLAN
+    assert value["kaplan"] == KAPLAN_EXPONENT
     [curve] = value["curves"]
     [expected] = curves(law_records(0.12))
     assert expected.fit is not None
@@ -180,11 +180,11 @@ def test_an_unwritable_picture(tmp_path: Path) -> None:
 
 def test_too_many_panels_for_one_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    names = [f"s{n}" for n in range(MOST + 1)]
+    names = [f"s{n}" for n in range(MAX_PANELS + 1)]
     scores = [Score(n, 1.0, "points", True, None, None, None, {}) for n in names]
     folder = runs(tmp_path, [scored(*scores)])
     line = refused("curve", folder, "-o", tmp_path / "c.png")
-    assert f"{MOST + 1} curves are too many" in line
+    assert f"{MAX_PANELS + 1} curves are too many" in line
     assert not (tmp_path / "c.png").exists()
 
 
@@ -260,7 +260,7 @@ def test_the_lines_lie_where_the_numbers_say() -> None:
     assert np.allclose(np.diff(losses) / np.diff(sizes), -curve.fit.exponent)
     assert np.allclose(losses, math.log(curve.fit.coefficient) - curve.fit.exponent * sizes)
     sizes, losses = np.log(np.array(drawn[LABELS[3]].get_xydata())).T
-    assert np.allclose(np.diff(losses) / np.diff(sizes), -KAPLAN)
+    assert np.allclose(np.diff(losses) / np.diff(sizes), -KAPLAN_EXPONENT)
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
     theirs = np.array(drawn[LABELS[2]].get_xydata())
     assert np.allclose(theirs[:, 1], np.log([35.13, 15.60, 10.87, 8.63]))
@@ -271,7 +271,7 @@ def test_everything_that_is_drawn_is_in_sight() -> None:
     panel = figure(curves(law_records(0.12))).axes[0]
     low, high = panel.get_ylim()
     [curve] = curves(law_records(0.12))
-    bounds = [math.log(v) for place in curve.ours for v in (place.low, place.high) if v]
+    bounds = [math.log(v) for place in curve.points for v in (place.low, place.high) if v]
     assert low < min(bounds)
     assert max(bounds) < high
     assert panel.get_xlim()[0] < SIZES[0]
@@ -301,7 +301,7 @@ def test_an_interval_is_drawn_from_end_to_end() -> None:
     found = curves(law_records(0.12))
     [container] = figure(found).axes[0].containers
     bars = container.lines[2][0].get_segments()
-    for bar, place in zip(bars, found[0].ours, strict=True):
+    for bar, place in zip(bars, found[0].points, strict=True):
         assert np.allclose(bar[:, 0], place.parameters)
         assert np.allclose(bar[:, 1], [math.log(place.low or 0), math.log(place.high or 0)])
 
@@ -363,7 +363,7 @@ def test_sizes_in_few_letters(size: float, text: str) -> None:
 )
 def test_ticks_are_round_numbers(low: float, high: float, places: list[float]) -> None:
     pytest.importorskip("matplotlib")
-    assert ticks(Span(low, high)) == pytest.approx(places)
+    assert ticks(low, high) == pytest.approx(places)
 
 
 def test_losses_that_do_not_move_have_an_exponent_of_zero_without_a_sign(tmp_path: Path) -> None:

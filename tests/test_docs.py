@@ -375,15 +375,14 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_the_page_is_documented_as_it_is() -> None:
     from harness.cli.inspect.report import report
-    from harness.report.page import comparisons, tokens
-    from harness.report.page import items as drill
+    from harness.report.page import examples, render, tokens
 
     text = " ".join(PAGES["docs/report.md"].split())
     [most] = [option.default for option in report.params if option.name == "items"]
     assert f"at most `--items` of a benchmark ({most})" in text
-    assert f"A text of more than {drill.LONGEST:,} characters" in text
-    assert f"at most {tokens.BYTES // 1_000_000} MB of a page" in text
-    assert comparisons.MOST == 5
+    assert f"A text of more than {examples.MAX_TEXT_CHARS:,} characters" in text
+    assert f"at most {tokens.PAGE_BYTES // 1_000_000} MB of a page" in text
+    assert render.MAX_COMPARISONS == 5
     assert "each of the next five" in text
 
 

@@ -79,7 +79,7 @@ def run_overlap(
     if scores:
         show_subset_scores(scores)
     if out:
-        terminal.ERR.print(f"wrote {out}", markup=False)
+        terminal.ERR.print(f"wrote {out}")
 
 
 def _check(search: Search, options: DataOptions) -> None:

