@@ -158,7 +158,8 @@ def test_a_known_law_is_found_and_drawn(tmp_path: Path) -> None:
         passages(tmp_path, f"m{n}", [30 * n**-0.1] * 3, n)
     made = columns(load([tmp_path], "optional"))
     [panel] = panels(made)
-    assert panel.text.startswith("Exponent 0.100 (0.100 to 0.100)")
+    page = report(tmp_path / "r.html", tmp_path)
+    assert "Exponent 0.100 (0.100 to 0.100); the paper’s models" in read_page(page).text
     assert all(y == pytest.approx(math.exp(30 * x**-0.1), rel=1e-6) for x, y in panel.chart["fit"])
     assert [point["x"] for point in panel.chart["runs"]] == sizes
     assert [made[p["column"]].label for p in panel.chart["runs"]] == [f"m{n}" for n in sizes]

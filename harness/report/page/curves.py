@@ -26,7 +26,6 @@ class Panel:
     """The chart of one curve, and the same for readers."""
 
     title: str
-    text: str
     curve: Curve
     labels: tuple[str, ...]  # of the columns that the points belong to
     chart: dict[str, Any]
@@ -43,30 +42,8 @@ def panels(columns: Sequence[Column]) -> list[Panel]:
         title = f"{curve.name}, {protocol}" if names.count(name) > 1 else curve.name
         own = [owners[id(record)] for record in curve.records]
         labels = tuple(columns[k].label for k in own)
-        found.append(Panel(title, _fits_in_words(curve), curve, labels, _chart(curve, own)))
+        found.append(Panel(title, curve, labels, _chart(curve, own)))
     return found
-
-
-def _fits_in_words(curve: Curve) -> str:
-    """The exponents, or why there are none."""
-    if curve.fit:
-        parts = [f"Exponent {_exponent(curve.fit)}"]
-    elif curve.law:
-        parts = [f"No fit: {curve.reason}"]
-    else:
-        parts = [f"No fit for scores in {curve.unit}"]
-    if curve.paper_fit:
-        parts.append(f"the paper’s models {_exponent(curve.paper_fit)}")
-    if curve.law and curve.law.kind == "loss" and (curve.fit or curve.paper_fit):
-        parts.append(f"dotted: {KAPLAN_EXPONENT:g}")
-    text = "; ".join(parts) + "."
-    if curve.differs:
-        text += f" The runs differ in {', '.join(curve.differs)}."
-    return text
-
-
-def _exponent(fit: Fit) -> str:
-    return f"{fit.exponent:.3f} ({fit.low:.3f} to {fit.high:.3f})"
 
 
 def _chart(curve: Curve, owners: Sequence[int]) -> dict[str, Any]:

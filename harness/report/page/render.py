@@ -86,19 +86,21 @@ def page(
         trim_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.globals.update(fmt=number_format, published=published.published)
+    environment.globals.update(
+        fmt=number_format, published=published.published, kaplan=f"{KAPLAN_EXPONENT:g}"
+    )
+    records = [record for column in columns for record in column.records]
     curves, calibration = panels(columns), reliabilities(columns)
     marks = [(MARKS[k % len(MARKS)], column.label) for k, column in enumerate(columns)]
     tasks = [sample.group.task for sample in samples]
     values = {
-        "summary": _summary(columns),
         "table3": tables.paper_table(columns, published.COLUMNS),
         "section3": tables.paper_table(columns, published.SECTION3),
         "summary_tables": tables.summary_tables(columns),
-        "board": leaderboard.board([r for column in columns for r in column.records]),
+        "board": leaderboard.board(records),
+        "benchmarks": len({record.task for record in records}),
         "curves": curves,
         "marks": [("○", "GPT-2 (paper)"), *marks],
-        "kaplan": f"{KAPLAN_EXPONENT:g}",
         "calibration": calibration,
         "calibration_marks": [marks[plot.column] for plot in calibration],
         "comparisons": comparisons(columns),
@@ -122,13 +124,6 @@ def page(
         style=Markup(asset(STYLE)),
         scripts=[Markup(asset(name)) for name in SCRIPTS],
     )
-
-
-def _summary(columns: Sequence[Column]) -> str:
-    runs = "1 run" if len(columns) == 1 else f"{len(columns)} runs"
-    tasks = {record.task for column in columns for record in column.records}
-    benchmarks = "1 benchmark" if len(tasks) == 1 else f"{len(tasks)} benchmarks"
-    return f"{runs}, {benchmarks}. Every number has its 95 % interval and its signature."
 
 
 def comparisons(columns: Sequence[Column]) -> list[tuple[str, str, Comparison]]:

@@ -7,6 +7,7 @@ from harness.analysis.paper import published, section3
 from harness.analysis.paper.section3 import System
 from harness.analysis.paper.table3 import Cell, cells, fold, remarks
 from harness.analysis.scaling import parameters
+from harness.records.record import Record
 from harness.report.page.columns import Column
 
 
@@ -62,27 +63,15 @@ class About:
     """How the scores of one column were computed."""
 
     label: str
-    facts: tuple[tuple[str, str], ...]
+    records: list[Record]
+    parameters: int | None
     notes: list[str]
     signatures: list[str]  # without the ending that all share
     ending: str
 
 
 def about(column: Column) -> About:
-    """Facts about a column's checkpoint and runs."""
+    """The checkpoint and the runs of a column."""
     records = column.records
-    model, size = records[0].model, parameters(records[0])
-    signatures, ending = fold([record.signature for record in records])
-    facts = (
-        ("model", str(model["name"])),
-        ("weights", str(model["digest"])[:16]),
-        ("parameters", f"{size:,}" if size else "unknown"),
-        ("number format", f"{model['dtype']} on {model.get('device', 'unknown')}"),
-        ("context", f"{model['context']} tokens"),
-        ("protocol", records[0].protocol),
-        ("computed by", records[0].origin),
-        ("benchmarks", str(len(records))),
-        ("time", f"{sum(record.seconds for record in records):,.0f} s"),
-        ("newest run", max(record.created for record in records)[:19].replace("T", " ")),
-    )
-    return About(column.label, facts, remarks(records), signatures, ending)
+    signatures = fold([record.signature for record in records])
+    return About(column.label, records, parameters(records[0]), remarks(records), *signatures)
