@@ -119,7 +119,7 @@ def grams(text: bytes, n: int) -> Grams:
     for k in range(1, n):  # n-grams that begin k words before the end of a document
         crossing = first_words - k
         within[crossing[(crossing >= 0) & (crossing < count)]] = False
-    return Grams(*(column[within] for column in block))
+    return Grams(hashes[within], block.starts[within], block.ends[within])
 
 
 def count_grams(text: bytes, n: int) -> int:
