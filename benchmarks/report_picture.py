@@ -1,6 +1,6 @@
 """Draw `docs/images/report.png`, the picture of the report page in the documentation.
 
-    python -m benchmarks.report_picture              # evaluates the demo model on the built-in rows
+    python -m benchmarks.report_picture              # evaluates two models on sample rows
     python -m benchmarks.report_picture RUNS...      # takes existing records
 
 Needs Chromium with its chromedriver on PATH, selenium (the extra `test`), and for the first form
@@ -16,6 +16,7 @@ from pathlib import Path
 from selenium import webdriver
 
 from harness.commands.inspect.report import PageOptions, write_report
+from harness.engine.checkpoint import random_model
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "report.png"
 WIDTH, HEIGHT = 1200, 900  # pixels
@@ -26,9 +27,9 @@ DEMO = "smollm2-135m"
 def main() -> None:
     """Write the page of some runs, and the picture of its beginning."""
     with tempfile.TemporaryDirectory() as folder:
-        runs = [Path(word) for word in sys.argv[1:]] or evaluate_demo(Path(folder))
+        runs = [Path(word) for word in sys.argv[1:]] or evaluate(Path(folder))
         page = Path(folder) / "report.html"
-        write_report(runs, page, PageOptions(title="GPT-2's benchmarks, zero-shot", tokens=False))
+        write_report(runs, page, PageOptions(tokens=False))
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_bytes(screenshot(page))
     size = PICTURE.stat().st_size
@@ -37,14 +38,17 @@ def main() -> None:
         sys.exit(f"the picture has more than {MAX_BYTES / 1e3:.0f} kB")
 
 
-def evaluate_demo(folder: Path) -> list[Path]:
-    """Records of the demo model in two number formats, on the rows that come with the package."""
+def evaluate(folder: Path) -> list[Path]:
+    """Records of Table 3 by the demo model and by random weights, on the packaged sample rows."""
+    random = folder / "random-weights"
+    tokenizer = random_model.byte_tokenizer()
+    tokenizer.save_pretrained(random)
+    random_model.model(tokenizer, context=1024).save_pretrained(random)
     runs = []
-    for dtype in ("float32", "bfloat16"):
-        out = folder / dtype
-        words = ["--model", DEMO, "--sample", "--dtype", dtype, "--out", str(out)]
+    for model in (DEMO, random):
+        runs.append(folder / "runs" / Path(model).name)
+        words = ["--model", str(model), "--sample", "--out", str(runs[-1])]
         subprocess.run([sys.executable, "-m", "harness", "table3", *words], check=True)
-        runs.append(out)
     return runs
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.analysis.paper import published as paper
-from harness.analysis.scaling import KAPLAN_EXPONENT, MIN_SIZES, curves, fit, law_for
+from harness.analysis.scaling import KAPLAN_EXPONENT, MIN_SIZES, fit, law_for, scaling_curves
 from harness.core import Score
 from harness.errors import NumericsError
 
@@ -117,7 +117,7 @@ def test_every_unit_of_the_paper_is_decided() -> None:
 
 
 def test_four_records_of_a_known_law_give_its_exponent() -> None:
-    [curve] = curves(law_records(0.12))
+    [curve] = scaling_curves(law_records(0.12))
     assert curve.fit is not None
     assert curve.reason == ""
     assert curve.fit.low <= 0.12 <= curve.fit.high
@@ -127,13 +127,13 @@ def test_four_records_of_a_known_law_give_its_exponent() -> None:
 
 
 def test_the_fit_of_perplexities_is_one_of_their_logarithms() -> None:
-    [curve] = curves(law_records(0.12))
+    [curve] = scaling_curves(law_records(0.12))
     losses = [(point.parameters, math.log(point.value)) for point in curve.points]
     assert curve.fit == fit(losses)
 
 
 def test_the_papers_four_sizes_stand_beside() -> None:
-    [curve] = curves([sized_record(10**8)])
+    [curve] = scaling_curves([sized_record(10**8)])
     assert [point.name for point in curve.paper] == list(paper.SIZES)
     assert [point.value for point in curve.paper] == [35.13, 15.60, 10.87, 8.63]
     assert [point.parameters for point in curve.paper] == sorted(p[1] for p in curve.paper)
@@ -147,13 +147,13 @@ def test_of_a_checkpoint_the_newest_run_counts() -> None:
     old = sized_record(10**8, 30.0, created="2026-01-01T00:00:00+00:00")
     new = sized_record(10**8, 31.0, created="2026-02-01T00:00:00+00:00")
     for records in ([old, new], [new, old]):
-        [curve] = curves(records)
+        [curve] = scaling_curves(records)
         assert [point.value for point in curve.points] == [31.0]
 
 
 def test_two_checkpoints_of_one_size_are_two_points() -> None:
     twin = sized_record(10**8, 33.0, model={**MODEL, "parameters": 10**8, "digest": "7" * 64})
-    [curve] = curves([sized_record(10**8, 30.0), twin])
+    [curve] = scaling_curves([sized_record(10**8, 30.0), twin])
     assert [point.value for point in curve.points] == [30.0, 33.0]
 
 
@@ -170,12 +170,12 @@ def test_two_checkpoints_of_one_size_are_two_points() -> None:
     ids=str,
 )
 def test_other_measurements_have_curves_of_their_own(change: dict[str, Any]) -> None:
-    assert len(curves([sized_record(10**8), sized_record(10**9, **change)])) == 2
+    assert len(scaling_curves([sized_record(10**8), sized_record(10**9, **change)])) == 2
 
 
 def test_other_formats_share_a_curve_that_says_so() -> None:
     model = {**MODEL, "parameters": 10**9, "digest": "7" * 64, "dtype": "bfloat16", "context": 512}
-    [curve] = curves([sized_record(10**8), sized_record(10**9, model=model)])
+    [curve] = scaling_curves([sized_record(10**8), sized_record(10**9, model=model)])
     assert len(curve.points) == 2
     assert set(curve.differs) == {"dtype", "context"}
 
@@ -187,28 +187,32 @@ def test_scores_without_a_column_are_drawn_on_demand_and_systems_without_a_model
         Score("lede-3", 40.0, "points", True, None, None, None, {}, None, "lede-3"),
     )
     record = made_record(scores=scores)
-    assert [curve.metric for curve in curves([record])] == ["ppl", "acc"]
-    assert [curve.metric for curve in curves([record], every=True)] == ["ppl", "acc", "extra"]
+    assert [curve.metric for curve in scaling_curves([record])] == ["ppl", "acc"]
+    assert [curve.metric for curve in scaling_curves([record], every=True)] == [
+        "ppl",
+        "acc",
+        "extra",
+    ]
     bare = made_record(task="mine", scores=scores[2:])
-    assert [curve.metric for curve in curves([bare])] == ["extra"]
+    assert [curve.metric for curve in scaling_curves([bare])] == ["extra"]
 
 
 def test_models_of_unknown_size_are_left_out() -> None:
-    assert curves([made_record(model={**MODEL, "parameters": "unknown"})]) == []
+    assert scaling_curves([made_record(model={**MODEL, "parameters": "unknown"})]) == []
 
 
 def test_curves_are_in_the_papers_order() -> None:
-    found = curves([made_record(task=name) for name in ("mine", "ptb", "lambada")])
+    found = scaling_curves([made_record(task=name) for name in ("mine", "ptb", "lambada")])
     assert [curve.task for curve in found] == ["lambada", "lambada", "ptb", "ptb", "mine", "mine"]
 
 
 def test_rows_in_words() -> None:
     some = {"limit": 10, "examples": 10}
     road = {"data": {**made_record().data, "source": "sample"}}
-    texts = [curves([sized_record(10**8, **change)])[0].rows for change in ({}, some, road)]
+    texts = [scaling_curves([sized_record(10**8, **change)])[0].rows for change in ({}, some, road)]
     assert texts == ["all 20 rows", "10 rows, seed 0", "all 20 rows of the sample"]
 
 
 def test_a_limit_beyond_the_rows_is_no_limit() -> None:
-    [curve] = curves([sized_record(10**8), sized_record(10**9, limit=50)])
+    [curve] = scaling_curves([sized_record(10**8), sized_record(10**9, limit=50)])
     assert (len(curve.points), curve.differs) == (2, ())

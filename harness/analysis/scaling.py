@@ -150,7 +150,7 @@ def parameters(record: Record) -> int | None:
     return count if isinstance(count, int) and count > 0 else None
 
 
-def curves(records: Iterable[Record], *, every: bool = False) -> list[Curve]:
+def scaling_curves(records: Iterable[Record], *, every: bool = False) -> list[Curve]:
     """One curve per score, in the order of the paper's tables.
 
     Records share a curve if they measure the same thing: benchmark, version, options, data, prompt,
@@ -164,13 +164,13 @@ def curves(records: Iterable[Record], *, every: bool = False) -> list[Curve]:
     groups: dict[tuple[str, ...], dict[str, Record]] = {}
     for record in sorted(filter(parameters, records), key=lambda record: record.created):
         groups.setdefault(_measured(record), {})[record.model["digest"]] = record
-    found = [
+    result = [
         _curve(list(group.values()), metric)
         for group in groups.values()
         for metric in _metrics(group.values(), every)
     ]
-    order = published.in_order(dict.fromkeys(curve.task for curve in found))
-    return sorted(found, key=lambda curve: order.index(curve.task))
+    order = published.in_order(dict.fromkeys(curve.task for curve in result))
+    return sorted(result, key=lambda curve: order.index(curve.task))
 
 
 def _measured(record: Record) -> tuple[str, ...]:
@@ -194,7 +194,9 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
     points = tuple(_point(*pair) for pair in pairs)
     paper = _paper(score.column)
     law = law_for(score.unit, higher_is_better=score.higher_is_better)
-    found, reason = _fit(points, law) if law else (None, f"{score.unit or 'numbers'} are no loss")
+    checkpoint_fit, reason = (
+        _fit(points, law) if law else (None, f"{score.unit or 'numbers'} are not a loss")
+    )
     return Curve(
         task=newest.task,
         metric=metric,
@@ -206,7 +208,7 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
         records=tuple(record for record, _ in pairs),
         paper=paper,
         law=law,
-        fit=found,
+        fit=checkpoint_fit,
         reason=reason,
         paper_fit=_fit(paper, law)[0] if law else None,
         differs=tuple(name for name in names if name != "rows"),  # these are the same, see _rows

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.runs import load
-from harness.analysis.scaling import KAPLAN_EXPONENT, Curve, curves, parameters
+from harness.analysis.scaling import KAPLAN_EXPONENT, Curve, parameters, scaling_curves
 from harness.display import terminal
 from harness.display.curves import show_curves
 from harness.errors import UsageError
@@ -28,15 +28,15 @@ def run_curve(
         check_picture(out)
         check_file(out, "-o")
     records = _select([run.record for run in load(paths, outcomes="no")], tasks)
-    found = curves(records, every=every)
-    if not found:
+    curves = scaling_curves(records, every=every)
+    if not curves:
         raise UsageError("nothing to draw: no record has a score and the size of its model")
     if out:
-        draw(found, out)
+        draw(curves, out)
     if as_json:
-        terminal.print_json({"kaplan": KAPLAN_EXPONENT, "curves": [_to_json(c) for c in found]})
+        terminal.print_json({"kaplan": KAPLAN_EXPONENT, "curves": [_to_json(c) for c in curves]})
         return
-    show_curves(found)
+    show_curves(curves)
     if out:
         terminal.OUT.print(f"wrote {out}")
 

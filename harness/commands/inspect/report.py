@@ -38,21 +38,23 @@ def write_report(paths: Sequence[Path], out: Path, options: PageOptions) -> None
     """
     check_file(out, "--out")
     shown = columns(load(paths, "optional"))
-    found = groups(shown)
-    samples = [sample(group, options.most) for group in found]
+    example_groups = groups(shown)
+    samples = [sample(group, options.most) for group in example_groups]
     traces, untraced = _traces(shown, samples, options)
     dump = out.with_name(f"{out.stem}-items.jsonl")
-    sampled = any(len(group.examples) > options.most for group in found)
+    sampled = any(len(group.examples) > options.most for group in example_groups)
     texts = {}
     if sampled:
         labels = [column.label for column in shown]
-        lines = (dumps(file_json(g, example, labels)) for g in found for example in g.examples)
+        lines = (
+            dumps(file_json(g, example, labels)) for g in example_groups for example in g.examples
+        )
         texts[dump] = "".join(f"{line}\n" for line in lines)
     info = render.PageInfo(
         title=options.title,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("zero-shot-harness"),
-        most=options.most,
+        limit=options.most,
         dump=dump.name if sampled else None,
         notes=_notes(shown),
         untraced=untraced,

@@ -47,13 +47,13 @@ def columns(runs: Sequence[Run]) -> list[Column]:
             group.append(members)
         if name not in members or members[name].record.created <= run.record.created:
             members[name] = run
-    found = []
+    result = []
     for text, group in zip(_labels(list(groups)), groups.values(), strict=True):
         for number, members in enumerate(group):
             rows = dict.fromkeys(_rows(run.record) for run in members.values())
             suffix = f", {' and '.join(rows)}" if number else ""
-            found.append(Column(text + suffix, tuple(members.values())))
-    return found
+            result.append(Column(text + suffix, tuple(members.values())))
+    return result
 
 
 def _facts(record: Record) -> tuple[str, ...]:

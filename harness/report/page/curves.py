@@ -33,17 +33,17 @@ class Panel:
 
 def panels(columns: Sequence[Column]) -> list[Panel]:
     """One panel per curve, with the protocol in the title where a score has several."""
-    curves = scaling.curves(record for column in columns for record in column.records)
+    curves = scaling.scaling_curves(record for column in columns for record in column.records)
     names = [curve.column or curve.metric for curve in curves]
     owners = {id(record): k for k, column in enumerate(columns) for record in column.records}
-    found = []
+    result = []
     for curve, name in zip(curves, names, strict=True):
         protocol = clip(curve.protocol, MAX_LABEL_CHARS)
         title = f"{curve.name}, {protocol}" if names.count(name) > 1 else curve.name
         own = [owners[id(record)] for record in curve.records]
         labels = tuple(columns[k].label for k in own)
-        found.append(Panel(title, curve, labels, _chart(curve, own)))
-    return found
+        result.append(Panel(title, curve, labels, _chart(curve, own)))
+    return result
 
 
 def _chart(curve: Curve, owners: Sequence[int]) -> dict[str, Any]:
@@ -107,11 +107,11 @@ class Reliability:
 
 def reliabilities(columns: Sequence[Column]) -> list[Reliability]:
     """The bins of confidence of each column that has them."""
-    found = []
+    result = []
     for k, column in enumerate(columns):
         for record in column.records:
             bins = section3.reliability(record) if record.origin == "harness" else []
             if bins:
                 errors = [s.value for s in record.scores if s.metric == "calibration-error"]
-                found.append(Reliability(k, column.label, bins, next(iter(errors), None)))
-    return found
+                result.append(Reliability(k, column.label, bins, next(iter(errors), None)))
+    return result

@@ -166,17 +166,17 @@ def _state(sums: Sequence[float]) -> str:
     return "right" if right == count else "part" if right else "wrong"
 
 
-def sample(group: ExampleGroup, most: int, seed: int = 0) -> GroupSample:
-    """Choose at most `most` examples: up to half of them flipped, the others at random."""
+def sample(group: ExampleGroup, limit: int, seed: int = 0) -> GroupSample:
+    """Choose at most `limit` examples: up to half of them flipped, the others at random."""
     examples = group.examples
-    if len(examples) <= most:
+    if len(examples) <= limit:
         return GroupSample(group, examples, 0)
     rng = random.Random(seed)
     flips = [place for place, example in enumerate(examples) if example.flipped]
-    chosen = set(rng.sample(flips, min(len(flips), most // 2)))
+    chosen = set(rng.sample(flips, min(len(flips), limit // 2)))
     picked = len(chosen)
     others = [place for place in range(len(examples)) if place not in chosen]
-    chosen |= set(rng.sample(others, most - picked))
+    chosen |= set(rng.sample(others, limit - picked))
     return GroupSample(group, tuple(examples[place] for place in sorted(chosen)), picked)
 
 

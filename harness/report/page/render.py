@@ -39,7 +39,7 @@ class PageInfo:
     title: str
     made: str  # date and time
     version: str  # of the harness
-    most: int = 60  # examples per benchmark
+    limit: int = 60  # examples per benchmark
     dump: str | None = None  # name of the file with all examples, if there is one
     notes: tuple[str, ...] = ()
     untraced: tuple[str, ...] = ()  # which examples have no tokens, and why
@@ -129,12 +129,12 @@ def page(
 def comparisons(columns: Sequence[Column]) -> list[tuple[str, str, Comparison]]:
     """The first column compared with each of the next ones, unless they have nothing in common."""
     first, *others = ([run for run in c.runs if run.has_outcomes] for c in columns)
-    found = []
+    pairs = []
     for column, runs in zip(columns[1 : 1 + MAX_COMPARISONS], others, strict=False):
         compared = compare(first, runs)
         if compared.scores:
-            found.append((columns[0].label, column.label, compared))
-    return found
+            pairs.append((columns[0].label, column.label, compared))
+    return pairs
 
 
 def _calibration(plot: Reliability) -> dict[str, Any]:
@@ -148,13 +148,13 @@ def _group(number: int, sample: GroupSample, traces: Traces, groups: int) -> dic
     traced, left = 0, PAGE_BYTES // groups
     for example in sample.examples:
         value = page_json(example)
-        found = [traces.get((number, run.column, example.id)) for run in example.runs]
-        requests = [None if each is None else as_json(each) for each in found]
+        traced_runs = [traces.get((number, run.column, example.id)) for run in example.runs]
+        requests = [None if each is None else as_json(each) for each in traced_runs]
         size = len(json.dumps(requests))
         if any(requests) and size <= left:
             left -= size
             traced += 1
-            value["traced_prompt"] = prompt(next(filter(None, found)))
+            value["traced_prompt"] = prompt(next(filter(None, traced_runs)))
             for run, trace in zip(value["runs"], requests, strict=True):
                 run["trace"] = trace
         examples.append(value)

@@ -48,14 +48,14 @@ class SummaryTable:
 
 def summary_tables(columns: Sequence[Column]) -> list[SummaryTable]:
     """Table 4 for each column with summaries."""
-    found = []
+    summaries = []
     for column in columns:
         for record in column.records:
             if record.task == "cnn-dm" and record.origin == "harness":
                 labelled = replace(record, model={**record.model, "name": column.label})
                 systems = section3.table4(labelled)
-                found.append(SummaryTable(column.label, systems, section3.distance(record)))
-    return found
+                summaries.append(SummaryTable(column.label, systems, section3.distance(record)))
+    return summaries
 
 
 @dataclass(frozen=True, slots=True)
