@@ -26,7 +26,7 @@ from harness.analysis.noise_floor import Noise
 from harness.cli.evaluate.benchmark import benchmark_command
 from harness.cli.group import cli
 from harness.commands.compare import jitter
-from harness.commands.evaluate.table import PAPER_TABLES
+from harness.commands.evaluate.run import PAPER_TABLES
 from harness.commands.setup import doctor
 from harness.commands.setup import installation_checks as installation
 from harness.data import load as data

@@ -37,6 +37,11 @@ class Option(click.Option):
         super().__init__(*words, **details)
         self.heading = heading
 
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Read the environment, unless a run file has the option."""
+        in_file = self.name in (ctx.default_map or {})
+        return None if in_file else super().resolve_envvar_value(ctx)
+
 
 class Command(click.Command):
     """A command whose help shows options under the headings of their groups."""
