@@ -18,7 +18,7 @@ from harness.analysis.paper import published as paper
 from harness.cli.group import cli
 from harness.core import Example, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.plugins.registry import load_task
-from harness.runner import ask
+from harness.runner import prepare
 from harness.task import Task
 from harness.testing.golden import STREAM_ROWS, sample_job
 
@@ -206,7 +206,7 @@ def _published(name: str) -> str:
 def _example(task: Task) -> str:
     """The requests of the first example of the built-in sample, the exact strings."""
     job = sample_job(task, task.protocol(), STREAM_ROWS if task.stream else 1)
-    asked = ask(job)
+    asked = prepare(job)
     example, requests = asked.examples[0], asked.groups[0]
     lead = (
         f"The first example of the built-in sample under the protocol `paper`: "

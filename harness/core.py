@@ -94,6 +94,9 @@ class RollingLoglikelihood:
     pieces: tuple[str, ...] | tuple[bytes, ...]
 
 
+WordRule = Literal["word", "first-token", "every-token"]
+
+
 @dataclass(frozen=True, slots=True)
 class NextWord:
     """What is the best whole word after `context` that is not in `skip`?
@@ -104,7 +107,7 @@ class NextWord:
     context: str
     skip: frozenset[str]  # lower-cased words that are passed over
     among: frozenset[str] | None = None  # if given, only these words are accepted
-    rule: Literal["word", "first-token", "every-token"] = "word"
+    rule: WordRule = "word"
     """What `skip` is held against: the completed word, the first token, or each token."""
 
 

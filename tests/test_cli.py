@@ -101,7 +101,7 @@ def test_every_task_is_explained(name: str) -> None:
     for pattern in task.source(options).files:
         assert pattern.removeprefix("./") in flat
     assert "".join(task.source(options).origin.split()) in "".join(result.out.split())
-    assert all(preset in flat for preset in task.presets)
+    assert all(preset in flat for preset in task.protocols)
 
 
 @pytest.mark.parametrize("name", task_names())

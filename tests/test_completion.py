@@ -46,7 +46,7 @@ def test_options() -> None:
 @pytest.mark.parametrize("before", [["cbt-cn"], ["show", "cbt-cn"], ["jitter", "cbt-cn"]])
 def test_values_are_those_of_the_benchmark(before: list[str]) -> None:
     task = load_task("cbt-cn")
-    assert offered(*before, "--protocol", "") == list(task.presets)
+    assert offered(*before, "--protocol", "") == list(task.protocols)
     assert offered(*before, "--set", "split=") == ["split=valid", "split=test"]
     options = [f"{option.name}=" for option in task.options]
     assert [o.partition("=")[0] for o in offered(*before, "--set", "")] == [

@@ -110,7 +110,7 @@ def test_presets_are_documented_as_they_are(name: str) -> None:
         row.split("|")[1].strip(" `"): dict(pair.split("=", 1) for pair in code(row.split("|")[2]))
         for row in re.findall(r"^\| `.*\|$", _presets(name), re.MULTILINE)
     }
-    assert documented == {k: dict(v) for k, v in load_task(name).presets.items()}
+    assert documented == {k: dict(v) for k, v in load_task(name).protocols.items()}
 
 
 def _presets(name: str) -> str:
@@ -326,7 +326,7 @@ def _subcommand(group: click.Group, arguments: list[str]) -> None:
 
 
 def test_protocols_named_in_the_pages_exist() -> None:
-    known = {preset for name in SECTIONS for preset in load_task(name).presets} | {"NAME"}
+    known = {preset for name in SECTIONS for preset in load_task(name).protocols} | {"NAME"}
     pages = PROTOCOLS + README + CI
     named = set(re.findall(r"--protocol ([\w-]+)", pages))
     assert named <= known, named - known
@@ -342,7 +342,7 @@ def test_data_table_names_the_files_and_their_origin() -> None:
     listed = README.partition("### Data")[2].partition("## For each user")[0]
     for name in SECTIONS:
         task = load_task(name)
-        for preset in task.presets:
+        for preset in task.protocols:
             options = task.protocol(preset).options
             if options.get("split") == "test" and name.startswith("cbt"):
                 continue  # the same archive; the table has the default split

@@ -24,8 +24,8 @@ from harness.data.encodings import with_line_feeds
 from harness.data.load import Where, load
 from harness.data.parsers import lines
 from harness.errors import DataError
-from harness.metrics.exact_match import normalise
-from harness.metrics.extract import bare
+from harness.metrics.exact_match import normalise_answer
+from harness.metrics.extract import strip_punctuation
 from harness.overlap import corpora, ngrams
 from harness.plugins.registry import load_task
 from harness.tasks import cbt, cnn_dm, enwik8, lambada, ptb, wikitext, wmt14
@@ -362,7 +362,7 @@ def test_an_archive_is_not_expanded_beyond_the_file(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_file_is_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module, "LARGEST", 10)
+    monkeypatch.setattr(data_module, "MAX_FILE_BYTES", 10)
     path = tmp_path / "huge"
     path.write_text("12345\n12345\n")
     with pytest.raises(DataError, match="huge has more than 10 bytes, and no benchmark's file is"):
@@ -386,7 +386,7 @@ def test_no_text_takes_more_than_its_length(part: str) -> None:
     text = part * (30_000 // len(part))
     looks = [d.detokenise for d in DETOKENISERS.values()]
     looks += [d.retokenise for d in DETOKENISERS.values() if d.retokenise]
-    looks += [normalise, bare, megatron_wikitext]
+    looks += [normalise_answer, strip_punctuation, megatron_wikitext]
     looks += [lambda text, b=b: passage(text, b) for b in ("whitespace", "space")]
     looks += [lambda text: refusal(wmt14.parse, f"<{text}", f"<{text}")]
     looks += [lambda text: refusal(cbt.parse, f"1 {text}")]

@@ -73,7 +73,7 @@ def test_the_page_of_a_benchmark_has_what_the_program_says_of_it(name: str) -> N
     assert task.description in text
     assert source.origin in text
     assert all(digest in text for digest in source.sha256[:1])
-    for preset in task.presets:
+    for preset in task.protocols:
         assert f"\n| `{preset}` |" in text
     for option in task.options:
         assert f"\n| `{option.name}` |" in text

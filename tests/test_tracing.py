@@ -19,7 +19,8 @@ from harness.core import RollingLoglikelihood
 from harness.display.preview import WINDOWS
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Encoded, Span
+from harness.engine.queries.encode import Encoded
+from harness.engine.queries.query import Span
 from harness.engine.scoring.ranks import ranks
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.records.record import Record, read, read_items
@@ -138,7 +139,7 @@ def test_token_ids_of_the_dump_give_its_numbers_in_a_plain_loop(
 ) -> None:
     """What was fed, start token included, is all that somebody else's loop needs."""
     run(name, *words)
-    [start] = tiny.tokenizer.start("auto")
+    [start] = tiny.tokenizer.start_tokens("auto")
     for item in dumped(tmp_path / f"{name}.jsonl").values():
         for request in item["requests"]:
             assert request["windows"][0]["context"][0] == start
@@ -164,7 +165,7 @@ def plain_sum(model: Checkpoint, context: list[int], targets: list[int]) -> floa
 
 def plain_word(model: Checkpoint, context: list[int]) -> str:
     """The most probable first token that begins a word which is no stop word, and what follows."""
-    stop, strings = stop_words("nltk127"), model.tokenizer.strings
+    stop, strings = stop_words("nltk127"), model.tokenizer.token_texts
 
     def ranked(path: list[int]) -> list[int]:
         with torch.inference_mode():

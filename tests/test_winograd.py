@@ -15,7 +15,7 @@ from harness.data.load import Where, load
 from harness.data.subset import choose
 from harness.errors import DataError, RecordError
 from harness.records.record import Record, read
-from harness.runner import ask, evaluate
+from harness.runner import evaluate, prepare
 from harness.stats import intervals
 from harness.tasks import winograd
 
@@ -115,8 +115,8 @@ def test_requests(change: str) -> None:
         Loglikelihood("", "Ann dropped the {1}, so it broke."),
     ]
     name, value = change.split("=")
-    assert ask(job_of("winograd", [CUP])).requests == wanted
-    assert ask(job_of("winograd", [CUP], **{name: value})).requests == wanted
+    assert prepare(job_of("winograd", [CUP])).requests == wanted
+    assert prepare(job_of("winograd", [CUP], **{name: value})).requests == wanted
 
 
 @pytest.mark.parametrize(("name", "count"), [("wsc273", 273), ("wsc285", 285)])
@@ -178,7 +178,7 @@ GOOD = TEXT + ANSWERS + RIGHT
 
 def test_a_sentence_may_begin_with_the_pronoun() -> None:
     text = GOOD.replace("<txt1>A saw</txt1>", "").replace("it", "It")
-    [request, *_] = ask(job_of("winograd", winograd.parse(xml(text).encode()))).requests
+    [request, *_] = prepare(job_of("winograd", winograd.parse(xml(text).encode()))).requests
     assert request == Loglikelihood("B", " run.")
 
 

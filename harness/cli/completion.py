@@ -74,7 +74,7 @@ def _tasks(context: click.Context) -> Sequence[str]:
 
 
 def _presets(context: click.Context) -> Iterable[str]:
-    return dict.fromkeys(preset for name in _tasks(context) for preset in load_task(name).presets)
+    return dict.fromkeys(preset for name in _tasks(context) for preset in load_task(name).protocols)
 
 
 def _settings(context: click.Context) -> Iterable[str]:

@@ -268,7 +268,7 @@ def show_task(task: Task) -> None:
         "protocols (--protocol NAME)",
         {
             preset: ", ".join(f"{k}={v}" for k, v in changes.items()) or "the defaults"
-            for preset, changes in task.presets.items()
+            for preset, changes in task.protocols.items()
         },
     )
     show_mapping(

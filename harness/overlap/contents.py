@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from harness.core import Example, Generate, Loglikelihood, Request, RollingLoglikelihood
 from harness.records.dump import request_text
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
+from harness.text import common_prefix_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,8 @@ def items(job: Job) -> list[Item]:
         DataError: a row cannot be read.
     """
     if job.pool:
-        job = replace(job, pool=replace(job.pool, rows=(), road="sample"))
-    asked = ask(job)
+        job = replace(job, pool=replace(job.pool, rows=(), source_kind="sample"))
+    asked = prepare(job)
     pairs = zip(asked.examples, asked.groups, strict=True)
     return [Item(example.id, _pieces(example, group)) for example, group in pairs]
 
@@ -60,7 +61,7 @@ def _question(example: Example, group: Sequence[Request]) -> str:
     longest = [t for t in texts if not any(o != t and o.startswith(t) for o in texts)]
     if len(longest) <= 1:
         return longest[0] if longest else ""
-    common = _common(longest)
+    common = common_prefix_length(longest)
     for text in longest:
         for reference in example.references:
             # The place may begin with words that all choices have in common.
@@ -68,13 +69,6 @@ def _question(example: Example, group: Sequence[Request]) -> str:
             if reference.lower() in place.lower():
                 return text
     return longest[0][:common]
-
-
-def _common(texts: Sequence[str]) -> int:
-    """How many characters all texts have in common at their beginning."""
-    columns = zip(*texts, strict=False)
-    different = (i for i, column in enumerate(columns) if len(set(column)) > 1)
-    return next(different, min(map(len, texts)))
 
 
 def _whole(request: Request) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.core import (
     Generate,
@@ -74,10 +74,18 @@ class Writer:
         )
 
 
+class Exchange(NamedTuple):
+    """One request of an example, its tokens and the response to it."""
+
+    request: Request
+    encoded: EncodedRequest
+    response: Response
+
+
 def item(
     task: str,
     example: str,
-    answered: Sequence[tuple[Request, EncodedRequest, Response]],
+    answered: Sequence[Exchange],
     outcomes: Mapping[str, float],
 ) -> dict[str, Any]:
     """The line of one example: its requests with their tokens and responses, and its statistics."""

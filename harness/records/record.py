@@ -201,7 +201,7 @@ def write(record: Record, root: Path) -> Path:
     text = json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(path.parent, OLD_TEMPORARY)
+        atomic.remove_leftovers(path.parent, OLD_TEMPORARY)
         with atomic.locked(path.parent) as alone:
             if packed:
                 atomic.replace_content(_items_name(path, record), packed)
@@ -222,7 +222,7 @@ def _remove_old_items(path: Path, record: Record, alone: bool) -> None:
     for pattern in (f"{stem}.{'?' * _SHOWN}{ITEMS}", _old_items_name(path).name):
         for old in path.parent.glob(pattern):
             with suppress(OSError):
-                left = alone or time.time() - old.stat().st_mtime > atomic.LEFT
+                left = alone or time.time() - old.stat().st_mtime > atomic.STALE_SECONDS
                 if left and old != _items_name(path, record):
                     old.unlink()
 
@@ -283,8 +283,8 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(folder)
-        made = atomic.temporary(folder)
+        atomic.remove_leftovers(folder)
+        made = atomic.temporary_path(folder)
         made.touch()
         made.unlink()
     except OSError as error:

@@ -61,7 +61,7 @@ def protocols(task: Task, options: ProtocolOptions, grid: GridOptions) -> list[P
     twice = sorted(set(overrides) & set(varied))
     if twice:
         raise UsageError(f"option {twice[0]!r} is both in --set and in --vary; give one of them")
-    presets = list(task.presets) if grid.grid else [options.name]
+    presets = list(task.protocols) if grid.grid else [options.name]
     distinct: dict[tuple[tuple[str, str], ...], Protocol] = {}
     for preset, *values in product(presets, *varied.values()):
         protocol = task.protocol(preset, {**overrides, **dict(zip(varied, values, strict=True))})

@@ -129,7 +129,7 @@ def table_protocols(
         UsageError: no task has the protocol or one of the options.
     """
     tasks = [load_task(name) for name in names]
-    presets = dict.fromkeys(preset for task in tasks for preset in task.presets)
+    presets = dict.fromkeys(preset for task in tasks for preset in task.protocols)
     if options.name not in presets:
         raise UsageError(unknown("protocol", options.name, presets, "no task has a"))
     declared = {task.name: {option.name for option in task.options} for task in tasks}
@@ -142,7 +142,7 @@ def table_protocols(
     for task in tasks:
         own = (per_task or {}).get(task.name, ProtocolOptions(""))
         preset = own.name or options.name
-        if not own.name and preset not in task.presets:
+        if not own.name and preset not in task.protocols:
             terminal.note(f"{task.name} has no protocol {preset!r}, using paper")
             preset = "paper"
         shared = {k: v for k, v in overrides.items() if k in declared[task.name]}

@@ -18,7 +18,7 @@ from harness.display import terminal
 from harness.errors import HarnessError, UsageError
 from harness.records.dump import Writer
 from harness.records.record import Record, check_writable, write
-from harness.runner import Asked, Job, Watch, ask, evaluate
+from harness.runner import Job, Observer, Prepared, evaluate, prepare
 from harness.task import Protocol, Task
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Session:
     concurrent: int = 1  # models that are evaluated at the same time
     # Made once and shared by all models.
     budgeted: list[Job] = field(default_factory=list)  # jobs on the rows that --budget allows
-    asked: list[tuple[Job, Asked]] = field(default_factory=list)
+    asked: list[tuple[Job, Prepared]] = field(default_factory=list)
     encodings: "Encodings" = field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ def open_engine(model: str, session: Session) -> Iterator["Engine"]:
 
 
 def _engine(model: str, session: Session, closing: ExitStack) -> "Engine":
-    from harness.engine.checkpoint.load import load, tokenizer_and_context
+    from harness.engine.checkpoint.load import load
     from harness.engine.engine import Engine
 
     options = session.options.model
@@ -90,15 +90,13 @@ def _engine(model: str, session: Session, closing: ExitStack) -> "Engine":
         return Engine(
             checkpoint, budget=options.batch_tokens, store=session.store, encodings=encodings
         )
-    from harness.engine.backends.ray_workers import Crew, Workers
+    from harness.engine.backends.ray_workers import Crew, RayWorkers
 
     crew = Crew(workers, connect_workers(session))
-    # The checkpoint is in the workers; this process has only the tokenizer.
-    tokenizer, _ = tokenizer_and_context(model, options.settings())
-    solver = Workers(model, options.settings(), options.batch_tokens, crew)
+    backend = RayWorkers(model, options.settings(), options.batch_tokens, crew)
     for stack in (closing, session.closing):
-        stack.callback(solver.close)
-    return Engine.over(solver, solver.identity, tokenizer, store=session.store, encodings=encodings)
+        stack.callback(backend.close)
+    return Engine(backend, store=session.store, encodings=encodings)
 
 
 def connect_workers(session: Session) -> int:
@@ -159,21 +157,21 @@ def evaluate_job(job: Job, engine: "Engine", session: Session) -> Record:
     with terminal.progress(job.task.name) as bar:
         # Under --strict the error message has the same facts.
         preflight = (lambda counts: None) if job.strict else bar.preflight
-        watch = Watch(bar.advance, preflight, session.dump.write if session.dump else None)
+        watch = Observer(bar.advance, preflight, session.dump.write if session.dump else None)
         record = evaluate(job, engine, watch, _asked(job, session))
     session.paths.append(write(record, session.options.output.out))
     session.records.append(record)
     return record
 
 
-def _asked(job: Job, session: Session) -> Asked | None:
+def _asked(job: Job, session: Session) -> Prepared | None:
     """The job's requests, if another model will be asked the same."""
     if len(session.options.model.names) == 1:
         return None
     for other, asked in session.asked:
         if other is job:
             return asked
-    asked = ask(job)
+    asked = prepare(job)
     session.asked.append((job, asked))
     return asked
 
@@ -184,7 +182,7 @@ def compute(job: Job, options: RunOptions) -> Record:
         open_engine(options.model.names[0], Session(options)) as engine,
         terminal.progress(job.task.name) as bar,
     ):
-        return evaluate(job, engine, Watch(bar.advance))
+        return evaluate(job, engine, Observer(bar.advance))
 
 
 def finish(session: Session, size: str | None = None) -> None:

@@ -6,7 +6,7 @@ from harness.display import terminal
 from harness.display.preview import preview
 from harness.plugins.registry import load_task
 from harness.records.trace import trace
-from harness.runner import ask
+from harness.runner import prepare
 from harness.task import encoding
 
 
@@ -22,12 +22,14 @@ def show_examples(
     job = job_for(task, task.protocol(protocol.name, protocol.overrides()), data)
     terminal.start_logging()
     tokenizer, context = tokenizer_and_context(model_name, model.settings())
-    asked = ask(job)
+    asked = prepare(job)
     encoder = Encoder(tokenizer, context)
     for example, requests in list(zip(asked.examples, asked.groups, strict=True))[:count]:
         references = f"  references: {list(example.references)}" if example.references else ""
         terminal.OUT.print(f"{name} item {example.id}{references}", markup=False)
         encoded = encoder.encode(requests, encoding(job.protocol.options))
-        traces = [trace(r, e, tokenizer.strings) for r, e in zip(requests, encoded, strict=True)]
+        traces = [
+            trace(r, e, tokenizer.token_texts) for r, e in zip(requests, encoded, strict=True)
+        ]
         for line in preview(traces):
             terminal.OUT.print(line)

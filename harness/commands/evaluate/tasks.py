@@ -10,7 +10,7 @@ def list_tasks() -> None:
     tasks = [load_task(name) for name in published.in_order(task_names())]
     tables.show_mapping(
         "benchmarks (harness tasks NAME explains one)",
-        {task.name: f"{task.title} [{', '.join(task.presets)}]" for task in tasks},
+        {task.name: f"{task.title} [{', '.join(task.protocols)}]" for task in tasks},
     )
 
 

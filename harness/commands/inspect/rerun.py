@@ -22,7 +22,7 @@ from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.records.trace import ItemTrace, Ranks, outcome_of, trace
-from harness.runner import Asked, History, Job, ask, follow_up
+from harness.runner import Job, Prepared, follow_up, prepare
 from harness.task import encoding
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def run_again(
     overrides = {k: str(v) for k, v in record.options.items()}
     protocol = task.protocol(record.protocol.partition("+")[0], overrides)
     job = _with_pool(job_for(task, protocol, _same_rows(record, data_options)), record)
-    asked = ask(job)
+    asked = prepare(job)
     _check_data(record.data, job.data)
     if record.pool and job.pool:
         _check_data(record.pool, job.pool)
@@ -107,7 +107,7 @@ def _with_pool(job: Job, record: Record) -> Job:
 
 def _check_data(facts: Mapping[str, object], found: data.Data) -> None:
     if found.sha256 != facts["sha256"]:
-        sample = found.road == "sample"
+        sample = found.source_kind == "sample"
         remedy = "run the benchmark again" if sample else "give --data-dir the record's file"
         raise DataError(
             f"{found.name} has sha256 {found.sha256[:12]}..., the record's rows came from "
@@ -129,7 +129,7 @@ class Again:
 
     record: Record
     job: Job
-    asked: Asked
+    asked: Prepared
     model: ModelOptions
     cache: CacheOptions
 
@@ -156,7 +156,7 @@ class Again:
     def trace(self, item: Answered, *, ranks: bool = False) -> ItemTrace:
         """The trace of an answered item; raises as `traces` does."""
         requests = tuple(
-            trace(q, e, self.tokenizer.strings, r, self._ranks(e, r) if ranks else ())
+            trace(q, e, self.tokenizer.token_texts, r, self._ranks(e, r) if ranks else ())
             for q, e, r in zip(item.requests, item.encoded, item.responses, strict=True)
         )
         found = tuple(
@@ -186,8 +186,9 @@ class Again:
                 (*found.encoded, *encoded),
                 (*found.responses, *self._responses(requests, encoded)),
             )
-            history = History(found.example, found.responses, rounds)
-            requests = follow_up(self.job, history, self.asked.prompt)
+            requests = follow_up(
+                self.job, self.asked.prompt, found.example, found.responses, rounds
+            )
         return found
 
     def _place(self, item: str) -> int:
@@ -263,7 +264,7 @@ class Again:
         if self._memory:
             desk = Router(requests, encoded)
             known = self._memory.recall(desk.queries, count=False)
-            found = dict([*desk.without_questions(), *desk.take(known)])
+            found = dict([*desk.without_queries(), *desk.take(known)])
             if len(found) == len(requests):
                 return [found[i] for i in range(len(requests))]
         found = dict(self.engine.answer(requests, encoded))
@@ -271,14 +272,14 @@ class Again:
 
     def _ranks(self, encoded: "Encoded", response: Response) -> Ranks:
         from harness.engine.backends.in_process import InProcess
-        from harness.engine.queries.encode import Span
+        from harness.engine.queries.query import Span
         from harness.engine.scoring.ranks import ranks
 
         spans = [span for span in encoded.spans if span.targets][:WINDOWS]
         if isinstance(response, Generated) and response.tokens:
             [prompt] = encoded.spans
             spans = [Span((*prompt.inputs, *response.tokens[:-1]), response.tokens)]
-        solver = self.engine.solver
+        solver = self.engine.backend
         assert isinstance(solver, InProcess), "the engine of this module is in this process"
         return [ranks(solver.forward, span) for span in spans]
 
