@@ -52,6 +52,7 @@ ROWS: Given = {"--model": "first", "--sample": None, "--limit": "2"}
 BASE: dict[str, tuple[list[str], Given]] = {
     "lambada": ([], RUN),
     "table3": ([], RUN),
+    "run": (["lambada,ptb"], RUN),
     "show": (["lambada"], ROWS),
     "jitter": (["lambada"], {**ROWS, "--file": "jitter.json"}),
     "doctor": ([], {"--model": "first"}),

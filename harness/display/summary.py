@@ -1,6 +1,6 @@
 """The main scores of several tasks as one table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from harness.analysis.paper import published
 from harness.display.tables import table
@@ -9,13 +9,10 @@ from harness.records.record import Record
 from harness.report.number_format import interval, number
 
 
-def show_summary(records: Sequence[Record], size: str, reasons: Mapping[str, str]) -> None:
-    """Print the scores that the paper's tables have, or the first score of other tasks.
+def show_summary(records: Sequence[Record], size: str) -> None:
+    """Print one model's main scores next to those of the paper's model of that size.
 
-    Args:
-        records: of one model.
-        size: of the paper's model to compare with.
-        reasons: why other tasks were not run, by task.
+    These are the scores that the paper's tables have, or else the first score of a task.
     """
     rows = table("task", "protocol", "score", ">value", "unit", ">95 % interval", f">paper {size}")
     for record in records:
@@ -33,5 +30,3 @@ def show_summary(records: Sequence[Record], size: str, reasons: Mapping[str, str
             )
     OUT.print(f"\nSummary of {len(records)} tasks", markup=False)
     OUT.print(rows)
-    for reason in reasons.values():
-        OUT.print(f"not run: {reason}", markup=False)

@@ -80,8 +80,10 @@ def _show_tasks(records: Sequence[Record], size: str, reasons: Mapping[str, str]
     """Print the scores of each task, and a summary if there are several."""
     for record in records:
         tables.show_record(record)
-    if len(records) + len(reasons) > 1:
-        show_summary(records, size, reasons)
+    if len(records) > 1:
+        show_summary(records, size)
+    for reason in reasons.values():
+        terminal.OUT.print(f"not run: {reason}", markup=False)
 
 
 def _tasks(names: Sequence[str]) -> list[str]:
