@@ -183,7 +183,8 @@ class Task:
         checked: dict[str, str] = {}
         for option, value in (overrides or {}).items():
             if option not in declared:
-                raise UsageError(unknown("option", option, declared, f"{self.name} has no", f"`harness tasks {self.name}`"))
+                lead, see = f"{self.name} has no", f"`harness tasks {self.name}`"
+                raise UsageError(unknown("option", option, declared, lead, see))
             checked[option] = declared[option].check(value)
         options = {option.name: option.default for option in self.options}
         options.update({k: declared[k].check(v) for k, v in self.protocols[name].items()})

@@ -40,7 +40,7 @@ from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
 from harness.overlap import scan
 from harness.plugins.registry import load_task
-from harness.records.record import write
+from harness.records.folder import write
 
 LAST = "acc-last-token"
 

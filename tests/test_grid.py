@@ -15,7 +15,7 @@ from harness.commands.evaluate.grid import protocols
 from harness.commands.options import GridOptions, ProtocolOptions
 from harness.errors import UsageError
 from harness.plugins.registry import load_task, task_names
-from harness.records.record import read
+from harness.records.folder import read
 
 LAMBADA = load_task("lambada")
 

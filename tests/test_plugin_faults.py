@@ -307,14 +307,14 @@ def test_examples_without_an_outcome_are_not_scored() -> None:
         return [] if example.id == first else [(1.0, 1.0)]
 
     first = ""
-    first = next(iter(run(TASK).items.ids))  # type: ignore[union-attr]
+    first = next(iter(run(TASK).outcomes.ids))  # type: ignore[union-attr]
     everywhere = replace(ACC, name="base", extract=gives([(1.0, 1.0)]), baseline="always yes")
     record = run(replace(TASK, measures=gives((replace(ACC, extract=some), everywhere))))
     assert (record.rows, record.examples) == (3, 2)
-    assert "|n:2/3~seed0|" in record.signature
+    assert "|n:2/3~seed0|" in str(record.signature)
     two = run(replace(TASK, measures=gives((replace(ACC, metric=MEAN),))))
     assert (two.rows, two.examples) == (3, 3)
-    assert "|n:3~seed0|" in two.signature
+    assert "|n:3~seed0|" in str(two.signature)
 
 
 # --- the commands that call the same functions -------------------------------------------------
@@ -385,9 +385,9 @@ def test_commands_end_with_one_line(
 
 
 def run_ids(path: Path) -> tuple[str, ...]:
-    from harness.records.record import read, read_items
+    from harness.records.folder import read, read_outcomes
 
-    return read_items(path, read(path)).ids
+    return read_outcomes(path, read(path)).ids
 
 
 def test_golden_requests_and_conformance_name_it_too(plugin: Any, tmp_path: Path) -> None:

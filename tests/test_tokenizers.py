@@ -556,8 +556,8 @@ def test_unknown_words_of_a_context_are_counted() -> None:
         "lossy": 2, "unknown": 2, "lost_characters": 14, "characters": 15 + 10 + 6,
     }  # fmt: skip
     assert preflight_warnings(counts, 3) == [
-        "2 of 3 requests have text that the tokenizer loses, 45.16% of all characters; "
-        "2 of them have unknown tokens"
+        "requests with text that the tokenizer loses: 2 of 3 (45.16% of all characters; "
+        "2 with unknown tokens)"
     ]
 
 
@@ -659,6 +659,6 @@ def test_a_benchmark_in_another_case_is_marked_and_refused_under_strict(tmp_path
     assert counts["lossy"] == record["requests"] == 4
     assert counts["unknown"] == 0
     assert 0 < counts["lost_characters"] < counts["characters"] / 10
-    assert "requests have text that the tokenizer loses" in result.err
+    assert "requests with text that the tokenizer loses: " in result.err
     line = refused(*words, "--out", tmp_path / "strict", "--strict")
     assert "has text that the tokenizer loses (4 in all); refused by --strict" in line

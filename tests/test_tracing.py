@@ -16,14 +16,15 @@ from hypothesis import strategies as st
 from harness.commands.inspect.rerun import Again, run_again
 from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.core import RollingLoglikelihood
-from harness.display.preview import WINDOWS
+from harness.display.preview import MAX_WINDOWS
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import Encoded
 from harness.engine.queries.query import Span
 from harness.engine.scoring.ranks import ranks
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
-from harness.records.record import Record, read, read_items
+from harness.records.folder import read, read_outcomes
+from harness.records.record import Record
 from harness.records.trace import ItemTrace, trace
 from harness.tasks.lambada import stop_words
 
@@ -102,7 +103,7 @@ def test_traces_are_the_answers_of_the_run_without_its_weights(
     record, path = run(name, *words)
     again = run_again(record, *blind(tiny_folder, tmp_path))
     items = dumped(tmp_path / f"{name}.jsonl")
-    assert list(again.places) == list(read_items(path, record).ids)
+    assert list(again.places) == list(read_outcomes(path, record).ids)
     for item in again.traces(list(items)):
         said = items[item.id]
         assert [r.kind for r in item.requests] == [r["kind"] for r in said["requests"]]
@@ -252,9 +253,9 @@ def test_of_a_long_text_the_first_windows_are_ranked(
     record, _ = run("wikitext2", "--limit", 20, "--set", "stride=200")
     again = run_again(record, *sources(tiny_folder, cache=tmp_path / "cache"))
     [item] = again.traces([*again.places][:1], ranks=True)
-    assert max(t.window for t in scored(item)) >= WINDOWS, "there are more"
+    assert max(t.window for t in scored(item)) >= MAX_WINDOWS, "there are more"
     unranked = [t for t in scored(item) if t.rank is None]
-    assert {t.window for t in unranked} <= set(range(WINDOWS, 99))
+    assert {t.window for t in unranked} <= set(range(MAX_WINDOWS, 99))
     assert unranked
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from harness.analysis.paper import published
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.display.terminal import OUT
 from harness.records.record import Record
 from harness.report.number_format import interval, number

@@ -28,6 +28,6 @@ def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) 
 
     RUNS are records, or folders of records; the newest record of a task and protocol counts.
     """
-    from harness.commands.compare.gate import write_baseline
+    from harness.commands.compare.baseline import write_baseline
 
     write_baseline(runs, out, rule, alpha)

@@ -30,6 +30,6 @@ def check(
     Exit code 0: no regression. 1: a regression. 2: something cannot be compared or read. In a
     GitHub job, also writes annotations and a summary.
     """
-    from harness.commands.compare.gate import run_check
+    from harness.commands.compare.check import run_check
 
     context.exit(run_check(runs, baseline, junit=junit, jitter=jitter, as_json=as_json))

@@ -25,6 +25,6 @@ def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_js
     items that flipped. With three or more runs, print one matrix per score. Differing signatures
     are named; runs that measure different things are not compared.
     """
-    from harness.commands.compare.gate import run_compare
+    from harness.commands.compare.compare import run_compare
 
     run_compare(runs, anyway=anyway, every=every, flips=flips, as_json=as_json)

@@ -38,11 +38,11 @@ def power(runs: tuple[Path, ...], as_json: bool, **question: Any) -> None:
     RUNS: one run, two runs of different checkpoints, or a baseline. Two runs give a better
     estimate: the spread of the differences between their items is measured.
     """
-    from harness.analysis.power import Question
-    from harness.commands.compare.gate import run_power
+    from harness.analysis.power import PowerSettings
+    from harness.commands.compare.power import run_power
 
     if len(runs) == 2:
         for name in ("correlation", "discordance"):
             if given(name):
                 raise UsageError(f"--{name} is measured on two runs; leave it out, or give one run")
-    run_power(runs, Question(**question), as_json=as_json)
+    run_power(runs, PowerSettings(**question), as_json=as_json)

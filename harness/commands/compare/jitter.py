@@ -54,7 +54,7 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
     jobs = [job_for(task, task.protocol(name, overrides), options.data) for task in tasks]
     for job in jobs:
         records = _records(job, options)
-        found = noise_floor.movements([(variant.dtype, record) for variant, record in records])
+        found = noise_floor.measure_noise([(variant.dtype, record) for variant, record in records])
         model = records[0][1].model
         about = {
             "model": model["name"],
@@ -64,7 +64,7 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
             "variants": [str(variant) for variant, _ in records],
         }
         noise_floor.write(file, found, about)
-        comparisons.show_movements(found, about["variants"])
+        comparisons.show_noise(found, about["variants"])
     terminal.ERR.print(f"wrote {file}", markup=False)
 
 

@@ -11,8 +11,9 @@ from harness.commands.options import DataOptions, ProtocolOptions, RunOptions
 from harness.display import tables, terminal
 from harness.display.summary import show_summary
 from harness.errors import DataError, UsageError
+from harness.files.output import check_file
 from harness.plugins.registry import load_task, task_names
-from harness.records.record import Record, check_file
+from harness.records.record import Record
 from harness.runner import Job
 from harness.task import Protocol, Task, unknown
 

@@ -16,8 +16,10 @@ from harness.commands.options import CacheOptions, DataOptions, RunOptions
 from harness.data import load as data
 from harness.display import terminal
 from harness.errors import HarnessError, UsageError
+from harness.files.output import check_writable
 from harness.records.dump import Writer
-from harness.records.record import Record, check_writable, write
+from harness.records.folder import write
+from harness.records.record import Record
 from harness.runner import Job, Observer, Prepared, evaluate, prepare
 from harness.task import Protocol, Task
 

@@ -17,7 +17,7 @@ from harness.commands.evaluate.session import job_for, open_store
 from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.core import Example, Generated, Request, Response
 from harness.data import load as data
-from harness.display.preview import WINDOWS
+from harness.display.preview import MAX_WINDOWS
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.plugins.registry import load_task
 from harness.records.record import Record
@@ -92,14 +92,14 @@ def _same_model(record: Record, options: ModelOptions) -> ModelOptions:
 
 def _same_rows(record: Record, options: DataOptions) -> DataOptions:
     """The options with the rows taken from the record."""
-    sample = record.data["road"] == "sample"
+    sample = record.data["source"] == "sample"
     return replace(options, sample=sample, limit=record.limit, seed=record.seed)
 
 
 def _with_pool(job: Job, record: Record) -> Job:
     """The job with built-in example pairs if those were the record's."""
     few_shot = job.task.few_shot
-    if few_shot is None or record.pool is None or record.pool["road"] != "sample":
+    if few_shot is None or record.pool is None or record.pool["source"] != "sample":
         return job
     source = few_shot.source(job.protocol.options)
     return replace(job, pool=data.load(source, data.Where(sample=True)))
@@ -275,7 +275,7 @@ class Again:
         from harness.engine.queries.query import Span
         from harness.engine.scoring.ranks import ranks
 
-        spans = [span for span in encoded.spans if span.targets][:WINDOWS]
+        spans = [span for span in encoded.spans if span.targets][:MAX_WINDOWS]
         if isinstance(response, Generated) and response.tokens:
             [prompt] = encoded.spans
             spans = [Span((*prompt.inputs, *response.tokens[:-1]), response.tokens)]
