@@ -269,7 +269,10 @@ def test_no_data_at_all_is_refused(model: Path, tmp_path: Path) -> None:
         (["--vary", "stride=,"], "--vary 'stride=,': expected key=value,value,..."),
         (["--vary", "stride=32", "--set", "stride=64"], "'stride' is both in --set and in --vary"),
         (["--grid", "--set", "strid=32"], "wikitext2 has no option 'strid'"),
-        (["--vary", "stride=32", "--protocol", "papr"], "no protocol 'papr'; choose from: paper"),
+        (
+            ["--vary", "stride=32", "--protocol", "papr"],
+            "no protocol 'papr'; did you mean paper?",
+        ),
         (["--grid", "--limit", "0"], "'--limit': 0 is not in the range x>=1"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
