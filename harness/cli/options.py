@@ -124,7 +124,10 @@ def _option(chosen: Part, declared: Field[Any]) -> Callable[[Function], Function
     name, details = flag(declared), dict(declared.metadata)
     annotation = get_type_hints(chosen.group)[declared.name]
     [kind, *_] = [t for t in get_args(annotation) if t is not NoneType] or [annotation]
-    how: dict[str, Any] = {"help": details["help"], "heading": chosen.group.heading}
+    how: dict[str, Any] = {
+        "help": details["help"],
+        "heading": chosen.group.__name__.removesuffix("Options"),
+    }
     if get_origin(annotation) is Literal:
         how["type"] = click.Choice(get_args(annotation))
     elif kind is bool:

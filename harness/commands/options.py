@@ -6,7 +6,7 @@ command declares the groups, or the single options of a group, that it honours; 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NewType
+from typing import TYPE_CHECKING, Any, Literal, NewType
 
 from harness.data.load import Where
 from harness.errors import UsageError
@@ -32,10 +32,9 @@ def option(default: Any, help: str, **details: Any) -> Any:
 
 
 class OptionGroup:
-    """Options that belong together."""
+    """Options that belong together; `--help` shows them under the first word of the class."""
 
     __slots__ = ()
-    heading: ClassVar[str]  # in `--help`
 
     def check(self) -> None:
         """Raise a `UsageError` if options of the group contradict each other."""
@@ -45,7 +44,6 @@ class OptionGroup:
 class ModelOptions(OptionGroup):
     """Which models are evaluated, and how each is loaded and run."""
 
-    heading: ClassVar[str] = "Model"
     names: tuple[str, ...] = option(
         (), "evaluate this model: name on the hub, folder, GGUF file, or smollm2-135m, the demo; "
         "repeatable", flag="model", metavar="MODEL", required=True,
@@ -95,10 +93,9 @@ class ModelOptions(OptionGroup):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerOptions(OptionGroup):
+class WorkersOptions(OptionGroup):
     """Ray actors that hold the checkpoint."""
 
-    heading: ClassVar[str] = "Workers"
     count: int | None = option(
         None, "compute in N Ray workers with a copy of the model each; default: in this process",
         flag="workers", min=1, max=MAX_THREADS, metavar="N",
@@ -117,7 +114,6 @@ class WorkerOptions(OptionGroup):
 class DataOptions(OptionGroup):
     """Where rows are read from, and which of them are evaluated."""
 
-    heading: ClassVar[str] = "Data"
     data_dir: Path | None = option(
         None, "read the original files from this folder", envvar="HARNESS_DATA"
     )
@@ -149,7 +145,6 @@ class DataOptions(OptionGroup):
 class ProtocolOptions(OptionGroup):
     """How rows become requests and scores."""
 
-    heading: ClassVar[str] = "Protocol"
     name: str = option(
         "paper", "use this protocol; `harness tasks TASK` lists them",
         flag="protocol", metavar="NAME",
@@ -157,6 +152,15 @@ class ProtocolOptions(OptionGroup):
     set: tuple[str, ...] = option(
         (), "change one option of the protocol; repeatable", metavar="KEY=VALUE"
     )
+    grid: bool = option(False, "run all protocols; print one table with the paper's numbers")
+    vary: tuple[str, ...] = option(
+        (), "run all combinations of these values, as --grid; repeatable", metavar="KEY=VALUE,..."
+    )
+
+    @property
+    def several(self) -> bool:
+        """Whether a task is run under several protocols."""
+        return self.grid or bool(self.vary)
 
     def overrides(self) -> dict[str, str]:
         """`--set key=value` as a mapping."""
@@ -171,32 +175,13 @@ class ProtocolOptions(OptionGroup):
 
 
 @dataclass(frozen=True, slots=True)
-class GridOptions(OptionGroup):
-    """One task under several protocols."""
-
-    heading: ClassVar[str] = "Protocol"
-    grid: bool = option(False, "run all protocols; print one table with the paper's numbers")
-    vary: tuple[str, ...] = option(
-        (), "run all combinations of these values, as --grid; repeatable", metavar="KEY=VALUE,..."
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class OutputOptions(OptionGroup):
     """What is written and printed."""
 
-    heading: ClassVar[str] = "Output"
     out: Path = option(Path("results/records"), "write records into this folder")
     dump: Path | None = option(None, "write one JSON line per example to this file")
     json: bool = option(False, "print the records as one JSON object and nothing else")
     signatures: bool = option(False, "print the signature of every record")
-
-
-@dataclass(frozen=True, slots=True)
-class TableOptions(OptionGroup):
-    """What commands for several tasks write and print besides."""
-
-    heading: ClassVar[str] = "Output"
     size: str | None = option(
         None, "compare with the paper's 117M, 345M, 762M or 1542M; default: the nearest",
         metavar="SIZE",
@@ -210,7 +195,6 @@ class TableOptions(OptionGroup):
 class PlanOptions(OptionGroup):
     """What a run costs, or may cost."""
 
-    heading: ClassVar[str] = "Plan"
     plan: bool = option(False, "print the expected cost in tokens, memory and time, and stop")
     budget: Seconds | None = option(
         None, "evaluate as many rows as fit into this time (90s, 10m, 2h)", metavar="TIME"
@@ -221,7 +205,6 @@ class PlanOptions(OptionGroup):
 class CacheOptions(OptionGroup):
     """The response cache."""
 
-    heading: ClassVar[str] = "Cache"
     folder: Path | None = option(
         None, "keep the response cache in this folder; default: the user's cache", flag="cache"
     )
@@ -242,28 +225,25 @@ class RunOptions:
     protocol: ProtocolOptions = ProtocolOptions()
     output: OutputOptions = OutputOptions()
     plan: PlanOptions = PlanOptions()
-    workers: WorkerOptions = WorkerOptions()
+    workers: WorkersOptions = WorkersOptions()
     cache: CacheOptions = CacheOptions()
-    table: TableOptions = TableOptions()
-    grid: GridOptions = GridOptions()
 
     def check(self) -> None:
         """Raise a `UsageError` if options of different groups contradict each other."""
-        output, plan, grid = self.output, self.plan, self.grid
-        scores = output.json or output.dump or self.table.leaderboard
-        models, protocol = len(self.model.names), self.protocol.name
+        output, plan, protocol = self.output, self.plan, self.protocol
+        models = len(self.model.names)
         contradictions = {
             "--plan and --budget are for one process; leave out --workers": (
                 self.workers.count and (plan.plan or plan.budget)
             ),
             "--plan computes no scores; leave out --json, --dump and --leaderboard": (
-                plan.plan and scores
+                plan.plan and (output.json or output.dump or output.leaderboard)
             ),
-            f"--grid runs every protocol; leave out --protocol {protocol}": (
-                grid.grid and protocol != "paper"
+            f"--grid runs every protocol; leave out --protocol {protocol.name}": (
+                protocol.grid and protocol.name != "paper"
             ),
             "--dump takes the items of one protocol; leave out --grid and --vary": (
-                output.dump and (grid.grid or grid.vary)
+                output.dump and protocol.several
             ),
             f"--dump takes the items of one model; {models} were given": output.dump and models > 1,
         }

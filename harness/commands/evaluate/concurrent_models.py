@@ -16,7 +16,7 @@ from harness.commands.evaluate.session import (
     open_engine,
     open_store,
 )
-from harness.commands.options import RunOptions, WorkerOptions
+from harness.commands.options import RunOptions, WorkersOptions
 from harness.display import terminal
 from harness.errors import HarnessError
 from harness.records.record import Record
@@ -77,7 +77,7 @@ def _at_once(session: Session) -> int:
 def _lane(session: Session) -> Session:
     """A session for one model, with its share of the workers and its own records."""
     workers = session.options.workers
-    share = WorkerOptions((workers.count or 1) // _at_once(session), workers.address)
+    share = WorkersOptions((workers.count or 1) // _at_once(session), workers.address)
     return replace(
         session,
         options=replace(session.options, workers=share),

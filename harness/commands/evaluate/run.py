@@ -49,14 +49,14 @@ def run_tasks(
         DataError: there is no data for a task, unless a table named it; tables leave it out.
     """
     options.check()
-    size, board = options.table.size, options.table.leaderboard
+    output = options.output
+    size, board = output.size, output.leaderboard
     size = size and published.check_size(size)
     if board:
         check_file(board, "--leaderboard")
     pairs = table_protocols(_tasks(names), options.protocol, per_task)
     jobs, reasons = _jobs(pairs, options.data, required=set(names))
     table = PAPER_TABLES.get(names[0]) if len(names) == 1 else None
-    output = options.output
 
     with opened(options) as session:
 
