@@ -53,57 +53,55 @@ def read(path: Path, command: click.Command) -> RunFile:
 
 
 def _tasks(value: Any) -> tuple[tuple[str, ...], dict[str, ProtocolOptions]]:
-    """`tasks` as a list of names, or a table with the protocol of each task."""
+    """`tasks` as a list of names, or as a table with the protocol of each task."""
     if not isinstance(value, dict):
         return _texts("tasks", value), {}
     protocols: dict[str, ProtocolOptions] = {}
     for name, own in value.items():
-        if not isinstance(own, dict):
-            raise UsageError(f"tasks.{name} is {own!r}; expected a table with protocol or set")
+        where = f"tasks.{name}"
+        _check(where, own, dict)
         for key in own:
             if key not in TASK_KEYS:
-                raise UsageError(unknown("option", key, TASK_KEYS, f"tasks.{name} has no"))
+                raise UsageError(unknown("option", key, TASK_KEYS, f"{where} has no"))
         protocol = own.get("protocol", "")
-        if not isinstance(protocol, str):
-            raise UsageError(f"tasks.{name}.protocol is {protocol!r}; expected a string")
-        if own:
-            changes = _pairs(f"tasks.{name}.set", own.get("set", {}))
-            protocols[name] = ProtocolOptions(protocol, changes)
-            protocols[name].check()
+        _check(f"{where}.protocol", protocol, str)
+        protocols[name] = ProtocolOptions(protocol, _pairs(f"{where}.set", own.get("set", [])))
+        protocols[name].check()
     return tuple(value), protocols
 
 
 def _options(values: dict[str, Any], folder: Path, command: click.Command) -> dict[str, Any]:
     """Values by parameter, checked against the types of the command's options."""
-    options = {
-        option.opts[0].removeprefix("--"): option
-        for option in command.params
-        if isinstance(option, click.Option)
-    }
-    found: dict[str, Any] = {}
+    options = {p.opts[0].removeprefix("--"): p for p in command.params if p.name != "file"}
+    by_parameter: dict[str, Any] = {}
     for key, value in values.items():
-        if key not in options:
-            names = [*options, "tasks"]
-            raise UsageError(unknown("option", key, names, see="`harness run --help`"))
-        option = options[key]
-        assert option.name
-        found[option.name] = _value(key, value, option, folder)
-    return found
+        option = options.get(key)
+        if not isinstance(option, click.Option):
+            raise UsageError(unknown("option", key, options, see="`harness run --help`"))
+        by_parameter[str(option.name)] = _value(key, value, option, folder)
+    return by_parameter
 
 
 def _value(key: str, value: Any, option: click.Option, folder: Path) -> Any:
+    """A value as the command line would give it; raises a `UsageError` if its type is wrong."""
     if key == "set":
         return _pairs(key, value)
     if option.multiple:
         # A name on the hub looks like a relative path.
         texts = _texts(key, value)
         return tuple(str(folder / t) if (folder / t).exists() else t for t in texts)
-    expected = bool if option.is_flag else int if isinstance(option.type, click.IntRange) else str
-    if type(value) is not expected:  # not isinstance: true is an int
-        kind = {bool: "true or false", int: "a whole number", str: "a string"}[expected]
-        raise UsageError(f"{key} is {value!r}; expected {kind}")
-    is_path = isinstance(option.type, click.Path)
-    return str(folder / str(value)) if is_path else value
+    whole_number = isinstance(option.type, click.IntRange)
+    _check(key, value, bool if option.is_flag else int if whole_number else str)
+    return str(folder / value) if isinstance(option.type, click.Path) else value
+
+
+def _check(key: str, value: Any, kind: type) -> None:
+    if type(value) is not kind:  # not isinstance: true is an int
+        expected = {
+            bool: "true or false", int: "a whole number", str: "a string",
+            dict: "a table with protocol or set",
+        }  # fmt: skip
+        raise UsageError(f"{key} is {value!r}; expected {expected[kind]}")
 
 
 def _texts(key: str, value: Any) -> tuple[str, ...]:
@@ -118,6 +116,6 @@ def _pairs(key: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, dict):
         return _texts(key, value)
     for name, one in value.items():
-        if isinstance(one, bool) or not isinstance(one, str | int):
+        if type(one) not in (str, int):
             raise UsageError(f"{key}.{name} is {one!r}; expected a string or a whole number")
     return tuple(f"{name}={one}" for name, one in value.items())
