@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 from console import made_record
-from rich.console import Console
 
 from harness.analysis import leaderboard
 from harness.analysis.paper import published as paper
 from harness.analysis.paper import section3, table3
 from harness.core import Score
 from harness.display import tables
+from harness.display.console import console
 from harness.metrics.calibration import STATISTICS
 from harness.records.record import Record
 
@@ -262,12 +262,12 @@ def test_other_records_have_no_bins() -> None:
 
 def printed(monkeypatch: pytest.MonkeyPatch, *records: Record, width: int = 120) -> list[str]:
     """The lines of the table for the smallest model, as a terminal of that width shows them."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
-    monkeypatch.setattr(tables, "OUT", console)
+    screen = console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=False)
+    monkeypatch.setattr(tables, "OUT", screen)
     cells = table3.cells(records, "117M", {"coqa": "no data for CoQA [yet]"}, paper.SECTION3)
     tables.show_section3(cells, records, "117M")
-    assert isinstance(console.file, io.StringIO)
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue()).split("\n")
+    assert isinstance(screen.file, io.StringIO)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue()).split("\n")
 
 
 def columns(line: str) -> list[str]:
@@ -293,7 +293,6 @@ def test_all_parts_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not run: no data for CoQA [yet]" in lines
     text = " ".join(lines)
     assert "lede-3 and random-3 need no model; theirs differ because: 100 articles of" in text
-    assert all(record.task in text for record in (summaries(), questions()))
 
 
 def test_the_full_test_set_needs_no_excuse(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from harness.analysis.check import Verdict
 from harness.analysis.compare import Comparison, Flip, Matrix, ScoreComparison
 from harness.analysis.noise_floor import Noise
 from harness.analysis.power import PowerEstimate, PowerSettings
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.display.terminal import OUT
 from harness.report.number_format import number, p_value, signed, signed_interval
 

@@ -38,8 +38,8 @@ def check_writable(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(folder)
-        made = atomic.temporary(folder)
+        atomic.remove_leftovers(folder)
+        made = atomic.temporary_path(folder)
         made.touch()
         made.unlink()
     except OSError as error:

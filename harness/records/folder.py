@@ -37,7 +37,7 @@ def write(record: Record, root: Path) -> Path:
     text = json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(path.parent, OLD_TEMPORARY)
+        atomic.remove_leftovers(path.parent, OLD_TEMPORARY)
         with atomic.locked(path.parent) as locked:
             if packed:
                 atomic.replace_content(_outcomes_name(path, record), packed)
@@ -58,7 +58,7 @@ def _remove_old_outcomes(path: Path, record: Record, locked: bool) -> None:
     for pattern in (f"{stem}.{'?' * _DIGEST_CHARS}{OUTCOMES_SUFFIX}", _old_name(path).name):
         for old in path.parent.glob(pattern):
             with suppress(OSError):
-                unused = locked or time.time() - old.stat().st_mtime > atomic.LEFT
+                unused = locked or time.time() - old.stat().st_mtime > atomic.STALE_SECONDS
                 if unused and old != _outcomes_name(path, record):
                     old.unlink()
 

@@ -14,11 +14,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from harness.core import Example, Generated, Request, Response, RollingLoglikelihood, Scored, Word
+from harness.core import (
+    Example,
+    Generated,
+    Request,
+    Response,
+    RollingLoglikelihood,
+    Scored,
+    Word,
+    request_text,
+)
 from harness.errors import RecordError
 from harness.files import strict_json
 from harness.records import schema
-from harness.records.dump import request_text
 
 MAX_SHOWN_CHARS = 160
 

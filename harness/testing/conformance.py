@@ -23,7 +23,7 @@ from harness.metrics.extract import Extract
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.plugins.registry import load_task
 from harness.records.outcomes import Outcomes
-from harness.runner import Asked, Job, ask, evaluate
+from harness.runner import Job, Prepared, evaluate, prepare
 from harness.task import Measure, Options, Task
 from harness.testing import static_checks as static
 
@@ -101,7 +101,7 @@ class _Subject:
 
     @cached_property
     def runs(self) -> Runs:
-        return {p: _run(job, _engine(), ask(job)) for p, job in static.sample_jobs(self.task)}
+        return {p: _run(job, _engine(), prepare(job)) for p, job in static.sample_jobs(self.task)}
 
     @property
     def read(self) -> set[str]:
@@ -113,18 +113,18 @@ class _Subject:
         """The same from the last example to the first, in small batches that share no prefix."""
         engine = _engine(SMALL, share=False)
         jobs = static.sample_jobs(self.task)
-        return {p: _run(job, engine, _backwards(ask(job))) for p, job in jobs}
+        return {p: _run(job, engine, _backwards(prepare(job))) for p, job in jobs}
 
 
-def _run(job: Job, engine: "Engine", asked: Asked) -> Run:
+def _run(job: Job, engine: "Engine", asked: Prepared) -> Run:
     watched = static.Watched(job.protocol.options)
     job = replace(job, task=_strict(job.task), protocol=replace(job.protocol, options=watched))
-    record = evaluate(job, engine, asked=asked)
+    record = evaluate(job, engine, prepared=asked)
     assert record.outcomes is not None, "a record that was just made has its items"
     return Run(record.outcomes, watched.read)
 
 
-def _backwards(asked: Asked) -> Asked:
+def _backwards(asked: Prepared) -> Prepared:
     return replace(asked, examples=asked.examples[::-1], groups=asked.groups[::-1])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from harness.analysis.runs import load
 from harness.analysis.scaling import KAPLAN, Curve, Fit, curves, sized
 from harness.display import terminal
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.errors import UsageError
 from harness.files.output import check_file
 from harness.records.record import Record

@@ -1,15 +1,16 @@
 """One item of a record from prompt to score, for a person: `harness explain`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.inspect.rerun import Again, Answered, run_again
 from harness.commands.inspect.steps import Step, described, steps
+from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.display import terminal
 from harness.display.preview import preview
 from harness.errors import CheckpointError, RecordError
@@ -34,7 +35,18 @@ class Explained(NamedTuple):
     score: float | None  # of the whole run
 
 
-def run_explain(path: Path, item: str, options: RunOptions, *, ranks: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class ExplainOptions:
+    """How one item is explained."""
+
+    model: ModelOptions
+    data: DataOptions
+    cache: CacheOptions
+    ranks: bool = True  # load the model for the rank of every scored token
+    as_json: bool = False
+
+
+def run_explain(path: Path, item: str, options: ExplainOptions) -> None:
     """Print one item of a record.
 
     Raises:
@@ -44,11 +56,11 @@ def run_explain(path: Path, item: str, options: RunOptions, *, ranks: bool) -> N
         raise RecordError(f"{str(path)!r} is a folder; give the file of one record (*.json)")
     terminal.start_logging()
     record = read(path)
-    again = run_again(record, options)
+    again = run_again(record, options.model, options.data, options.cache)
     answered = again.answered(item)
-    found = _trace(again, answered, ranks)
+    found = _trace(again, answered, options.ranks)
     explained = explain(again, answered, found, _items(path, record))
-    if options.json:
+    if options.as_json:
         value = {**_plain(found), "measures": _plain(explained)}
         terminal.print_json(value)
         return

@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from harness.analysis.runs import load
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.inspect.report_traces import collect
+from harness.commands.options import CacheOptions, DataOptions
 from harness.display import terminal
 from harness.files.output import check_file, write_bytes
 from harness.report.page import items as drill
@@ -75,8 +75,8 @@ def _traces(
     """Tokens of the items on the page, and in words whose items have none."""
     if not options.tokens:
         return {}, ()
-    where = RunOptions(model=(), data_dir=options.data_dir, cache=options.cache)
-    found = collect(columns, shown, where)
+    cache = CacheOptions(options.cache)
+    found = collect(columns, shown, DataOptions(options.data_dir), cache)
     missing = tuple(f"{', '.join(whose)}: {why}" for why, whose in found.reasons.items())
     if missing:
         count = sum(map(len, found.reasons.values()))
