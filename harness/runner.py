@@ -181,7 +181,7 @@ def evaluate(
         outcomes=Outcomes(
             tuple(e.id for e in prepared.examples),
             tuple(results.shown),
-            results.outcomes_by_measure(),
+            results.by_measure(),
         ),
     )
 

@@ -208,10 +208,6 @@ def test_the_command_updates_its_file(
     assert lines(path) == after
 
 
-def test_no_file_means_no_movement() -> None:
-    assert noise_floor.read(None) == {}
-
-
 def refusal(path: Path, expected: Mapping[tuple[str, str], float]) -> str:
     """The message of a `RecordError`; empty if there is none, and then all is as expected."""
     try:

@@ -211,7 +211,7 @@ def test_where_no_item_differs_nothing_can_be_told(tmp_path: Path) -> None:
     for runs in ((run,), (run, run)):
         line = power(*runs)[ACC]
         assert (line["detectable"], line["needed"], line["examples"]) == (None, None, N)
-        assert line["basis"].endswith("no item differs, so it cannot be told")
+        assert line["basis"].endswith("no example differs, so there is no estimate")
         [row] = [x.split() for x in harness("power", *runs).out.split("\n") if ACC in x]
         assert row[2:5] == [str(N), "-", "-"]
     assert power(run)[PPL]["needed"] > 2
