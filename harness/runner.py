@@ -181,7 +181,7 @@ def evaluate(
         outcomes=Outcomes(
             tuple(e.id for e in prepared.examples),
             tuple(results.shown),
-            results.by_measure(),
+            results.outcomes_by_metric(),
         ),
     )
 
@@ -289,7 +289,7 @@ class _Results:
         own = [m for m, measure in enumerate(self.measures) if measure.baseline is None]
         return sum(any(group[m] for m in own) for group in self.outcomes)
 
-    def by_measure(self) -> dict[str, MetricOutcomes]:
+    def outcomes_by_metric(self) -> dict[str, MetricOutcomes]:
         """The outcomes by measure, for comparing with another run."""
         outcomes = {}
         for m, measure in enumerate(self.measures):

@@ -185,7 +185,7 @@ def test_all_columns_on_the_samples(base: list[Any], tmp_path: Path) -> None:
     assert result.out.count("built-in sample rows") == 1
     paths = record_files(tmp_path / "records")
     assert len(paths) == 9
-    assert f"wrote 9 records in {tmp_path / 'records'}" in result.err
+    assert f"wrote 9 records to {tmp_path / 'records'}" in result.err
     assert "|p:paper|" not in result.out
 
 

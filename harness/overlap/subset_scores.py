@@ -93,7 +93,7 @@ def incompatibility(record: Record, job: Job) -> str:
     return "; ".join(f"{name} is {a} there, {b} here" for name, a, b in facts if a != b)
 
 
-def _percents(items: Outcomes, measure: str, overlap: Overlap) -> Iterator[float | None]:
+def _percents(outcomes: Outcomes, measure: str, overlap: Overlap) -> Iterator[float | None]:
     """The overlap of the text behind each outcome; None if it was not looked up.
 
     That is one piece where each piece has an outcome, else the whole example.
@@ -101,7 +101,7 @@ def _percents(items: Outcomes, measure: str, overlap: Overlap) -> Iterator[float
     pieces: dict[str, list[PieceOverlap]] = defaultdict(list)
     for piece in overlap.pieces:
         pieces[piece.example].append(piece)
-    keys = items.keys(measure)
+    keys = outcomes.keys(measure)
     counts: dict[str, int] = defaultdict(int)
     for example, _ in keys:
         counts[example] += 1

@@ -120,7 +120,7 @@ def _run(job: Job, engine: "Engine", asked: Prepared) -> Run:
     watched = static.Watched(job.protocol.options)
     job = replace(job, task=_strict(job.task), protocol=replace(job.protocol, options=watched))
     record = evaluate(job, engine, prepared=asked)
-    assert record.outcomes is not None, "a record that was just made has its items"
+    assert record.outcomes is not None, "a new record has its outcomes"
     return Run(record.outcomes, watched.read)
 
 
