@@ -277,9 +277,9 @@ def observed(
     class Counted(Engine):
         """An engine that says how it is made."""
 
-        def __init__(self, checkpoint: Checkpoint, **how: Any) -> None:
+        def __init__(self, model: Any, **how: Any) -> None:
             calls.append(f"engine {how.get('budget')}")
-            super().__init__(checkpoint, **how)
+            super().__init__(model, **how)
 
     def data_loaded(source: Any, where: Any, *, strict: bool = False) -> Any:
         calls.append(f"data strict={strict}")
@@ -289,7 +289,7 @@ def observed(
     monkeypatch.setattr(checkpoints, "load", loaded)
     monkeypatch.setattr(checkpoints, "tokenizer_and_context", tokenizer)
     monkeypatch.setattr(engines, "Engine", Counted)
-    monkeypatch.setattr(ray_workers, "Workers", Workers)
+    monkeypatch.setattr(ray_workers, "RayWorkers", Workers)
     monkeypatch.setattr(ray_workers, "connect", lambda *words: calls.append(f"connect {words}"))
     monkeypatch.setattr(data, "load", data_loaded)
     published = (world / "data" / "lambada_test.jsonl").read_bytes()
