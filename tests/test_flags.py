@@ -395,8 +395,8 @@ def test_contradictions_of_runs(words: tuple[str, ...], expected: str) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("compare", "one", "two", "one", "--flips", "1"), "--flips shows items of two runs"),
-        (("compare", "one", "two", "--flips", "1", "--json"), "--flips shows items of two runs"),
+        (("compare", "one", "two", "one", "--flips", "1"), "--flips shows the examples of two"),
+        (("compare", "one", "two", "--flips", "1", "--json"), "--flips shows the examples of two"),
         (("power", "one", "two", "--correlation", "0.1"), "--correlation is measured"),
         (("power", "one", "two", "--discordance", "0.1"), "--discordance is measured"),
         (("report", "one", "--no-tokens", "--cache", "x"), "leave out --no-tokens"),
