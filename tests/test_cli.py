@@ -134,7 +134,7 @@ def test_options_are_shown_under_the_headings_of_their_groups() -> None:
     lines = harness("lambada", "--help").out.splitlines()
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     groups = ["Model:", "Data:", "Protocol:", "Output:", "Plan:", "Workers:", "Cache:"]
-    assert headings == ["Options:", *groups]
+    assert headings == [*groups, "Options:"]
 
 
 # --- one benchmark ------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_signatures_are_printed_on_their_own(monkeypatch: pytest.MonkeyPatch) ->
     first, head, *ends = written(screen).rstrip("\n").split("\n")
     assert first == f"signature: {records[0].signature}"
     shared = head.removeprefix("signatures, each ending in ").removesuffix(":")
-    assert [end.strip() + shared for end in ends] == [r.signature for r in records]
+    assert [end.strip() + shared for end in ends] == [str(r.signature) for r in records]
 
 
 def at_terminal(width: int) -> Console:
