@@ -24,7 +24,7 @@ from harness.commands.options import (
     ModelOptions,
     OutputOptions,
     RunOptions,
-    WorkerOptions,
+    WorkersOptions,
 )
 from harness.core import (
     Encoding,
@@ -268,7 +268,7 @@ def two_workers_for(out: Path, *models: str) -> RunOptions:
         ModelOptions(models),
         DataOptions(sample=True, limit=2),
         output=OutputOptions(out),
-        workers=WorkerOptions(2),
+        workers=WorkersOptions(2),
         cache=CacheOptions(off=True),
     )
 

@@ -47,7 +47,7 @@ def test_nothing_is_computed_before_a_check_is_called(tmp_path: Path) -> None:
     assert [str(check) for check in found] == [
         "declaration", "options", "rows", "golden requests", "scores", "order and batches",
     ]  # fmt: skip
-    with pytest.raises(Exception, match="there is no benchmark 'no such benchmark'"):
+    with pytest.raises(Exception, match="there is no task 'no such benchmark'"):
         found[0]()
 
 

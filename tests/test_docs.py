@@ -18,12 +18,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from harness.analysis.baseline import KINDS
 from harness.analysis.check import Status
 from harness.analysis.paper import published as paper
-from harness.analysis.runs import SAME
 from harness.cli.group import cli
 from harness.commands.evaluate.grid import protocols
-from harness.commands.options import GridOptions, ProtocolOptions
+from harness.commands.options import ProtocolOptions
 from harness.data.load import Where, load
 from harness.plugins.registry import load_task
+from harness.records.signature import MUST_AGREE
 from harness.text import DETOKENISERS
 
 ROOT = Path(__file__).parent.parent
@@ -310,9 +310,10 @@ def test_commands_exist_with_all_their_options(page: str, command: str, complete
     if task is None and name != "table3":
         return
     given = context.params
-    protocol = ProtocolOptions(given["protocol"].replace("no-rhyme", "paper"), given["set"])
-    grid = GridOptions(given.get("grid", False), given.get("vary", ()))
-    assert protocols(task or load_task("wikitext2"), protocol, grid)
+    name = given["protocol"].replace("no-rhyme", "paper")
+    grid = given.get("grid", False), given.get("vary", ())
+    chosen = ProtocolOptions(name, given["set"], *grid)
+    assert protocols(task or load_task("wikitext2"), chosen)
 
 
 def _subcommand(group: click.Group, arguments: list[str]) -> None:
@@ -453,7 +454,15 @@ def test_verdicts_are_documented_as_they_are() -> None:
 
 def test_what_must_be_equal_is_documented_as_it_is() -> None:
     text = " ".join(CI.split())
-    assert SAME == ("benchmark", "origin", "version", "options", "data", "prompt", "example pairs")
+    assert MUST_AGREE == (
+        "benchmark",
+        "origin",
+        "version",
+        "options",
+        "data",
+        "prompt",
+        "example pairs",
+    )
     assert (
         "these parts of their signatures are equal: benchmark, version, options, data, prompt, "
         "example pairs, and the program that computed them"

@@ -156,7 +156,7 @@ def test_labels() -> None:
 @pytest.mark.parametrize(
     ("preset", "overrides", "words"),
     [
-        ("papr", {}, "wikitext2 has no protocol 'papr'; choose from: paper, strided, lm-eval, hf"),
+        ("papr", {}, "no protocol 'papr'; did you mean paper. .known: paper, strided, lm-eval, hf"),
         ("paper", {"strid": "1"}, "wikitext2 has no option 'strid'; did you mean stride or str"),
         (
             "paper",

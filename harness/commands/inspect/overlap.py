@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from harness.analysis.runs import Run, load
+from harness.commands.evaluate.run import table_protocols
 from harness.commands.evaluate.session import job_for
-from harness.commands.evaluate.table import table_protocols
 from harness.commands.options import DataOptions, ProtocolOptions
 from harness.display import terminal
 from harness.display.overlaps import show_overlaps, show_subset_scores
