@@ -213,9 +213,10 @@ def _answer(
                 if len(responses[e]) < len(pending[e]):
                     continue
                 history[e] += [
-                    (requests[k], encoded[k], r) for k, r in sorted(responses.pop(e).items())
+                    dump.Exchange(requests[k], encoded[k], response)
+                    for k, response in sorted(responses.pop(e).items())
                 ]
-                example, so_far = prepared.examples[e], [r for *_, r in history[e]]
+                example, so_far = prepared.examples[e], [x.response for x in history[e]]
                 if more := follow_up(job, prepared.prompt, example, so_far, rounds):
                     following[e] = more
                     continue
