@@ -172,7 +172,7 @@ def test_self_test_finds_a_window_that_the_config_hides(
 ) -> None:
     """GPT-Neo's local layers count columns, not positions: right in small trees, wrong in wide."""
     checkpoint = build(tmp_path, lambda v: gpt_neo(v, 48))
-    monkeypatch.setattr(Forward, "_limited", lambda self: "")
+    monkeypatch.setattr(Forward, "_no_tree_masks", lambda self: "")
     engine = Engine(checkpoint)
     assert engine.describe()["sharing"] is True
     forward = engine.backend.forward
@@ -395,7 +395,7 @@ def test_a_family_that_comes_apart_in_its_own_way_is_scored_as_by_itself(
     assert_naive(checkpoint, found)
     assert found[-1] == answers(Engine(checkpoint, share=False))[-1]
     assert engine.describe()["sharing"] is shares, caplog.text
-    assert not engine.backend.forward.whole
+    assert not engine.backend.forward.all_logits
     if make is gpt_oss:
         assert len(engine.backend.forward.last_block) == 2, "where a tuple comes back, too"
 
@@ -430,7 +430,7 @@ def test_logits_are_capped_and_scaled_as_the_model_does(name: str, dtype: torch.
         states = forward.trunk(ids)[0]
         assert forward.head(states) == pytest.approx(model(ids).logits[0].float(), rel=0.01)
         large = forward.head(states * 400)
-    assert not forward.whole
+    assert not forward.all_logits
     if name == "flat gemma2":
         assert 15 < large.abs().max() <= 30.001
     plain = torch.nn.functional.linear(states * 400, model.get_output_embeddings().weight)

@@ -193,7 +193,7 @@ def test_logits_at_every_position_are_in_the_memory_that_is_foretold(tiny: Check
     """Tokens x vocabulary x 4 bytes, and once more for a scaled copy."""
     forward = Engine(tiny).backend.forward  # type: ignore[attr-defined]
     one, two = (estimate_module.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
-    forward.whole = True
+    forward.all_logits = True
     three, four = (estimate_module.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
     assert three - one == 2 * 1000 * forward.vocabulary * 4
     assert four - two == 2 * 2000 * forward.vocabulary * 4

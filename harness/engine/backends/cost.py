@@ -265,7 +265,7 @@ def batch_bytes(forward: Forward, tokens: int, width: int, *, kept: bool) -> int
     mask = tokens * width * size if kept else 0
     logits = forward.chunk * forward.vocabulary * 4
     # A model whose own head is used computes logits at every position, and scales them in a copy.
-    everywhere = tokens * forward.vocabulary * size if forward.whole else 0
+    everywhere = tokens * forward.vocabulary * size if forward.all_logits else 0
     return activations + cache + mask + 2 * (logits + everywhere)
 
 
