@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.engine.decoding.completion import Completion
 from harness.engine.decoding.kv_slots import Slots
 from harness.engine.decoding.plan import PromptRow
-from harness.engine.decoding.rows import Limits, Step
+from harness.engine.decoding.rows import Limits, PlainRows, Step
 from harness.engine.model.forward import Forward
 from harness.engine.queries.query import GenerationQuery
 from harness.engine.scoring.logprobs import batch_states, to_device, to_device_batch
@@ -49,11 +49,7 @@ class _Slot:
 class SharedRows:
     """Trees and paths; each branch sees its path from the root and its own tokens.
 
-    Args:
-        forward: a model that honours tree masks.
-        rows: the plan.
-        completions: one per query of the plan.
-        limits: how much is decoded at once.
+    The model must honour tree masks. Methods and attributes are those of `PlainRows`.
     """
 
     def __init__(
@@ -211,3 +207,7 @@ class SharedRows:
             branch.columns = [new_column[column] for column in branch.columns]
         slot.filled = len(needed)
         self._upload_visible(slot)
+
+
+Rows = PlainRows | SharedRows
+"""Completions that are being decoded."""

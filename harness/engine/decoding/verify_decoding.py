@@ -16,8 +16,8 @@ from torch import Tensor
 from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.completion import Completion
 from harness.engine.decoding.plan import plan_generation
-from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, StepMethod
-from harness.engine.decoding.shared_rows import SharedRows
+from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, StepMethod
+from harness.engine.decoding.shared_rows import Rows, SharedRows
 from harness.engine.model.forward import Forward
 from harness.engine.model.self_test import (
     Tolerance,
@@ -83,9 +83,8 @@ class DecodingMethods:
     def step_method(self, longest: int) -> StepMethod:
         """How tokens are fed to rows that share nothing.
 
-        Args:
-            longest: tokens of the longest prompt with its completion. A shorter attention window
-                shows only at that length.
+        `longest` is in tokens, of a prompt with its completion: a shorter attention window shows
+        only at that length.
         """
         lengths = sorted({SHORT_PROMPT, max(SHORT_PROMPT, longest - NEW_TOKENS)})
         while self._methods and self._verified < lengths[-1]:
@@ -133,13 +132,9 @@ class DecodingMethods:
 def _texts(
     forward: Forward, length: int, extra: Sequence[int], *, shared: bool = False
 ) -> list[Text]:
-    """Texts of made-up tokens; where there are two, the first is finished before the second.
+    """Made-up texts, one per entry of `extra`, with prompts of `length` + extra tokens.
 
-    Args:
-        forward: the model.
-        length: tokens of a prompt.
-        extra: for each text, how many more tokens its prompt has.
-        shared: whether the prompts share their first `length` tokens.
+    If `shared`, the prompts begin with the same tokens. The first of two texts is finished first.
     """
     length = max(1, min(length, forward.context - NEW_TOKENS - max(extra)))
     texts: list[Text] = []

@@ -19,12 +19,9 @@ _MAX_SHAPES = 256  # compiled passes that are kept; by default torch stops compi
 
 
 def compiled_trunk(base: Any, budget: int, context: int) -> Callable[[Tensor], Tensor]:
-    """A function from ids (B, T) to hidden states (B, T, H) through compiled passes.
+    """A function from ids (B, T) to hidden states (B, T, H), through compiled passes of `base`.
 
-    Args:
-        base: a model without its head.
-        budget: padded tokens per batch.
-        context: the longest row, in tokens.
+    `budget` is in padded tokens per batch, `context` the longest row in tokens.
     """
     torch._dynamo.config.recompile_limit = _MAX_SHAPES
     torch._dynamo.config.accumulated_recompile_limit = _MAX_SHAPES

@@ -166,14 +166,14 @@ class Forward:
         """
         if self._bytes_per_token is None:
             ids = torch.zeros((1, 2), dtype=torch.long, device=self.device)
-            cache = self.empty_cache()
             try:
+                cache = self.empty_cache()
                 with torch.inference_mode():
                     self._base(input_ids=ids, past_key_values=cache, use_cache=True)
-                pairs = [
-                    (getattr(x, "keys", None), getattr(x, "values", None)) for x in cache.layers
+                tensors = [
+                    getattr(x, name, None) for x in cache.layers for name in ("keys", "values")
                 ]
-                kept = [x for pair in pairs for x in pair if isinstance(x, Tensor)]
+                kept = [x for x in tensors if isinstance(x, Tensor)]
                 size = sum(x.numel() * x.element_size() for x in kept) // ids.numel()
             except Exception:  # a model's own code may raise anything
                 config = self.model.config.get_text_config()

@@ -16,12 +16,7 @@ Modules = tuple[nn.Module, ...]
 
 
 def position_wise(base: Any, layers: int) -> Modules:
-    """The position-wise modules of the last block; empty where names differ.
-
-    Args:
-        base: a model without its head.
-        layers: its number of blocks.
-    """
+    """The position-wise modules of the last of a trunk's `layers` blocks; empty if names differ."""
     lists = [m for m in base.children() if isinstance(m, nn.ModuleList) and len(m) == layers]
     if len(lists) != 1:
         return ()
@@ -31,11 +26,9 @@ def position_wise(base: Any, layers: int) -> Modules:
 
 @contextmanager
 def only(modules: Modules, reads: Tensor) -> Iterator[None]:
-    """Let position-wise modules compute some positions; their output elsewhere is zero.
+    """Let position-wise modules compute only the positions `reads` (N,) among B * T.
 
-    Args:
-        modules: as `position_wise` returns them.
-        reads: (N,) indices among the B * T positions of the pass; at least one.
+    Their output elsewhere is zero.
     """
     shape: tuple[int, ...] = ()
 

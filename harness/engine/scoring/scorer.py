@@ -30,14 +30,7 @@ Needed = Mapping[Span, Sequence[WordQuery]]
 class Scorer:
     """Scores spans and searches for words with one model.
 
-    Args:
-        forward: the model.
-        planner: arranges rows.
-        tokenizer: for the texts of tokens.
-        budget: padded tokens per batch.
-
-    Attributes:
-        tokens: cost of the answers so far.
+    `budget` is in padded tokens per batch; `tokens` is the cost of the answers so far.
     """
 
     def __init__(
@@ -51,16 +44,7 @@ class Scorer:
     def answer(
         self, queries: Sequence[Span | WordQuery], known: Collection[Query], advance: Advance
     ) -> Iterator[dict[Query, Answer]]:
-        """The answers of each batch.
-
-        Args:
-            queries: distinct queries.
-            known: those that need no answer.
-            advance: called with the row tokens done so far and in all.
-
-        Raises:
-            CheckpointError: memory does not suffice even for one row.
-        """
+        """The answers of each batch; see `Backend.answer`. Progress is in tokens of rows."""
         spans = list(dict.fromkeys(query.span for query in queries))
         needed: dict[Span, list[WordQuery]] = {}
         for query in queries:
