@@ -20,11 +20,11 @@ from harness.core import (
     Word,
 )
 from harness.engine.checkpoint.load import Checkpoint, load
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.prefix_tree import arrange
 from harness.engine.queries.query import Span
 from harness.engine.scoring import scorer as scorer_module
@@ -503,7 +503,7 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
     ],
 )
 def test_memory_that_ran_out_is_recognised(error: RuntimeError | MemoryError) -> None:
-    assert out_of_memory(error)
+    assert is_out_of_memory(error)
 
 
 def test_other_errors_are_not_taken_for_memory(

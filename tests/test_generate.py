@@ -57,7 +57,7 @@ def one_by_one(checkpoint: Checkpoint, prompt: tuple[int, ...], count: int) -> l
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=count,
-            eos_token_id=sorted(checkpoint.ends),
+            eos_token_id=sorted(checkpoint.end_tokens),
             pad_token_id=0,
         )
     tokens: list[int] = found[0, len(prompt) :].tolist()
@@ -213,7 +213,7 @@ def test_scored_and_written_requests_mix(engine: Engine) -> None:
 
 def scripted(checkpoint: Checkpoint, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every answer spell `text`, then the end-of-text token, whatever the model says."""
-    script = [*checkpoint.tokenizer.encode([text])[0], *sorted(checkpoint.ends)]
+    script = [*checkpoint.tokenizer.encode([text])[0], *sorted(checkpoint.end_tokens)]
     place: Counter[int] = Counter()
 
     def choose(logits: torch.Tensor, top_k: list[int], draw: list[float]) -> torch.Tensor:
@@ -315,8 +315,8 @@ def fed(engine: Engine, request: Generate) -> tuple[str, bool]:
     [encoded] = engine.encode([request], Encoding())
     inputs = encoded.spans[0].inputs
     assert len(inputs) + request.max_new_tokens <= engine.identity.context
-    start = len(engine.tokenizer.start("auto"))
-    return engine.tokenizer.text(inputs[start:]), encoded.truncated
+    start = len(engine.tokenizer.start_tokens("auto"))
+    return engine.tokenizer.decode(inputs[start:]), encoded.truncated
 
 
 def test_oldest_turns_go_first_then_the_storys_beginning(short: Engine) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from harness.engine.checkpoint.digest import cache_root
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.generator import Generator
 from harness.engine.decoding.rows import Limits
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.prefix_tree import TreeRow, batches
 from harness.engine.queries.query import GenerationQuery, Query, Span, WordQuery
 from harness.engine.scoring.planner import Planner
@@ -204,7 +204,7 @@ def _masked_seconds(forward: Forward, width: int) -> float | None:
     try:
         return _seconds(forward, rows=1, width=width, mask=True)
     except Exception as error:  # models raise whatever their own code raises
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         log.debug("no time under a mask: %s", error)
         return None

@@ -63,8 +63,8 @@ class InProcess:
             CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
             CPU_CACHE if on_cpu else ACCELERATOR_CACHE,
         )
-        self._ends = checkpoint.ends
-        endings = Endings(checkpoint.tokenizer, checkpoint.ends, self.forward.vocabulary)
+        self._ends = checkpoint.end_tokens
+        endings = Endings(checkpoint.tokenizer, checkpoint.end_tokens, self.forward.vocabulary)
         self.generator = Generator(self.forward, self.planner, endings, self._limits)
 
     @property

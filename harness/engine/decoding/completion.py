@@ -67,7 +67,7 @@ class Endings:
         """For each token id, whether its text may contain the end of a stop string."""
         if stop not in self._stop_tokens:
             last = {text[-1] for text in stop}
-            self._stop_tokens[stop] = self._tokenizer.holding(last, self._vocabulary)
+            self._stop_tokens[stop] = self._tokenizer.tokens_with(last, self._vocabulary)
         return self._stop_tokens[stop]
 
     @staticmethod

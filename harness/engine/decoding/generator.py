@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from harness.core import Generated, Tokens
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.completion import Completion, Endings
 from harness.engine.decoding.plan import (
     MAX_PROMPTS,
@@ -31,9 +30,10 @@ from harness.engine.decoding.sampling import choose
 from harness.engine.decoding.shared_rows import Rows, SharedRows
 from harness.engine.decoding.verify_decoding import DecodingMethods
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import recover
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
-from harness.errors import CheckpointError, NumericsError
+from harness.errors import NumericsError
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,11 @@ class Generator:
                             fed = len(query.prompt) + len(generated.tokens) - 1
                             answers[query] = Answer(generated, fed)
                 except (RuntimeError, MemoryError) as error:
-                    self._shrink(error)
+                    single = "a single answer" if self._limits.branches == 1 else ""
+                    recover(error, self._forward.device, single)
+                    self._limits = self._limits.halved()
+                    count = self._limits.branches
+                    log.warning("out of memory: going on with %d answers at once", count)
             done += sum(len(planned.row) for planned in group)
             advance(done, total)
             if answers:
@@ -191,17 +195,3 @@ class Generator:
                 rows.leave(completion)
                 finished.append((completion.query, generated))
         return finished
-
-    def _shrink(self, error: RuntimeError | MemoryError) -> None:
-        """Halve the limits after running out of memory; raise any other error again."""
-        if not out_of_memory(error):
-            raise error
-        if self._limits.branches == 1:
-            raise CheckpointError(
-                "out of memory on a single answer; use a smaller --context, --dtype bfloat16 or "
-                "another device"
-            ) from error
-        if self._forward.device.type != "cpu":
-            torch.accelerator.empty_cache()
-        self._limits = self._limits.halved()
-        log.warning("out of memory: going on with %d answers at once", self._limits.branches)

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.completion import Completion
 from harness.engine.decoding.plan import plan_generation
 from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, StepMethod
 from harness.engine.decoding.shared_rows import Rows, SharedRows
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.model.self_test import (
     Tolerance,
     failure,
@@ -117,7 +117,7 @@ class DecodingMethods:
             try:
                 decoded = _decode(self._forward, make_rows, texts)
             except Exception as error:  # a model's own code may raise anything
-                if out_of_memory(error):
+                if is_out_of_memory(error):
                     raise
                 return failure(error)
         pairs = zip(decoded, expected, strict=True)

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.engine.checkpoint.messages import short
 from harness.engine.model.forward import Forward
+from harness.errors import short_reason
 
 log = logging.getLogger(__name__)
 
@@ -80,4 +80,4 @@ def attempt(action: Callable[[], Tensor]) -> Tensor | None:
 
 def failure(error: Exception) -> str:
     """One line for an error that a model's own code raised."""
-    return f"{type(error).__name__}: {short(error)}"
+    return f"{type(error).__name__}: {short_reason(error)}"

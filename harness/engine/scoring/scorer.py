@@ -11,15 +11,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 
 from harness.core import Tokens
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import recover
 from harness.engine.queries.prefix_tree import TreeRow, batches
 from harness.engine.queries.query import Advance, Answer, Query, Span, SpanScores, WordQuery
 from harness.engine.scoring.logprobs import PrefilledBatch, score
 from harness.engine.scoring.next_word import NextTokens, WordSearch, run_searches
 from harness.engine.scoring.planner import Planner
 from harness.engine.tokenizer.tokenizer import Tokenizer
-from harness.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Scorer:
         self.tokens = Tokens()
         self._forward, self._planner, self._budget = forward, planner, budget
         self._strings = _Strings(tokenizer)
-        self._space_apart = tokenizer.space_apart
+        self._space_apart = tokenizer.has_lone_spaces
 
     def answer(
         self, queries: Sequence[Span | WordQuery], known: Collection[Query], advance: Advance
@@ -61,7 +60,11 @@ class Scorer:
             try:
                 answers = self._answer_batch(batch, spans, needed)
             except (RuntimeError, MemoryError) as error:
-                self._shrink(error, batch)
+                width = len(batch[0])
+                single = f"a single row of {width} tokens" if len(batch) == 1 else ""
+                recover(error, self._forward.device, single)
+                self._budget = max(width, min(self._budget, width * len(batch)) // 2)
+                log.warning("out of memory: going on with batches of %d tokens", self._budget)
                 continue
             rows = rows[len(batch) :]
             done += sum(len(row) for row in batch)
@@ -120,21 +123,6 @@ class Scorer:
             if search.result is not None
         }
 
-    def _shrink(self, error: RuntimeError | MemoryError, batch: Sequence[TreeRow]) -> None:
-        """Halve the budget after running out of memory; raise any other error again."""
-        if not out_of_memory(error):
-            raise error
-        if len(batch) == 1:
-            raise CheckpointError(
-                f"out of memory on a single row of {len(batch[0])} tokens; use a smaller "
-                "--context, --dtype bfloat16 or another device"
-            ) from error
-        if self._forward.device.type != "cpu":
-            torch.accelerator.empty_cache()
-        width = len(batch[0])
-        self._budget = max(width, min(self._budget, width * len(batch)) // 2)
-        log.warning("out of memory: going on with batches of %d tokens", self._budget)
-
 
 class _Strings(dict[int, str]):
     """Token id -> its text, decoded once."""
@@ -144,5 +132,5 @@ class _Strings(dict[int, str]):
         self._tokenizer = tokenizer
 
     def __missing__(self, token: int) -> str:
-        text = self[token] = self._tokenizer.strings([token])[0]
+        text = self[token] = self._tokenizer.token_texts([token])[0]
         return text
