@@ -121,7 +121,7 @@ def assert_scored(checkpoint: Checkpoint, request: Loglikelihood, answer: object
     """Compare with one pass of transformers; how many tokens that fed."""
     assert isinstance(answer, Scored)
     tokenizer = checkpoint.tokenizer
-    context = [*tokenizer.start("auto"), *tokenizer.encode([request.context])[0]]
+    context = [*tokenizer.start_tokens("auto"), *tokenizer.encode([request.context])[0]]
     tokens = context + tokenizer.encode([request.continuation])[0]
     with torch.no_grad():
         logits = checkpoint.model(torch.tensor([tokens[:-1]])).logits[0].float()

@@ -206,7 +206,7 @@ def test_rows_that_reach_the_window_and_go_beyond_it(family: str, tmp_path: Path
     """The window is 256: a row of 245 columns, which 5 answers of 12 tokens make 300."""
     checkpoint = build(tmp_path, OVER_A_CACHE[family])
     engine = Engine(checkpoint)
-    start = len(engine.tokenizer.start("auto"))
+    start = len(engine.tokenizer.start_tokens("auto"))
     requests: list[Request] = [
         Generate(("z" * (200 - start) + letter * 9,), 12) for letter in "abcde"
     ]
@@ -226,7 +226,7 @@ def phi3(tmp_path: Path) -> Checkpoint:
 def test_answers_that_grow_across_the_rope_limit(phi3: Checkpoint, length: int) -> None:
     """Beside a short one and a long one; the limit is 96."""
     engine = Engine(phi3)
-    start = len(engine.tokenizer.start("auto"))
+    start = len(engine.tokenizer.start_tokens("auto"))
     assert engine.backend.forward.rope_limit == 96  # type: ignore[attr-defined]
     requests: list[Request] = [
         Generate(("z" * (n - start),), 6) for n in (length, length - 2, 40, 200)

@@ -8,6 +8,7 @@ fails with every method is decoded by full passes.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -74,7 +75,7 @@ class DecodingMethods:
         """Whether completions can be decoded over one copy of the prefix of their prompts."""
         if self._shares is None:
             texts = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
-            fault = self._test(lambda completions: self._shared_rows(completions), texts)
+            fault = self._test(self._shared_rows, texts)
             self._shares = not fault
             if fault:
                 log.warning("answers are decoded without shared prefixes: %s", fault)
@@ -89,12 +90,9 @@ class DecodingMethods:
         lengths = sorted({SHORT_PROMPT, max(SHORT_PROMPT, longest - NEW_TOKENS)})
         while self._methods and self._verified < lengths[-1]:
             length = next(n for n in lengths if n > self._verified)
-            method = self._methods[0]
             texts = _texts(self._forward, length, [0, 0] if length == SHORT_PROMPT else [0])
-            self._fault = self._test(
-                lambda completions, m=method: PlainRows(self._forward, completions, _LIMITS, m),  # type: ignore[misc]
-                texts,
-            )
+            rows = partial(PlainRows, self._forward, limits=_LIMITS, method=self._methods[0])
+            self._fault = self._test(rows, texts)
             self._verified = 0 if self._fault else length
             if self._fault:
                 self._methods.pop(0)
@@ -120,10 +118,8 @@ class DecodingMethods:
                 if is_out_of_memory(error):
                     raise
                 return failure(error)
-        pairs = zip(decoded, expected, strict=True)
-        difference = max(largest_difference(one, two) for one, two in pairs)
-        scale = max(1.0, *(largest(logprobs) for logprobs in expected))
-        if difference <= TOLERANCE.of(self._forward) * scale:
+        difference = largest_difference(decoded, expected)
+        if difference <= TOLERANCE.of(self._forward) * max(1.0, largest(expected)):
             return ""
         length = max(len(prompt) + len(new) for prompt, new in texts)
         return f"at {length} tokens cached steps differ from the full pass by {difference:.1g} nats"
@@ -139,17 +135,16 @@ def _texts(
     length = max(1, min(length, forward.context - NEW_TOKENS - max(extra)))
     texts: list[Text] = []
     for k, more in enumerate(extra):
-        seed = 0 if shared else k
-        tokens = made_up_tokens(forward, length + more + NEW_TOKENS, seed)
-        stop = len(tokens) if k + 1 == len(extra) else -1
-        texts.append(Text(tokens[: length + more], tokens[length + more : stop]))
+        tokens = made_up_tokens(forward, length + max(extra) + NEW_TOKENS, 0 if shared else k)
+        new = NEW_TOKENS if k + 1 == len(extra) else NEW_TOKENS - 1
+        texts.append(Text(tokens[: length + more], tokens[length + more :][:new]))
     return texts
 
 
 def _decode(
     forward: Forward, make_rows: Callable[[list[Completion]], Rows], texts: Sequence[Text]
-) -> list[Tensor]:
-    """Log-probabilities (N, V) of what may follow each prompt and each new token of each text."""
+) -> Tensor:
+    """Log-probabilities (N, V) of what may follow each prompt and each new token, text by text."""
     completions = [text.completion() for text in texts]
     logprobs: list[list[Tensor]] = [[] for _ in texts]
     rows = make_rows(completions)
@@ -161,17 +156,17 @@ def _decode(
             else:
                 completion.tokens.append(texts[t].new[len(completion.tokens)])
             logprobs[t].append(row)
-    return [torch.stack(of_text) for of_text in logprobs]
+    return torch.stack([row for of_text in logprobs for row in of_text])
 
 
-def _full_pass(forward: Forward, texts: Sequence[Text]) -> list[Tensor]:
+def _full_pass(forward: Forward, texts: Sequence[Text]) -> Tensor:
     """The same log-probabilities by one pass over the texts."""
     width = max(len(prompt) + len(new) for prompt, new in texts)
     ids = torch.zeros((len(texts), width), dtype=torch.long)
     for t, (prompt, new) in enumerate(texts):
         ids[t, : len(prompt) + len(new)] = torch.tensor((*prompt, *new))
     states = forward.trunk(ids.to(forward.device))
-    return [
-        forward.head(states[t, len(prompt) - 1 : len(prompt) + len(new)]).log_softmax(-1)
-        for t, (prompt, new) in enumerate(texts)
+    reads = [
+        states[t, len(prompt) - 1 : len(prompt) + len(new)] for t, (prompt, new) in enumerate(texts)
     ]
+    return torch.cat([forward.head(of_text).log_softmax(-1) for of_text in reads])
