@@ -42,7 +42,7 @@ def test_there_are_few_sizes() -> None:
 
 
 def asked() -> list[Loglikelihood]:
-    """Passages of three lengths, which are two sizes."""
+    """Passages of three lengths, which are padded to two."""
     texts = ("the sand " * 7, "the sand " * 7 + "a", "the sand")
     return [Loglikelihood(text, " the sun") for text in texts]
 

@@ -1,4 +1,4 @@
-"""Answers of many model families against a loop that keeps nothing; how each of them is decoded."""
+"""Generation with many model families against a loop without a cache, and how each is decoded."""
 
 import logging
 from collections.abc import Callable
@@ -132,7 +132,7 @@ def build(folder: Path, make: Make) -> Checkpoint:
 
 
 def naive(checkpoint: Checkpoint, prompt: tuple[int, ...], count: int) -> tuple[list[int], float]:
-    """Greedy tokens and their log-probability, by a full pass for each."""
+    """Greedy tokens and their total log-probability, by one full pass per token."""
     tokens, total = [*prompt], 0.0
     while len(tokens) < len(prompt) + count:
         with torch.no_grad():
@@ -224,7 +224,7 @@ def phi3(tmp_path: Path) -> Checkpoint:
 
 @pytest.mark.parametrize("length", [88, 92, 95, 96, 97, 120])
 def test_answers_that_grow_across_the_rope_limit(phi3: Checkpoint, length: int) -> None:
-    """Beside a short one and a long one; the limit is 96."""
+    """In one run with a short and a long prompt; the limit is 96."""
     engine = Engine(phi3)
     start = len(engine.tokenizer.start_tokens("auto"))
     assert engine.backend.forward.rope_limit == 96  # type: ignore[attr-defined]
@@ -240,7 +240,7 @@ def test_answers_that_grow_across_the_rope_limit(phi3: Checkpoint, length: int) 
 
 
 def wronged(checkpoint: Checkpoint, wrong: Callable[[dict[str, Any]], None]) -> Checkpoint:
-    """A model whose pass over a cache first does something to its arguments."""
+    """A model that changes its arguments before a pass over a cache."""
     base = checkpoint.model.base_model
     real = base.forward
 
