@@ -154,9 +154,9 @@ def test_limits_order_and_sharing_change_no_answer(
     order = list(range(len(requests)))
     random.Random(seed).shuffle(order)
     limits = [
-        Limits(prefill=64, branches=1, cache_bytes=1),
-        Limits(prefill=256, branches=5, cache_bytes=1 << 18),
-        Limits(prefill=4096, branches=64, cache_bytes=1 << 24),
+        Limits(prefill=64, completions=1, cache_bytes=1),
+        Limits(prefill=256, completions=5, cache_bytes=1 << 18),
+        Limits(prefill=4096, completions=64, cache_bytes=1 << 24),
     ]
     for limit in limits:
         engine = Engine(tiny)

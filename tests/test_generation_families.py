@@ -139,7 +139,7 @@ def naive(checkpoint: Checkpoint, prompt: tuple[int, ...], count: int) -> tuple[
             logits = checkpoint.model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
         tokens.append(int(logits.argmax()))
         total += float(logits.double().log_softmax(-1)[tokens[-1]])
-        if tokens[-1] in checkpoint.ends:
+        if tokens[-1] in checkpoint.end_tokens:
             break
     return tokens[len(prompt) :], total
 

@@ -77,10 +77,10 @@ class Generator:
                             fed = len(query.prompt) + len(generated.tokens) - 1
                             answers[query] = Answer(generated, fed)
                 except (RuntimeError, MemoryError) as error:
-                    single = "a single answer" if self._limits.branches == 1 else ""
+                    single = "a single answer" if self._limits.completions == 1 else ""
                     recover(error, self._forward.device, single)
                     self._limits = self._limits.halved()
-                    count = self._limits.branches
+                    count = self._limits.completions
                     log.warning("out of memory: going on with %d answers at once", count)
             done += sum(len(planned.row) for planned in group)
             advance(done, total)
@@ -102,7 +102,7 @@ class Generator:
     @property
     def _max_prompts(self) -> int:
         """Prompts per row."""
-        return min(MAX_PROMPTS, self._limits.branches)
+        return min(MAX_PROMPTS, self._limits.completions)
 
     def _shares(self) -> bool:
         return self._planner.sharing is not None and self._methods.shares()

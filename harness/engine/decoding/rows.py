@@ -27,13 +27,13 @@ class Limits:
     """How much is decoded at once. Limits change no answer."""
 
     prefill: int  # padded tokens
-    branches: int  # completions
+    completions: int
     cache_bytes: int
 
     def halved(self) -> "Limits":
         """Smaller limits, for use after running out of memory."""
         return Limits(
-            max(self.prefill // 2, 1), max(self.branches // 2, 1), max(self.cache_bytes // 2, 1)
+            max(self.prefill // 2, 1), max(self.completions // 2, 1), max(self.cache_bytes // 2, 1)
         )
 
 
@@ -74,7 +74,10 @@ class PlainRows:
             by_length[len(completion.query.prompt)].append(completion)
         self._waiting: deque[list[Completion]] = deque()
         for length in sorted(by_length, reverse=True):
-            group, count = by_length[length], max(1, min(limits.prefill // length, limits.branches))
+            group, count = (
+                by_length[length],
+                max(1, min(limits.prefill // length, limits.completions)),
+            )
             self._waiting += [group[i : i + count] for i in range(0, len(group), count)]
         self._active: list[Completion] = []
         self._cached: list[Completion] = []  # one per row of the cache

@@ -45,7 +45,7 @@ NEW_TOKENS = 2  # after a prompt
 # Relative to the largest log-probability. Rounding alone makes 2e-6 in float32, 1e-2 in bfloat16.
 TOLERANCE = Tolerance(2e-5, 3e-2)
 _ALWAYS_SHARE = Sharing(pair_cost=0.0, max_row=1 << 20)
-_LIMITS = Limits(prefill=1 << 20, branches=8, cache_bytes=1)
+_LIMITS = Limits(prefill=1 << 20, completions=8, cache_bytes=1)
 
 
 class Text(NamedTuple):
