@@ -108,10 +108,12 @@ def choices(questions: int, checkpoint: Checkpoint) -> list[Request]:
     found: list[Request] = []
     for q in range(questions):
         begin = q * 900
-        context = checkpoint.tokenizer.text(ids[begin : begin + 550]).rstrip()
+        context = checkpoint.tokenizer.decode(ids[begin : begin + 550]).rstrip()
         for option in range(10):
             at = begin + 600 + 25 * option
-            found.append(Loglikelihood(context, " " + checkpoint.tokenizer.text(ids[at : at + 20])))
+            found.append(
+                Loglikelihood(context, " " + checkpoint.tokenizer.decode(ids[at : at + 20]))
+            )
     return found
 
 

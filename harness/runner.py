@@ -20,7 +20,7 @@ from harness.metrics import Outcome
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.prompt import Prompt
 from harness.records import dump
-from harness.records.items import Items, Outcomes, Shown, show
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown, show
 from harness.records.provenance import environment
 from harness.records.record import Record
 from harness.stats import intervals
@@ -88,7 +88,7 @@ def prepare(job: Job) -> Prepared:
             "example; take more with --limit"
         )
     if job.task.few_shot and job.pool:
-        pool = Pool(job.pool.rows, job.pool.road == "sample")
+        pool = Pool(job.pool.rows, job.pool.source_kind == "sample")
         drawn = job.task.few_shot.draw(pool, options)
         examples = tuple(replace(e, fields={**e.fields, **drawn}) for e in examples)
     groups = tuple(
@@ -178,7 +178,11 @@ def evaluate(
         engine=engine.describe(),
         environment=environment(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        items=Items(tuple(e.id for e in prepared.examples), tuple(results.shown), results.items()),
+        outcomes=Outcomes(
+            tuple(e.id for e in prepared.examples),
+            tuple(results.shown),
+            results.outcomes_by_metric(),
+        ),
     )
 
 
@@ -285,15 +289,15 @@ class _Results:
         own = [m for m, measure in enumerate(self.measures) if measure.baseline is None]
         return sum(any(group[m] for m in own) for group in self.outcomes)
 
-    def items(self) -> dict[str, Outcomes]:
+    def outcomes_by_metric(self) -> dict[str, MetricOutcomes]:
         """The outcomes by measure, for comparing with another run."""
-        items = {}
+        outcomes = {}
         for m, measure in enumerate(self.measures):
             if not isinstance(measure.metric, ModuleMetric):
                 pairs = [(e, o) for e, group in enumerate(self.outcomes) for o in group[m]]
                 values = tuple(tuple(map(float, outcome)) for _, outcome in pairs)
-                items[measure.name] = Outcomes(tuple(e for e, _ in pairs), values)
-        return items
+                outcomes[measure.name] = MetricOutcomes(tuple(e for e, _ in pairs), values)
+        return outcomes
 
 
 def _score(job: Job, measure: Measure, outcomes: Sequence[Outcome]) -> Score:

@@ -54,9 +54,9 @@ def options_of(task: str, preset: str = "paper", **overrides: str) -> Options:
     return load_task(task).protocol(preset, overrides).options
 
 
-def data_of(rows: Sequence[Fields], road: str = "file") -> Data:
+def data_of(rows: Sequence[Fields], source_kind: str = "file") -> Data:
     numbered = tuple(Row(i, fields) for i, fields in enumerate(rows))
-    return Data(numbered, road, "made.up", "c3" * 32, 99, ())
+    return Data(numbered, source_kind, "made.up", "c3" * 32, 99, ())
 
 
 def job_of(task: str, rows: Sequence[Fields], preset: str = "paper", **overrides: str) -> Job:

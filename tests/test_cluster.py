@@ -17,8 +17,15 @@ from hypothesis import strategies as st
 from mixed import answers
 
 from harness.commands.evaluate import concurrent_models
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import Session, job_for, opened
+from harness.commands.options import (
+    CacheOptions,
+    DataOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    WorkerOptions,
+)
 from harness.core import (
     Encoding,
     Generate,
@@ -39,6 +46,7 @@ from harness.engine.engine import Engine
 from harness.engine.queries.query import GenerationQuery, Query, Sharing, Span, WordQuery
 from harness.errors import CheckpointError, NumericsError
 from harness.plugins.registry import load_task
+from harness.records.record import Record
 
 # --- parcels --------------------------------------------------------------------------------
 
@@ -255,6 +263,16 @@ def test_a_model_that_fails_costs_the_others_nothing(
     assert len(list(tmp_path.rglob("lambada*.json"))) == 2
 
 
+def two_workers_for(out: Path, *models: str) -> RunOptions:
+    return RunOptions(
+        ModelOptions(models),
+        DataOptions(sample=True, limit=2),
+        output=OutputOptions(out),
+        workers=WorkerOptions(2),
+        cache=CacheOptions(off=True),
+    )
+
+
 @pytest.fixture
 def lanes_without_ray(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every lane has an engine of this process, where one model serves one thread at a time."""
@@ -283,28 +301,26 @@ def test_a_defect_in_one_lane_costs_the_others_nothing(
         return real(job, engine, lane)
 
     monkeypatch.setattr(concurrent_models, "evaluate_job", spoilt)
-    options = RunOptions(
-        model=("a", "b", "c"), sample=True, limit=2, workers=2, out=tmp_path, no_cache=True
-    )
+    options = two_workers_for(tmp_path, "a", "b", "c")
     task = load_task("lambada")
     with opened(options) as session:
-        job = job_for(task, task.protocol(), options)
+        job = job_for(task, task.protocol(), options.data)
         with pytest.raises(ZeroDivisionError):
-            list(concurrent_models.evaluate_models([job], session))
+            concurrent_models.evaluate_models([job], session, lambda records: None)
         assert len(session.records) == 2
 
 
 @pytest.mark.usefixtures("lanes_without_ray")
 def test_the_same_model_twice_has_two_lanes(tmp_path: Path) -> None:
     """The command line drops repetitions; who calls from Python gets a record for each."""
-    options = RunOptions(
-        model=("a", "a"), sample=True, limit=2, workers=2, out=tmp_path, no_cache=True
-    )
+    options = two_workers_for(tmp_path, "a", "a")
     task = load_task("lambada")
     with opened(options) as session:
-        job = job_for(task, task.protocol(), options)
-        assert list(concurrent_models.evaluate_models([job], session)) == ["a", "a"]
+        job = job_for(task, task.protocol(), options.data)
+        shown: list[Record] = []
+        concurrent_models.evaluate_models([job], session, shown.extend)
         first, second = session.records
+    assert shown == [first, second]
     assert first is not second
     assert first.scores == second.scores
 

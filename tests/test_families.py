@@ -20,17 +20,17 @@ from harness.core import (
     Word,
 )
 from harness.engine.checkpoint.load import Checkpoint, load
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.prefix_tree import arrange
 from harness.engine.queries.query import Span
-from harness.engine.scoring import scorer as reader_module
+from harness.engine.scoring import scorer as scorer_module
 from harness.engine.scoring.logprobs import TOP, score
-from harness.engine.scoring.next_word import Following
-from harness.engine.scoring.prefix_sharing_test import tree_fault
+from harness.engine.scoring.next_word import NextTokens
+from harness.engine.scoring.verify_prefix_sharing import tree_fault
 from harness.errors import CheckpointError
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -280,7 +280,7 @@ def test_a_word_that_crosses_the_limit_is_fed_with_its_context(tmp_path: Path) -
     wanted = [(0, (7,)), (0, (7, 8, 9)), (1, (50, 51)), (0, (9, 8, 7, 6))]
     with torch.inference_mode():
         kept = score(forward, arrange(spans, None), spans, keep=True)[1]
-        found = Following(forward, spans, kept, 512)(wanted)
+        found = NextTokens(forward, spans, kept, 512)(wanted)
         for (s, path), tokens in zip(wanted, found, strict=True):
             ids = torch.tensor([[*spans[s].inputs, *path]])
             logits = forward.model(ids).logits[0, -1]
@@ -477,14 +477,14 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
 ) -> None:
     """The error is the allocator's own, so that its words are those of this system."""
     want = answers(Engine(tiny, share=False))
-    real = reader_module.score
+    real = scorer_module.score
 
     def small_memory(forward, rows, spans, *, keep=False):  # type: ignore[no-untyped-def]
         if len(rows) * max(len(row) for row in rows) > 60:
             torch.empty(1 << 50)
         return real(forward, rows, spans, keep=keep)
 
-    monkeypatch.setattr(reader_module, "score", small_memory)
+    monkeypatch.setattr(scorer_module, "score", small_memory)
     with caplog.at_level(logging.WARNING, "harness"):
         got = answers(Engine(tiny, share=False))
     assert "out of memory: going on" in caplog.text
@@ -503,7 +503,7 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
     ],
 )
 def test_memory_that_ran_out_is_recognised(error: RuntimeError | MemoryError) -> None:
-    assert out_of_memory(error)
+    assert is_out_of_memory(error)
 
 
 def test_other_errors_are_not_taken_for_memory(
@@ -513,6 +513,6 @@ def test_other_errors_are_not_taken_for_memory(
         raise RuntimeError("shapes do not fit")
 
     engine = Engine(tiny)
-    monkeypatch.setattr(reader_module, "score", broken)
+    monkeypatch.setattr(scorer_module, "score", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         answers(engine)

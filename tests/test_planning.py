@@ -88,7 +88,7 @@ def test_what_is_on_disk_costs_nothing(tiny: Checkpoint, tmp_path: Path, known_r
     run(engine, SCORED)
     assert planned(engine, SCORED).computed == 0
     assert planned(engine, SCORED).seconds == 0
-    [holding] = Store(tmp_path).holdings()
+    [holding] = Store(tmp_path).entries()
     assert holding.hits == len(some)  # looking is no use
 
 

@@ -35,12 +35,12 @@ from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import DataError, UsageError
 from harness.metrics.extract import (
     all_greedy,
-    bare,
     best_choice,
     last_greedy,
     last_token_nats,
     piece_nats,
     same_word,
+    strip_punctuation,
     target_nats,
     token_nats,
 )
@@ -59,7 +59,7 @@ COLUMNS = {"lambada": 2, "cnn-dm": 4, "nq": 2}  # of the paper that a task fills
 PRESETS = [
     pytest.param(task, preset, id=f"{task.name}-{preset}")
     for task in TASKS
-    for preset in task.presets
+    for preset in task.protocols
 ]
 
 
@@ -99,7 +99,7 @@ def test_every_preset_resolves_and_asks(task: Task, preset: str) -> None:
     options = protocol.options
     assert protocol.label == preset
     assert set(options) == {option.name for option in task.options}
-    assert {**options, **task.presets[preset]} == options
+    assert {**options, **task.protocols[preset]} == options
     assert all(asked_of_sample(task, protocol).groups)
     columns = [m.column for m in task.measures(options) if m.column]
     assert len(columns) == COLUMNS.get(task.name, 1)
@@ -239,7 +239,7 @@ def test_by_default_windows_are_disjoint_whatever_the_context(
     whole: Any = type(request.pieces[0])().join(request.pieces)  # type: ignore[arg-type]
     text = whole if isinstance(whole, str) else whole.decode()
     tokenizer = long_checkpoint.tokenizer
-    ids = [*tokenizer.start("auto"), *tokenizer.encode([text])[0]]
+    ids = [*tokenizer.start_tokens("auto"), *tokenizer.encode([text])[0]]
     total = 0.0
     for begin in range(0, len(ids) - 1, 2048):
         fed, targets = ids[begin : begin + 2048], ids[begin + 1 : begin + 2049]
@@ -254,7 +254,7 @@ def test_by_default_windows_are_disjoint_whatever_the_context(
 
 @pytest.mark.parametrize(
     ("name", "preset"),
-    [(n, p) for n in STREAMS for p in load_task(n).presets],
+    [(n, p) for n in STREAMS for p in load_task(n).protocols],
 )
 def test_presets_advance_by_the_context_or_by_what_they_say(name: str, preset: str) -> None:
     """lm-eval's rolls over the model's length, as does the guide's of transformers."""
@@ -610,7 +610,7 @@ def test_what_is_counted_of_a_text() -> None:
     ],
 )
 def test_bare(word: str, expected: str) -> None:
-    assert bare(word) == expected
+    assert strip_punctuation(word) == expected
 
 
 @pytest.mark.parametrize(
@@ -776,7 +776,7 @@ def test_lambada_tokens(data_dir: Path, encoder: Encoder) -> None:
     encoded = encoder.encode([lambada.ask(e, prompt, options)[0] for e in found], encoding(options))
     assert len(encoded) == 5153
     assert not any(e.truncated or e.crossing for e in encoded)
-    targets = [encoder.tokenizer.strings(e.spans[0].targets) for e in encoded]
+    targets = [encoder.tokenizer.token_texts(e.spans[0].targets) for e in encoded]
     words = [e.references[0] for e in found]
     stop = lambada.stop_words("nltk127")
     assert sum(t[-1].strip() != word for t, word in zip(targets, words, strict=True)) == 1142

@@ -14,7 +14,8 @@ from harness.core import Fields, Loglikelihood, Request, Row, Scored
 from harness.data.load import Where, load
 from harness.data.subset import choose
 from harness.errors import DataError, RecordError
-from harness.records.record import Record, read
+from harness.records.folder import read
+from harness.records.record import Record
 from harness.runner import evaluate, prepare
 from harness.stats import intervals
 from harness.tasks import winograd
@@ -341,7 +342,7 @@ def test_rows_of_a_limit_that_are_not_scored(
     )
     assert f"  {wanted} examples from 40 of 285 rows (seed 3)  " in shown
     assert f"|n:{wanted}/40~seed3|" in record.signature
-    assert "at most 40 rows, taken at random by seed 3" in shown
+    assert "at most 40 rows, chosen at random with seed 3" in shown
 
 
 def test_an_older_record_has_one_number_for_both() -> None:

@@ -78,7 +78,7 @@ def golden(task: Task, presets: Iterable[str] | None = None) -> dict[str, Any]:
     """What a benchmark asks about the first rows of its sample, under each of its `presets`."""
     rows = STREAM_ROWS if task.stream else ROWS
     found = {}
-    for preset in presets if presets is not None else task.presets:
+    for preset in presets if presets is not None else task.protocols:
         asked = prepare(sample_job(task, task.protocol(preset), rows))
         found[preset] = merged([in_words(request) for request in asked.requests])
     return {"version": task.version, "requests": found}

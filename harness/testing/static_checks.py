@@ -25,23 +25,23 @@ ENGINE_OPTIONS = frozenset({"bos", "stride", "windows"})
 
 def sample_jobs(task: Task) -> Iterator[tuple[str, Job]]:
     """(preset, the first rows of the sample under it)."""
-    for preset in task.presets:
+    for preset in task.protocols:
         yield preset, golden.sample_job(task, task.protocol(preset), ROWS)
 
 
 def declaration(task: Task) -> list[str]:
     """What is odd about the declaration itself."""
-    found = list(task.faults())
+    found = list(task.problems())
     if found:
         return found
     if task.version < 1:
         found.append(f"version is {task.version}, expected 1 or more")
     found += [f"{what} is empty" for what in ("title", "description") if not getattr(task, what)]
     resolved: dict[str, str] = {}
-    for preset in task.presets:
+    for preset in task.protocols:
         key = json.dumps(dict(task.protocol(preset).options), sort_keys=True)
         if key in resolved:
-            found.append(f"presets {resolved[key]!r} and {preset!r} are the same options")
+            found.append(f"protocols {resolved[key]!r} and {preset!r} are the same options")
         resolved.setdefault(key, preset)
     measures = task.measures(task.protocol().options)
     return found + [f"two measures are named {name!r}" for name in _twice(m.name for m in measures)]
@@ -185,4 +185,4 @@ def _difference(preset: str, held: Any, now: Any) -> str:
     while before[place : place + 1] == after[place : place + 1]:
         place += 1
     part = slice(max(0, place - 20), place + 40)
-    return f"preset {preset!r} asks ...{after[part]}..., golden is ...{before[part]}..."
+    return f"protocol {preset!r} asks ...{after[part]}..., golden is ...{before[part]}..."

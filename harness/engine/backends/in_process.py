@@ -63,8 +63,8 @@ class InProcess:
             CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
             CPU_CACHE if on_cpu else ACCELERATOR_CACHE,
         )
-        self._ends = checkpoint.ends
-        endings = Endings(checkpoint.tokenizer, checkpoint.ends, self.forward.vocabulary)
+        self._ends = checkpoint.end_tokens
+        endings = Endings(checkpoint.tokenizer, checkpoint.end_tokens, self.forward.vocabulary)
         self.generator = Generator(self.forward, self.planner, endings, self._limits)
 
     @property
@@ -116,6 +116,6 @@ class InProcess:
             self.planner,
             self._limits,
             rates(self.forward, key),
-            self.generator.full_passes,
+            self.generator,
         )
         return estimate(owners, known, means)

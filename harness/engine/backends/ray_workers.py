@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from harness.core import Tokens
 from harness.engine.backends.backend import BackendOptions
 from harness.engine.checkpoint.settings import Identity, Settings
-from harness.engine.decoding.generator import MAX_SPANS
+from harness.engine.decoding.plan import MAX_PROMPTS, plan_generation
 from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
-from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query, Sharing, Span
+from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query, Span
 from harness.errors import CheckpointError, HarnessError, NumericsError
 
 IN_FLIGHT = 2  # parcels at each worker: one is answered, the next is there already
@@ -61,22 +61,17 @@ def parcels(
 
 def _written(left: Sequence[Query], habits: BackendOptions) -> Iterator[Parcel]:
     """Prompts in whole rows, about `WRITTEN` at a time."""
-    by_prompt: dict[Span, list[Query]] = {}
-    for question in left:
-        if isinstance(question, GenerationQuery):
-            by_prompt.setdefault(question.span, []).append(question)
-    spans = list(by_prompt)
-    sharing = habits.sharing and Sharing(
-        habits.sharing.pair_cost, habits.sharing.max_row, max_spans=MAX_SPANS
-    )
-    rows: list[TreeRow] = []
-    for row in arrange(spans, sharing):
-        rows.append(row)
-        if sum(len(by_prompt[spans[s]]) for r in rows for s in r.nodes) >= WRITTEN:
-            yield _parcel(rows, lambda s: by_prompt[spans[s]])
-            rows = []
-    if rows:
-        yield _parcel(rows, lambda s: by_prompt[spans[s]])
+    sharing = habits.sharing and replace(habits.sharing, max_spans=MAX_PROMPTS)
+    prompts = [query for query in left if isinstance(query, GenerationQuery)]
+    planned = plan_generation(prompts, lambda spans, _: arrange(spans, sharing), None)
+    queries: list[Query] = []
+    size = 0
+    for k, row in enumerate(planned):
+        queries += row.all_queries()
+        size += len(row.row)
+        if len(queries) >= WRITTEN or k + 1 == len(planned):
+            yield Parcel(tuple(queries), size)
+            queries, size = [], 0
 
 
 def _parcel(rows: Sequence[TreeRow], of: Any) -> Parcel:

@@ -23,7 +23,7 @@ from harness.core import (
 )
 from harness.engine.queries.query import GenerationQuery, Query, Span, WordQuery
 from harness.engine.queries.windows import windows
-from harness.engine.tokenizer.lost_text import NOTHING, Loss, Read, losses
+from harness.engine.tokenizer.text_loss import NO_LOSS, EncodedText, TextLoss, text_losses
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import EncodingError
 
@@ -39,7 +39,7 @@ class Encoded:
     truncated: bool = False
     crossing: bool = False  # a token lies across context and continuation
     characters: int = 0  # length of the text, if the tokenizer loses some of any request
-    loss: Loss = NOTHING  # what it loses of this one
+    loss: TextLoss = NO_LOSS  # what it loses of this one
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -89,7 +89,7 @@ class Encoder:
         return self._cache[key]
 
     def _encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
-        start = self.tokenizer.start(encoding.bos)
+        start = self.tokenizer.start_tokens(encoding.bos)
         pairs = {
             i: _context_and_continuation(request)
             for i, request in enumerate(requests)
@@ -97,7 +97,7 @@ class Encoder:
         }
         texts = {text: None for pair in pairs.values() for text in (pair[0], "".join(pair))}
         ids = dict(zip(texts, self.tokenizer.encode(list(texts)), strict=True))
-        read = {i: Read("".join(p), ids["".join(p)], len(p[0])) for i, p in pairs.items()}
+        read = {i: EncodedText("".join(p), ids["".join(p)], len(p[0])) for i, p in pairs.items()}
         result: list[Encoded] = []
         for i, request in enumerate(requests):
             try:
@@ -116,9 +116,9 @@ class Encoder:
             result.append(encoded)
         return self._with_losses(result, [read[i] for i in range(len(requests))])
 
-    def _with_losses(self, encoded: list[Encoded], read: Sequence[Read]) -> list[Encoded]:
-        """Add what the tokenizer lost of each text; raises as `losses` does."""
-        lost = losses(self.tokenizer, read)
+    def _with_losses(self, encoded: list[Encoded], read: Sequence[EncodedText]) -> list[Encoded]:
+        """Add what the tokenizer lost of each text; raises as `text_losses` does."""
+        lost = text_losses(self.tokenizer, read)
         if not any(loss.lost for loss in lost):
             return encoded
         return [
@@ -128,12 +128,12 @@ class Encoder:
 
     def _check_vocabulary(self, encoded: Encoded) -> None:
         """The tokenizer may have more tokens than the model, but must not use them."""
-        if self._vocabulary is None or self.tokenizer.largest < self._vocabulary:
+        if self._vocabulary is None or self.tokenizer.largest_id < self._vocabulary:
             return
         largest = max((max(*span.inputs, *span.targets) for span in encoded.spans), default=-1)
         if largest >= self._vocabulary:
             raise EncodingError(
-                f"token {largest} ({self.tokenizer.name(largest)!r}) is beyond the "
+                f"token {largest} ({self.tokenizer.token_name(largest)!r}) is beyond the "
                 f"{self._vocabulary:,} tokens of the model; tokenizer and weights do not belong "
                 "together"
             )
@@ -147,9 +147,9 @@ class Encoder:
     ) -> Encoded:
         context, joined = ids[pair[0]], ids["".join(pair)]
         crossing = joined[: len(context)] != context
-        after = self.tokenizer.encode_inside(pair[1]) if crossing else joined[len(context) :]
+        after = self.tokenizer.encode_continuation(pair[1]) if crossing else joined[len(context) :]
         if not context and not start and encoding.bos == "tokenizer":
-            start = self.tokenizer.start("auto")
+            start = self.tokenizer.start_tokens("auto")
         if not context and not start:  # nothing to condition on: the first token is only context
             context, after = after[:1], after[1:]
         if not after:
@@ -192,7 +192,7 @@ class Encoder:
         """The prompt's tokens, shortened as `overflow` says; may still be too long."""
         first, *others = request.parts
         if request.overflow == "right":
-            tail = self.tokenizer.encode_inside("".join(others))
+            tail = self.tokenizer.encode_continuation("".join(others))
             head = self.tokenizer.encode([first])[0]
             return [*head[: max(room - len(tail), 0)], *tail]
         if request.overflow == "turns":
@@ -204,9 +204,9 @@ class Encoder:
 
     def _rolling(
         self, request: RollingLoglikelihood, start: tuple[int, ...], encoding: Encoding
-    ) -> tuple[Encoded, Read]:
+    ) -> tuple[Encoded, EncodedText]:
         text, ends = _join(request.pieces)
-        ids, starts = self.tokenizer.encode_long(text)
+        ids, starts = self.tokenizer.encode_with_starts(text)
         if encoding.windows == "hf":
             start = ()
         sequence = (*start, *ids)
@@ -223,7 +223,7 @@ class Encoder:
         scored = [k - len(start) for w in plan for k in range(w.first, w.stop)]
         piece_of = np.searchsorted(ends, starts[scored], side="right")
         counts = np.bincount(piece_of, minlength=len(request.pieces))
-        return Encoded(spans, pieces=tuple(int(n) for n in counts)), Read(text, ids, 0)
+        return Encoded(spans, pieces=tuple(int(n) for n in counts)), EncodedText(text, ids, 0)
 
 
 def _context_and_continuation(request: Loglikelihood | NextWord | Generate) -> tuple[str, str]:
