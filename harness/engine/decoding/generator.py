@@ -72,18 +72,17 @@ class Generator:
             advance: called with the prompt tokens done so far and in all.
 
         Raises:
-            NumericsError: a log-probability is not finite; its `request` is the query's index.
+            NumericsError: a log-probability is not finite; `query` is the query.
             CheckpointError: memory does not suffice even for one completion.
         """
         groups = self._groups(queries) if any(query not in known for query in queries) else []
-        index = {query: i for i, query in enumerate(queries)}
         total = sum(len(planned.row) for group in groups for planned in group)
         done = 0
         for group in groups:
             missing = [q for planned in group for q in planned.all_queries() if q not in known]
             answers: dict[Query, Answer] = {}
             while len(answers) < len(missing):
-                completions = {q: Completion(q, index[q]) for q in missing if q not in answers}
+                completions = {q: Completion(q) for q in missing if q not in answers}
                 progress = partial(_advance_from, advance, done, total)
                 try:
                     for completion, generated in self._decode(group, completions, progress):
@@ -199,9 +198,8 @@ class Generator:
         finished: list[tuple[Completion, Generated]] = []
         for completion, token, logprob in zip(completions, tokens, logprobs, strict=True):
             if not math.isfinite(logprob):
-                raise NumericsError(
-                    f"a log-probability is {logprob}, expected a finite number", completion.index
-                )
+                message = f"a log-probability is {logprob}, expected a finite number"
+                raise NumericsError(message, query=completion.query)
             completion.tokens.append(int(token))
             completion.logprobs.append(logprob)
             generated = self._endings.finished(completion)
