@@ -92,10 +92,12 @@ def _engine(model: str, session: Session, closing: ExitStack) -> "Engine":
         return Engine(
             checkpoint, budget=options.batch_tokens, store=session.store, encodings=encodings
         )
-    from harness.engine.backends.ray_workers import Crew, RayWorkers
+    from harness.engine.backends.ray_workers import RayWorkers
 
-    crew = Crew(workers, connect_workers(session))
-    backend = RayWorkers(model, options.settings(), options.batch_tokens, crew)
+    total = connect_workers(session)
+    backend = RayWorkers(
+        model, options.settings(), budget=options.batch_tokens, count=workers, total=total
+    )
     for stack in (closing, session.closing):
         stack.callback(backend.close)
     return Engine(backend, store=session.store, encodings=encodings)

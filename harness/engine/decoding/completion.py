@@ -22,7 +22,6 @@ class Completion:
     """The new tokens of one query so far."""
 
     query: GenerationQuery
-    index: int  # of the query, among those that are being answered
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     _draws: Sequence[float] = ()

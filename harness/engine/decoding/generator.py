@@ -61,7 +61,6 @@ class Generator:
         Progress is in prompt tokens.
         """
         groups = self._groups(queries) if any(query not in known for query in queries) else []
-        index = {query: i for i, query in enumerate(queries)}
         total = sum(len(planned.row) for group in groups for planned in group)
         done = 0
         for group in groups:
@@ -69,7 +68,7 @@ class Generator:
             missing = [q for planned in group for q in planned.all_queries() if q not in known]
             answers: dict[Query, Answer] = {}
             while len(answers) < len(missing):
-                completions = {q: Completion(q, index[q]) for q in missing if q not in answers}
+                completions = {q: Completion(q) for q in missing if q not in answers}
                 try:
                     for group_done, finished in self._decode(group, completions):
                         advance(done + group_done, total)
@@ -185,9 +184,8 @@ class Generator:
         finished: Finished = []
         for completion, token, logprob in zip(completions, tokens, logprobs, strict=True):
             if not math.isfinite(logprob):
-                raise NumericsError(
-                    f"a log-probability is {logprob}, expected a finite number", completion.index
-                )
+                message = f"a log-probability is {logprob}, expected a finite number"
+                raise NumericsError(message, query=completion.query)
             completion.tokens.append(int(token))
             completion.logprobs.append(logprob)
             generated = self._endings.finished(completion)

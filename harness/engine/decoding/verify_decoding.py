@@ -57,7 +57,7 @@ class Text(NamedTuple):
     def completion(self) -> Completion:
         """One that will be fed the new tokens."""
         query = GenerationQuery(self.prompt, len(self.new) + 1, (), 1, ())
-        return Completion(query, index=0)
+        return Completion(query)
 
 
 class DecodingMethods:
