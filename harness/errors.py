@@ -69,7 +69,11 @@ class EncodingError(RequestError):
 
 
 class NumericsError(RequestError):
-    """A score came out as NaN or infinite."""
+    """A score is NaN or infinite; `query` is the engine's query that has it."""
+
+    def __init__(self, message: str, request: int | None = None, *, query: Any = None) -> None:
+        super().__init__(message, request)
+        self.query = query
 
 
 class RecordError(HarnessError):

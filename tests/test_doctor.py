@@ -64,7 +64,7 @@ def test_what_is_declared_and_tested_is_read_from_this_project() -> None:
 
 
 def test_device_threads_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "SIDE", 64)
+    monkeypatch.setattr(machine, "MATRIX_SIZE", 64)
     names = [f.name for f in installation_checks.hardware("cpu", None)]
     assert names == ["device", "threads", "products"]
     [found] = installation_checks.hardware("no-such-device", None)
@@ -86,7 +86,7 @@ def test_rate_is_products_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of our own: every look at it is a millisecond later."""
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 1000)
-    monkeypatch.setattr(machine, "SIDE", 32)
+    monkeypatch.setattr(machine, "MATRIX_SIZE", 32)
     assert machine.product_rate("cpu", 0.05) == pytest.approx(2 * 32**3 / 1e-3 / 1e9)
     assert installation_checks.rate(0.5, "cpu").state == "warn"
     assert installation_checks.rate(90, "cpu").state == "ok"
@@ -302,7 +302,7 @@ def test_the_published_facts_fit_the_published_tokenizer(data_dir: Path) -> None
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "SIDE", 64)
+    monkeypatch.setattr(machine, "MATRIX_SIZE", 64)
 
 
 def test_the_command_says_all_and_fails_for_a_random_model(tiny_folder: Path) -> None:

@@ -33,8 +33,8 @@ from harness.data import load as data
 from harness.engine import engine as engines
 from harness.engine.backends import in_process as locals_
 from harness.engine.backends import ray_workers
-from harness.engine.backends.cost import Rates
 from harness.engine.backends.in_process import InProcess
+from harness.engine.backends.rates import Rates
 from harness.engine.checkpoint import load as checkpoints
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine

@@ -30,8 +30,8 @@ from harness.core import (
     Word,
 )
 from harness.engine.cache import sqlite_file
-from harness.engine.cache.codec import check_any
-from harness.engine.cache.response_cache import key, pack, unpack
+from harness.engine.cache.codec import check_any, pack, unpack
+from harness.engine.cache.response_cache import key
 from harness.engine.cache.store import FILE_NAME, CheckpointKey, Store, StoredAnswer, _crc
 from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.settings import Settings

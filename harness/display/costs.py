@@ -20,7 +20,7 @@ def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) ->
     """What each benchmark will cost."""
     OUT.print(f"plan for {model}; nothing has been fed to it", markup=False)
     rows = table(
-        "benchmark", ">rows", ">questions", ">tokens asked", ">on disk", ">to compute",
+        "benchmark", ">rows", ">queries", ">tokens asked", ">on disk", ">to compute",
         ">asked for 1", ">in rows", ">largest batch", ">peak", ">time",
     )  # fmt: skip
     tasks = {job.task.name for job in jobs}
@@ -30,7 +30,7 @@ def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) ->
         rows.add_row(
             f"{job.task.name}, {job.protocol.label}" if protocols else job.task.name,
             f"{min(job.limit or total, total):,}",
-            f"{estimate.questions:,}",
+            f"{estimate.queries:,}",
             f"{estimate.asked:,}",
             f"{estimate.stored:,}",
             f"{estimate.computed:,}",

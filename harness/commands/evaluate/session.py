@@ -94,11 +94,13 @@ def open_engine(model: str, session: Session) -> Iterator["Engine"]:
 
 def _workers(model: str, session: Session, closing: ExitStack) -> "RayWorkers":
     """Start workers that stop with `closing`, or with the session if it is interrupted."""
-    from harness.engine.backends.ray_workers import Crew, RayWorkers
+    from harness.engine.backends.ray_workers import RayWorkers
 
     options, count = session.options.model, session.options.workers.count or 1
-    crew = Crew(count, connect_workers(session))
-    workers = RayWorkers(model, options.settings(), options.batch_tokens, crew)
+    total = connect_workers(session)
+    workers = RayWorkers(
+        model, options.settings(), budget=options.batch_tokens, count=count, total=total
+    )
     for stack in (closing, session.closing):
         stack.callback(workers.close)
     return workers
