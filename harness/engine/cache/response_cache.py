@@ -150,6 +150,6 @@ def _answer(question: Query, stored: StoredAnswer) -> Answer:
     least = len(question[0])
     if isinstance(value, Generated):
         least += len(value.tokens) - 1
-    if stored.asked < least or (stored.asked > least and not isinstance(value, Word)):
-        raise ValueError(f"{stored.asked} tokens fed, expected {least}")
-    return Answer(value, stored.asked)
+    if stored.tokens < least or (stored.tokens > least and not isinstance(value, Word)):
+        raise ValueError(f"{stored.tokens} tokens fed, expected {least}")
+    return Answer(value, stored.tokens)
