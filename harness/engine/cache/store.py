@@ -109,11 +109,9 @@ class Store:
         count: bool = True,
         check: Check = _accept,
     ) -> dict[bytes, StoredAnswer]:
-        """Return the stored answers to some keys; damaged ones are dropped.
+        """Return the stored answers to some keys, checked; damaged ones are dropped.
 
-        Args:
-            count: Whether to count the answers as hits.
-            check: Called with every answer.
+        The answers count as hits if `count` is true.
         """
         answers: dict[bytes, StoredAnswer] = {}
         damaged: list[tuple[int, bytes]] = []
@@ -265,10 +263,8 @@ def _rows(
 ) -> Iterable[tuple[Any, ...]]:
     for start in range(0, len(keys), _KEYS_PER_QUERY):
         batch = keys[start : start + _KEYS_PER_QUERY]
-        marks = ",".join("?" * len(batch))
-        query = (
-            f"SELECT key, asked, value, crc FROM answers WHERE checkpoint = ? AND key IN ({marks})"
-        )
+        is_wanted = f"checkpoint = ? AND key IN ({','.join('?' * len(batch))})"
+        query = f"SELECT key, asked, value, crc FROM answers WHERE {is_wanted}"
         yield from connection.execute(query, [checkpoint_id, *batch])
 
 
