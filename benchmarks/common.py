@@ -20,7 +20,7 @@ from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.locate import DEMO, locate
 from harness.engine.checkpoint.settings import Settings
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 
 SEED = 0
 
@@ -74,7 +74,7 @@ def requests(task: str, preset: str, **options: str) -> list[Request]:
     rows = data.load(found.source(protocol.options), where)
     few = found.few_shot
     pool = data.load_pool(few.source(protocol.options), where) if few else None
-    return ask(Job(found, protocol, rows, pool=pool)).requests
+    return prepare(Job(found, protocol, rows, pool=pool)).requests
 
 
 def prompts(kind: str) -> list[Generate]:

@@ -1,28 +1,48 @@
-"""Old module names that plugins import, kept for one minor version.
+"""Old names that plugins use, kept for one minor version with a DeprecationWarning.
 
-`harness.extract` and its like moved into folders. Importing an old name gives the module that
-took its place, with a DeprecationWarning that says where it is now.
+Every warning points at the file that uses the old name. Deleting this module and its three kinds of
+use removes all old names at once.
 """
 
+import functools
 import importlib.abc
 import importlib.machinery
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
-MOVED = {
+MODULES = {
+    "harness.answers": "harness.metrics.exact_match",
+    "harness.calibration": "harness.metrics.calibration",
     "harness.conformance": "harness.testing.conformance",
     "harness.extract": "harness.metrics.extract",
     "harness.formats": "harness.data.parsers",
     "harness.golden": "harness.testing.golden",
     "harness.modules": "harness.metrics.hf_evaluate",
+    "harness.summaries": "harness.metrics.rouge",
+    "harness.translations": "harness.metrics.bleu",
+}
+ATTRIBUTES = {
+    "harness.metrics": {
+        "most_confident": "selective_accuracy",
+        "spread_over_runs": "std_over_runs",
+    },
+    "harness.metrics.exact_match": {
+        "best": "max_over_references",
+        "exact": "exact_match",
+        "normalise": "normalise_answer",
+    },
+    "harness.metrics.extract": {"bare": "strip_punctuation"},
+    "harness.metrics.rouge": {"at_random": "random_sentences", "lede": "lead_sentences"},
+    "harness.task": {"each": "per_row"},
 }
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the old names; asked only where no file of that name exists."""
+    """Import hook for the old module names; reached only where no file of that name exists."""
 
     def find_spec(
         self,
@@ -30,25 +50,53 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path: Sequence[str] | None = None,
         target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        """The spec of an old name, or None for every other."""
-        return importlib.machinery.ModuleSpec(name, self) if name in MOVED else None
+        """The spec of an old name, or None for every other name."""
+        return importlib.machinery.ModuleSpec(name, self) if name in MODULES else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        """The module that took its place, unless it was imported before under that name."""
-        new = MOVED[spec.name]
+        """A module with the contents of the new one.
+
+        It is a separate object because the import system would overwrite the new module's spec.
+        """
+        new = MODULES[spec.name]
         warnings.warn(f"{spec.name} is now {new}", DeprecationWarning, stacklevel=2)
-        # A module of its own, so that the import system does not write over `new`'s spec.
+        kept = ("__all__", "__doc__", "__getattr__")
+        contents = vars(import_module(new)).items()
         module = ModuleType(spec.name)
-        module.__dict__.update(
-            {k: v for k, v in vars(import_module(new)).items() if not k.startswith("__")}
-        )
+        vars(module).update({k: v for k, v in contents if k in kept or not k.startswith("__")})
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is left to run."""
+        """Do nothing: `create_module` has filled the module."""
 
 
 def install() -> None:
-    """Let the old names be imported, once per process."""
+    """Make the old module names importable, once per process."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
+
+
+def attributes(module: str) -> Callable[[str], Any]:
+    """A `__getattr__` for `module` that resolves the old names of its attributes."""
+
+    def resolve(name: str) -> Any:
+        if name not in ATTRIBUTES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        new = ATTRIBUTES[module][name]
+        warnings.warn(f"{module}.{name} is now {module}.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], new)
+
+    return resolve
+
+
+def argument(function: Callable[..., Any], old: str, new: str) -> Callable[..., Any]:
+    """`function` with its keyword argument `new` also accepted as `old`."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if old in kwargs:
+            warnings.warn(f"{old}= is now {new}=", DeprecationWarning, stacklevel=2)
+            kwargs[new] = kwargs.pop(old)
+        return function(*args, **kwargs)
+
+    return call

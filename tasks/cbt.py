@@ -14,8 +14,8 @@ from harness.errors import DataError
 from harness.metrics import ACCURACY
 from harness.metrics.extract import best_choice
 from harness.prompt import Prompt
-from harness.task import Measure, Option, Options, Task, each
-from harness.text import DETOKENISERS
+from harness.task import Measure, Option, Options, Task, per_row
+from harness.text import DETOKENISERS, common_prefix_length
 
 GAP = "XXXXX"
 _NUMBERED = re.compile(r"(\d+) (.*)")
@@ -98,7 +98,7 @@ def read_row(row: Row, options: Options) -> Example:
     *whole, gapped = texts(row, [*row.fields["choices"], GAP], prompt(options), options)
     start = _gap_start(whole)
     # The gap itself is among the texts, so that a last letter of all choices is not their tail.
-    tail = _common_prefix([text[::-1] for text in [*whole, gapped]])
+    tail = common_prefix_length([text[::-1] for text in [*whole, gapped]])
     ends = {"joint": 0, "choice-only": tail, "rest-only": 0}[options["score"]]
     begins = [len(t) - tail if options["score"] == "rest-only" else start for t in whole]
     return Example(
@@ -116,15 +116,8 @@ def read_row(row: Row, options: Options) -> Example:
 
 def _gap_start(whole: Sequence[str]) -> int:
     """Where the word with the gap begins, its space included: before it all texts are equal."""
-    common = _common_prefix(whole)
+    common = common_prefix_length(whole)
     return max(whole[0].rfind(" ", 0, common), whole[0].rfind("\n", 0, common), 0)
-
-
-def _common_prefix(texts: Sequence[str]) -> int:
-    """How many characters all texts have in common at their beginning."""
-    columns = zip(*texts, strict=False)
-    shortest = min(len(text) for text in texts)
-    return next((i for i, column in enumerate(columns) if len(set(column)) > 1), shortest)
 
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
@@ -186,7 +179,7 @@ def _task(kind: str, words: str) -> Task:
             "validation split."
         ),
         source=source,
-        read=each(read_row),
+        read=per_row(read_row),
         prompt=prompt,
         ask=ask,
         measures=lambda options: measures(f"CBT-{kind} ACC", options),
@@ -203,7 +196,7 @@ def _task(kind: str, words: str) -> Task:
                    "Question: ...` as in lm-eval 0.2"),
             Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token"),
         ),
-        presets={
+        protocols={
             "paper": {},
             "lm-eval": {"prompt": "lm-eval", "split": "test", "bos": "tokenizer"},
             "test": {"split": "test"},

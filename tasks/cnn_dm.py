@@ -15,11 +15,18 @@ from typing import Any
 from harness.core import Example, Fields, Generate, Hub, Request, Response, Row, Source
 from harness.data.parsers import decode
 from harness.errors import DataError
-from harness.metrics import Outcome, mean_over_runs, spread_over_runs
+from harness.metrics import Outcome, mean_over_runs, std_over_runs
 from harness.metrics.extract import generated
-from harness.metrics.rouge import ROUGE, SPLITTER, at_random, lede, rouge, sentences
+from harness.metrics.rouge import (
+    ROUGE,
+    SPLITTER,
+    lead_sentences,
+    random_sentences,
+    rouge,
+    sentences,
+)
 from harness.prompt import Prompt
-from harness.task import Measure, Option, Options, Task, each
+from harness.task import Measure, Option, Options, Task, per_row
 
 COLUMNS = ("article", "highlights", "id")
 SCORES = (*ROUGE, "rouge-avg")
@@ -130,11 +137,11 @@ def measures(options: Options) -> tuple[Measure, ...]:
 
     def first(example: Example, responses: Sequence[Response]) -> list[list[str]]:
         del responses
-        return [lede(example.fields["article"], count)]
+        return [lead_sentences(example.fields["article"], count)]
 
     def chance(example: Example, responses: Sequence[Response]) -> list[list[str]]:
         del responses
-        return [at_random(example.fields["article"], count, seed=example.id)]
+        return [random_sentences(example.fields["article"], count, seed=example.id)]
 
     found = [*_rouge_measures(written, None, _seeds(options), stem)]
     if _seeds(options) > 1:
@@ -164,7 +171,7 @@ def _rouge_measures(
 def _spread(average: Measure, runs: int) -> Measure:
     return Measure(
         f"{average.name} over seeds",
-        spread_over_runs(runs),
+        std_over_runs(runs),
         average.extract,
         average.statistics,
         "standard deviation of the average over the seeds",
@@ -209,7 +216,7 @@ TASK = Task(
         "first three sentences and three at random, and the spread over seeds."
     ),
     source=lambda options: SOURCE,
-    read=each(read_row),
+    read=per_row(read_row),
     prompt=prompt,
     ask=ask,
     measures=measures,
@@ -226,5 +233,5 @@ TASK = Task(
         Option("stem", "off", ("off", "on"), "whether ROUGE compares stems"),
         Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token in front"),
     ),
-    presets={"paper": {}, "no-hint": {"hint": "none"}},
+    protocols={"paper": {}, "no-hint": {"hint": "none"}},
 )  # fmt: skip

@@ -14,11 +14,11 @@ from harness.data.parsers import decode, is_text, json_value
 from harness.errors import DataError
 from harness.files import strict_json
 from harness.metrics import MEAN, Outcome
-from harness.metrics.exact_match import best, exact, f1, leave_one_out
+from harness.metrics.exact_match import exact_match, f1, leave_one_out, max_over_references
 from harness.metrics.extract import generated
 from harness.metrics.rouge import sentences
 from harness.prompt import Prompt
-from harness.task import Measure, Option, Options, Task, each
+from harness.task import Measure, Option, Options, Task, per_row
 
 DOMAINS = {
     "mctest": "children_stories",
@@ -209,10 +209,10 @@ def answer(response: Generated, options: Options) -> str:
 
 def measures(options: Options) -> tuple[Measure, ...]:
     """F1 and exact match over all turns, and F1 a domain; sums over a story are one outcome."""
-    over = best if options["several"] == "best" else leave_one_out
+    over = max_over_references if options["several"] == "best" else leave_one_out
 
     def scored(compare_: str, domain: str | None = None):  # type: ignore[no-untyped-def]
-        compare = f1 if compare_ == "f1" else exact
+        compare = f1 if compare_ == "f1" else exact_match
 
         def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
             if domain not in (None, example.fields["domain"]):
@@ -266,7 +266,7 @@ TASK = Task(
         "--limit counts stories."
     ),
     source=lambda options: SOURCE,
-    read=each(read_row),
+    read=per_row(read_row),
     prompt=prompt,
     ask=ask,
     follow=follow,
@@ -290,7 +290,7 @@ TASK = Task(
         Option("duplicates", "keep", ("keep", "drop"), "references that differ in case only"),
         Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token before the story"),
     ),
-    presets={
+    protocols={
         "paper": {},
         "lm-eval": {
             "sep": "blank", "between": "blank", "turns": "last", "max_new": "256",

@@ -89,5 +89,5 @@ TASK = Task(
         WINDOWS,
         BOS,
     ),
-    presets={"paper": {}, "strided": {"stride": "32"}},
+    protocols={"paper": {}, "strided": {"stride": "32"}},
 )  # fmt: skip

@@ -15,15 +15,15 @@ from harness.errors import DataError, UsageError
 from harness.metrics import ACCURACY, perplexity
 from harness.metrics.extract import (
     all_greedy,
-    bare,
     last_greedy,
     last_token_nats,
     same_word,
+    strip_punctuation,
     target_nats,
     token_nats,
 )
 from harness.prompt import Prompt
-from harness.task import Measure, Option, Options, Task, each
+from harness.task import Measure, Option, Options, Task, per_row
 from harness.text import DETOKENISERS
 
 OPENAI = Source(
@@ -101,7 +101,7 @@ def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     asked: list[Request] = [Loglikelihood(context, example.fields["target"])]
     if options["filter"] != "off":
         inside = options["candidates"] == "in-context"
-        among = frozenset(bare(word) for word in context.split()) if inside else None
+        among = frozenset(strip_punctuation(word) for word in context.split()) if inside else None
         skip = stop_words(options["stoplist"])
         asked.append(NextWord(context, skip, among, options["filter"]))  # type: ignore[arg-type]
     return asked
@@ -182,7 +182,7 @@ TASK = Task(
         "token, or the whole word after stop words are filtered out (the paper's text)."
     ),
     source=source,
-    read=each(read_row),
+    read=per_row(read_row),
     prompt=prompt,
     ask=ask,
     measures=measures,
@@ -204,7 +204,7 @@ TASK = Task(
         Option("candidates", "all", ("all", "in-context"), "filtered words may be any, or must "
                "occur in the passage"),
     ),
-    presets={
+    protocols={
         "paper": {},
         "lm-eval": {
             **_PLAIN, "bos": "tokenizer", "boundary": "space", "acc": "word-greedy",

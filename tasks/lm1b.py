@@ -62,7 +62,7 @@ TASK = Task(
         running_text.WINDOWS,
         running_text.BOS,
     ),
-    presets={
+    protocols={
         "paper": {},
         "strided": {"stride": "32"},
     },

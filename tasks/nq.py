@@ -25,11 +25,11 @@ from harness.core import (
 )
 from harness.data.parsers import is_text, json_lines
 from harness.errors import DataError
-from harness.metrics import ACCURACY, Outcome, calibration, most_confident
-from harness.metrics.exact_match import best, exact
+from harness.metrics import ACCURACY, Outcome, calibration, selective_accuracy
+from harness.metrics.exact_match import exact_match, max_over_references
 from harness.metrics.extract import generated
 from harness.prompt import Prompt
-from harness.task import FewShot, Measure, Option, Options, Task, each
+from harness.task import FewShot, Measure, Option, Options, Task, per_row
 
 from .shared.few_shot import draw
 
@@ -148,6 +148,11 @@ def answer(response: Generated) -> str:
     return response.text.strip().removesuffix(".").strip()
 
 
+def matches(text: str, references: Sequence[str]) -> float:
+    """1 if the text is the same as any reference after normalising; no text matches nothing."""
+    return max_over_references(exact_match, text, references) if text else 0.0
+
+
 def confidence(response: Generated, options: Options) -> float:
     """Probability of the answer's tokens: their product, or their geometric mean.
 
@@ -167,8 +172,7 @@ def measures(options: Options) -> tuple[Measure, ...]:
     """Exact match, the same on the surest answers, calibration, and a baseline."""
 
     def right(example: Example, responses: Sequence[Response]) -> float:
-        text = answer(generated(responses[0]))
-        return best(exact, text, example.references) if text else 0.0
+        return matches(answer(generated(responses[0])), example.references)
 
     def sure(example: Example, responses: Sequence[Response]) -> tuple[float, float]:
         return confidence(generated(responses[0]), options), right(example, responses)
@@ -179,7 +183,7 @@ def measures(options: Options) -> tuple[Measure, ...]:
         if known is None:
             return []
         guess = known.get(example.fields["word"], "")
-        return [(best(exact, guess, example.references) if guess else 0.0, 1.0)]
+        return [(matches(guess, example.references), 1.0)]
 
     return (
         Measure(
@@ -192,7 +196,7 @@ def measures(options: Options) -> tuple[Measure, ...]:
         ),
         Measure(
             "em-top-1%",
-            most_confident(TOP_SHARE),
+            selective_accuracy(TOP_SHARE),
             lambda example, responses: [(*sure(example, responses), 1.0)],
             ("confidence", "em", "questions"),
             "exact match on the 1 % of answers that the model is most sure of",
@@ -226,7 +230,7 @@ TASK = Task(
         "Exact match with any reference; how sure it is, is the probability of its answer."
     ),
     source=lambda options: DEV,
-    read=each(read_row),
+    read=per_row(read_row),
     prompt=prompt,
     ask=ask,
     few_shot=FewShot(lambda options: TRAIN, examples),
@@ -244,5 +248,5 @@ TASK = Task(
                "the answer"),
         Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token in front"),
     ),
-    presets={"paper": {}},
+    protocols={"paper": {}},
 )  # fmt: skip

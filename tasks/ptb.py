@@ -100,7 +100,7 @@ TASK = Task(
         running_text.WINDOWS,
         running_text.BOS,
     ),
-    presets={
+    protocols={
         "paper": {},
         "strided": {"stride": "32"},
     },

@@ -82,5 +82,5 @@ TASK = Task(
     notes=wikipedia_dump.notes,
     stream=True,
     options=(wikipedia_dump.SPLIT, STRIDE, WINDOWS, BOS),
-    presets={"paper": {}, "strided": {"stride": "32"}},
+    protocols={"paper": {}, "strided": {"stride": "32"}},
 )

@@ -167,7 +167,7 @@ def _task(name: str, number: str, column: str) -> Task:
             running_text.WINDOWS,
             running_text.BOS,
         ),
-        presets={
+        protocols={
             "paper": {},
             "strided": {"stride": "32"},
             "lm-eval": {

@@ -177,5 +177,5 @@ TASK = Task(
                "number of tokens"),
         Option("bos", "auto", ("auto", "eot"), "start token before the sentence"),
     ),
-    presets={"paper": {}},
+    protocols={"paper": {}},
 )  # fmt: skip

@@ -36,7 +36,7 @@ from harness.metrics.bleu import (
 from harness.metrics.extract import generated
 from harness.metrics.rouge import sentences
 from harness.prompt import Prompt
-from harness.task import FewShot, Measure, Option, Options, Task, each
+from harness.task import FewShot, Measure, Option, Options, Task, per_row
 
 from .shared.few_shot import draw
 
@@ -234,7 +234,7 @@ def task(name: str, direction: str, column: str, languages: str) -> Task:
             "sacrebleu, the mean over several draws of example pairs, and chrF."
         ),
         source=lambda options: TEST,
-        read=each(read_row),
+        read=per_row(read_row),
         prompt=prompt,
         ask=ask,
         few_shot=FewShot(lambda options: POOL, lambda pool, o: pairs(pool, o, direction)),
@@ -249,7 +249,7 @@ def task(name: str, direction: str, column: str, languages: str) -> Task:
             Option("tokenize", "13a", ("13a", "intl"), "sacrebleu's tokenizer"),
             Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token in front"),
         ),
-        presets={"paper": {}},
+        protocols={"paper": {}},
     )  # fmt: skip
 
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics.exact_match import Compare, best, exact, f1, leave_one_out, normalise
+from harness.metrics.exact_match import (
+    Compare,
+    exact_match,
+    f1,
+    leave_one_out,
+    max_over_references,
+    normalise_answer,
+)
 
 PIECES = [
     *("a", "an", "the", "The", "A", "cat", "Cat's", "cats", "yes", "1,000", "U.S.", "theatre"),
@@ -86,7 +93,7 @@ def official_turn(compare: Compare, prediction: str, references: list[str]) -> f
     ],
 )
 def test_squad_normalisation(text: str, normal: str) -> None:
-    assert normalise(text) == normal
+    assert normalise_answer(text) == normal
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def test_squad_normalisation(text: str, normal: str) -> None:
     ],
 )
 def test_exact_match_and_f1_by_hand(prediction: str, reference: str, em: float, f1_: float) -> None:
-    assert exact(prediction, reference) == em
+    assert exact_match(prediction, reference) == em
     assert f1(prediction, reference) == pytest.approx(f1_, rel=1e-12)
     assert f1(reference, prediction) == pytest.approx(f1_, rel=1e-12)
 
@@ -141,19 +148,19 @@ COLOUR = ["orange and white", "orange with white tiger stripes", "orange", "oran
 def test_coqa_turns_by_hand(
     prediction: str, references: list[str], em: float, f1_: float, best_f1: float
 ) -> None:
-    assert leave_one_out(exact, prediction, references) == pytest.approx(em, rel=1e-12)
+    assert leave_one_out(exact_match, prediction, references) == pytest.approx(em, rel=1e-12)
     assert leave_one_out(f1, prediction, references) == pytest.approx(f1_, rel=1e-12)
-    assert best(f1, prediction, references) == pytest.approx(best_f1, rel=1e-12)
+    assert max_over_references(f1, prediction, references) == pytest.approx(best_f1, rel=1e-12)
 
 
 @given(TEXT)
 def test_normalising_follows_the_official_rules(text: str) -> None:
-    assert normalise(text) == " ".join(official_words(text))
+    assert normalise_answer(text) == " ".join(official_words(text))
 
 
 @given(TEXT, TEXT)
 def test_comparing_follows_the_official_rules(prediction: str, reference: str) -> None:
-    assert exact(prediction, reference) == official_exact(prediction, reference)
+    assert exact_match(prediction, reference) == official_exact(prediction, reference)
     assert f1(prediction, reference) == pytest.approx(official_f1(prediction, reference), rel=1e-12)
 
 
@@ -162,7 +169,7 @@ def test_leaving_one_out_follows_the_official_script(
     prediction: str, references: list[str]
 ) -> None:
     em = official_turn(official_exact, prediction, references)
-    assert leave_one_out(exact, prediction, references) == pytest.approx(em, rel=1e-12)
+    assert leave_one_out(exact_match, prediction, references) == pytest.approx(em, rel=1e-12)
     mean = official_turn(official_f1, prediction, references)
     assert leave_one_out(f1, prediction, references) == pytest.approx(mean, rel=1e-12)
 
@@ -170,6 +177,6 @@ def test_leaving_one_out_follows_the_official_script(
 @given(TEXT, REFERENCES)
 def test_best_is_what_any_reference_gives(prediction: str, references: list[str]) -> None:
     want = max(official_f1(prediction, reference) for reference in references)
-    assert best(f1, prediction, references) == pytest.approx(want, rel=1e-12)
+    assert max_over_references(f1, prediction, references) == pytest.approx(want, rel=1e-12)
     agrees = any(official_exact(prediction, reference) for reference in references)
-    assert best(exact, prediction, references) == agrees
+    assert max_over_references(exact_match, prediction, references) == agrees

@@ -443,7 +443,7 @@ def test_ctrl_c_keeps_what_is_done(
     assert "Traceback" not in result.err
     assert done == ["lambada"]
     [path] = record_files(out)
-    from harness.records.record import read
+    from harness.records.folder import read
 
     assert read(path).task == "lambada"
     assert "LAMBADA PPL" in result.out, "what is done is shown"

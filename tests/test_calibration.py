@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core import Score
-from harness.metrics import Metric, most_confident
+from harness.metrics import Metric, selective_accuracy
 from harness.metrics.calibration import BINS, CALIBRATION_ERROR, STATISTICS, Bin, outcome, table
 from harness.stats.intervals import score
 from harness.task import Measure
@@ -134,14 +134,14 @@ def test_resamples_are_scored_as_single_samples() -> None:
 )
 def test_surest_answers_by_hand(share: float, right: int, asked: int) -> None:
     """In order: 1.000 right, 0.950 right, 0.920 wrong, 0.180 wrong, 0.120 right, 0.050 wrong."""
-    found = surest(most_confident(share), BY_HAND)
+    found = surest(selective_accuracy(share), BY_HAND)
     assert (found.totals["right"], found.totals["questions"]) == (right, asked)
     assert found.value == pytest.approx(100 * right / asked)
 
 
 def test_equal_confidences_count_in_the_order_of_the_items() -> None:
-    assert surest(most_confident(0.5), [(700, 1), (700, 0), (700, 0), (700, 1)]).value == 50
-    assert surest(most_confident(0.25), [(700, 0), (700, 1), (700, 1), (700, 1)]).value == 0
+    assert surest(selective_accuracy(0.5), [(700, 1), (700, 0), (700, 0), (700, 1)]).value == 50
+    assert surest(selective_accuracy(0.25), [(700, 0), (700, 1), (700, 1), (700, 1)]).value == 0
 
 
 @pytest.mark.parametrize(
@@ -150,13 +150,13 @@ def test_equal_confidences_count_in_the_order_of_the_items() -> None:
 def test_a_share_of_the_answers_is_rounded_down_from_its_decimal_value(
     share: float, answers: int, asked: int
 ) -> None:
-    assert surest(most_confident(share), [(500, 1)] * answers).totals["questions"] == asked
+    assert surest(selective_accuracy(share), [(500, 1)] * answers).totals["questions"] == asked
 
 
 @given(ANSWERS, st.sampled_from([1, 5, 10, 25, 50, 75, 100]))
 def test_surest_answers_equal_a_naive_loop(answers: list[Answer], percent: int) -> None:
     ranked = sorted(range(len(answers)), key=lambda i: (-answers[i][0], i))
     kept = [answers[i][1] for i in ranked[: max(1, percent * len(answers) // 100)]]
-    found = surest(most_confident(percent / 100), answers)
+    found = surest(selective_accuracy(percent / 100), answers)
     assert found.value == pytest.approx(100 * sum(kept) / len(kept))
     assert found.totals["questions"] == len(kept)

@@ -72,13 +72,15 @@ def runs(task: Task, *, backwards: bool = False) -> conformance.Runs:
 def test_declaration() -> None:
     assert static.declaration(changed(version=0)) == ["version is 0, expected 1 or more"]
     assert static.declaration(changed(title="")) == ["title is empty"]
-    same = changed(presets={"paper": {}, "other": {"norm": "none"}})
-    assert static.declaration(same) == ["presets 'paper' and 'other' are the same options"]
+    same = changed(protocols={"paper": {}, "other": {"norm": "none"}})
+    assert static.declaration(same) == ["protocols 'paper' and 'other' are the same options"]
     one = WINOGRAD.measures(WINOGRAD.protocol().options)[0]
     assert static.declaration(changed(measures=lambda options: (one, one))) == [
         f"two measures are named {one.name!r}"
     ]
-    assert static.declaration(changed(presets={})) == ["there is no preset 'paper', the default"]
+    assert static.declaration(changed(protocols={})) == [
+        "there is no protocol 'paper', the default"
+    ]
 
 
 def test_options_that_are_not_declared_and_not_read() -> None:
@@ -147,7 +149,7 @@ def test_golden_requests(tmp_path: Path) -> None:
     first["context"] = first["context"][:-1] + "!"
     path.write_text(json.dumps(held), "utf-8")
     [fault] = static.requests(WINOGRAD, path)
-    assert fault.startswith("preset 'paper' asks ...")
+    assert fault.startswith("protocol 'paper' asks ...")
     assert "!" in fault.partition("golden is")[2].partition("; if that is meant")[0]
     assert fault.endswith("write them with `python -m harness.testing.golden winograd golden.json`")
     [fault] = static.requests(changed(version=2), path)

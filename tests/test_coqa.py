@@ -13,7 +13,8 @@ from speaker import asked, job_of, options_of, run, said, values
 
 from harness.core import Encoding, Fields, Generate
 from harness.data.load import Where, load
-from harness.engine.queries.encode import Encoder, preflight
+from harness.engine.queries.encode import Encoder
+from harness.engine.queries.preflight import preflight
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import DataError
 from harness.tasks import coqa

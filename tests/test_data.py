@@ -232,7 +232,7 @@ def test_published_file(tmp_path: Path) -> None:
     data = load(SOME, Where(folder=put(tmp_path, {"some.txt": "one\ntwo\n"})), strict=True)
     assert data.published
     assert data.facts() == {
-        "road": "file",
+        "source": "file",
         "name": "some.txt",
         "sha256": SOME.sha256[0],
         "bytes": 8,

@@ -21,7 +21,7 @@ from harness.analysis.paper import published as paper
 from harness.analysis.runs import SAME
 from harness.cli.group import cli
 from harness.commands.evaluate.grid import protocols
-from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.options import GridOptions, ProtocolOptions
 from harness.data.load import Where, load
 from harness.plugins.registry import load_task
 from harness.text import DETOKENISERS
@@ -110,7 +110,7 @@ def test_presets_are_documented_as_they_are(name: str) -> None:
         row.split("|")[1].strip(" `"): dict(pair.split("=", 1) for pair in code(row.split("|")[2]))
         for row in re.findall(r"^\| `.*\|$", _presets(name), re.MULTILINE)
     }
-    assert documented == {k: dict(v) for k, v in load_task(name).presets.items()}
+    assert documented == {k: dict(v) for k, v in load_task(name).protocols.items()}
 
 
 def _presets(name: str) -> str:
@@ -309,10 +309,10 @@ def test_commands_exist_with_all_their_options(page: str, command: str, complete
     task = load_task(name) if name in SECTIONS else None
     if task is None and name != "table3":
         return
-    names = ("grid", "vary", "set", "protocol")
-    given = {key: context.params[key] for key in names if key in context.params}
-    given["protocol"] = given["protocol"].replace("no-rhyme", "paper")
-    assert protocols(task or load_task("wikitext2"), RunOptions(model=(), **given))
+    given = context.params
+    protocol = ProtocolOptions(given["protocol"].replace("no-rhyme", "paper"), given["set"])
+    grid = GridOptions(given.get("grid", False), given.get("vary", ()))
+    assert protocols(task or load_task("wikitext2"), protocol, grid)
 
 
 def _subcommand(group: click.Group, arguments: list[str]) -> None:
@@ -326,7 +326,7 @@ def _subcommand(group: click.Group, arguments: list[str]) -> None:
 
 
 def test_protocols_named_in_the_pages_exist() -> None:
-    known = {preset for name in SECTIONS for preset in load_task(name).presets} | {"NAME"}
+    known = {preset for name in SECTIONS for preset in load_task(name).protocols} | {"NAME"}
     pages = PROTOCOLS + README + CI
     named = set(re.findall(r"--protocol ([\w-]+)", pages))
     assert named <= known, named - known
@@ -342,7 +342,7 @@ def test_data_table_names_the_files_and_their_origin() -> None:
     listed = README.partition("### Data")[2].partition("## For each user")[0]
     for name in SECTIONS:
         task = load_task(name)
-        for preset in task.presets:
+        for preset in task.protocols:
             options = task.protocol(preset).options
             if options.get("split") == "test" and name.startswith("cbt"):
                 continue  # the same archive; the table has the default split
@@ -374,12 +374,12 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_page_is_documented_as_it_is() -> None:
-    from harness.cli.pages import report
+    from harness.cli.inspect.report import report
     from harness.report.page import comparisons, tokens
     from harness.report.page import items as drill
 
     text = " ".join(PAGES["docs/report.md"].split())
-    [most] = [option.default for option in report.params if option.name == "most"]
+    [most] = [option.default for option in report.params if option.name == "items"]
     assert f"at most `--items` of a benchmark ({most})" in text
     assert f"A text of more than {drill.LONGEST:,} characters" in text
     assert f"at most {tokens.BYTES // 1_000_000} MB of a page" in text

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from harness.core import Encoding, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.engine.checkpoint.load import Checkpoint
-from harness.engine.queries.encode import WORD_TOKENS, Encoded, Encoder, preflight
+from harness.engine.queries.encode import WORD_TOKENS, Encoded, Encoder
+from harness.engine.queries.preflight import preflight
 from harness.errors import EncodingError
 
 

@@ -28,7 +28,7 @@ REWRITE = (
 def asked(name: str) -> dict[str, Any]:
     """What a benchmark asks about the first rows of its built-in sample."""
     task = load_task(name)
-    return golden(task, [preset for preset in PRESETS if preset in task.presets])
+    return golden(task, [preset for preset in PRESETS if preset in task.protocols])
 
 
 @pytest.mark.parametrize("name", TASKS)

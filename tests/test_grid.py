@@ -12,10 +12,10 @@ from conftest import save_tiny
 from console import harness, record_files, refused
 
 from harness.commands.evaluate.grid import protocols
-from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.options import GridOptions, ProtocolOptions
 from harness.errors import UsageError
 from harness.plugins.registry import load_task, task_names
-from harness.records.record import read
+from harness.records.folder import read
 
 LAMBADA = load_task("lambada")
 
@@ -46,7 +46,7 @@ def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
     """LAMBADA under each preset by itself, nothing stored."""
     out = tmp_path_factory.mktemp("alone")
     found = {}
-    for preset in LAMBADA.presets:
+    for preset in LAMBADA.protocols:
         command = ["lambada", *words(model, out), "--no-cache", "--protocol", preset]
         [found[preset]] = records(*command)
     return found
@@ -71,7 +71,7 @@ def total(records: list[dict[str, Any]], kind: str) -> int:
 
 
 def test_a_grid_has_a_record_a_preset(grid: list[dict[str, Any]]) -> None:
-    assert [record["protocol"] for record in grid] == list(LAMBADA.presets)
+    assert [record["protocol"] for record in grid] == list(LAMBADA.protocols)
     assert len(grid) == 5
     assert len({record["signature"] for record in grid}) == 5
 
@@ -134,7 +134,7 @@ def test_the_table_has_a_row_a_preset(
     out, _, _ = shown
     assert out.startswith("lambada under 5 protocols\n")
     table = rows(out)
-    assert list(table) == list(LAMBADA.presets)
+    assert list(table) == list(LAMBADA.protocols)
     for record in grid:
         accuracy = next(s for s in record["scores"] if s["column"] == "LAMBADA ACC")
         points = f"{accuracy['value'] - 45.99:+.2f}"  # the paper's 117M
@@ -144,7 +144,7 @@ def test_the_table_has_a_row_a_preset(
 def test_the_table_says_what_differs_from_the_defaults(shown: tuple[str, str, Path]) -> None:
     flat = " ".join(shown[0].split())
     defaults = {option.name: option.default for option in LAMBADA.options}
-    for preset in LAMBADA.presets.values():
+    for preset in LAMBADA.protocols.values():
         differs = {name: value for name, value in preset.items() if value != defaults[name]}
         assert all(f"{name}={value}" in flat for name, value in differs.items())
     assert rows(shown[0])["paper"][-1] == "-"
@@ -165,8 +165,8 @@ def test_the_table_sums_up_the_tokens(
 def test_every_record_is_written(shown: tuple[str, str, Path]) -> None:
     _, err, out = shown
     paths = record_files(out)
-    assert {read(path).protocol for path in paths} == set(LAMBADA.presets)
-    assert all(f"wrote {path}\n" in err for path in paths)
+    assert {read(path).protocol for path in paths} == set(LAMBADA.protocols)
+    assert f"wrote {len(paths)} records to {out}\n" in err
 
 
 # --- varied options -----------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_varied_options_are_combined(model: Path, tmp_path: Path) -> None:
     found = records(*command)
     chosen = [(record["options"]["stride"], record["options"]["unit"]) for record in found]
     assert sorted(chosen) == sorted(product((64, 96), ("words", "words+eos")))
-    assert sum(r["tokens"]["computed"] > 0 for r in found) == 2, "units ask for no new token"
+    assert sum(r["tokens"]["computed"] > 0 for r in found) == 2, "units prepare for no new token"
     for record in found:
         options = [f"{name}={record['options'][name]}" for name in ("stride", "unit")]
         sets = [word for option in options for word in ("--set", option)]
@@ -188,8 +188,9 @@ def test_varied_options_are_combined(model: Path, tmp_path: Path) -> None:
         assert record["signature"] == other["signature"]
 
 
-def labels(task: str, **options: Any) -> list[str]:
-    return [p.label for p in protocols(load_task(task), RunOptions(model=(), **options))]
+def labels(task: str, protocol: ProtocolOptions | None = None, **grid: Any) -> list[str]:
+    chosen = protocols(load_task(task), protocol or ProtocolOptions(), GridOptions(**grid))
+    return [p.label for p in chosen]
 
 
 def test_equal_protocols_are_run_once_under_their_first_name() -> None:
@@ -202,16 +203,16 @@ def test_equal_protocols_are_run_once_under_their_first_name() -> None:
 
 
 def test_set_goes_into_every_protocol() -> None:
-    found = labels("wikitext2", vary=("unit=words,tokens",), set=("stride=8",))
+    found = labels("wikitext2", ProtocolOptions(set=("stride=8",)), vary=("unit=words,tokens",))
     assert found == ["paper+stride=8+unit=words", "paper+stride=8+unit=tokens"]
-    assert labels("wikitext2", vary=("unit=words",), protocol="hf") == ["hf+unit=words"]
+    assert labels("wikitext2", ProtocolOptions("hf"), vary=("unit=words",)) == ["hf+unit=words"]
 
 
 @pytest.mark.parametrize("name", task_names())
 def test_the_grid_of_every_task_is_its_distinct_presets(name: str) -> None:
     task = load_task(name)
-    found = protocols(task, RunOptions(model=(), grid=True))
-    resolved = [dict(task.protocol(preset).options) for preset in task.presets]
+    found = protocols(task, ProtocolOptions(), GridOptions(grid=True))
+    resolved = [dict(task.protocol(preset).options) for preset in task.protocols]
     assert [dict(p.options) for p in found] == [
         options for i, options in enumerate(resolved) if options not in resolved[:i]
     ]
@@ -240,7 +241,7 @@ def test_a_protocol_without_data_is_named_with_its_reason(
     assert line.startswith("not run: original: ")
     assert "looked for lambada_test_plain_text.txt" in line
     found = {read(path).protocol for path in record_files(tmp_path / "records")}
-    assert found == set(LAMBADA.presets) - {"original"}
+    assert found == set(LAMBADA.protocols) - {"original"}
 
 
 def test_strict_refuses_a_protocol_without_data(model: Path, folder: Path, tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ def test_no_data_at_all_is_refused(model: Path, tmp_path: Path) -> None:
         (["--vary", "stride=32", "--set", "stride=64"], "'stride' is both in --set and in --vary"),
         (["--grid", "--set", "strid=32"], "wikitext2 has no option 'strid'"),
         (["--vary", "stride=32", "--protocol", "papr"], "no protocol 'papr'; choose from: paper"),
-        (["--grid", "--limit", "0"], "--limit 0: expected at least 1"),
+        (["--grid", "--limit", "0"], "'--limit': 0 is not in the range x>=1"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )

@@ -24,8 +24,8 @@ from harness.data.encodings import with_line_feeds
 from harness.data.load import Where, load
 from harness.data.parsers import lines
 from harness.errors import DataError
-from harness.metrics.exact_match import normalise
-from harness.metrics.extract import bare
+from harness.metrics.exact_match import normalise_answer
+from harness.metrics.extract import strip_punctuation
 from harness.overlap import corpora, ngrams
 from harness.plugins.registry import load_task
 from harness.tasks import cbt, cnn_dm, enwik8, lambada, ptb, wikitext, wmt14
@@ -386,7 +386,7 @@ def test_no_text_takes_more_than_its_length(part: str) -> None:
     text = part * (30_000 // len(part))
     looks = [d.detokenise for d in DETOKENISERS.values()]
     looks += [d.retokenise for d in DETOKENISERS.values() if d.retokenise]
-    looks += [normalise, bare, megatron_wikitext]
+    looks += [normalise_answer, strip_punctuation, megatron_wikitext]
     looks += [lambda text, b=b: passage(text, b) for b in ("whitespace", "space")]
     looks += [lambda text: refusal(wmt14.parse, f"<{text}", f"<{text}")]
     looks += [lambda text: refusal(cbt.parse, f"1 {text}")]
@@ -478,7 +478,7 @@ def zipped(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
-def grams_of(path: Path, how: corpora.Reading) -> set[int]:
+def grams_of(path: Path, how: corpora.CorpusFormat) -> set[int]:
     """Hashes of all runs of three words in a corpus."""
     blocks = ngrams.overlapping(map(ngrams.normalise, corpora.blocks(path, how)), 3)
     return {int(h) for block in blocks for h in ngrams.grams(block, 3).hashes}
@@ -491,7 +491,7 @@ def test_how_a_corpus_was_saved_does_not_matter(
     tmp_path: Path, name: str, packed: bool, how: str
 ) -> None:
     content = (JSONL if name.endswith("jsonl") else "\n".join([*TEXTS, ""])).encode()
-    reading = corpora.Reading(by_line=True)
+    reading = corpora.CorpusFormat(by_line=True)
     found = []
     for label, data in (("original", content), ("saved", SAVED[how](content))):
         path = tmp_path / f"{label}.{name}{'.gz' if packed else ''}"
@@ -523,11 +523,11 @@ def test_hostile_corpora_are_one_line(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:
-        list(corpora.blocks(tmp_path / name, corpora.Reading(by_line=by_line)))
+        list(corpora.blocks(tmp_path / name, corpora.CorpusFormat(by_line=by_line)))
     assert "\n" not in str(caught.value)
 
 
 def test_what_nobody_reads_in_a_corpus_may_be_odd(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "the cat sat", "loss": NaN, "x": "\\ud83d", "y": 1e999}\n')
-    assert len(grams_of(path, corpora.Reading())) == 1
+    assert len(grams_of(path, corpora.CorpusFormat())) == 1

@@ -151,7 +151,7 @@ def check(found: list[dict[str, Any]], cases: Sequence[int]) -> None:
         assert facts["bytes"] == len(original), task
         assert facts["sha256"] == hashlib.sha256(original).hexdigest(), task
         hub = hub_of(task, options)
-        assert (facts["road"], facts["name"]) == ("hub", f"{hub.repo}/{hub.file}")
+        assert (facts["source"], facts["name"]) == ("hub", f"{hub.repo}/{hub.file}")
     assert found[0]["first"] == {"text": repr("one two\nthree")}
     assert found[0]["warnings"], "made-up rows are not the published ones"
 

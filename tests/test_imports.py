@@ -31,9 +31,9 @@ RULES = {
     "moved": Rule(""),
     "files": Rule("errors"),
     "text": Rule(""),
-    "metrics": Rule("core errors text", "numpy sacrebleu rouge_score sentencex evaluate datasets"),
+    "metrics": Rule("core errors moved", "numpy sacrebleu rouge_score sentencex evaluate datasets"),
     "prompt": Rule("errors"),
-    "task": Rule("core errors metrics prompt"),
+    "task": Rule("core errors metrics moved prompt"),
     "plugins": Rule("core errors metrics prompt task"),
     "data": Rule("core errors files", "huggingface_hub datasets"),
     "tasks": Rule("core errors data.parsers data.encodings files metrics prompt task text"),
@@ -74,7 +74,7 @@ RULES = {
     "display": Rule(
         "core errors files metrics records stats task analysis analysis.paper overlap report", ANY
     ),
-    "commands": Rule(""),
+    "commands": Rule("errors data engine.checkpoint"),
     "commands.evaluate": Rule("* display analysis records runner engine plugins data", ANY),
     "commands.compare": Rule("* commands.evaluate", ANY),
     "commands.inspect": Rule("* commands.evaluate", ANY),

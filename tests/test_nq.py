@@ -23,7 +23,7 @@ from harness.core import Example, Fields, Generate, Generated, Score
 from harness.data.load import Where, load, load_pool
 from harness.errors import DataError
 from harness.metrics.calibration import table
-from harness.metrics.exact_match import exact
+from harness.metrics.exact_match import exact_match
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.runner import Job, evaluate
@@ -234,12 +234,12 @@ def test_the_baseline_needs_a_training_file(tmp_path: Path) -> None:
     (tmp_path / "NQ-open.dev.jsonl").write_text(f"{line('who is', ['Ann'])}\n{line('why', ['x'])}")
     without = from_folder(tmp_path)
     assert without.pool is not None
-    assert without.pool["road"] == "sample"
+    assert without.pool["source"] == "sample"
     assert "question-word em" not in values(without)
     (tmp_path / "NQ-open.train.jsonl").write_text(f"{line('who was', ['Ann'])}\n")
     given_ = from_folder(tmp_path)
     assert given_.pool is not None
-    assert (given_.pool["road"], given_.pool["rows"]) == ("file", 1)
+    assert (given_.pool["source"], given_.pool["rows"]) == ("file", 1)
     assert values(given_)["question-word em"] == 50
     assert values(given_)["em"] == values(without)["em"]
 
@@ -267,7 +267,7 @@ def test_the_baseline_on_published_questions(data_dir: Path, tmp_path: Path) -> 
     for fields in (row.fields for row in rows):
         word = FIRST_WORD.search(fields["question"].lower())
         guess = guesses.get(word[1], "") if word else ""
-        right += any(exact(guess, answer) for answer in fields["answer"]) if guess else 0
+        right += any(exact_match(guess, answer) for answer in fields["answer"]) if guess else 0
     assert right > 0
     found = values(from_folder(data_dir, tmp_path))
     assert found["question-word em"] == pytest.approx(100 * right / 3610)

@@ -22,9 +22,9 @@ from harness.metrics import (
     Outcome,
     bits,
     mean_over_runs,
-    most_confident,
     perplexity,
-    spread_over_runs,
+    selective_accuracy,
+    std_over_runs,
 )
 from harness.metrics.bleu import bleu, bleu_counts, chrf, chrf_counts
 from harness.metrics.calibration import CALIBRATION_ERROR, outcome
@@ -82,7 +82,7 @@ KINDS: dict[str, tuple[Metric, Callable[[Random], Outcome]]] = {
     "chrf": (chrf(2), translated(chrf_counts)),
     "calibration": (CALIBRATION_ERROR, confident),
     "mean over runs": (mean_over_runs(3), three_runs),
-    "spread over runs": (spread_over_runs(3), three_runs),
+    "spread over runs": (std_over_runs(3), three_runs),
 }
 
 
@@ -325,7 +325,7 @@ def test_the_interval_is_scipys_paired_bootstrap() -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "most confident"])
 def test_intervals_agree_with_a_plain_loop(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "most confident", (most_confident(0.4), ranked))
+    monkeypatch.setitem(KINDS, "most confident", (selective_accuracy(0.4), ranked))
     metric, a, b = runs(kind, 60, seed=6)
     found = difference(metric, a, b, resamples=2000)
     rng = np.random.default_rng(2)
@@ -345,7 +345,7 @@ def test_a_part_has_no_test() -> None:
     """Each run counts its own most confident half: 1 of 2 against 2 of 2."""
     a = np.array([(0.9, 1, 1), (0.8, 0, 1), (0.2, 1, 1), (0.1, 1, 1)], np.float64)
     b = np.array([(0.3, 1, 1), (0.2, 0, 1), (0.7, 1, 1), (0.6, 1, 1)], np.float64)
-    found = difference(most_confident(0.5), a, b)
+    found = difference(selective_accuracy(0.5), a, b)
     assert (found.a, found.b, found.value) == (50, 100, 50)
     assert (found.test, found.p, found.p_worse, found.lost, found.won) == ("none", *[None] * 4)
     assert found.low is not None
@@ -482,7 +482,7 @@ def test_the_sd_of_perplexity_is_the_delta_methods() -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "most confident"])
 def test_the_sd_predicts_the_interval(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One item's standard deviation over the root of n is the bootstrap's standard error."""
-    monkeypatch.setitem(KINDS, "most confident", (most_confident(0.4), ranked))
+    monkeypatch.setitem(KINDS, "most confident", (selective_accuracy(0.4), ranked))
     metric, a, b = runs(kind, 400, seed=5)
     found = difference(metric, a, b, resamples=1000)
     assert found.low is not None
@@ -503,7 +503,7 @@ def test_neighbours_that_depend_on_each_other_need_more_items() -> None:
     assert guess == pytest.approx(sd_guess(bits("byte"), a, 0.0) * math.sqrt(10), rel=0.01)
 
 
-@pytest.mark.parametrize("metric", [ACCURACY, most_confident(0.5)])
+@pytest.mark.parametrize("metric", [ACCURACY, selective_accuracy(0.5)])
 def test_one_item_has_no_sd(metric: Metric) -> None:
     table = np.ones((1, 3))
     if metric.select:

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from harness.core import Encoding, Loglikelihood, RollingLoglikelihood
 from harness.engine.checkpoint.load import Checkpoint
-from harness.engine.queries.encode import Encoder, Span, windows
-from harness.engine.queries.prefix_tree import Sharing, TreeRow, arrange, batches, common_prefix
+from harness.engine.queries.encode import Encoder
+from harness.engine.queries.prefix_tree import TreeRow, arrange, batches, common_prefix
+from harness.engine.queries.query import Sharing, Span
+from harness.engine.queries.windows import windows
 from harness.errors import EncodingError
 
 FREE = Sharing(pair_cost=0.0, max_row=1 << 20)  # share whatever can be shared

@@ -179,16 +179,16 @@ def test_a_declaration_that_contradicts_itself_is_refused(monkeypatch: pytest.Mo
     odd = dataclasses.replace(
         load_task("ptb"),
         options=(Option("unit", "letters", ("words",), ""), Option("bos", "none", ("none",), "")),
-        presets={"lm-eval": {"bos": "some", "stride": "32"}},
+        protocols={"lm-eval": {"bos": "some", "stride": "32"}},
     )
-    assert odd.faults() == [
-        "there is no preset 'paper', the default",
+    assert odd.problems() == [
+        "there is no protocol 'paper', the default",
         "the default of unit: option unit='letters' is not allowed; choose from: words",
-        "preset 'lm-eval': option bos='some' is not allowed; choose from: none",
-        "preset 'lm-eval' sets stride, which is no option",
+        "protocol 'lm-eval': option bos='some' is not allowed; choose from: none",
+        "protocol 'lm-eval' sets stride, which is not an option",
     ]
     monkeypatch.setattr("harness.tasks.ptb.TASK", odd)
     with pytest.raises(
-        PluginError, match=r"'ptb' \(harness.tasks.ptb:TASK\): there is no preset 'paper'"
+        PluginError, match=r"'ptb' \(harness.tasks.ptb:TASK\): there is no protocol 'paper'"
     ):
         load_task("ptb")

@@ -22,7 +22,7 @@ from harness.files.atomic import (
     replace_content,
     temporary_path,
 )
-from harness.records.record import check_file, check_writable
+from harness.files.output import check_file, check_writable
 
 
 def mode(path: Path) -> int:

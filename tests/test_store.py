@@ -37,8 +37,7 @@ from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.decoding import generator
 from harness.engine.engine import Engine
-from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Answer, GenerationQuery, Query, SpanScores, WordQuery
+from harness.engine.queries.query import Answer, GenerationQuery, Query, Span, SpanScores, WordQuery
 
 ONE, TWO = (
     CheckpointKey("weights", "tokenizer", "float32"),
@@ -535,7 +534,7 @@ def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_stopped_run_goes_on_to_the_same_bits(
     batches: int, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator, "GROUP", 2)
+    monkeypatch.setattr(generator, "GROUP_SIZE", 2)
     whole = Engine(tiny, budget=64)
     wanted = answers(whole)
     first = Engine(tiny, budget=64, store=Store(tmp_path))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from harness.data.load import Where, load
-from harness.metrics import mean_over_runs, spread_over_runs
-from harness.metrics.rouge import at_random, lede, rouge, sentences
+from harness.metrics import mean_over_runs, std_over_runs
+from harness.metrics.rouge import lead_sentences, random_sentences, rouge, sentences
 from harness.tasks.cnn_dm import SOURCE
 
 WORDS = st.lists(st.sampled_from(["sea", "sand", "story", "Gulls", "x1"]), max_size=7)
@@ -140,7 +140,7 @@ def test_means_and_spread_over_seeds_by_hand() -> None:
     sums = [0.2 + 0.4, 0.1 + 0.7, 0.9 + 0.7, 2.0]
     assert mean_over_runs(3).compute(sums) == pytest.approx(50)
     squares = (30 - 50) ** 2 + (40 - 50) ** 2 + (80 - 50) ** 2
-    assert spread_over_runs(3).compute(sums) == pytest.approx((squares / 2) ** 0.5)
+    assert std_over_runs(3).compute(sums) == pytest.approx((squares / 2) ** 0.5)
 
 
 # --- sentences ------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_a_line_break_ends_a_sentence_as_a_space_does(line_break: str) -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "\n", " \r\n\t\u2028\u00a0 "])
 def test_no_text_has_no_sentences(text: str) -> None:
-    assert sentences(text) == lede(text, 3) == at_random(text, 3, seed="0") == []
+    assert sentences(text) == lead_sentences(text, 3) == random_sentences(text, 3, seed="0") == []
 
 
 @given(st.one_of(PROSE, st.text(max_size=20)))
@@ -190,29 +190,29 @@ FOUR = "One rose. Two fell. Three ran. Four sat."
 
 
 def test_the_lede_is_the_first_sentences() -> None:
-    assert lede(FOUR, 3) == ["One rose.", "Two fell.", "Three ran."]
-    assert lede(FOUR, 9) == sentences(FOUR)
-    assert lede("Only this.", 3) == ["Only this."]
+    assert lead_sentences(FOUR, 3) == ["One rose.", "Two fell.", "Three ran."]
+    assert lead_sentences(FOUR, 9) == sentences(FOUR)
+    assert lead_sentences("Only this.", 3) == ["Only this."]
 
 
 @given(count=st.integers(1, 6), seed=st.text(max_size=3), text=PROSE)
 def test_random_sentences_keep_their_order(count: int, seed: str, text: str) -> None:
     whole = sentences(text)
-    found = at_random(text, count, seed)
+    found = random_sentences(text, count, seed)
     assert len(found) == min(count, len(whole))
     assert found in map(list, combinations(whole, len(found)))
-    assert at_random(text, count, seed) == found
+    assert random_sentences(text, count, seed) == found
 
 
 def test_every_pair_of_sentences_is_as_likely() -> None:
-    drawn = Counter(tuple(at_random(FOUR, 2, seed=str(seed))) for seed in range(3000))
+    drawn = Counter(tuple(random_sentences(FOUR, 2, seed=str(seed))) for seed in range(3000))
     assert set(drawn) == set(combinations(sentences(FOUR), 2))
     assert chisquare([*drawn.values()]).pvalue > 1e-3
 
 
 def test_random_sentences_leave_other_draws_alone() -> None:
     state = random.getstate()
-    at_random(FOUR, 2, seed="0")
+    random_sentences(FOUR, 2, seed="0")
     assert random.getstate() == state
 
 
@@ -226,7 +226,7 @@ def test_lede_3_of_real_articles(data_dir: Path) -> None:
     """
     rows = load(SOURCE, Where(folder=data_dir)).rows[:500]
     found = [
-        rouge(lede(row.fields["article"].strip(), 3), row.fields["highlights"].strip())
+        rouge(lead_sentences(row.fields["article"].strip(), 3), row.fields["highlights"].strip())
         for row in rows
     ]
     means = [100 * sum(column) / len(rows) for column in zip(*found, strict=True)]

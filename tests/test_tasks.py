@@ -35,17 +35,17 @@ from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import DataError, UsageError
 from harness.metrics.extract import (
     all_greedy,
-    bare,
     best_choice,
     last_greedy,
     last_token_nats,
     piece_nats,
     same_word,
+    strip_punctuation,
     target_nats,
     token_nats,
 )
 from harness.plugins.registry import load_task
-from harness.runner import Asked, Job, ask
+from harness.runner import Job, Prepared, prepare
 from harness.task import Option, Options, Protocol, Task, encoding
 from harness.tasks import cbt, enwik8, lambada, wikitext
 from harness.tasks.shared import running_text
@@ -59,7 +59,7 @@ COLUMNS = {"lambada": 2, "cnn-dm": 4, "nq": 2}  # of the paper that a task fills
 PRESETS = [
     pytest.param(task, preset, id=f"{task.name}-{preset}")
     for task in TASKS
-    for preset in task.presets
+    for preset in task.protocols
 ]
 
 
@@ -82,12 +82,12 @@ def sample(task: Task, options: Options) -> Data:
     return load(task.source(options), Where(sample=True))
 
 
-def asked_of_sample(task: Task, protocol: Protocol) -> Asked:
+def asked_of_sample(task: Task, protocol: Protocol) -> Prepared:
     """What a task asks about its built-in rows, example pairs of the built-in pool included."""
     pool = None
     if task.few_shot:
         pool = load_pool(task.few_shot.source(protocol.options), Where(sample=True))
-    return ask(Job(task, protocol, sample(task, protocol.options), pool=pool))
+    return prepare(Job(task, protocol, sample(task, protocol.options), pool=pool))
 
 
 # --- options and presets ------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_every_preset_resolves_and_asks(task: Task, preset: str) -> None:
     options = protocol.options
     assert protocol.label == preset
     assert set(options) == {option.name for option in task.options}
-    assert {**options, **task.presets[preset]} == options
+    assert {**options, **task.protocols[preset]} == options
     assert all(asked_of_sample(task, protocol).groups)
     columns = [m.column for m in task.measures(options) if m.column]
     assert len(columns) == COLUMNS.get(task.name, 1)
@@ -218,7 +218,7 @@ def long_text(task: Task, **changes: str) -> tuple[RollingLoglikelihood, Options
     """A request of running text of about 5,000 tokens, one byte each, and its options."""
     protocol = task.protocol("paper", changes)
     data = load(task.source(protocol.options), Where(sample=True))
-    [request] = ask(Job(task, protocol, data)).requests[:1]
+    [request] = prepare(Job(task, protocol, data)).requests[:1]
     assert isinstance(request, RollingLoglikelihood)
     pieces: Any = request.pieces * (5000 // sum(map(len, request.pieces)) + 1)
     return RollingLoglikelihood(pieces), protocol.options
@@ -254,7 +254,7 @@ def test_by_default_windows_are_disjoint_whatever_the_context(
 
 @pytest.mark.parametrize(
     ("name", "preset"),
-    [(n, p) for n in STREAMS for p in load_task(n).presets],
+    [(n, p) for n in STREAMS for p in load_task(n).protocols],
 )
 def test_presets_advance_by_the_context_or_by_what_they_say(name: str, preset: str) -> None:
     """lm-eval's rolls over the model's length, as does the guide's of transformers."""
@@ -610,7 +610,7 @@ def test_what_is_counted_of_a_text() -> None:
     ],
 )
 def test_bare(word: str, expected: str) -> None:
-    assert bare(word) == expected
+    assert strip_punctuation(word) == expected
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ from harness.engine.checkpoint import random_model as tiny_module
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.settings import Identity
 from harness.engine.engine import Engine
-from harness.engine.queries.encode import Encoded, Encoder, preflight
+from harness.engine.queries.encode import Encoded, Encoder
+from harness.engine.queries.preflight import preflight
 from harness.engine.scoring.next_word import WordSearch
 from harness.engine.tokenizer.offsets import token_starts
 from harness.engine.tokenizer.tokenizer import Tokenizer
@@ -220,9 +221,9 @@ def test_a_search_finds_the_word(kind: str, word: str) -> None:
     search = WordSearch(
         request, [coming[0]], lambda i: tokenizer.token_texts([i])[0], tokenizer.has_lone_spaces
     )
-    while asked := search.wants():
+    while asked := search.open_paths():
         [path] = asked
-        search.tell(path, [coming[len(path)]])
+        search.extend(path, [coming[len(path)]])
     if kind == "ByteLevel" and word == "né":
         return  # broken UTF-8 ends a word
     assert search.result is not None
@@ -237,14 +238,14 @@ def test_a_space_and_nothing_more_is_not_a_word() -> None:
         return tokenizer.token_texts([token])[0]
 
     search = WordSearch(NextWord("", frozenset()), [space, the], string, space_apart=True)
-    assert search.wants() == [(space,), (the,)]
-    search.tell((space,), [the])
-    search.tell((the,), [the])
+    assert search.open_paths() == [(space,), (the,)]
+    search.extend((space,), [the])
+    search.extend((the,), [the])
     assert search.result == Word("the", ())
-    assert not WordSearch(NextWord("", frozenset()), [space], string).wants()
+    assert not WordSearch(NextWord("", frozenset()), [space], string).open_paths()
     search = WordSearch(NextWord("", frozenset()), [space], string, space_apart=True)
-    search.tell((space,), [v])
-    assert search.wants() == [(space, v)]
+    search.extend((space,), [v])
+    assert search.open_paths() == [(space, v)]
 
 
 def _decoded_alone(tokenizer: Tokenizer, size: int) -> list[str]:
@@ -555,8 +556,8 @@ def test_unknown_words_of_a_context_are_counted() -> None:
         "lossy": 2, "unknown": 2, "lost_characters": 14, "characters": 15 + 10 + 6,
     }  # fmt: skip
     assert preflight_warnings(counts, 3) == [
-        "2 of 3 requests have text that the tokenizer loses, 45.16% of all characters; "
-        "2 of them have unknown tokens"
+        "requests with text that the tokenizer loses: 2 of 3 (45.16% of all characters; "
+        "2 with unknown tokens)"
     ]
 
 
@@ -658,6 +659,6 @@ def test_a_benchmark_in_another_case_is_marked_and_refused_under_strict(tmp_path
     assert counts["lossy"] == record["requests"] == 4
     assert counts["unknown"] == 0
     assert 0 < counts["lost_characters"] < counts["characters"] / 10
-    assert "requests have text that the tokenizer loses" in result.err
+    assert "requests with text that the tokenizer loses: " in result.err
     line = refused(*words, "--out", tmp_path / "strict", "--strict")
     assert "has text that the tokenizer loses (4 in all); refused by --strict" in line

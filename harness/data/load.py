@@ -48,7 +48,7 @@ class Data:
     def facts(self) -> dict[str, Any]:
         """All but the rows themselves, for the record."""
         return {
-            "road": self.source_kind,
+            "source": self.source_kind,
             "name": self.name,
             "sha256": self.sha256,
             "bytes": self.size,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.display.terminal import OUT
 
 if TYPE_CHECKING:

@@ -1,5 +1,8 @@
 """Extractors and metrics: from the responses of an example to the numbers of a benchmark."""
 
+from typing import TYPE_CHECKING
+
+from harness import moved
 from harness.metrics.corpus import (
     ACCURACY,
     MEAN,
@@ -7,9 +10,9 @@ from harness.metrics.corpus import (
     Outcome,
     bits,
     mean_over_runs,
-    most_confident,
     perplexity,
-    spread_over_runs,
+    selective_accuracy,
+    std_over_runs,
 )
 
 __all__ = [
@@ -19,7 +22,10 @@ __all__ = [
     "Outcome",
     "bits",
     "mean_over_runs",
-    "most_confident",
     "perplexity",
-    "spread_over_runs",
+    "selective_accuracy",
+    "std_over_runs",
 ]
+
+if not TYPE_CHECKING:  # old names
+    __getattr__ = moved.attributes(__name__)

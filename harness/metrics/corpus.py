@@ -48,7 +48,7 @@ MEAN = Metric("%", higher_is_better=True, compute=_percent)
 """Mean of values from 0 to 1, in percent; outcomes are (sum of the values, their number)."""
 
 
-def most_confident(share: float) -> Metric:
+def selective_accuracy(share: float) -> Metric:
     """Share of right answers among the most confident ones; outcomes are (confidence, right, 1).
 
     At least one answer counts; equal confidences count in the order of the items.
@@ -70,7 +70,7 @@ def mean_over_runs(runs: int, unit: str = "points") -> Metric:
     return Metric(unit, higher_is_better=True, compute=compute)
 
 
-def spread_over_runs(runs: int, unit: str = "points") -> Metric:
+def std_over_runs(runs: int, unit: str = "points") -> Metric:
     """Standard deviation of the runs' scores around `mean_over_runs`, in the same unit."""
 
     def compute(sums: Sequence[Any]) -> Any:

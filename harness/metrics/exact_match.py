@@ -9,13 +9,16 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from harness import moved
 
 Compare = Callable[[str, str], float]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def normalise(text: str) -> str:
+def normalise_answer(text: str) -> str:
     """Lower case, no ASCII punctuation, no articles, single spaces.
 
     >>> normalise("The  cat's hat, an old one!")
@@ -24,21 +27,21 @@ def normalise(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-def exact(prediction: str, reference: str) -> float:
+def exact_match(prediction: str, reference: str) -> float:
     """1 if both are the same after normalising, else 0."""
-    return float(normalise(prediction) == normalise(reference))
+    return float(normalise_answer(prediction) == normalise_answer(reference))
 
 
 def f1(prediction: str, reference: str) -> float:
     """F1 over the bags of normalised words, from 0 to 1; two empty texts agree."""
-    found, wanted = normalise(prediction).split(), normalise(reference).split()
+    found, wanted = normalise_answer(prediction).split(), normalise_answer(reference).split()
     if not found or not wanted:
         return float(found == wanted)
     common = sum((Counter(found) & Counter(wanted)).values())
     return 2 * common / (len(found) + len(wanted))
 
 
-def best(compare: Compare, prediction: str, references: Sequence[str]) -> float:
+def max_over_references(compare: Compare, prediction: str, references: Sequence[str]) -> float:
     """The best agreement with any of the references."""
     return max(compare(prediction, reference) for reference in references)
 
@@ -53,3 +56,7 @@ def leave_one_out(compare: Compare, prediction: str, references: Sequence[str]) 
     # Leaving one out changes the maximum only if it is the one that holds it.
     scores = sorted((compare(prediction, reference) for reference in references), reverse=True)
     return ((len(scores) - 1) * scores[0] + scores[1]) / len(scores)
+
+
+if not TYPE_CHECKING:  # old names
+    __getattr__ = moved.attributes(__name__)

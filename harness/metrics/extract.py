@@ -6,7 +6,9 @@ Written once here, used by many tasks. Each function says which responses it exp
 import string
 import unicodedata
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+from harness import moved
 from harness.core import Example, Generated, Response, Rolled, Scored, Word
 from harness.metrics import Outcome
 
@@ -61,7 +63,7 @@ def last_greedy(example: Example, responses: Sequence[Response]) -> list[Outcome
     return [(float(scored(responses[0]).greedy[-1]), 1.0)]
 
 
-def bare(word: str) -> str:
+def strip_punctuation(word: str) -> str:
     """`word` without punctuation and white space at either end: `' "Nadia,'` gives `Nadia`."""
     outer = "".join({c for c in word if unicodedata.category(c)[0] in "PZ"})
     return word.strip(outer + string.punctuation + string.whitespace)
@@ -75,7 +77,7 @@ def same_word(*, ignore_case: bool) -> Extract:
     def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
         word = responses[-1]
         assert isinstance(word, Word), f"expected Word, got {type(word).__name__}"
-        pair = [bare(word.text), bare(example.references[0])]
+        pair = [strip_punctuation(word.text), strip_punctuation(example.references[0])]
         if ignore_case:
             pair = [text.lower() for text in pair]
         return [(float(pair[0] == pair[1] != ""), 1.0)]
@@ -116,3 +118,7 @@ def piece_nats(unit: str) -> Extract:
         return [(-p.logprob, float(n)) for p, n in zip(rolled.pieces, counts, strict=True)]
 
     return extract
+
+
+if not TYPE_CHECKING:  # old names
+    __getattr__ = moved.attributes(__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import UsageError
-from harness.metrics.exact_match import best, exact, f1, leave_one_out
+from harness.metrics.exact_match import exact_match, f1, leave_one_out, max_over_references
 
 Texts = tuple[str, tuple[str, ...]]
 """A prediction and its references."""
@@ -31,7 +31,7 @@ class ModuleMetric:
     several: bool = False  # whether it takes a list of references for each prediction
     settings: Mapping[str, Any] = field(default_factory=dict)  # passed on to `compute`
 
-    def whole(self, outcomes: Sequence[Texts]) -> float:
+    def compute(self, outcomes: Sequence[Texts]) -> float:
         """The module's number over all texts.
 
         Raises:
@@ -57,7 +57,7 @@ class ModuleMetric:
 
 def _answers(compare: Callable[[str, str], float]) -> Callable[..., float]:
     def mean(pairs: Sequence[Texts]) -> float:
-        return 100 * sum(best(compare, p, r) for p, r in pairs) / len(pairs)
+        return 100 * sum(max_over_references(compare, p, r) for p, r in pairs) / len(pairs)
 
     return mean
 
@@ -83,7 +83,7 @@ def _rouge(place: int) -> Callable[[Sequence[Texts]], float]:
 
 
 METRICS: Mapping[str, Callable[[Sequence[Texts]], float]] = {
-    "exact_match": _answers(exact),
+    "exact_match": _answers(exact_match),
     "f1": _answers(f1),
     "coqa_f1": _left_out,
     "bleu": _bleu,

@@ -8,7 +8,9 @@ line (Lin 2004, section 3.2), which is what papers on CNN/DailyMail report.
 import random
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from harness import moved
 
 ROUGE = ("rouge-1", "rouge-2", "rouge-l")
 SPLITTER = "sentencex"
@@ -22,12 +24,12 @@ def sentences(text: str, language: str = "en") -> list[str]:
     return [part for part in parts if part]
 
 
-def lede(text: str, count: int) -> list[str]:
+def lead_sentences(text: str, count: int) -> list[str]:
     """The first sentences of a text."""
     return sentences(text)[:count]
 
 
-def at_random(text: str, count: int, seed: str) -> list[str]:
+def random_sentences(text: str, count: int, seed: str) -> list[str]:
     """Sentences of a text taken at random, in their order."""
     found = sentences(text)
     chosen = random.Random(seed).sample(range(len(found)), min(count, len(found)))
@@ -52,3 +54,7 @@ def _scorer(stem: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     return RougeScorer(["rouge1", "rouge2", "rougeLsum"], use_stemmer=stem)
+
+
+if not TYPE_CHECKING:  # old names
+    __getattr__ = moved.attributes(__name__)

@@ -174,7 +174,10 @@ class _Calls:
             names = [measure.name for measure in found]
             if len(set(names)) < len(names):
                 self.refuse("measures()", "", names, "names that differ")
-            return tuple(replace(measure, extract=self.of_extract(measure)) for measure in found)
+            return tuple(
+                replace(m, extract=self.of_extract(m), steps=self.of_steps(m) if m.steps else None)
+                for m in found
+            )
 
         return guard
 
@@ -194,6 +197,21 @@ class _Calls:
             found = self.call(what, where, lambda: _listed(extract(example, responses)))
             if not isinstance(found, list) or not all(map(fits, found)):
                 self.refuse(what, where, found, f"a list of {expected}")
+            return found
+
+        return guard
+
+    def of_steps(self, measure: Measure) -> Callable[..., Any]:
+        what = f"steps() of measure {measure.name!r}"
+        steps = measure.steps
+        assert steps is not None
+
+        @functools.wraps(steps)
+        def guard(example: Example, responses: Sequence[Response]) -> list[Any]:
+            where = f" on example {example.id}"
+            found = self.call(what, where, lambda: _listed(steps(example, responses)))
+            if not isinstance(found, list) or not all(map(_is_step, found)):
+                self.refuse(what, where, found, "pairs of a name and a value")
             return found
 
         return guard
@@ -245,6 +263,10 @@ def _is_measure(value: object) -> bool:
         and isinstance(value.metric, Metric | ModuleMetric)
         and _is_tuple(value.statistics, str)
     )
+
+
+def _is_step(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
 
 
 def _is_numbers(outcome: object, *, count: int) -> bool:

@@ -32,14 +32,14 @@ def load_task(name: str) -> "Task":
     Raises:
         UsageError: there is none; names the nearest.
         PluginError: the entry point is taken twice, cannot be imported, or leads to something
-            that is no `Task` of that name, or one whose options and presets do not fit.
+            that is no `Task` of that name, or one whose options and protocols do not fit.
     """
     from harness.plugins.guard import guarded
     from harness.task import Task, unknown
 
     points = _points()
     if name not in points:
-        raise UsageError(unknown("benchmark", name, points))
+        raise UsageError(unknown("task", name, points, see="`harness tasks`"))
     if len(points[name]) > 1:
         raise PluginError(
             f"two packages claim the benchmark {name!r}: {', '.join(origins(name))}; uninstall one"
@@ -56,11 +56,11 @@ def load_task(name: str) -> "Task":
     if task.name != name:
         raise PluginError(f"{point.value} is named {task.name!r}, its entry point {name!r}")
     try:
-        faults = task.faults()
-    except Exception as error:  # options or presets are of the wrong types
-        faults = [f"its options and presets cannot be read: {in_one_line(error)}"]
-    if faults:
-        raise PluginError(f"benchmark {name!r} ({point.value}): {'; '.join(faults)}")
+        problems = task.problems()
+    except Exception as error:  # options or protocols are of the wrong types
+        problems = [f"its options and protocols cannot be read: {in_one_line(error)}"]
+    if problems:
+        raise PluginError(f"benchmark {name!r} ({point.value}): {'; '.join(problems)}")
     return guarded(task)
 
 

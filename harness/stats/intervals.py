@@ -69,7 +69,7 @@ def _of_module(measure: Measure, metric: ModuleMetric, outcomes: Sequence[Any]) 
     """A score that a module of `evaluate` computes from all texts; it has no interval."""
     if not outcomes:
         raise NumericsError(f"{measure.name}: nothing to score; expected at least one text")
-    value = metric.whole(outcomes)
+    value = metric.compute(outcomes)
     if not np.isfinite(value):
         raise NumericsError(f"{measure.name} is {value}, expected a finite number")
     return Score(

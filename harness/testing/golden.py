@@ -17,7 +17,7 @@ from harness.core import Generate, Loglikelihood, NextWord, Request, RollingLogl
 from harness.data.load import Where, load, load_pool
 from harness.errors import HarnessError, UsageError
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 from harness.task import Protocol, Task
 
 ROWS = 2
@@ -78,8 +78,8 @@ def golden(task: Task, presets: Iterable[str] | None = None) -> dict[str, Any]:
     """What a benchmark asks about the first rows of its sample, under each of its `presets`."""
     rows = STREAM_ROWS if task.stream else ROWS
     found = {}
-    for preset in presets if presets is not None else task.presets:
-        asked = ask(sample_job(task, task.protocol(preset), rows))
+    for preset in presets if presets is not None else task.protocols:
+        asked = prepare(sample_job(task, task.protocol(preset), rows))
         found[preset] = merged([in_words(request) for request in asked.requests])
     return {"version": task.version, "requests": found}
 

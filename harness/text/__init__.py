@@ -80,3 +80,10 @@ _ALL = (
     Detokeniser("wikitext-megatron", megatron_wikitext_line, None),
 )
 DETOKENISERS: Mapping[str, Detokeniser] = {entry.name: entry for entry in _ALL}
+
+
+def common_prefix_length(texts: Sequence[str]) -> int:
+    """The number of characters that all texts have in common at their beginning."""
+    first, last = min(texts), max(texts)  # of all pairs, these two have the shortest common prefix
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), len(first))

@@ -5,7 +5,7 @@ from harness.data.parsers import json_lines
 from harness.metrics import ACCURACY, perplexity
 from harness.metrics.extract import all_greedy, target_nats
 from harness.prompt import Prompt
-from harness.task import Measure, Option, Options, Task, each
+from harness.task import Measure, Option, Options, Task, per_row
 
 PACKAGE = "harness_rhymes"
 SOURCE = Source(
@@ -37,7 +37,7 @@ TASK = Task(
     title="Rhymes: the last word of a couplet",
     description="The model reads a couplet without its last word, which rhymes with line one.",
     source=lambda options: SOURCE,
-    read=each(read_row),
+    read=per_row(read_row),
     prompt=lambda options: Prompt.load("rhymes.txt", package=PACKAGE),
     ask=ask,
     measures=lambda options: (
@@ -45,5 +45,5 @@ TASK = Task(
         Measure("ppl", perplexity("word"), target_nats, ("nats", "words"), "of the last word"),
     ),
     options=(Option("lines", "both", ("both", "second"), "which lines the model reads"),),
-    presets={"paper": {}, "no-rhyme": {"lines": "second"}},
+    protocols={"paper": {}, "no-rhyme": {"lines": "second"}},
 )

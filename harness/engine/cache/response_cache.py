@@ -20,8 +20,7 @@ from harness.engine.cache.store import CheckpointKey, Store, StoredAnswer
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.onednn import products
 from harness.engine.checkpoint.settings import Identity
-from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Answer, Query, SpanScores, WordQuery
+from harness.engine.queries.query import Answer, Query, Span, SpanScores, WordQuery
 
 ENGINE = 3  # raised with any change of the engine that can change an answer
 

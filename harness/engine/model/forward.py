@@ -16,7 +16,7 @@ from harness.engine.model.compiled import Compiled
 from harness.engine.model.head import OwnHead, last_states
 from harness.engine.model.last_block import only, position_wise
 from harness.engine.model.out_of_memory import is_out_of_memory
-from harness.engine.queries.prefix_tree import Sharing
+from harness.engine.queries.query import Sharing
 from harness.errors import CheckpointError, short_reason
 
 # Bytes of logits at a time. On a CPU, blocks beyond 32 MB come fresh from the system at every use.
