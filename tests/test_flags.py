@@ -292,7 +292,7 @@ def observed(
     monkeypatch.setattr(ray_workers, "connect", lambda *words: calls.append(f"connect {words}"))
     monkeypatch.setattr(data, "load", data_loaded)
     published = (world / "data" / "lambada_test.jsonl").read_bytes()
-    monkeypatch.setattr(data, "hub_bytes", lambda hub: (published,))
+    monkeypatch.setattr(data, "download", lambda hub: (published,))
     rates = Rates(token=0.01, path=0.0, tree=0.0, head=0.0, step=0.01)
     monkeypatch.setattr(locals_, "rates", lambda forward, key: rates)
     one_column = replace(PAPER_TABLES["table3"], columns=("LAMBADA PPL",))
