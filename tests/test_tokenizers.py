@@ -412,7 +412,7 @@ def test_a_continuation_that_is_encoded_apart_gets_no_space(kind: str) -> None:
 def encoded(
     tokenizer: Tokenizer, *requests: Request, context: int = 64, rows: int | None = None
 ) -> list[Encoded]:
-    encoder = Encoder(tokenizer, context, rows=rows)
+    encoder = Encoder(tokenizer, context, vocabulary=rows)
     return encoder.encode(requests, Encoding(bos="none"))
 
 
