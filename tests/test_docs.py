@@ -198,7 +198,7 @@ def _gpt2(folder: Path) -> Tokenizer:
 
 
 def test_constants_stated_in_the_text() -> None:
-    from harness.data.subset import BLOCK
+    from harness.data.subset import BLOCK_CHARS
     from harness.engine.queries.encode import WORD_TOKENS
     from harness.engine.scoring.next_word import FIRST_TOKENS
     from harness.stats.intervals import LEVEL, RESAMPLES
@@ -209,7 +209,7 @@ def test_constants_stated_in_the_text() -> None:
     assert f"at most {FIRST_TOKENS} first tokens are tried" in text
     assert WORD_TOKENS == 6
     assert "by at most five more tokens" in text
-    assert f"blocks of neighbouring rows of about {BLOCK:,} characters" in text
+    assert f"blocks of neighbouring rows of about {BLOCK_CHARS:,} characters" in text
     assert f"All intervals are {LEVEL:.0%}".replace("%", " %") in text
     assert f"bootstrap with {RESAMPLES:,} resamples" in text
     assert f"pooled into {BLOCKS} blocks" in text

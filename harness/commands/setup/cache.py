@@ -49,11 +49,11 @@ def prune(
 
 def check(store: Store) -> None:
     """Read every answer; those that are damaged go."""
-    damaged = store.damaged(lambda key, stored: check_any(stored.value))
+    damaged = store.drop_damaged(lambda key, stored: check_any(stored.value))
     if damaged is not None:  # else a notice has said what became of the file
         count = sum(holding.answers for holding in store.entries())
         done = "damaged ones were dropped"
-        if not store.writing:
+        if not store.writable:
             count, done = count - damaged, "damaged ones cannot be dropped"
         terminal.OUT.print(f"{count:,} answers are sound, {damaged:,} {done}")
 

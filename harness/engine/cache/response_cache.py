@@ -120,6 +120,6 @@ def _checked(query: Query, stored: StoredAnswer) -> Answer:
     if isinstance(value, Generated):
         fed += len(value.tokens) - 1
     exact = not isinstance(query, WordQuery)  # a search also feeds paths, which are not stored
-    if stored.asked < fed or (exact and stored.asked > fed):
-        raise ValueError(f"{stored.asked} tokens fed, expected {fed}")
-    return Answer(value, stored.asked)
+    if stored.tokens < fed or (exact and stored.tokens > fed):
+        raise ValueError(f"{stored.tokens} tokens fed, expected {fed}")
+    return Answer(value, stored.tokens)
