@@ -538,14 +538,17 @@ def one_less(text: str) -> str:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (cut, "is no JSON"),
-        (lambda text: "[" * 100_000 + "\n" + text, "is no JSON: nested too deeply"),
-        (one_less, "has 5 of the 6 items"),
-        (lambda text: "", "has 0 of the 6 items"),
+        (cut, "is not JSON"),
+        (lambda text: "[" * 100_000 + "\n" + text, "is not JSON: nested too deeply"),
+        (one_less, "has 5 of the 6 examples"),
+        (lambda text: "", "has 0 of the 6 examples"),
         (lambda text: text.replace('"acc": 1', '"acc": 0', 1), "its acc is 33.3333 and not 50"),
         (lambda text: text.replace('"perplexity": -4', '"perplexity": -5', 1), "its perplexity is"),
-        (lambda text: text.replace('"acc": 1', '"acc": [1]', 1), "no samples of lm-eval"),
-        (lambda text: text.replace('"target"', '"wanted"', 1), "KeyError('target')"),
+        (
+            lambda text: text.replace('"acc": 1', '"acc": [1]', 1),
+            "valid lm-eval 0.4 samples file",
+        ),
+        (lambda text: text.replace('"target"', '"wanted"', 1), "KeyError: 'target'"),
         (lambda text: text.replace('"doc_id"', '"id"', 1), "doc_id"),
     ],
 )
