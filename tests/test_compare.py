@@ -277,12 +277,12 @@ def test_flips_show_the_texts(sides: tuple[Path, Path]) -> None:
             place = a["ids"].index(item)
             (asked, wanted, got), (_, _, other) = a["shown"][place], b["shown"][place]
             assert f"  item {item}: {asked!r}\n" in result.out
-            assert f"    wanted {wanted!r}  A {got!r}  B {other!r}\n" in result.out
+            assert f"    expected {wanted!r}  A {got!r}  B {other!r}\n" in result.out
         assert all(f"  item {item}:" not in result.out for item in items[2:])
 
 
 def test_without_flips_no_text_is_shown(sides: tuple[Path, Path]) -> None:
-    assert "wanted" not in harness("compare", *sides).out
+    assert "expected" not in harness("compare", *sides).out
 
 
 def questions(folder: Path, right: Sequence[int], shown: Sequence[Shown]) -> Path:
@@ -308,7 +308,7 @@ def test_texts_are_shown_as_they_are(tmp_path: Path) -> None:
     result = harness("compare", a, b, "--flips", 1)
     assert f"  item 0: {texts.prompt!r}\n" in result.out
     assert (
-        f"    wanted {texts.reference!r}  A {texts.response!r}  B {other.response!r}\n"
+        f"    expected {texts.reference!r}  A {texts.response!r}  B {other.response!r}\n"
         in result.out
     )
 
