@@ -451,7 +451,9 @@ def test_power_without_sense(drop: float, alpha: float, power: float) -> None:
 
 
 def test_flips_that_cannot_make_the_drop() -> None:
-    with pytest.raises(UsageError, match=r"a drop of 5 points needs at least 0\.05 of the examples"):
+    with pytest.raises(
+        UsageError, match=r"a drop of 5 points needs at least 0\.05 of the examples"
+    ):
         sd_of_flips(0.04, 5)
 
 

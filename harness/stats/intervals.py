@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.core import Score
 from harness.errors import NumericsError
-from harness.metrics import Metric, Outcome
+from harness.metrics import Metric
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.task import Measure
 
@@ -31,26 +31,32 @@ class Interval:
     high: float | None
 
 
-def score(measure: Measure, outcomes: Sequence[Outcome], seed: int) -> Score:
+def score(measure: Measure, outcomes: Sequence[Any], seed: int) -> Score:
     """The score of all outcomes together, with its interval.
 
     Raises:
         NumericsError: there are no outcomes, no units to divide by, or the value is not finite.
     """
     metric = measure.metric
-    if isinstance(metric, ModuleMetric):
-        return _of_module(measure, metric, outcomes)
-    table = np.array(outcomes, np.float64).reshape(len(outcomes), len(measure.statistics))
-    if metric.select and len(table):
-        table = metric.select(table)
-    sums = table.sum(axis=0)
-    if not outcomes or sums[-1] <= 0:
-        raise NumericsError(f"{measure.name}: nothing to divide by; expected at least one unit")
-    with np.errstate(over="ignore"):
-        value = float(metric.compute(sums))
+    ci = Interval(None, None, None)
+    if isinstance(metric, ModuleMetric):  # computed from all texts, without an interval
+        if not outcomes:
+            raise NumericsError(f"{measure.name}: nothing to score; expected at least one text")
+        value, totals = metric.compute(outcomes), {"items": float(len(outcomes))}
+    else:
+        table = np.array(outcomes, np.float64).reshape(len(outcomes), len(measure.statistics))
+        if metric.select and len(table):
+            table = metric.select(table)
+        sums = table.sum(axis=0)
+        if not outcomes or sums[-1] <= 0:
+            raise NumericsError(f"{measure.name}: nothing to divide by; expected at least one unit")
+        with np.errstate(over="ignore"):
+            value = float(metric.compute(sums))
+        totals = dict(zip(measure.statistics, sums.tolist(), strict=True))
+        if np.isfinite(value):
+            ci = interval(metric, table, blocks=measure.blocks, seed=seed)
     if not np.isfinite(value):
         raise NumericsError(f"{measure.name} is {value}, expected a finite number")
-    ci = interval(metric, table, blocks=measure.blocks, seed=seed)
     return Score(
         metric=measure.name,
         value=value,
@@ -59,28 +65,7 @@ def score(measure: Measure, outcomes: Sequence[Outcome], seed: int) -> Score:
         stderr=ci.stderr,
         low=ci.low,
         high=ci.high,
-        totals=dict(zip(measure.statistics, sums.tolist(), strict=True)),
-        column=measure.column,
-        baseline=measure.baseline,
-    )
-
-
-def _of_module(measure: Measure, metric: ModuleMetric, outcomes: Sequence[Any]) -> Score:
-    """A score that a module of `evaluate` computes from all texts, without an interval."""
-    if not outcomes:
-        raise NumericsError(f"{measure.name}: nothing to score; expected at least one text")
-    value = metric.compute(outcomes)
-    if not np.isfinite(value):
-        raise NumericsError(f"{measure.name} is {value}, expected a finite number")
-    return Score(
-        metric=measure.name,
-        value=value,
-        unit=metric.unit,
-        higher_is_better=metric.higher_is_better,
-        stderr=None,
-        low=None,
-        high=None,
-        totals={"items": float(len(outcomes))},
+        totals=totals,
         column=measure.column,
         baseline=measure.baseline,
     )

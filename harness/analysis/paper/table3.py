@@ -65,16 +65,10 @@ def cells(
     rows = []
     for column in columns:
         score, record = by_column.get(column, (None, None))
-        rows.append(
-            Cell(
-                column,
-                *paper.beside(column, size),
-                paper.published(column, paper.STATE_OF_THE_ART),
-                score,
-                record,
-                reasons.get(task_of[column], ""),
-            )
-        )
+        state_of_the_art = paper.published(column, paper.STATE_OF_THE_ART)
+        reason = reasons.get(task_of[column], "")
+        beside = paper.beside(column, size)
+        rows.append(Cell(column, *beside, state_of_the_art, score, record, reason))
     return rows
 
 
