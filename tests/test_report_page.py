@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pages import HOSTILE, confident, model, passages, questions, read_page, report
 
 from harness.analysis.paper import published as paper
-from harness.analysis.runs import Run
+from harness.analysis.runs import Run, load
 from harness.records.folder import outcomes_path, read, write
 from harness.records.outcomes import NO_OUTCOMES, Shown
 from harness.report.page import columns as sides
@@ -51,7 +51,7 @@ def test_table_3_has_both_runs_beside_the_paper(page: Path) -> None:
     cells = row(page, 0, "LAMBADA PPL")
     assert cells[1:3] == ["99.80", f"{published:.2f}"]
     assert cells[3] == f"{one:.2f} {0.9 * one:.2f} to {1.1 * one:.2f}"
-    assert cells[4] == f"{100 * (one / published - 1):+.1f}% apart"
+    assert cells[4] == f"{100 * (one / published - 1):+.1f}% differs"
     assert cells[5] == f"{two:.2f} {0.9 * two:.2f} to {1.1 * two:.2f}"
     assert row(page, 0, "PTB PPL")[3:] == ["not run", "not run"]
     assert [cells[0] for cells in read_page(page).tables[0][2:]] == list(paper.COLUMNS)
@@ -151,7 +151,7 @@ def test_a_known_law_is_found_and_drawn(tmp_path: Path) -> None:
     sizes = [10_000_000 * 4**k for k in range(4)]
     for n in sizes:  # nats = 30 * n ** -0.1, exactly
         passages(tmp_path, f"m{n}", [30 * n**-0.1] * 3, n)
-    columns = sides.columns(sides.load([tmp_path]))
+    columns = sides.columns(load([tmp_path], "optional"))
     [panel] = curves.panels(columns)
     assert panel.words.startswith("Exponent 0.100 (0.100 to 0.100)")
     assert all(y == pytest.approx(math.exp(30 * x**-0.1), rel=1e-6) for x, y in panel.chart["fit"])
@@ -275,7 +275,7 @@ def test_the_newest_of_a_benchmark_counts(tmp_path: Path) -> None:
             scores=(type(score)("acc", value, "%", True, None, None, None, {}, "LAMBADA ACC"),),
         )  # fmt: skip
         write(changed, tmp_path / day)
-    [side] = sides.columns(sides.load([tmp_path / "02", tmp_path / "01"]))
+    [side] = sides.columns(load([tmp_path / "02", tmp_path / "01"], "optional"))
     assert [score.value for record in side.records for score in record.scores] == [40.0]
 
 
@@ -311,7 +311,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     path = questions(tmp_path / "a", "a", A)
     assert "cannot write --out" in refused("report", path, "-o", path / "r.html")
     outcomes_path(path).write_bytes(b"other")
-    assert "another checksum" in refused("report", path, *out)
+    assert "the checksums differ" in refused("report", path, *out)
     assert not (tmp_path / "r.html").exists()
 
 
