@@ -7,6 +7,7 @@ The public Python API, all of it:
     rows = load_data(task.source(protocol.options), Where(sample=True))
     engine = Engine(load_checkpoint("gpt2", Settings(dtype="float32")))
     record = evaluate(Job(task, protocol, rows), engine)
+    frame = scores([record])  # or paths of records: a pandas.DataFrame, one row per score
 
 Names are imported when they are first used, so that `import harness` loads no torch.
 """
@@ -25,6 +26,7 @@ _PUBLIC = {
     "load_checkpoint": ("harness.engine.checkpoint.load", "load"),
     "load_data": ("harness.data.load", "load"),
     "load_task": ("harness.plugins.registry", "load_task"),
+    "scores": ("harness.analysis.scores", "scores"),
     "task_names": ("harness.plugins.registry", "task_names"),
 }
 

@@ -248,7 +248,7 @@ def test_the_p_of_a_regression_is_mcnemars_after_holm(held: Path, tmp_path: Path
     assert found.code == 1
     assert (found.status(ACC), found.status(PPL)) == ("regression", "pass")
     line = found.verdicts[ACC]["score"]
-    assert (line["difference"]["lost"], line["difference"]["won"], line["items"]) == (40, 4, N)
+    assert (line["difference"]["lost"], line["difference"]["won"], line["examples"]) == (40, 4, N)
     assert line["difference"]["value"] == pytest.approx(-9)
     assert line["difference"]["p_worse"] == pytest.approx(worse_p(40, 4))
     assert found.verdicts[ACC]["p"] == pytest.approx(2 * worse_p(40, 4)), "two paired rules"
@@ -362,7 +362,7 @@ def test_a_part_of_the_items_is_compared_on_what_is_common(held: Path, tmp_path:
     found = check(run, baseline(held))
     assert found.code == 1
     line = found.verdicts[ACC]["score"]
-    assert (line["items"], line["difference"]["pairs"]) == (100, 100)
+    assert (line["examples"], line["difference"]["pairs"]) == (100, 100)
     assert (line["difference"]["a"], line["difference"]["b"]) == (100, 70)
     assert "rows: 400 / 100~seed0" in found.verdicts[ACC]["note"]
 

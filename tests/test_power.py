@@ -221,7 +221,7 @@ def test_the_table_says_what_was_asked(runs: tuple[Path, Path]) -> None:
     result = harness("power", *runs, "--drop", 3)
     assert result.code == 0
     assert "one-sided paired test at level 0.05, power 0.8\n" in result.out
-    assert "items for 3" in result.out
+    assert "examples for 3" in result.out
     for metric, line in power(*runs, "--drop", 3).items():
         [row] = [x.split() for x in result.out.split("\n") if x.split()[1:2] == [metric]]
         numbers = [str(N), f"{line['detectable']:.2f}", f"{line['needed']:,}"]
@@ -274,7 +274,7 @@ def test_runs_of_different_things_are_refused(runs: tuple[Path, Path], tmp_path:
 
 def test_one_item_has_no_spread(tmp_path: Path) -> None:
     run = made(tmp_path / "run", {PPL: NATS[:1], ACC: RIGHT[:1]})
-    assert "expected two or more items" in refused("power", run)
+    assert "expected two or more examples" in refused("power", run)
 
 
 def test_paths_without_runs_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_table_3_has_both_runs_beside_the_paper(page: Path) -> None:
     cells = row(page, 0, "LAMBADA PPL")
     assert cells[1:3] == ["99.80", f"{published:.2f}"]
     assert cells[3] == f"{one:.2f} {0.9 * one:.2f} to {1.1 * one:.2f}"
-    assert cells[4] == f"{100 * (one / published - 1):+.1f}% apart"
+    assert cells[4] == f"{100 * (one / published - 1):+.1f}% differs"
     assert cells[5] == f"{two:.2f} {0.9 * two:.2f} to {1.1 * two:.2f}"
     assert row(page, 0, "PTB PPL")[3:] == ["not run", "not run"]
     assert [cells[0] for cells in read_page(page).tables[0][2:]] == list(paper.COLUMNS)

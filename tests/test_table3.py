@@ -34,16 +34,16 @@ def test_published_numbers_of_the_smallest_model() -> None:
     ("value", "published", "unit", "expected"),
     [
         (103.0, 100.0, "per word", "matches"),
-        (103.01, 100.0, "per word", "apart"),
+        (103.01, 100.0, "per word", "differs"),
         (97.0, 100.0, "per word", "matches"),
-        (96.99, 100.0, "per word", "apart"),
+        (96.99, 100.0, "per word", "differs"),
         (1.03, 1.0, "bits per byte", "matches"),
-        (1.0301, 1.0, "bits per byte", "apart"),
+        (1.0301, 1.0, "bits per byte", "differs"),
         (46.5, 45.0, "%", "matches"),
         (84.9, 83.4, "%", "matches"),
-        (46.51, 45.0, "%", "apart"),
+        (46.51, 45.0, "%", "differs"),
         (43.5, 45.0, "%", "matches"),
-        (43.49, 45.0, "%", "apart"),
+        (43.49, 45.0, "%", "differs"),
     ],
 )
 def test_verdict_at_the_edges(value: float, published: float, unit: str, expected: str) -> None:
@@ -196,7 +196,7 @@ def test_missing_data_is_named_and_the_rest_is_run(base: list[Any], tmp_path: Pa
     assert result.code == 0
     rows = table(result.out)
     assert [c for c, line in rows.items() if "not run" not in line] == ["PTB PPL"]
-    assert " apart " in rows["PTB PPL"]
+    assert " differs " in rows["PTB PPL"]
     reasons = [x for x in result.out.split("\n") if x.startswith("not run: no data for ")]
     assert len(reasons) == 8
     assert any("looked for lambada_test.jsonl" in reason for reason in reasons)
