@@ -748,7 +748,7 @@ def test_cache_prune_by_name_leaves_nothing(used: Path, tiny_folder: Path) -> No
         (("prune",), "--older AGE"),
         (("prune", "--older", "soon"), "such as 30d"),
         (("prune", "--above", "much"), "such as 2G"),
-        (("prune", "--checkpoint", "nobody"), "nothing is stored"),
+        (("prune", "--checkpoint", "nobody"), "the cache has nothing of"),
     ],
 )
 def test_cache_refuses_in_one_line(words: tuple[str, ...], expected: str, used: Path) -> None:

@@ -195,4 +195,5 @@ def finish(session: Session, size: str | None = None) -> None:
         terminal.print_json({"records": values})
     elif paths:
         what = paths[0] if len(paths) == 1 else f"{len(paths)} records to {output.out}"
-        terminal.ERR.print(f"wrote {what}", markup=False)
+        hint = "" if output.signatures else "; signatures: --signatures or the records"
+        terminal.ERR.print(f"wrote {what}{hint}")
