@@ -20,6 +20,7 @@ from harness.data import load as data
 from harness.display.preview import MAX_WINDOWS
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.plugins.registry import load_task
+from harness.records.dump import Exchange
 from harness.records.record import Record
 from harness.records.trace import ItemTrace, Ranks, outcome_of, trace
 from harness.runner import Job, Prepared, follow_up, prepare
@@ -37,9 +38,12 @@ class Answered(NamedTuple):
     """One example with all its requests and responses."""
 
     example: Example
-    requests: tuple[Request, ...] = ()
-    encoded: "tuple[Encoded, ...]" = ()
-    responses: tuple[Response, ...] = ()
+    exchanges: tuple[Exchange, ...]
+
+    @property
+    def responses(self) -> list[Response]:
+        """The responses to all requests, in order."""
+        return [exchange.response for exchange in self.exchanges]
 
 
 def run_again(
@@ -139,9 +143,10 @@ class Again:
 
     def trace(self, item: Answered, *, ranks: bool = False) -> ItemTrace:
         """The trace of an example with its responses; raises as `traces` does."""
+        texts = self.tokenizer.token_texts
         requests = tuple(
-            trace(q, e, self.tokenizer.token_texts, r, self._ranks(e, r) if ranks else ())
-            for q, e, r in zip(item.requests, item.encoded, item.responses, strict=True)
+            trace(request, encoded, texts, response, self._ranks(encoded, response, ranks))
+            for request, encoded, response in item.exchanges
         )
         outcomes = tuple(
             outcome
@@ -158,18 +163,15 @@ class Again:
             CheckpointError: as `traces`.
         """
         place = self._place(item)
-        answered = Answered(self.asked.examples[place])
+        answered = Answered(self.asked.examples[place], ())
         requests = self.asked.groups[place]
         rounds = 0
         while requests:
             rounds += 1
             encoded = self._encode(requests)
-            answered = Answered(
-                answered.example,
-                (*answered.requests, *requests),
-                (*answered.encoded, *encoded),
-                (*answered.responses, *self._responses(requests, encoded)),
-            )
+            responses = self._responses(requests, encoded)
+            exchanges = map(Exchange, requests, encoded, responses)
+            answered = Answered(answered.example, (*answered.exchanges, *exchanges))
             requests = follow_up(
                 self.job, self.asked.prompt, answered.example, answered.responses, rounds
             )
@@ -246,7 +248,9 @@ class Again:
         responses = dict(self.engine.answer(requests, encoded))
         return [responses[i] for i in range(len(requests))]
 
-    def _ranks(self, encoded: "Encoded", response: Response) -> Ranks:
+    def _ranks(self, encoded: "Encoded", response: Response, enabled: bool) -> Ranks:
+        if not enabled:
+            return ()
         from harness.engine.backends.in_process import InProcess
         from harness.engine.queries.query import Span
         from harness.engine.scoring.ranks import ranks
