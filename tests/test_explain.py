@@ -84,7 +84,7 @@ def test_an_outcome_that_is_not_the_recorded_one_is_said(run: Any) -> None:
     path, cache = run("nq", "--limit", 1)
     record, items = read(path), read_outcomes(path, read(path))
     wrong = items.metrics["em"]._replace(values=((0.5, 1.0),))
-    changed = replace(items, outcomes={**items.outcomes, "em": wrong})
+    changed = replace(items, metrics={**items.metrics, "em": wrong})
     path = write(replace(record, outcomes=changed), path.parent.parent)
     result = harness("explain", path, items.ids[0], *cache, "--no-ranks")
     assert "; recorded as 0.5, 1\n" in result.out
@@ -133,7 +133,7 @@ def test_what_cannot_be_explained_is_one_line(run: Any, tmp_path: Path) -> None:
     assert "cannot read" in refused("explain", tmp_path / "none.json", "1")
     other = tmp_path / "other.json"
     other.write_text("{}")
-    assert "is no record" in refused("explain", other, "1")
+    assert "expected a file of kind 'record'" in refused("explain", other, "1")
 
 
 # --- steps ------------------------------------------------------------------------------------
