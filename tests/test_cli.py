@@ -135,6 +135,7 @@ def test_a_run_prints_scores_with_interval(words: list[Any], tmp_path: Path) -> 
         assert f"{score.value:.2f}" in line or f"{score.value:.3g}" in line
         assert " to " in line
     assert "signature" not in result.out
+    assert "signatures: --signatures or the records\n" in result.err
     assert "note: built-in sample rows" in result.out
     assert f"wrote {path}" in result.err
 
@@ -278,7 +279,7 @@ def test_signatures_are_printed_on_their_own(monkeypatch: pytest.MonkeyPatch) ->
     first, head, *ends = written(screen).rstrip("\n").split("\n")
     assert first == f"signature: {records[0].signature}"
     shared = head.removeprefix("signatures, each ending in ").removesuffix(":")
-    assert [end.strip() + shared for end in ends] == [r.signature for r in records]
+    assert [end.strip() + shared for end in ends] == [str(r.signature) for r in records]
 
 
 def at_terminal(width: int) -> Console:
