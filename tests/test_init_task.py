@@ -47,7 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.slow
 def test_its_own_tests_pass(made: tuple[Path, Path]) -> None:
     package, site = made
-    done = run("pytest", package, "-q", "-p", "no:cacheprovider", folder=package, path=site)
+    words = ["pytest", package, "-q", "-p", "no:cacheprovider", "-W", "error::DeprecationWarning"]
+    done = run(*words, folder=package, path=site)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 passed" in done.stdout
 
