@@ -151,6 +151,7 @@ def test_a_run_prints_scores_with_interval(words: list[Any], tmp_path: Path) -> 
         assert f"{score.value:.2f}" in line or f"{score.value:.3g}" in line
         assert " to " in line
     assert "signature" not in result.out
+    assert "signatures: --signatures or the records\n" in result.err
     assert "note: built-in sample rows" in result.out
     assert f"wrote {path}" in result.err
 

@@ -307,7 +307,7 @@ def observed(
         return real_exact(replace(corpus, workers=1), wanted)
 
     monkeypatch.setattr(scan, "exact", exact)
-    monkeypatch.setattr(doctor, "_canaries", lambda checkpoint, engine: iter(()))
+    monkeypatch.setattr(doctor, "_check_model", lambda checkpoint: iter(()))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     return Observed(world, tmp_path, calls, monkeypatch)
 

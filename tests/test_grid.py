@@ -156,7 +156,7 @@ def test_the_table_sums_up_the_tokens(
 ) -> None:
     asked, known, computed = (f"{total(grid, x):,}" for x in ("asked", "cached", "computed"))
     line = (
-        f"tokens: {asked} asked, {known} of them known from an earlier protocol or run, "
+        f"tokens: {asked} asked, {known} of them cached by an earlier protocol or run, "
         f"{computed} computed\n"
     )
     assert line in shown[0]

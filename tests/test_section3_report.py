@@ -277,7 +277,7 @@ def columns(line: str) -> list[str]:
 def test_all_parts_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = printed(monkeypatch, summaries(examples=100, limit=100), questions())
     assert lines[0].startswith("Section 3 of Radford et al. 2019 for gpt2 (124,439,808 parameters")
-    assert lines[0].endswith(", beside the paper's 117M")
+    assert lines[0].endswith("; paper: 117M")
     rows = {columns(line)[0]: columns(line)[1:] for line in lines if line}
     assert rows["CNN/DM AVG"][:4] == ["32.75", "16.20", "15.75", "14.75 to 16.75"]
     assert rows["CNN/DM AVG"][4:] == ["-0.45 pt", "matches", "100", "30"]
@@ -292,11 +292,11 @@ def test_all_parts_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "expected calibration error: 6.25 points" in lines
     assert "not run: no data for CoQA [yet]" in lines
     text = " ".join(lines)
-    assert "lede-3 and random-3 need no model; theirs differ because: 100 articles of" in text
+    assert "lede-3 and random-3 need no model; the paper's differ because: 100 articles of" in text
 
 
 def test_the_full_test_set_needs_no_excuse(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "theirs differ because" not in " ".join(printed(monkeypatch, summaries()))
+    assert "the paper's differ because" not in " ".join(printed(monkeypatch, summaries()))
 
 
 def test_parts_of_benchmarks_that_were_not_run_are_left_out(

@@ -181,7 +181,7 @@ def test_all_columns_on_the_samples(base: list[Any], tmp_path: Path) -> None:
     for column, published in zip(paper.COLUMNS, SMALLEST, strict=True):
         assert f" {published:.2f} " in rows[column]
         assert " sample " in rows[column]
-    assert "beside the paper's 117M" in result.out
+    assert "; paper: 117M" in result.out
     assert result.out.count("built-in sample rows") == 1
     paths = record_files(tmp_path / "records")
     assert len(paths) == 9
@@ -221,7 +221,7 @@ def test_a_chosen_size_and_a_preset_that_few_have(base: list[Any]) -> None:
     words = ["--sample", "--size", "345M", "--protocol", "strided", "--set", "stride=128"]
     result = harness("table3", *base, *words)
     assert result.code == 0
-    assert "beside the paper's 345M" in result.out
+    assert "; paper: 345M" in result.out
     assert " 15.60 " in table(result.out)["LAMBADA PPL"]
     assert "note: lambada has no protocol 'strided', using paper" in result.err
     protocols = {r.task: r.protocol for r in map(read, record_files(base[-1]))}

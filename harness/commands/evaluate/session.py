@@ -200,4 +200,6 @@ def finish(session: Session, size: str | None = None) -> None:
         terminal.print_json({"records": values})
     elif paths:
         what = paths[0] if len(paths) == 1 else f"{len(paths)} records to {output.out}"
-        terminal.ERR.print(f"wrote {what}", markup=False)
+        terminal.ERR.print(f"wrote {what}")
+        if not output.signatures:
+            terminal.ERR.print("signatures: --signatures or the records")
