@@ -12,7 +12,7 @@ from harness.core import Example, Fields, Hub, Row, Source
 from harness.task import Option, Options, Task
 
 from .shared import wikipedia_dump
-from .shared.running_text import BOS, STRIDE, WINDOWS
+from .shared.options import BOS, STRIDE, WINDOWS
 
 _ENTITY = re.compile(rb"&(?:lt|gt|amp|quot);")
 _OPEN_ENTITY = re.compile(rb"&[a-z]{0,4}\Z")

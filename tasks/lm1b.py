@@ -12,6 +12,7 @@ from harness.data.parsers import join_lines, text_lines
 from harness.task import Option, Options, Task
 
 from .shared import running_text
+from .shared.options import BOS, STRIDE, WINDOWS
 
 SOURCE = Source(
     title="One Billion Word Benchmark, first held-out shard",
@@ -58,9 +59,9 @@ TASK = Task(
         running_text.MODE,
         running_text.UNIT,
         Option("stream", "file", ("file", "sentence"), "what is one text"),
-        running_text.STRIDE,
-        running_text.WINDOWS,
-        running_text.BOS,
+        STRIDE,
+        WINDOWS,
+        BOS,
     ),
     protocols={
         "paper": {},

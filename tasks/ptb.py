@@ -14,6 +14,7 @@ from harness.errors import DataError
 from harness.task import Option, Options, Task
 
 from .shared import running_text
+from .shared.options import BOS, STRIDE, WINDOWS
 
 _UPPER = re.compile(r"(?!N\b)\b\w*[A-Z]\w*")
 
@@ -96,9 +97,9 @@ TASK = Task(
                "leaves it out, which is not comparable with anything"),
         running_text.UNIT,
         Option("stream", "file", ("file", "line"), "what is one text"),
-        running_text.STRIDE,
-        running_text.WINDOWS,
-        running_text.BOS,
+        STRIDE,
+        WINDOWS,
+        BOS,
     ),
     protocols={
         "paper": {},

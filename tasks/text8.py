@@ -12,7 +12,7 @@ from harness.errors import DataError
 from harness.task import Options, Task
 
 from .shared import wikipedia_dump
-from .shared.running_text import BOS, STRIDE, WINDOWS
+from .shared.options import BOS, STRIDE, WINDOWS
 
 _STRAY = re.compile(rb"[^a-z ]")
 

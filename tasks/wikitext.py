@@ -15,6 +15,7 @@ from harness.task import Measure, Option, Options, Task
 from harness.text import megatron_wikitext
 
 from .shared import running_text
+from .shared.options import BOS, STRIDE, WINDOWS
 
 _REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
 _MIRROR = "https://wikitext.smerity.com/"
@@ -163,9 +164,9 @@ def _task(name: str, number: str, column: str) -> Task:
             Option("stream", "file", ("file", "article"), "what is one text"),
             Option("join", "newline", ("newline", "hf"), "lines as in the file, or the hub's "
                    "rows joined by two newlines"),
-            running_text.STRIDE,
-            running_text.WINDOWS,
-            running_text.BOS,
+            STRIDE,
+            WINDOWS,
+            BOS,
         ),
         protocols={
             "paper": {},

@@ -12,29 +12,11 @@ from harness.errors import DataError
 from harness.metrics import perplexity
 from harness.metrics.extract import piece_nats
 from harness.prompt import Prompt
-from harness.task import WHOLE_CONTEXT, Measure, Option, Options
+from harness.task import Measure, Option, Options
 from harness.text import detokenise_lines
 
 BLOCKS = 100  # of neighbouring lines, for the interval
 
-STRIDE = Option(
-    "stride",
-    WHOLE_CONTEXT,
-    (WHOLE_CONTEXT, "<n>"),
-    "by how many tokens a window advances; context, the length of the context: disjoint windows",
-)
-WINDOWS = Option(
-    "windows",
-    "plain",
-    ("plain", "lm-eval", "hf"),
-    "plain; lm-eval fills the last window up to the left; hf leaves each window's first token out",
-)
-BOS = Option(
-    "bos",
-    "auto",
-    ("auto", "eot", "tokenizer", "none"),
-    "start token of every text: the tokenizer's own, <|endoftext|>, what it adds by itself, none",
-)
 MODE = Option(
     "mode",
     "checked",
