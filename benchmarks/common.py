@@ -20,7 +20,7 @@ from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.locate import DEMO, locate
 from harness.engine.checkpoint.settings import Settings
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 
 SEED = 0
 
@@ -74,7 +74,7 @@ def requests(task: str, preset: str, **options: str) -> list[Request]:
     rows = data.load(found.source(protocol.options), where)
     few = found.few_shot
     pool = data.load_pool(few.source(protocol.options), where) if few else None
-    return ask(Job(found, protocol, rows, pool=pool)).requests
+    return prepare(Job(found, protocol, rows, pool=pool)).requests
 
 
 def prompts(kind: str) -> list[Generate]:
@@ -108,10 +108,12 @@ def choices(questions: int, checkpoint: Checkpoint) -> list[Request]:
     found: list[Request] = []
     for q in range(questions):
         begin = q * 900
-        context = checkpoint.tokenizer.text(ids[begin : begin + 550]).rstrip()
+        context = checkpoint.tokenizer.decode(ids[begin : begin + 550]).rstrip()
         for option in range(10):
             at = begin + 600 + 25 * option
-            found.append(Loglikelihood(context, " " + checkpoint.tokenizer.text(ids[at : at + 20])))
+            found.append(
+                Loglikelihood(context, " " + checkpoint.tokenizer.decode(ids[at : at + 20]))
+            )
     return found
 
 

@@ -69,7 +69,7 @@ def generate(checkpoint: Checkpoint, prompt: Sequence[int], count: int) -> list[
         do_sample=False,
         max_new_tokens=count,
         min_new_tokens=None,
-        eos_token_id=sorted(checkpoint.ends),
+        eos_token_id=sorted(checkpoint.end_tokens),
         pad_token_id=0,
     )
     tokens: list[int] = found[0, len(prompt) :].tolist()

@@ -56,7 +56,7 @@ def killed(run: list[str], after: float) -> None:
 def stored(folder: Path) -> tuple[int, int]:
     """How many answers a store has, and how often one was taken."""
     store = Store(folder / "cache")
-    holdings = store.holdings()
+    holdings = store.entries()
     store.close()
     return sum(h.answers for h in holdings), sum(h.hits for h in holdings)
 

@@ -18,7 +18,7 @@ from harness.data import load as data
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 from harness.task import encoding
 
 
@@ -80,7 +80,7 @@ def write_golden(path: Path) -> None:
         found = load_task(task)
         protocol = found.protocol("lm-eval")
         rows = data.load(found.source(protocol.options), data.Where(sample=True))
-        instances = common.lm_eval_instances(ask(Job(found, protocol, rows)).requests)
+        instances = common.lm_eval_instances(prepare(Job(found, protocol, rows)).requests)
         if task == "lambada":
             results = peer.loglikelihood(instances, disable_tqdm=True)
             golden[task] = [[round(float(p), 6), bool(g)] for p, g in results]

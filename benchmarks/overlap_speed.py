@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.common import data_dir
 from harness.overlap import scan
-from harness.overlap.ngram_sets import wanted
+from harness.overlap.ngram_sets import distinct_ngrams
 from harness.overlap.ngrams import normalise
 
 N = 8
@@ -56,18 +56,18 @@ def write(path: Path, megabytes: int) -> None:
 
 def row(backend: str, path: Path) -> str:
     """One back end's figures."""
-    looked_for, _, _ = wanted(normalise(source()), N)
+    looked_for, _, _ = distinct_ngrams(normalise(source()), N)
     bloom = partial(scan.bloom, rate=RATE)
     run = scan.exact if backend == "exact" else bloom
     before, begun = _memory(), time.process_time()
-    found = run(scan.Corpus([path]), looked_for)
+    result = run(scan.Corpus([path]), looked_for)
     used = time.process_time() - begun
-    size = found.bytes / 1e6
+    size = result.bytes / 1e6
     cells = ["", ""]
-    if found.probe:
-        predicted = -found.probe.expected * np.log(RATE) / np.log(2) ** 2 / 8e6
-        cells = [f"{found.probe.bytes / 1e6:.1f}", f"{predicted:.1f}"]
-    figures = [f"{size:.1f}", f"{found.speed:.1f}", f"{size / used:.1f}", *cells]
+    if result.filter:
+        predicted = -result.filter.expected * np.log(RATE) / np.log(2) ** 2 / 8e6
+        cells = [f"{result.filter.bytes / 1e6:.1f}", f"{predicted:.1f}"]
+    figures = [f"{size:.1f}", f"{result.speed:.1f}", f"{size / used:.1f}", *cells]
     return f"| {backend} | {' | '.join(figures)} | {_memory() - before:.0f} |"
 
 

@@ -14,7 +14,8 @@ from harness.core import Generate, Loglikelihood, Request, RollingLoglikelihood
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.locate import locate
 from harness.engine.checkpoint.settings import Settings
-from harness.engine.queries.encode import Encoded, Span
+from harness.engine.queries.encode import Encoded
+from harness.engine.queries.query import Span
 
 SIZES = (1, 8, 16, 32)  # of lm-eval's batches
 Run = Callable[[], object]

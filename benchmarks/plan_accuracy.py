@@ -15,7 +15,7 @@ from benchmarks import common
 from harness.data import load as data
 from harness.engine.engine import Engine
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 from harness.task import encoding
 
 TASKS = {"lambada": 400, "wikitext2": 300, "ptb": 300, "enwik8": 100, "cbt-cn": 3, "lm1b": 300}
@@ -38,7 +38,7 @@ def measure(name: str, rows: int, model: str) -> Outcome:
     where = data.Where(folder=common.data_dir())
     job = Job(task, protocol, data.load(task.source(protocol.options), where), rows)
     engine = Engine(common.checkpoint(model))
-    requests = ask(job).requests
+    requests = prepare(job).requests
     encoded = engine.encode(requests, encoding(protocol.options))
     plan = engine.estimate(requests, encoded)
     begun = time.perf_counter()

@@ -70,7 +70,7 @@ def work(name: str, checkpoint: Checkpoint, engine: Engine) -> Work:
 
 def _cut(asked: Sequence[Generate], engine: Engine) -> list[Generate]:
     """Prompts cut to the context beforehand, so that all sides see the same."""
-    text = engine.tokenizer.text
+    text = engine.tokenizer.decode
     encoded = engine.encode(asked, PLAIN)
     return [
         replace(request, parts=(text(e.spans[0].inputs),))

@@ -16,10 +16,9 @@ import click
 
 from harness.analysis.paper import published as paper
 from harness.cli.group import cli
-from harness.cli.options import BENCHMARK
 from harness.core import Example, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.plugins.registry import load_task
-from harness.runner import ask
+from harness.runner import prepare
 from harness.task import Task
 from harness.testing.golden import STREAM_ROWS, sample_job
 
@@ -83,10 +82,10 @@ def commands() -> str:
         "fine, 1 a regression that `check` found, 2 something that could not be had, with one line "
         "that says what, 3 a defect of the program, 141 an output that nobody reads any more.",
         *_help("harness", cli),
-        *(part for name in cli.commands for part in _help(f"harness {name}", cli.commands[name])),
+        *(part for name, one in cli.fixed().items() for part in _help(f"harness {name}", one)),
         "## Benchmark commands",
         f"Every benchmark is a command, and all {len(benchmarks())} of them take the same "
-        f"{len(BENCHMARK)} options. This is one of them; "
+        f"{len(_command('lambada').params) - 1} options. This is one of them; "
         "[the pages of the benchmarks](benchmarks/index.md) have what differs.",
         *_help("harness lambada", _command("lambada"), level=3),
     ]
@@ -207,7 +206,7 @@ def _published(name: str) -> str:
 def _example(task: Task) -> str:
     """The requests of the first example of the built-in sample, the exact strings."""
     job = sample_job(task, task.protocol(), STREAM_ROWS if task.stream else 1)
-    asked = ask(job)
+    asked = prepare(job)
     example, requests = asked.examples[0], asked.groups[0]
     lead = (
         f"The first example of the built-in sample under the protocol `paper`: "

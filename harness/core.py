@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 Fields = Mapping[str, Any]
 
@@ -78,6 +78,8 @@ class Loglikelihood:
     one token. An empty context leaves the start token as the only context.
     """
 
+    kind: ClassVar[str] = "loglikelihood"
+
     context: str
     continuation: str
 
@@ -91,7 +93,18 @@ class RollingLoglikelihood:
     byte where they are no valid UTF-8.
     """
 
+    kind: ClassVar[str] = "rolling"
+
     pieces: tuple[str, ...] | tuple[bytes, ...]
+
+    @property
+    def text(self) -> str:
+        r"""The joined pieces; bytes that are not valid UTF-8 become \xNN."""
+        joined = b"".join(p if isinstance(p, bytes) else p.encode() for p in self.pieces)
+        return joined.decode("utf-8", "backslashreplace")
+
+
+WordRule = Literal["word", "first-token", "every-token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +114,12 @@ class NextWord:
     First tokens are taken in order of probability, each extended greedily to a whole word.
     """
 
+    kind: ClassVar[str] = "next_word"
+
     context: str
     skip: frozenset[str]  # lower-cased words that are passed over
     among: frozenset[str] | None = None  # if given, only these words are accepted
-    rule: Literal["word", "first-token", "every-token"] = "word"
+    rule: WordRule = "word"
     """What `skip` is held against: the completed word, the first token, or each token."""
 
 
@@ -115,6 +130,8 @@ class Generate:
     The prompt comes in parts, which are joined before tokenising; `overflow` says what gives way
     where prompt and new tokens do not fit the context together.
     """
+
+    kind: ClassVar[str] = "generate"
 
     parts: tuple[str, ...]
     max_new_tokens: int
@@ -132,6 +149,16 @@ class Generate:
 
 
 Request = Loglikelihood | RollingLoglikelihood | NextWord | Generate
+
+
+def request_text(request: Request) -> str:
+    """The text before what is scored or generated; all of a rolling text."""
+    match request:
+        case RollingLoglikelihood():
+            return request.text
+        case Generate():
+            return request.prompt
+    return request.context
 
 
 # --- responses --------------------------------------------------------------------------

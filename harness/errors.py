@@ -15,9 +15,14 @@
 `harness.cli.group` catches `HarnessError` once and prints it; anything else keeps its traceback.
 """
 
+import re
 import sys
 import traceback
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+_MAX_REASON_CHARS = 160
 
 
 class HarnessError(Exception):
@@ -89,3 +94,20 @@ def in_one_line(error: BaseException) -> str:
         return said
     frame, line = (outside or frames)[-1]
     return f"{said} ({Path(frame.f_code.co_filename).name}:{line})"
+
+
+def short_reason(error: BaseException) -> str:
+    """An error's text on one line, without its last sentences if it is long."""
+    text = " ".join(str(error).split()) or "no reason given"
+    if len(text) <= _MAX_REASON_CHARS:
+        return text
+    sentences = [end.start() for end in re.finditer(r"(?<=[.!?]) ", text[:_MAX_REASON_CHARS])]
+    if sentences and sentences[-1] >= _MAX_REASON_CHARS // 4:
+        return text[: sentences[-1]]
+    return shorten(text, width=_MAX_REASON_CHARS, placeholder=" ...")
+
+
+def clipped_repr(value: Any, max_chars: int = 80) -> str:
+    """`repr(value)`, cut after `max_chars` characters."""
+    text = repr(value)
+    return text if len(text) <= max_chars else f"{text[:max_chars]}..."

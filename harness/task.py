@@ -24,6 +24,7 @@ Options = Mapping[str, str]
 Step = tuple[str, Any]
 """A name and a value: a text, a number, or a sequence of them."""
 MAX_OPTION_DIGITS = 9  # of a whole number; more than any count of tokens needs
+FEW_NAMES = 8  # that an error message lists in full
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +191,24 @@ class Task:
         return Protocol(name, {**options, **checked}, changed)
 
 
-def unknown(kind: str, name: str, known: Iterable[str], lead: str = "there is no") -> str:
-    """One line for an unknown name: the nearest known ones first, then all."""
+def unknown(
+    kind: str, name: str, known: Iterable[str], lead: str = "there is no", see: str = ""
+) -> str:
+    """One line about an unknown name: the nearest known ones, and all of them if they are few.
+
+    Args:
+        kind: of thing, such as `option`.
+        name: the unknown one.
+        known: the names that exist.
+        lead: words in front.
+        see: the command that lists the names.
+    """
     names = list(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{lead} {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+    if len(names) <= FEW_NAMES:
+        return f"{lead} {kind} {name!r}{hint} (known: {', '.join(names) or 'none'})"
+    return f"{lead} {kind} {name!r}{hint}{f' (see {see})' if see else ''}"
 
 
 def per_row(read_row: Callable[[Row, Options], Example]) -> Callable[..., list[Example]]:

@@ -12,7 +12,8 @@ import numpy as np
 from harness.cli.group import main
 from harness.core import Score, Tokens
 from harness.plugins.registry import load_task, task_names
-from harness.records.record import ITEMS, Record
+from harness.records.folder import OUTCOMES_SUFFIX
+from harness.records.record import Record
 
 
 class Result(NamedTuple):
@@ -53,7 +54,7 @@ def refused(*words: object) -> str:
 def record_files(folder: Path) -> list[Path]:
     """All files below an output folder but the items beside records; none if it is not there."""
     files = (p for p in folder.rglob("*") if p.is_file())
-    return sorted(p for p in files if not p.name.endswith(ITEMS))
+    return sorted(p for p in files if not p.name.endswith(OUTCOMES_SUFFIX))
 
 
 def made_record(**changes: Any) -> Record:
@@ -77,7 +78,7 @@ def made_record(**changes: Any) -> Record:
             "context": 1024,
             "device": "cpu",
         },
-        "data": {"road": "file", "name": "x.jsonl", "sha256": "c3" * 32, "rows": 20,
+        "data": {"source": "file", "name": "x.jsonl", "sha256": "c3" * 32, "rows": 20,
                  "warnings": []},
         "prompt": {"name": "lambada.txt", "sha256": "d4" * 32},
         "limit": None,

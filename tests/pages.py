@@ -12,8 +12,8 @@ from console import harness, made_record
 
 from harness.core import Score
 from harness.plugins.registry import load_task
-from harness.records.items import Items, Outcomes, Shown
-from harness.records.record import write
+from harness.records.folder import write
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
 
 HOSTILE = (
     "</script><script>document.title='hacked'</script>",
@@ -37,12 +37,12 @@ def questions(
     texts = tuple(shown or (Shown(f"question {i}", f"w{i}", f"g{i}") for i in range(len(right))))
     numbers = tuple(range(len(right)))
     values = tuple((float(r), 1.0) for r in right)
-    items = Items(tuple(map(str, numbers)), texts, {"acc": Outcomes(numbers, values)})
+    items = Outcomes(tuple(map(str, numbers)), texts, {"acc": MetricOutcomes(numbers, values)})
     share = 100 * sum(right) / len(right)
     score = Score("acc", share, "%", True, None, share - 5, share + 5, {}, "CBT-CN ACC")
     options = dict(load_task("cbt-cn").protocol().options)
     record = made_record(
-        task="cbt-cn", options=options, items=items, scores=(score,), model=model(name)
+        task="cbt-cn", options=options, outcomes=items, scores=(score,), model=model(name)
     )
     return write(record, folder)
 
@@ -50,10 +50,10 @@ def questions(
 def passages(folder: Path, name: str, nats: Sequence[float], parameters: int) -> Path:
     """The record of a run of LAMBADA, one word an item; only its perplexity is scored."""
     numbers = tuple(range(len(nats)))
-    items = Items(
+    items = Outcomes(
         tuple(f"p{i}" for i in numbers),
         tuple(Shown(f"passage {i}", f"word{i}", f"said{i}") for i in numbers),
-        {"ppl": Outcomes(numbers, tuple((n, 1.0) for n in nats))},
+        {"ppl": MetricOutcomes(numbers, tuple((n, 1.0) for n in nats))},
     )
     import math
 
@@ -62,7 +62,7 @@ def passages(folder: Path, name: str, nats: Sequence[float], parameters: int) ->
                   {"nats": sum(nats), "words": len(nats)}, "LAMBADA PPL")  # fmt: skip
     options = dict(load_task("lambada").protocol().options)
     record = made_record(
-        options=options, items=items, scores=(score,), model=model(name, parameters)
+        options=options, outcomes=items, scores=(score,), model=model(name, parameters)
     )
     return write(record, folder)
 

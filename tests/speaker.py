@@ -7,10 +7,10 @@ from typing import Any
 from harness.core import Encoding, Fields, Generate, Generated, Request, Response, Row, Tokens
 from harness.data.load import Data
 from harness.engine.checkpoint.settings import Identity
-from harness.engine.queries.encode import Preflight
+from harness.engine.queries.preflight import Preflight
 from harness.plugins.registry import load_task
 from harness.records.record import Record
-from harness.runner import Job, ask, evaluate
+from harness.runner import Job, evaluate, prepare
 from harness.task import Options
 
 Say = Callable[[Request], Response]
@@ -34,7 +34,7 @@ class Speaker:
         return requests
 
     def preflight(self, requests: Sequence[Request], encoded: Sequence[Request]) -> Preflight:
-        return Preflight(len(requests), (), (), (), 0)
+        return Preflight((), (), (), 0)
 
     def answer(
         self, requests: Sequence[Request], encoded: Sequence[Request], advance: object
@@ -54,9 +54,9 @@ def options_of(task: str, preset: str = "paper", **overrides: str) -> Options:
     return load_task(task).protocol(preset, overrides).options
 
 
-def data_of(rows: Sequence[Fields], road: str = "file") -> Data:
+def data_of(rows: Sequence[Fields], source_kind: str = "file") -> Data:
     numbered = tuple(Row(i, fields) for i, fields in enumerate(rows))
-    return Data(numbered, road, "made.up", "c3" * 32, 99, ())
+    return Data(numbered, source_kind, "made.up", "c3" * 32, 99, ())
 
 
 def job_of(task: str, rows: Sequence[Fields], preset: str = "paper", **overrides: str) -> Job:
@@ -71,14 +71,14 @@ def with_pairs(job: Job, pairs: Sequence[Fields]) -> Job:
 
 def asked(job: Job) -> list[Generate]:
     """All that a job asks at first, known to be prompts."""
-    requests = ask(job).requests
+    requests = prepare(job).requests
     assert all(isinstance(request, Generate) for request in requests)
     return requests  # type: ignore[return-value]
 
 
 def run(job: Job, *texts: str) -> Record:
     """The record of a run in which the requests are answered by these texts, in order."""
-    requests = ask(job).requests
+    requests = prepare(job).requests
     answers = {id_of(r): said(text) for r, text in zip(requests, texts, strict=True)}
     assert len(answers) == len(texts), "requests that are the same have the same answer"
     return evaluate(job, Speaker(lambda request: answers[id_of(request)]))

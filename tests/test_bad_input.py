@@ -242,12 +242,21 @@ def model_refused(folder: object, out: Path, *words: object, task: str = "ptb") 
 
 def test_no_such_model(out: Path) -> None:
     line = model_refused("nobody/nothing", out)
-    assert "model 'nobody/nothing' is no folder, no GGUF file, not the demo" in line
+    assert "model 'nobody/nothing': there is no folder of that name, and HF_HUB_OFFLINE" in line
+
+
+@pytest.mark.parametrize("name", ["./gone", "/gone", "~/gone", "out/gone.pt", "a/b/c", "gone.gguf"])
+def test_no_such_path(name: str, out: Path) -> None:
+    line = model_refused(name, out)
+    assert f"model {name!r}: there is no file or folder" in line
+    assert "hub" not in line
 
 
 def test_folder_without_config(out: Path, tmp_path: Path) -> None:
     line = model_refused(tmp_path, out)
-    assert "is no checkpoint: it has no config.json; expected the output of save_pretrained" in line
+    assert (
+        "is not a checkpoint: it has no config.json; expected the output of save_pretrained" in line
+    )
 
 
 def test_broken_config(out: Path, tmp_path: Path) -> None:
@@ -272,7 +281,7 @@ def test_damaged_weights(out: Path, tmp_path: Path, tiny_folder: Path) -> None:
 def test_a_file_that_is_no_gguf(out: Path, tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"PK\x03\x04")
     line = model_refused(tmp_path / "model.gguf", out)
-    assert r"model.gguf is no GGUF file: it begins with b'PK\x03\x04', not b'GGUF'" in line
+    assert r"model.gguf is not a GGUF file: it begins with b'PK\x03\x04', not b'GGUF'" in line
 
 
 def test_a_gguf_that_is_damaged(out: Path, tmp_path: Path) -> None:
@@ -434,7 +443,7 @@ def test_ctrl_c_keeps_what_is_done(
     assert "Traceback" not in result.err
     assert done == ["lambada"]
     [path] = record_files(out)
-    from harness.records.record import read
+    from harness.records.folder import read
 
     assert read(path).task == "lambada"
     assert "LAMBADA PPL" in result.out, "what is done is shown"

@@ -25,8 +25,8 @@ from harness.errors import RecordError
 from harness.files.escape import printable
 from harness.metrics import Metric
 from harness.plugins.registry import load_task
-from harness.records.items import Items, Outcomes, Shown
-from harness.records.record import write
+from harness.records.folder import write
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
 from harness.report import ci
 from harness.task import Task
 
@@ -69,17 +69,17 @@ def made(
     """A folder with a record of these outcomes, one an item."""
     numbers = tuple(range(len(ids)))
     values = {
-        name: Outcomes(numbers, tuple(tuple(map(float, rows[i])) for i in ids))
+        name: MetricOutcomes(numbers, tuple(tuple(map(float, rows[i])) for i in ids))
         for name, rows in outcomes.items()
     }
-    items = Items(tuple(map(str, ids)), tuple(Shown("", "", "") for _ in ids), values)
+    items = Outcomes(tuple(map(str, ids)), tuple(Shown("", "", "") for _ in ids), values)
     fields = {
         "options": dict(load_task(task).protocol().options),
         "examples": len(ids),
         "scores": tuple(score(name, outcome.values) for name, outcome in values.items()),
         **changes,
     }
-    write(made_record(task=task, items=items, **fields), folder)
+    write(made_record(task=task, outcomes=items, **fields), folder)
     return folder
 
 
@@ -946,7 +946,7 @@ def test_a_score_without_a_value_leaves_the_others_their_verdicts(tmp_path: Path
     assert result.code == 0, result.err
     value = json.loads(result.out)
     assert [line["metric"] for line in value["scores"]] == [ACC]
-    [refusal] = value["refused"]
+    [refusal] = value["not_compared"]
     assert f"lambada {PPL}" in refusal
     assert "expected finite numbers" in refusal
 

@@ -223,8 +223,8 @@ def test_gguf_is_converted_once_and_is_the_same_model(
     model = LlamaForCausalLM(config).eval()
     write_gguf(tmp_path / "tiny.gguf", model)
     calls: list[Path] = []
-    convert = gguf._convert
-    monkeypatch.setattr(gguf, "_convert", lambda p, w: (calls.append(p), convert(p, w)))
+    convert = gguf.convert
+    monkeypatch.setattr(gguf, "convert", lambda p, w: (calls.append(p), convert(p, w)))
     first = load(str(tmp_path / "tiny.gguf"), CPU)
     shutil.copy(tmp_path / "tiny.gguf", tmp_path / "copy.gguf")
     second = load(str(tmp_path / "copy.gguf"), CPU)

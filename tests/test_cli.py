@@ -20,8 +20,9 @@ from rich.console import Console
 from harness.analysis.paper import published, table3
 from harness.core import Score
 from harness.display import tables, terminal
+from harness.display.console import console as safe_console
 from harness.plugins.registry import load_task, task_names
-from harness.records.record import read
+from harness.records.folder import read
 
 TABLE3 = ["lambada", "cbt-cn", "cbt-ne", "wikitext2", "ptb", "enwik8", "text8", "wikitext103",
           "lm1b"]  # fmt: skip
@@ -80,7 +81,7 @@ def test_tasks_are_listed_in_the_order_of_table_3() -> None:
     names = [line.split()[0] for line in result.out.split("\n")[1:] if line.strip()]
     assert names[:9] == TABLE3
     assert set(names) == set(task_names())
-    shown = harness("--help").out.split("Benchmarks:")[1].replace("\n", " ").split(",")
+    shown = harness("--help").out.split("Tasks:")[1].replace("\n", " ").split(",")
     assert [name.strip() for name in shown[:8]] == TABLE3[:8]
 
 
@@ -123,7 +124,7 @@ def test_every_command_has_help(name: str) -> None:
 # --- one benchmark ------------------------------------------------------------------------
 
 
-def test_a_run_prints_scores_with_interval_and_signature(words: list[Any], tmp_path: Path) -> None:
+def test_a_run_prints_scores_with_interval(words: list[Any], tmp_path: Path) -> None:
     result = harness("lambada", *words)
     assert result.code == 0
     [path] = record_files(tmp_path / "records")
@@ -133,8 +134,8 @@ def test_a_run_prints_scores_with_interval_and_signature(words: list[Any], tmp_p
         [line] = [x for x in result.out.split("\n") if x.split()[:1] == [score.metric]]
         assert f"{score.value:.2f}" in line or f"{score.value:.3g}" in line
         assert " to " in line
-    assert f"signature: {record.signature}\n" in result.out
-    assert "note: built-in sample, says only that it works" in result.out
+    assert "signature" not in result.out
+    assert "note: built-in sample rows" in result.out
     assert f"wrote {path}" in result.err
 
 
@@ -150,7 +151,7 @@ def test_record_says_where_everything_came_from(words: list[Any], tmp_path: Path
     assert model["dtype"] == "float32"
     assert model["threads"] >= 1
     assert model["trust_remote_code"] is False
-    assert value["data"]["road"] == "sample"
+    assert value["data"]["source"] == "sample"
     assert value["data"]["rows"] == 24
     assert len(value["data"]["sha256"]) == 64
     assert value["data"]["published"] is False
@@ -188,7 +189,7 @@ def test_json_prints_one_object_and_nothing_else(words: list[Any], tmp_path: Pat
     assert record["requests"] == 4
     assert 0 < record["tokens"]["computed"] <= record["tokens"]["asked"]
     [path] = record_files(tmp_path / "records")
-    assert read(path).signature == record["signature"]
+    assert str(read(path).signature) == record["signature"]
 
 
 def test_json_of_two_models(words: list[Any], tmp_path: Path) -> None:
@@ -268,8 +269,20 @@ def test_json_and_dump_are_silent_about_progress(words: list[Any]) -> None:
 # --- at a terminal ------------------------------------------------------------------------
 
 
+def test_signatures_are_printed_on_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = at_terminal(2000)
+    monkeypatch.setattr(tables, "OUT", screen)
+    records = [made_record(), made_record(task="ptb", prompt=None)]
+    tables.show_signatures(records[:1])
+    tables.show_signatures(records)
+    first, head, *ends = written(screen).rstrip("\n").split("\n")
+    assert first == f"signature: {records[0].signature}"
+    shared = head.removeprefix("signatures, each ending in ").removesuffix(":")
+    assert [end.strip() + shared for end in ends] == [r.signature for r in records]
+
+
 def at_terminal(width: int) -> Console:
-    return Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
+    return safe_console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=False)
 
 
 def written(console: Console) -> str:
@@ -287,7 +300,7 @@ def test_progress_counts_tokens_and_goes_away(monkeypatch: pytest.MonkeyPatch) -
     text = written(console)
     assert "617,000 of 1,234,567 tokens" in text
     assert "left" in text
-    assert "note: wikitext103: 3 requests are cut to fit the context\n" in text
+    assert "note: wikitext103: requests cut to fit the context: 3\n" in text
     assert all(len(line) <= 80 for line in re.split(r"[\r\n]", text))
 
 

@@ -17,8 +17,15 @@ from hypothesis import strategies as st
 from mixed import answers
 
 from harness.commands.evaluate import concurrent_models
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import Session, job_for, opened
+from harness.commands.options import (
+    CacheOptions,
+    DataOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+    WorkerOptions,
+)
 from harness.core import (
     Encoding,
     Generate,
@@ -28,18 +35,18 @@ from harness.core import (
     Word,
 )
 from harness.engine.backends import ray_workers
+from harness.engine.backends.backend import BackendOptions
 from harness.engine.backends.in_process import InProcess
-from harness.engine.backends.ray_workers import Crew, Workers, connect, parcels
+from harness.engine.backends.ray_workers import Crew, RayWorkers, connect, parcels
 from harness.engine.cache.store import Store
 from harness.engine.checkpoint import load as checkpoint
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
-from harness.engine.queries.encode import Span
-from harness.engine.queries.prefix_tree import Sharing
-from harness.engine.queries.query import BackendOptions, GenerationQuery, Query, WordQuery
+from harness.engine.queries.query import GenerationQuery, Query, Sharing, Span, WordQuery
 from harness.errors import CheckpointError, NumericsError
 from harness.plugins.registry import load_task
+from harness.records.record import Record
 
 # --- parcels --------------------------------------------------------------------------------
 
@@ -86,8 +93,8 @@ def two_workers() -> Iterator[None]:
 
 
 @pytest.fixture
-def workers(two_workers: None, tiny_folder: Path) -> Iterator[Workers]:
-    found = Workers(str(tiny_folder), Settings(device="cpu", threads=1), 64, Crew(2, 2))
+def workers(two_workers: None, tiny_folder: Path) -> Iterator[RayWorkers]:
+    found = RayWorkers(str(tiny_folder), Settings(device="cpu", threads=1), 64, Crew(2, 2))
     yield found
     found.close()
 
@@ -102,11 +109,11 @@ def same(one: Response, two: Response) -> bool:
 
 
 def test_workers_answer_as_one_process_does(
-    workers: Workers, tiny: Checkpoint, tmp_path: Path
+    workers: RayWorkers, tiny: Checkpoint, tmp_path: Path
 ) -> None:
     alone = Engine(tiny, budget=64)
     wanted = answers(alone)
-    engine = Engine.over(workers, workers.identity, tiny.tokenizer, store=Store(tmp_path))
+    engine = Engine(workers, store=Store(tmp_path))
     for one, two in zip(answers(engine), wanted, strict=True):
         assert same(one, two)
     assert engine.tokens.asked == alone.tokens.asked
@@ -114,9 +121,9 @@ def test_workers_answer_as_one_process_does(
 
 
 def test_what_workers_answered_is_stored_and_known_to_one_process(
-    workers: Workers, tiny: Checkpoint, tmp_path: Path
+    workers: RayWorkers, tiny: Checkpoint, tmp_path: Path
 ) -> None:
-    engine = Engine.over(workers, workers.identity, tiny.tokenizer, store=Store(tmp_path))
+    engine = Engine(workers, store=Store(tmp_path))
     wanted = answers(engine)
     alone = Engine(tiny, budget=64, store=Store(tmp_path))
     assert answers(alone) == wanted
@@ -124,9 +131,9 @@ def test_what_workers_answered_is_stored_and_known_to_one_process(
 
 
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
-    workers: Workers, tiny: Checkpoint
+    workers: RayWorkers, tiny: Checkpoint
 ) -> None:
-    engine = Engine.over(workers, workers.identity, tiny.tokenizer)
+    engine = Engine(workers)
     requests = [
         Loglikelihood(f"The {n} ants and the {word}", " sand") for n in range(60) for word in "ab"
     ]
@@ -145,8 +152,8 @@ def test_a_score_that_is_no_number_names_its_request(
 ) -> None:
     folder = save_tiny(tmp_path / "broken", context=256)
     spoil(folder)
-    workers = Workers(str(folder), Settings(device="cpu"), 64, Crew(1, 1))
-    engine = Engine.over(workers, workers.identity, tiny.tokenizer)
+    workers = RayWorkers(str(folder), Settings(device="cpu"), 64, Crew(1, 1))
+    engine = Engine(workers)
     with pytest.raises(NumericsError) as caught:
         answers(engine, [Generate(("The sand",), 3)])
     workers.close()
@@ -167,12 +174,12 @@ def test_more_workers_than_the_cluster_holds_are_refused(
     two_workers: None, tiny_folder: Path
 ) -> None:
     with pytest.raises(CheckpointError, match="do not fit the cluster's 2 CPUs"):
-        Workers(str(tiny_folder), Settings(), None, Crew(3, 3))
+        RayWorkers(str(tiny_folder), Settings(), None, Crew(3, 3))
 
 
 def test_a_model_that_no_worker_can_load_is_one_line(two_workers: None, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint") as caught:
-        Workers(str(tmp_path), Settings(), None, Crew(1, 1))
+        RayWorkers(str(tmp_path), Settings(), None, Crew(1, 1))
     assert "\n" not in str(caught.value)
 
 
@@ -256,6 +263,16 @@ def test_a_model_that_fails_costs_the_others_nothing(
     assert len(list(tmp_path.rglob("lambada*.json"))) == 2
 
 
+def two_workers_for(out: Path, *models: str) -> RunOptions:
+    return RunOptions(
+        ModelOptions(models),
+        DataOptions(sample=True, limit=2),
+        output=OutputOptions(out),
+        workers=WorkerOptions(2),
+        cache=CacheOptions(off=True),
+    )
+
+
 @pytest.fixture
 def lanes_without_ray(tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every lane has an engine of this process, where one model serves one thread at a time."""
@@ -284,28 +301,26 @@ def test_a_defect_in_one_lane_costs_the_others_nothing(
         return real(job, engine, lane)
 
     monkeypatch.setattr(concurrent_models, "evaluate_job", spoilt)
-    options = RunOptions(
-        model=("a", "b", "c"), sample=True, limit=2, workers=2, out=tmp_path, no_cache=True
-    )
+    options = two_workers_for(tmp_path, "a", "b", "c")
     task = load_task("lambada")
     with opened(options) as session:
-        job = job_for(task, task.protocol(), options)
+        job = job_for(task, task.protocol(), options.data)
         with pytest.raises(ZeroDivisionError):
-            list(concurrent_models.evaluate_models([job], session))
+            concurrent_models.evaluate_models([job], session, lambda records: None)
         assert len(session.records) == 2
 
 
 @pytest.mark.usefixtures("lanes_without_ray")
 def test_the_same_model_twice_has_two_lanes(tmp_path: Path) -> None:
     """The command line drops repetitions; who calls from Python gets a record for each."""
-    options = RunOptions(
-        model=("a", "a"), sample=True, limit=2, workers=2, out=tmp_path, no_cache=True
-    )
+    options = two_workers_for(tmp_path, "a", "a")
     task = load_task("lambada")
     with opened(options) as session:
-        job = job_for(task, task.protocol(), options)
-        assert list(concurrent_models.evaluate_models([job], session)) == ["a", "a"]
+        job = job_for(task, task.protocol(), options.data)
+        shown: list[Record] = []
+        concurrent_models.evaluate_models([job], session, shown.extend)
         first, second = session.records
+    assert shown == [first, second]
     assert first is not second
     assert first.scores == second.scores
 
@@ -363,7 +378,7 @@ def test_workers_are_gone_before_the_next_model_is_loaded(
         def close(self) -> None:
             alive.clear()
 
-    monkeypatch.setattr(ray_workers, "Workers", Counted)
+    monkeypatch.setattr(ray_workers, "RayWorkers", Counted)
     monkeypatch.setattr(ray_workers, "connect", lambda address, cpus: None)
     monkeypatch.setattr(checkpoint, "tokenizer_and_context", lambda *_: (tiny.tokenizer, 256))
     result = harness(*words, "--model", "first", "--sample", "--limit", 2, "--workers", 1)

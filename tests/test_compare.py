@@ -15,12 +15,11 @@ import pytest
 from conftest import save_tiny
 from console import harness, made_record, refused
 
-from harness.analysis.runs import differing
 from harness.core import Score
 from harness.metrics import Metric
 from harness.plugins.registry import load_task
-from harness.records.items import Items, Outcomes, Shown
-from harness.records.record import items_path, read, read_items, write
+from harness.records.folder import outcomes_path, read, read_outcomes, write
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
 from harness.stats.paired import difference
 
 TASKS: dict[str, list[Any]] = {
@@ -100,14 +99,14 @@ class Parsed(NamedTuple):
     def outcomes(self, metric: str) -> dict[str, list[list[float]]]:
         """Item -> its outcomes."""
         found: dict[str, list[list[float]]] = {}
-        outcomes = self.items["outcomes"][metric]
-        for place, values in zip(outcomes["of"], outcomes["values"], strict=True):
+        outcomes = self.items["metrics"][metric]
+        for place, values in zip(outcomes["examples"], outcomes["values"], strict=True):
             found.setdefault(self.items["ids"][place], []).append(values)
         return found
 
 
 def parsed(path: Path) -> Parsed:
-    beside = items_path(path)
+    beside = outcomes_path(path)
     return Parsed(json.loads(path.read_text("utf-8")), json.loads(gzip.open(beside).read()))
 
 
@@ -148,7 +147,7 @@ def compared(*words: object) -> dict[str, Any]:
     assert result.code == 0, result.err
     assert result.out.count("\n") == 1
     value: dict[str, Any] = json.loads(result.out)
-    assert set(value) == {"scores", "marks", "refused"}
+    assert set(value) == {"scores", "notes", "not_compared"}
     return value
 
 
@@ -189,7 +188,7 @@ def test_values_are_those_of_the_records(sides: tuple[Path, Path]) -> None:
         before, after = one.values()[metric], two.values()[metric]
         found = [line["difference"][name] for name in ("a", "b", "value")]
         assert found == pytest.approx([before, after, after - before], rel=1e-9, abs=1e-12)
-        assert line["items"] == sum(len(rows) for rows in one.outcomes(metric).values())
+        assert line["examples"] == sum(len(rows) for rows in one.outcomes(metric).values())
         assert line["protocol"] == one.record["protocol"]
 
 
@@ -233,7 +232,7 @@ def test_the_table_has_a_row_a_score(sides: tuple[Path, Path]) -> None:
         if line["unit"] == "%":
             found = line["difference"]
             assert row.split()[2:4] == [f"{found['a']:.2f}", f"{found['b']:.2f}"]
-            assert row.split()[-2:] == [str(line["items"]), f"{found['lost']}/{found['won']}"]
+            assert row.split()[-2:] == [str(line["examples"]), f"{found['lost']}/{found['won']}"]
 
 
 def test_a_record_alone_is_compared_as_in_its_folder(sides: tuple[Path, Path]) -> None:
@@ -290,21 +289,28 @@ def questions(folder: Path, right: Sequence[int], shown: Sequence[Shown]) -> Pat
     """A record of CBT made by hand."""
     values = tuple((float(r), 1.0) for r in right)
     numbers = tuple(range(len(right)))
-    items = Items(tuple(map(str, numbers)), tuple(shown), {"acc": Outcomes(numbers, values)})
+    items = Outcomes(
+        tuple(map(str, numbers)), tuple(shown), {"acc": MetricOutcomes(numbers, values)}
+    )
     share = 100 * sum(right) / len(right)
     score = Score("acc", share, "%", True, None, None, None, {}, "CBT-CN ACC")
     options = dict(load_task("cbt-cn").protocol().options)
-    return write(made_record(task="cbt-cn", options=options, items=items, scores=(score,)), folder)
+    return write(
+        made_record(task="cbt-cn", options=options, outcomes=items, scores=(score,)), folder
+    )
 
 
 def test_texts_are_shown_as_they_are(tmp_path: Path) -> None:
     texts = Shown("rate it [bold]1[/bold] :star: or :100: [/]", ":key:", "[red]")
-    other = Shown(texts.asked, texts.wanted, "it's 犬\x1b[31m\n")
+    other = Shown(texts.prompt, texts.reference, "it's 犬\x1b[31m\n")
     a = questions(tmp_path / "a", [1, 1], [texts, texts])
     b = questions(tmp_path / "b", [0, 1], [other, texts])
     result = harness("compare", a, b, "--flips", 1)
-    assert f"  item 0: {texts.asked!r}\n" in result.out
-    assert f"    wanted {texts.wanted!r}  A {texts.got!r}  B {other.got!r}\n" in result.out
+    assert f"  item 0: {texts.prompt!r}\n" in result.out
+    assert (
+        f"    wanted {texts.reference!r}  A {texts.response!r}  B {other.response!r}\n"
+        in result.out
+    )
 
 
 def test_flips_are_as_many_as_asked_for(tmp_path: Path) -> None:
@@ -421,7 +427,7 @@ def test_json_of_three_sides_says_which_pair_a_score_is_of(
 def changed(path: Path, folder: Path, **changes: Any) -> Path:
     """A record with its items, some fields changed."""
     record = read(path)
-    fields = {"items": read_items(path, record), **changes}
+    fields = {"outcomes": read_outcomes(path, record), **changes}
     return write(replace(record, **fields), folder)
 
 
@@ -463,7 +469,7 @@ def test_another_protocol_is_refused_with_its_options(
     found = compared(one, other, "--anyway")
     [perplexity] = [x for x in found["scores"] if x["metric"] == "ppl"]
     assert perplexity["difference"] == expected(one, other, "ppl")
-    assert "options: " in found["marks"][0]
+    assert "options: " in found["notes"][0]
 
 
 def test_other_benchmarks_have_no_partner(sides: tuple[Path, Path]) -> None:
@@ -479,9 +485,9 @@ def test_one_bad_pair_does_not_hide_the_others(sides: tuple[Path, Path], tmp_pat
     changed(of(sides[1], "text8"), other)
     found = compared(sides[0], other)
     assert [(x["task"], x["metric"]) for x in found["scores"]] == [("text8", "bpc")]
-    assert len(found["refused"]) == 3
+    assert len(found["not_compared"]) == 3
     assert any("lambada: they measure different things; version: 2 / 3" in x for x in
-               found["refused"])  # fmt: skip
+               found["not_compared"])  # fmt: skip
     shown = harness("compare", sides[0], other)
     assert shown.code == 0
     assert shown.out.count("\nnot compared: ") == 3
@@ -496,17 +502,17 @@ def test_other_circumstances_are_marked_and_compared(place: Path, sides: tuple[P
     ):
         other = run(place, 0, "lambada", "circumstances", *words)
         found = compared(one, other)
-        assert found["marks"] == [f"lambada: the signatures differ in {mark}"]
-        assert found["refused"] == []
-        assert f"note: {found['marks'][0]}\n" in harness("compare", one, other).out
+        assert found["notes"] == [f"lambada: the signatures differ in {mark}"]
+        assert found["not_compared"] == []
+        assert f"note: {found['notes'][0]}\n" in harness("compare", one, other).out
 
 
 def test_another_tokenizer_is_marked(sides: tuple[Path, Path], tmp_path: Path) -> None:
     one, two = both(sides, "text8")
     model = {**read(two).model, "tokenizer": OTHER}
     found = compared(one, changed(two, tmp_path, model=model))
-    assert len(found["marks"]) == 1
-    assert re.search(r"differ in tokenizer: \w{8} / eeeeeeee$", found["marks"][0])
+    assert len(found["notes"]) == 1
+    assert re.search(r"differ in tokenizer: \w{8} / eeeeeeee$", found["notes"][0])
 
 
 # --- other items --------------------------------------------------------------------------
@@ -522,7 +528,7 @@ def naive(parsed: Parsed, metric: str, ids: Sequence[str]) -> float:
 def assert_compared_on(ids: Sequence[str], one: Path, two: Path) -> None:
     """Both runs' values are those of the items that both have."""
     for (_, metric), line in lines(one, two, "--all").items():
-        assert line["items"] == len(ids)
+        assert line["examples"] == len(ids)
         for side, path in (("a", one), ("b", two)):
             value = naive(parsed(path), metric, ids)
             assert line["difference"][side] == pytest.approx(value, rel=1e-9)
@@ -542,21 +548,21 @@ def test_limited_runs_are_compared_on_the_common_items(
     assert_compared_on(common, five, eight)
 
 
-def without(items: Items, missing: set[str]) -> Items:
+def without(items: Outcomes, missing: set[str]) -> Outcomes:
     """Items of LAMBADA, one outcome each, without some."""
     kept = [i for i, name in enumerate(items.ids) if name not in missing]
     outcomes = {
-        name: Outcomes(tuple(range(len(kept))), tuple(found.values[i] for i in kept))
-        for name, found in items.outcomes.items()
+        name: MetricOutcomes(tuple(range(len(kept))), tuple(found.values[i] for i in kept))
+        for name, found in items.metrics.items()
     }
     names, shown = (tuple(texts[i] for i in kept) for texts in (items.ids, items.shown))
-    return Items(names, shown, outcomes)  # type: ignore[arg-type]
+    return Outcomes(names, shown, outcomes)  # type: ignore[arg-type]
 
 
 def test_items_missing_on_one_side_are_left_out(sides: tuple[Path, Path], tmp_path: Path) -> None:
     one, two = both(sides, "lambada")
-    items = read_items(two, read(two))
-    fewer = changed(two, tmp_path, items=without(items, {"3", "7"}))
+    items = read_outcomes(two, read(two))
+    fewer = changed(two, tmp_path, outcomes=without(items, {"3", "7"}))
     kept = [item for item in items.ids if item not in ("3", "7")]
     assert_compared_on(kept, one, fewer)
     assert_compared_on(kept, fewer, one)
@@ -566,16 +572,19 @@ def test_items_in_another_order_are_paired_all_the_same(
     sides: tuple[Path, Path], tmp_path: Path
 ) -> None:
     one, two = both(sides, "lambada")
-    items = read_items(two, read(two))
+    items = read_outcomes(two, read(two))
     order = list(range(len(items.ids)))
     random.Random(0).shuffle(order)
     place = {old: new for new, old in enumerate(order)}
-    shuffled = Items(
+    shuffled = Outcomes(
         tuple(items.ids[i] for i in order),
         tuple(items.shown[i] for i in order),
-        {n: Outcomes(tuple(place[i] for i in o.of), o.values) for n, o in items.outcomes.items()},
+        {
+            n: MetricOutcomes(tuple(place[i] for i in o.examples), o.values)
+            for n, o in items.metrics.items()
+        },
     )
-    other = changed(two, tmp_path, items=shuffled)
+    other = changed(two, tmp_path, outcomes=shuffled)
     assert parsed(other).items["ids"] != parsed(two).items["ids"]
     before, after = lines(one, two, "--all"), lines(one, other, "--all")
     assert {k: x["difference"] for k, x in after.items()} == {
@@ -585,10 +594,10 @@ def test_items_in_another_order_are_paired_all_the_same(
 
 def test_no_common_item_is_refused(sides: tuple[Path, Path], tmp_path: Path) -> None:
     one, two = both(sides, "lambada")
-    items = read_items(two, read(two))
+    items = read_outcomes(two, read(two))
     other = replace(items, ids=tuple(f"x{name}" for name in items.ids))
-    line = refused("compare", one, changed(two, tmp_path, items=other))
-    assert "have no item of lambada in common" in line
+    line = refused("compare", one, changed(two, tmp_path, outcomes=other))
+    assert "have no example of lambada in common" in line
 
 
 def test_a_score_of_some_items_alone_does_not_stop_the_others(place: Path) -> None:
@@ -648,7 +657,7 @@ def test_a_side_of_two_checkpoints_is_refused_and_both_are_named(
 
 
 def test_one_side_alone_is_refused(sides: tuple[Path, Path]) -> None:
-    assert "give two or more records or folders" in refused("compare", sides[0])
+    assert "compare takes two or more records or folders" in refused("compare", sides[0])
     assert "Missing argument" in refused("compare")
 
 
@@ -657,23 +666,23 @@ def test_paths_without_records_are_refused(sides: tuple[Path, Path], tmp_path: P
     assert "no record in" in refused("compare", sides[0], tmp_path)
     (tmp_path / "notes.json").write_text("[]")
     line = refused("compare", sides[0], tmp_path)
-    assert "notes.json is no record: expected a JSON object with schema 1" in line
+    assert "notes.json: expected a file of kind 'record' and schema 2" in line
 
 
 def test_items_are_no_record(sides: tuple[Path, Path]) -> None:
     path = of(sides[0], "lambada")
-    line = refused("compare", path, items_path(path))
-    assert f"{items_path(path).name}' is no JSON file" in line
+    line = refused("compare", path, outcomes_path(path))
+    assert f"{outcomes_path(path).name}' is not a JSON file" in line
 
 
 def test_bars_commas_and_equals_signs_in_names_and_options_are_no_fields() -> None:
     one = made_record(options={"a": "b=c,d", "same": "x,y=z"})
     data = {**one.data, "name": "a|n:5|x.txt"}
-    assert differing(one, replace(one, data=data)) == {
+    assert one.signature.diff(replace(one, data=data).signature) == {
         "data": (
             f"{one.data['name']}@{one.data['sha256'][:8]}",
             f"{data['name']}@{one.data['sha256'][:8]}",
         )
     }
     two = replace(one, options={"a": "b=e", "same": "x,y=z"})
-    assert differing(one, two) == {"options": ("a=b=c,d", "a=b=e")}
+    assert one.signature.diff(two.signature) == {"options": ("a=b=c,d", "a=b=e")}

@@ -25,7 +25,7 @@ def offered(*words: str) -> list[str]:
 
 
 def test_commands_and_benchmarks() -> None:
-    assert set(offered("")) == {*group.cli.commands, *task_names()}
+    assert set(offered("")) == {*group.COMMANDS, *task_names()}
     assert offered("lamb") == ["lambada"]
     assert offered("wikitext1") == ["wikitext103"]
     assert offered("cache", "") == ["check", "prune"]
@@ -46,7 +46,7 @@ def test_options() -> None:
 @pytest.mark.parametrize("before", [["cbt-cn"], ["show", "cbt-cn"], ["jitter", "cbt-cn"]])
 def test_values_are_those_of_the_benchmark(before: list[str]) -> None:
     task = load_task("cbt-cn")
-    assert offered(*before, "--protocol", "") == list(task.presets)
+    assert offered(*before, "--protocol", "") == list(task.protocols)
     assert offered(*before, "--set", "split=") == ["split=valid", "split=test"]
     options = [f"{option.name}=" for option in task.options]
     assert [o.partition("=")[0] for o in offered(*before, "--set", "")] == [

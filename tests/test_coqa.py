@@ -13,7 +13,8 @@ from speaker import asked, job_of, options_of, run, said, values
 
 from harness.core import Encoding, Fields, Generate
 from harness.data.load import Where, load
-from harness.engine.queries.encode import Encoder, preflight
+from harness.engine.queries.encode import Encoder
+from harness.engine.queries.preflight import preflight
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import DataError
 from harness.tasks import coqa
@@ -182,7 +183,7 @@ def test_the_oldest_turns_give_way_and_are_counted(context: int) -> None:
     for request, found in zip(requests, encoded, strict=True):
         opening, *turns = request.parts
         wanted = fitting(request.prompt, opening, turns, size, context - 32 - 1)
-        assert tokenizer.text(found.spans[0].inputs[1:]) == wanted
+        assert tokenizer.decode(found.spans[0].inputs[1:]) == wanted
         cut += wanted != request.prompt
     counts = preflight(requests, encoded).counts()
     assert counts["truncated"] == cut

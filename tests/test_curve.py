@@ -16,7 +16,8 @@ from console import SIZES, harness, law_records, made_record, refused, sized_rec
 from harness.analysis.paper import published
 from harness.analysis.scaling import KAPLAN, curves
 from harness.core import Score
-from harness.records.record import Record, write
+from harness.records.folder import write
+from harness.records.record import Record
 from harness.report.plot import LABELS, MOST, draw, figure
 from harness.report.ticks import Span, short, ticks
 
@@ -218,8 +219,9 @@ def test_equal_records_make_equal_bytes_whatever_the_user_has_set(tmp_path: Path
         assert harness("curve", folder, "-o", tmp_path / name).code == 0
     code = (
         "import sys; from pathlib import Path; from harness.report.plot import draw; "
-        "from harness.analysis.scaling import curves, load\n"
-        "for name in sys.argv[2:]: draw(curves(load([Path(sys.argv[1])])), Path(name))"
+        "from harness.analysis.runs import load; from harness.analysis.scaling import curves\n"
+        "records = [run.record for run in load([Path(sys.argv[1])], 'no')]\n"
+        "for name in sys.argv[2:]: draw(curves(records), Path(name))"
     )
     others = [tmp_path / "other.png", tmp_path / "other.svg"]
     words = [sys.executable, "-c", code, str(folder), *map(str, others)]

@@ -1,8 +1,9 @@
-"""Three roads to the rows: which file is taken, and what is said where there is none."""
+"""Three sources of the rows: which file is taken, and what is said where there is none."""
 
 import hashlib
 import re
 import zipfile
+from importlib import resources
 from io import BytesIO
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def test_which_file_is_taken(
     tmp_path: Path, task: str, files: list[str], taken: str | None
 ) -> None:
     wanted = source(task)
-    content = (Path(str(wikipedia_dump.__file__)).parent / wanted.sample).read_bytes()
+    content = (resources.files(wanted.package) / wanted.sample).read_bytes()
     for name in files:
         put(tmp_path, {name: ""})
         if not name.endswith(".zip"):
@@ -100,7 +101,7 @@ def test_which_file_is_taken(
             load(wanted, Where(folder=tmp_path))
         return
     data = load(wanted, Where(folder=tmp_path))
-    assert (data.road, data.name) == ("file", Path(taken).name)
+    assert (data.source_kind, data.name) == ("file", Path(taken).name)
     assert data.sha256 == hashlib.sha256((tmp_path / taken).read_bytes()).hexdigest()
     assert [row.number for row in data.rows] == list(range(len(data.rows)))
 
@@ -108,7 +109,7 @@ def test_which_file_is_taken(
 def test_a_file_named_outright(tmp_path: Path) -> None:
     folder = put(tmp_path, {"some.txt": "one\ntwo\n", "mine.dat": "a\nb\nc"})
     data = load(SOME, Where(file=folder / "mine.dat", sample=True, folder=folder))
-    assert (data.road, data.name) == ("file", "mine.dat")
+    assert (data.source_kind, data.name) == ("file", "mine.dat")
     assert [row.fields["text"] for row in data.rows] == ["a", "b", "c"]
     with pytest.raises(DataError, match=r"cannot read '.*gone': No such file .* give --data-file"):
         load(SOME, Where(file=folder / "gone"))
@@ -118,7 +119,7 @@ def test_a_file_named_outright(tmp_path: Path) -> None:
 
 def test_sample() -> None:
     data = load(SOME, Where(sample=True))
-    assert (data.road, data.name, data.warnings) == ("sample", "samples/ptb.test.txt", ())
+    assert (data.source_kind, data.name, data.warnings) == ("sample", "samples/ptb.test.txt", ())
     assert len(data.rows) == 24
     assert not data.published
     assert load(SOME, Where(sample=True), strict=True) == data
@@ -231,7 +232,7 @@ def test_published_file(tmp_path: Path) -> None:
     data = load(SOME, Where(folder=put(tmp_path, {"some.txt": "one\ntwo\n"})), strict=True)
     assert data.published
     assert data.facts() == {
-        "road": "file",
+        "source": "file",
         "name": "some.txt",
         "sha256": SOME.sha256[0],
         "bytes": 8,
@@ -318,13 +319,13 @@ def test_a_pool_that_is_not_the_published_one_is_refused_by_strict(tmp_path: Pat
 
 def test_a_pool_that_is_missing_is_refused_by_strict(tmp_path: Path) -> None:
     where = Where(folder=tmp_path)
-    assert load_pool(nq.TRAIN, where).road == "sample"
+    assert load_pool(nq.TRAIN, where).source_kind == "sample"
     words = "no data for NQ-open, train questions: looked for NQ-open.train.jsonl .* get it from"
     for roads in (where, Where(), Where(file=tmp_path / "NQ-open.dev.jsonl")):
         with pytest.raises(DataError, match=words):
             load_pool(nq.TRAIN, roads, strict=True)
     for sample in (Where(sample=True), Where(sample=True, folder=tmp_path)):
-        assert load_pool(nq.TRAIN, sample, strict=True).road == "sample", "it was asked for"
+        assert load_pool(nq.TRAIN, sample, strict=True).source_kind == "sample", "it was asked for"
 
 
 def test_the_published_pool_passes_under_strict(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from harness.analysis.paper import published as paper
 from harness.analysis.runs import SAME
 from harness.cli.group import cli
 from harness.commands.evaluate.grid import protocols
-from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.options import GridOptions, ProtocolOptions
 from harness.data.load import Where, load
 from harness.plugins.registry import load_task
 from harness.text import DETOKENISERS
@@ -309,10 +309,10 @@ def test_commands_exist_with_all_their_options(page: str, command: str, complete
     task = load_task(name) if name in SECTIONS else None
     if task is None and name != "table3":
         return
-    names = ("grid", "vary", "set", "protocol")
-    given = {key: context.params[key] for key in names if key in context.params}
-    given["protocol"] = given["protocol"].replace("no-rhyme", "paper")
-    assert protocols(task or load_task("wikitext2"), RunOptions(model=(), **given))
+    given = context.params
+    protocol = ProtocolOptions(given["protocol"].replace("no-rhyme", "paper"), given["set"])
+    grid = GridOptions(given.get("grid", False), given.get("vary", ()))
+    assert protocols(task or load_task("wikitext2"), protocol, grid)
 
 
 def _subcommand(group: click.Group, arguments: list[str]) -> None:
@@ -374,12 +374,12 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_page_is_documented_as_it_is() -> None:
-    from harness.cli.pages import report
+    from harness.cli.inspect.report import report
     from harness.report.page import comparisons, tokens
     from harness.report.page import items as drill
 
     text = " ".join(PAGES["docs/report.md"].split())
-    [most] = [option.default for option in report.params if option.name == "most"]
+    [most] = [option.default for option in report.params if option.name == "items"]
     assert f"at most `--items` of a benchmark ({most})" in text
     assert f"A text of more than {drill.LONGEST:,} characters" in text
     assert f"at most {tokens.BYTES // 1_000_000} MB of a page" in text

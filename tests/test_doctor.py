@@ -176,7 +176,7 @@ def engine(tiny: Checkpoint) -> Engine:
 def scaled(checkpoint: Checkpoint, factor: float) -> Engine:
     """An engine whose logits are multiplied: 0 makes them uniform, much makes them too sure."""
     engine = Engine(checkpoint)
-    forward: Any = engine.solver.forward  # type: ignore[attr-defined]
+    forward: Any = engine.backend.forward  # type: ignore[attr-defined]
     plain = forward.head
     forward.head = lambda states: plain(states) * factor
     return engine
@@ -200,7 +200,7 @@ def test_a_model_that_knows_its_text_is_below_the_bound(tiny: Checkpoint) -> Non
     )
     [ids] = tiny.tokenizer.encode([text])
     counts = torch.bincount(torch.tensor(ids), minlength=len(tiny.tokenizer)) + 0.1
-    forward: Any = engine.solver.forward  # type: ignore[attr-defined]
+    forward: Any = engine.backend.forward  # type: ignore[attr-defined]
     forward.head = lambda states: counts.log().expand(len(states), -1).clone()
     found = checks.uniform_bound(engine)
     assert found.state == "ok"

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from harness.core import Encoding, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.engine.checkpoint.load import Checkpoint
-from harness.engine.queries.encode import WORD_TOKENS, Encoded, Encoder, preflight
+from harness.engine.queries.encode import WORD_TOKENS, Encoded, Encoder
+from harness.engine.queries.preflight import preflight
 from harness.errors import EncodingError
 
 
@@ -18,14 +19,14 @@ def encode(tiny: Checkpoint, request: Request, *, context: int = 64, **how: obje
 def test_special_text_is_ordinary_text(tiny: Checkpoint) -> None:
     [ids] = tiny.tokenizer.encode(["<|endoftext|>"])
     assert len(ids) == len("<|endoftext|>")
-    assert tiny.tokenizer.start("eot")[0] not in ids
+    assert tiny.tokenizer.start_tokens("eot")[0] not in ids
 
 
 def test_start_token_options(tiny: Checkpoint) -> None:
-    [eot] = tiny.tokenizer.start("eot")
-    assert tiny.tokenizer.start("auto") == (eot,)
-    assert tiny.tokenizer.start("none") == ()
-    assert tiny.tokenizer.start("tokenizer") == ()
+    [eot] = tiny.tokenizer.start_tokens("eot")
+    assert tiny.tokenizer.start_tokens("auto") == (eot,)
+    assert tiny.tokenizer.start_tokens("none") == ()
+    assert tiny.tokenizer.start_tokens("tokenizer") == ()
     for bos, count in (("auto", 1), ("eot", 1), ("none", 0), ("tokenizer", 0)):
         [span] = encode(tiny, Loglikelihood("the sand", " end"), bos=bos).spans
         assert span.inputs.count(eot) == count
@@ -36,7 +37,7 @@ def test_target_follows_the_bar(tiny: Checkpoint) -> None:
     [span] = encode(tiny, Loglikelihood("the sand", " end")).spans
     assert span.targets == tuple(tok.encode([" end"])[0])
     assert (*span.inputs, span.targets[-1]) == (
-        *tok.start("auto"),
+        *tok.start_tokens("auto"),
         *tok.encode(["the sand end"])[0],
     )
 
@@ -62,7 +63,7 @@ def test_a_token_across_the_boundary_is_counted_and_encoded_apart(tiny: Checkpoi
 def test_empty_context_leaves_the_start_token(tiny: Checkpoint) -> None:
     ids = tuple(tiny.tokenizer.encode(["and"])[0])
     [span] = encode(tiny, Loglikelihood("", "and"), bos="tokenizer").spans
-    assert (span.inputs, span.targets) == ((*tiny.tokenizer.start("auto"), *ids[:-1]), ids)
+    assert (span.inputs, span.targets) == ((*tiny.tokenizer.start_tokens("auto"), *ids[:-1]), ids)
     [span] = encode(tiny, Loglikelihood("", "and"), bos="none").spans
     assert (span.inputs, span.targets) == (ids[:-1], ids[1:])
 
@@ -73,8 +74,8 @@ def test_truncation_drops_the_oldest_tokens_and_keeps_the_start(tiny: Checkpoint
     assert found.truncated
     [span] = found.spans
     assert len(span.inputs) == 16
-    assert span.inputs[:1] == tiny.tokenizer.start("auto")
-    assert tiny.tokenizer.text([*span.inputs[1:], span.targets[-1]]).endswith("yz end")
+    assert span.inputs[:1] == tiny.tokenizer.start_tokens("auto")
+    assert tiny.tokenizer.decode([*span.inputs[1:], span.targets[-1]]).endswith("yz end")
     found = encode(tiny, NextWord("x" * 200, frozenset()), context=16)
     assert found.truncated
     assert len(found.spans[0].inputs) == 16 - WORD_TOKENS

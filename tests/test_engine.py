@@ -1,13 +1,12 @@
 """The engine against a naive loop over transformers in float32, and its invariants."""
 
 import random
-from collections import defaultdict
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mixed import answers
+from mixed import answers, skip_self_tests
 
 from harness.core import (
     Encoding,
@@ -54,7 +53,7 @@ def test_loglikelihood_equals_naive_loop(engine: Engine, tiny: Checkpoint) -> No
         for shared in SHARED
         for word in ("sand", "the end", "sand.\n", "é")
     ]
-    start = tiny.tokenizer.start("auto")
+    start = tiny.tokenizer.start_tokens("auto")
     for request, answer in zip(requests, ask(engine, requests, Encoding()), strict=True):
         assert isinstance(request, Loglikelihood)
         assert isinstance(answer, Scored)
@@ -86,9 +85,7 @@ def test_budget_order_and_sharing_change_no_score(
     random.Random(seed).shuffle(shuffled)
     for budget, share in ((64, True), (256, True), (4096, True), (64, False)):
         engine = Engine(tiny, budget=budget, share=share)
-        engine.solver.planner._tested = defaultdict(
-            lambda: 1 << 20
-        )  # the self-test has tests of its own
+        skip_self_tests(engine)
         got = ask(engine, [requests[i] for i in shuffled], encoding)
         for i, answer in zip(shuffled, got, strict=True):
             expected = want[i]
@@ -110,7 +107,7 @@ def test_rolling_scores_every_token_once(tiny: Checkpoint, pieces: list[str], st
 
 def test_rolling_equals_naive_windows(engine: Engine, tiny: Checkpoint) -> None:
     text = "the sand and the sea said, “é” the end.\n" * 12
-    tokens = [*tiny.tokenizer.start("auto"), *tiny.tokenizer.encode([text])[0]]
+    tokens = [*tiny.tokenizer.start_tokens("auto"), *tiny.tokenizer.encode([text])[0]]
     size = tiny.identity.context
     assert len(tokens) > size + 50
     total, done = 0.0, 1
@@ -137,7 +134,7 @@ def test_next_word_equals_naive_search(engine: Engine, tiny: Checkpoint) -> None
 
 
 def _search(tiny: Checkpoint, context: str, skip: frozenset[str]) -> str:
-    start = [*tiny.tokenizer.start("auto"), *tiny.tokenizer.encode([context])[0]]
+    start = [*tiny.tokenizer.start_tokens("auto"), *tiny.tokenizer.encode([context])[0]]
 
     def ranked(path: list[int]) -> list[int]:
         with torch.no_grad():
@@ -145,7 +142,7 @@ def _search(tiny: Checkpoint, context: str, skip: frozenset[str]) -> str:
         return logits.argsort(descending=True).tolist()
 
     def text(ids: list[int]) -> str:
-        return "".join(tiny.tokenizer.strings(ids))
+        return "".join(tiny.tokenizer.token_texts(ids))
 
     for first in ranked([])[:50]:
         if not any(c.isalnum() for c in text([first])) or "\n" in text([first]):

@@ -11,7 +11,7 @@ import pytest
 from conftest import save_tiny
 from console import harness, record_files, refused
 
-from harness.cli.options import BENCHMARK, takes
+from harness.cli.evaluate.benchmark import ONE_TASK
 from harness.cli.types import LARGEST, LONGEST, Duration, Size
 
 CLOSED_PIPE = 141
@@ -173,9 +173,9 @@ def test_budget_and_cache_take_the_same_units(tmp_path: Path) -> None:
     """`10m` and `2d` mean the same wherever a time is given."""
     found: list[Any] = []
 
-    @takes(BENCHMARK)
-    def probe(**options: Any) -> None:
-        found.append(options["budget"])
+    @ONE_TASK
+    def probe(**groups: Any) -> None:
+        found.append(groups["plan"].budget)
 
     command = click.command()(probe)
     for text in ("10m", "2d"):
@@ -194,4 +194,4 @@ def test_a_model_given_twice_is_evaluated_once(tiny_folder: Path, tmp_path: Path
     assert result.code == 0
     assert "note: a model that is given more than once is evaluated once" in result.err
     assert len(record_files(tmp_path)) == 1
-    assert result.out.count("signature: ") == 1
+    assert result.out.count("lambada v") == 1

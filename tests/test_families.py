@@ -20,17 +20,17 @@ from harness.core import (
     Word,
 )
 from harness.engine.checkpoint.load import Checkpoint, load
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.prefix_tree import arrange
-from harness.engine.scoring import scorer as reader_module
+from harness.engine.queries.query import Span
+from harness.engine.scoring import scorer as scorer_module
 from harness.engine.scoring.logprobs import TOP, score
-from harness.engine.scoring.next_word import Following
-from harness.engine.scoring.prefix_sharing_test import tree_fault
+from harness.engine.scoring.next_word import NextTokens
+from harness.engine.scoring.verify_prefix_sharing import tree_fault
 from harness.errors import CheckpointError
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -175,7 +175,7 @@ def test_self_test_finds_a_window_that_the_config_hides(
     monkeypatch.setattr(Forward, "_limited", lambda self: "")
     engine = Engine(checkpoint)
     assert engine.describe()["sharing"] is True
-    forward = engine.solver.forward
+    forward = engine.backend.forward
     with torch.inference_mode():
         assert not tree_fault(forward)
         assert not tree_fault(forward, [(20, 36)])
@@ -243,7 +243,7 @@ def test_rope_that_depends_on_length_never_mixes_lengths(tmp_path: Path) -> None
     """Rows on both sides of the limit, a branch across it, and a search that crosses it."""
     checkpoint = build(tmp_path, longrope)
     engine = Engine(checkpoint)
-    assert engine.solver.forward.rope_limit == 40
+    assert engine.backend.forward.rope_limit == 40
     contexts = [CONTEXT[: len(CONTEXT) - n].rstrip() for n in range(12)] + [
         "the end",
         CONTEXT + " sea x",
@@ -275,12 +275,12 @@ def test_rope_that_depends_on_length_never_mixes_lengths(tmp_path: Path) -> None
 
 
 def test_a_word_that_crosses_the_limit_is_fed_with_its_context(tmp_path: Path) -> None:
-    forward = Engine(build(tmp_path, longrope)).solver.forward
+    forward = Engine(build(tmp_path, longrope)).backend.forward
     spans = [Span(tuple(range(5, 43)), (), top=True), Span(tuple(range(4, 34)), (), top=True)]
     wanted = [(0, (7,)), (0, (7, 8, 9)), (1, (50, 51)), (0, (9, 8, 7, 6))]
     with torch.inference_mode():
         kept = score(forward, arrange(spans, None), spans, keep=True)[1]
-        found = Following(forward, spans, kept, 512)(wanted)
+        found = NextTokens(forward, spans, kept, 512)(wanted)
         for (s, path), tokens in zip(wanted, found, strict=True):
             ids = torch.tensor([[*spans[s].inputs, *path]])
             logits = forward.model(ids).logits[0, -1]
@@ -395,9 +395,9 @@ def test_a_family_that_comes_apart_in_its_own_way_is_scored_as_by_itself(
     assert_naive(checkpoint, found)
     assert found[-1] == answers(Engine(checkpoint, share=False))[-1]
     assert engine.describe()["sharing"] is shares, caplog.text
-    assert not engine.solver.forward.whole
+    assert not engine.backend.forward.whole
     if make is gpt_oss:
-        assert len(engine.solver.forward.last_block) == 2, "where a tuple comes back, too"
+        assert len(engine.backend.forward.last_block) == 2, "where a tuple comes back, too"
 
 
 def scaled(name: str) -> Make:
@@ -477,14 +477,14 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
 ) -> None:
     """The error is the allocator's own, so that its words are those of this system."""
     want = answers(Engine(tiny, share=False))
-    real = reader_module.score
+    real = scorer_module.score
 
     def small_memory(forward, rows, spans, *, keep=False):  # type: ignore[no-untyped-def]
         if len(rows) * max(len(row) for row in rows) > 60:
             torch.empty(1 << 50)
         return real(forward, rows, spans, keep=keep)
 
-    monkeypatch.setattr(reader_module, "score", small_memory)
+    monkeypatch.setattr(scorer_module, "score", small_memory)
     with caplog.at_level(logging.WARNING, "harness"):
         got = answers(Engine(tiny, share=False))
     assert "out of memory: going on" in caplog.text
@@ -503,7 +503,7 @@ def test_out_of_memory_halves_the_budget_and_changes_no_score(
     ],
 )
 def test_memory_that_ran_out_is_recognised(error: RuntimeError | MemoryError) -> None:
-    assert out_of_memory(error)
+    assert is_out_of_memory(error)
 
 
 def test_other_errors_are_not_taken_for_memory(
@@ -513,6 +513,6 @@ def test_other_errors_are_not_taken_for_memory(
         raise RuntimeError("shapes do not fit")
 
     engine = Engine(tiny)
-    monkeypatch.setattr(reader_module, "score", broken)
+    monkeypatch.setattr(scorer_module, "score", broken)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         answers(engine)

@@ -23,9 +23,10 @@ from test_power import ACC, MORE, NATS, OTHER, PPL, RIGHT, made
 from harness import runner
 from harness.analysis import noise_floor as movements
 from harness.analysis.noise_floor import Noise
-from harness.cli.group import benchmark_command, cli
+from harness.cli.evaluate.benchmark import benchmark_command
+from harness.cli.group import cli
 from harness.commands.compare import jitter
-from harness.commands.evaluate import benchmark as benchmarks
+from harness.commands.evaluate.table import PAPER_TABLES
 from harness.commands.setup import doctor
 from harness.commands.setup import installation_checks as installation
 from harness.data import load as data
@@ -39,7 +40,7 @@ from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
 from harness.overlap import scan
 from harness.plugins.registry import load_task
-from harness.records.record import write
+from harness.records.folder import write
 
 LAST = "acc-last-token"
 
@@ -104,6 +105,7 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--budget": ("1s", {}, ("--limit",)),
     "--json": (None, {}, ("--json",)),
     "--strict": (None, {}, ()),
+    "--signatures": (None, {}, ()),
     "--size": ("1542M", {}, ()),
     "--leaderboard": ("board.csv", {}, ()),
     "--file": ("else.json", {}, ("--file",)),
@@ -158,7 +160,7 @@ SPECIAL: dict[tuple[str, str], tuple[list[str] | None, str | None, Given, tuple[
 def every_command() -> dict[str, click.Command]:
     """All commands, subcommands too, with one benchmark for all of them."""
     found: dict[str, click.Command] = {"lambada": benchmark_command("lambada")}
-    for name, command in cli.commands.items():
+    for name, command in cli.fixed().items():
         found[name] = command
         if isinstance(command, click.Group):
             found |= {f"{name} {sub}": one for sub, one in command.commands.items()}
@@ -293,8 +295,8 @@ def observed(
     monkeypatch.setattr(data, "hub_bytes", lambda hub: (published,))
     rates = Rates(token=0.01, path=0.0, tree=0.0, head=0.0, step=0.01)
     monkeypatch.setattr(locals_, "rates", lambda forward, key: rates)
-    one_column = replace(benchmarks.TABLE3, columns=("LAMBADA PPL",))
-    monkeypatch.setattr(benchmarks, "TABLE3", one_column)
+    one_column = replace(PAPER_TABLES["table3"], columns=("LAMBADA PPL",))
+    monkeypatch.setitem(PAPER_TABLES, "table3", one_column)
     monkeypatch.setattr(jitter, "variants", lambda threads: [jitter.Variant("float32", 64)])
     monkeypatch.setattr(installation, "hardware", lambda *words: calls.append(f"{words}") or ())
     real_exact = scan.exact
@@ -374,7 +376,7 @@ def test_the_option_has_an_effect(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("lambada", "--grid", "--protocol", "lm-eval"), "--grid takes every protocol"),
+        (("lambada", "--grid", "--protocol", "lm-eval"), "--grid runs every protocol"),
         (("lambada", "--grid", "--dump", "x"), "--dump takes the items of one protocol"),
         (("lambada", "--vary", "bos=none", "--dump", "x"), "--dump takes the items of one"),
         (("lambada", "--hub"), "--sample and --hub name different rows"),

@@ -3,17 +3,17 @@
 import gc
 import random
 import weakref
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import transformers as tf
 from conftest import byte_tokenizer, save_tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mixed import skip_self_tests
 from scipy.stats import chisquare
 from transformers import Cache, DynamicLayer
 
@@ -57,7 +57,7 @@ def one_by_one(checkpoint: Checkpoint, prompt: tuple[int, ...], count: int) -> l
             attention_mask=torch.ones_like(ids),
             do_sample=False,
             max_new_tokens=count,
-            eos_token_id=sorted(checkpoint.ends),
+            eos_token_id=sorted(checkpoint.end_tokens),
             pad_token_id=0,
         )
     tokens: list[int] = found[0, len(prompt) :].tolist()
@@ -160,10 +160,8 @@ def test_limits_order_and_sharing_change_no_answer(
     ]
     for limit in limits:
         engine = Engine(tiny)
-        engine.solver.generator._limits = limit
-        engine.solver.planner._tested = defaultdict(
-            lambda: 1 << 20
-        )  # the self-test has tests of its own
+        engine.backend.generator._limits = limit
+        skip_self_tests(engine)
         got = answers(engine, [requests[i] for i in order])
         for i, answer in zip(order, got, strict=True):
             assert answer.tokens == want[i].tokens
@@ -176,11 +174,11 @@ def test_packing_columns_away_changes_no_answer(
 ) -> None:
     requests = [Generate((STORY, f"{k}"), 3 if k else 60) for k in range(20)]
     packed = []
-    before = rows_module.SharedRows._pack
-    monkeypatch.setattr(rows_module, "SLACK", 1)
+    before = rows_module.SharedRows._compact
+    monkeypatch.setattr(rows_module, "MIN_DEAD_COLUMNS", 1)
     monkeypatch.setattr(
         rows_module.SharedRows,
-        "_pack",
+        "_compact",
         lambda self, slot: (
             packed.append(slot.filled),
             before(self, slot),
@@ -189,7 +187,7 @@ def test_packing_columns_away_changes_no_answer(
     )
     got = answers(Engine(tiny), list(requests))
     assert any(b < a for a, b in zip(packed[::2], packed[1::2], strict=True)), "nothing was packed"
-    monkeypatch.setattr(rows_module, "SLACK", 1 << 30)
+    monkeypatch.setattr(rows_module, "MIN_DEAD_COLUMNS", 1 << 30)
     assert [a.tokens for a in got] == [a.tokens for a in answers(Engine(tiny), list(requests))]
 
 
@@ -215,7 +213,7 @@ def test_scored_and_written_requests_mix(engine: Engine) -> None:
 
 def scripted(checkpoint: Checkpoint, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every answer spell `text`, then the end-of-text token, whatever the model says."""
-    script = [*checkpoint.tokenizer.encode([text])[0], *sorted(checkpoint.ends)]
+    script = [*checkpoint.tokenizer.encode([text])[0], *sorted(checkpoint.end_tokens)]
     place: Counter[int] = Counter()
 
     def choose(logits: torch.Tensor, top_k: list[int], draw: list[float]) -> torch.Tensor:
@@ -317,8 +315,8 @@ def fed(engine: Engine, request: Generate) -> tuple[str, bool]:
     [encoded] = engine.encode([request], Encoding())
     inputs = encoded.spans[0].inputs
     assert len(inputs) + request.max_new_tokens <= engine.identity.context
-    start = len(engine.tokenizer.start("auto"))
-    return engine.tokenizer.text(inputs[start:]), encoded.truncated
+    start = len(engine.tokenizer.start_tokens("auto"))
+    return engine.tokenizer.decode(inputs[start:]), encoded.truncated
 
 
 def test_oldest_turns_go_first_then_the_storys_beginning(short: Engine) -> None:
@@ -409,13 +407,13 @@ def test_out_of_memory_in_rows_that_share_nothing(
     want = [answer.tokens for answer in answers(Engine(tiny, share=False), requests)]
     engine = Engine(tiny, share=False)
     if not cached:
-        engine.solver.generator._decoding._ways = []
+        engine.backend.generator._methods._methods = []
     last = PlainRows._last
 
-    def failing(self: PlainRows, ids: np.ndarray, **given: object) -> torch.Tensor:
-        if len(ids) > 3:
+    def failing(self: PlainRows, rows: list[list[int]], **given: object) -> torch.Tensor:
+        if len(rows) > 3:
             raise NO_MEMORY[0]
-        return last(self, ids, **given)
+        return last(self, rows, **given)
 
     monkeypatch.setattr(PlainRows, "_last", failing)
     with caplog.at_level("WARNING"):

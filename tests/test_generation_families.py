@@ -15,10 +15,10 @@ from transformers import DynamicCache
 from harness.core import Encoding, Generate, Generated, Request
 from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.settings import Settings
-from harness.engine.decoding import decoding_test as decoding_module
-from harness.engine.decoding.decoding_test import CACHED, Decoding
+from harness.engine.decoding import verify_decoding
 from harness.engine.decoding.kv_slots import Slots
 from harness.engine.decoding.rows import FULL_PASSES, PlainRows
+from harness.engine.decoding.verify_decoding import CACHED_METHODS, DecodingMethods
 from harness.engine.engine import Engine
 from harness.engine.model.forward import Forward
 
@@ -184,7 +184,7 @@ def test_layers_that_keep_nothing_stay_out_of_the_slots(tmp_path: Path) -> None:
     checkpoint = build(tmp_path, OVER_A_CACHE["gemma4"])
     engine = Engine(checkpoint)
     assert_naive(checkpoint, engine, REQUESTS)
-    forward = engine.solver.forward  # type: ignore[attr-defined]
+    forward = engine.backend.forward  # type: ignore[attr-defined]
     assert engine.describe()["sharing"] is True
     cache = forward.full_cache()
     forward.trunk(torch.zeros((1, 3), dtype=torch.long), past_key_values=cache)
@@ -227,7 +227,7 @@ def test_answers_that_grow_across_the_rope_limit(phi3: Checkpoint, length: int) 
     """Beside a short one and a long one; the limit is 96."""
     engine = Engine(phi3)
     start = len(engine.tokenizer.start("auto"))
-    assert engine.solver.forward.rope_limit == 96  # type: ignore[attr-defined]
+    assert engine.backend.forward.rope_limit == 96  # type: ignore[attr-defined]
     requests: list[Request] = [
         Generate(("z" * (n - start),), 6) for n in (length, length - 2, 40, 200)
     ]
@@ -310,7 +310,7 @@ def test_a_wrong_cached_step_is_found_and_not_used(
     checkpoint = wronged(llama(tmp_path), wrong)
     engine = Engine(checkpoint, share=share)
     if share:
-        engine.solver.planner._honours = lambda *lengths: True  # type: ignore[attr-defined]
+        engine.backend.planner._verify = lambda *lengths: True  # type: ignore[attr-defined]
     requests = REQUESTS[2:]
     with caplog.at_level(logging.WARNING, "harness"):
         assert_naive(checkpoint, engine, requests)
@@ -321,25 +321,25 @@ def test_a_wrong_cached_step_is_found_and_not_used(
 
 
 def test_a_sound_model_takes_the_first_way_at_any_length(tmp_path: Path) -> None:
-    decoding = Decoding(Forward(llama(tmp_path)))
-    assert decoding.shares()
-    assert [decoding.steps(grown) for grown in (1, 7, 40, 256)] == [CACHED[0]] * 4
+    methods = DecodingMethods(Forward(llama(tmp_path)))
+    assert methods.shares()
+    assert [methods.step_method(grown) for grown in (1, 7, 40, 256)] == [CACHED_METHODS[0]] * 4
 
 
 def test_a_length_that_has_passed_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[int] = []
-    real = decoding_module._texts
+    real = verify_decoding._texts
 
-    def texts(forward: Forward, length: int, more: tuple[int, ...]) -> Any:
+    def texts(forward: Forward, length: int, extra: list[int]) -> Any:
         lengths.append(length)
-        return real(forward, length, more)
+        return real(forward, length, extra)
 
-    monkeypatch.setattr(decoding_module, "_texts", texts)
-    decoding = Decoding(Forward(llama(tmp_path)))
+    monkeypatch.setattr(verify_decoding, "_texts", texts)
+    methods = DecodingMethods(Forward(llama(tmp_path)))
     for grown in (50, 40, 50, 60):
-        decoding.steps(grown)
+        methods.step_method(grown)
     assert lengths == [5, 48, 58]
 
 
@@ -347,9 +347,9 @@ def test_nan_is_found_by_its_item_and_not_by_a_trial(tmp_path: Path) -> None:
     checkpoint = llama(tmp_path)
     with torch.no_grad():
         checkpoint.model.model.norm.weight[0] = torch.nan
-    decoding = Decoding(Forward(checkpoint))
-    assert decoding.shares()
-    assert decoding.steps(20) == CACHED[0]
+    methods = DecodingMethods(Forward(checkpoint))
+    assert methods.shares()
+    assert methods.step_method(20) == CACHED_METHODS[0]
 
 
 def test_memory_that_runs_out_in_a_trial_is_no_verdict(
@@ -369,4 +369,4 @@ def test_memory_that_runs_out_in_a_trial_is_no_verdict(
     with caplog.at_level(logging.WARNING, "harness"):
         assert_naive(checkpoint, engine, REQUESTS[2:])
     assert "going on with 16 answers at once" in caplog.text
-    assert engine.solver.generator._decoding.steps(10) != FULL_PASSES  # type: ignore[attr-defined]
+    assert engine.backend.generator._methods.step_method(10) != FULL_PASSES  # type: ignore[attr-defined]

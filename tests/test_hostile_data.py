@@ -362,7 +362,7 @@ def test_an_archive_is_not_expanded_beyond_the_file(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_file_is_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data_module, "LARGEST", 10)
+    monkeypatch.setattr(data_module, "MAX_FILE_BYTES", 10)
     path = tmp_path / "huge"
     path.write_text("12345\n12345\n")
     with pytest.raises(DataError, match="huge has more than 10 bytes, and no benchmark's file is"):
@@ -478,7 +478,7 @@ def zipped(data: bytes) -> bytes:
     return gzip.compress(data, mtime=0)
 
 
-def grams_of(path: Path, how: corpora.Reading) -> set[int]:
+def grams_of(path: Path, how: corpora.CorpusFormat) -> set[int]:
     """Hashes of all runs of three words in a corpus."""
     blocks = ngrams.overlapping(map(ngrams.normalise, corpora.blocks(path, how)), 3)
     return {int(h) for block in blocks for h in ngrams.grams(block, 3).hashes}
@@ -491,7 +491,7 @@ def test_how_a_corpus_was_saved_does_not_matter(
     tmp_path: Path, name: str, packed: bool, how: str
 ) -> None:
     content = (JSONL if name.endswith("jsonl") else "\n".join([*TEXTS, ""])).encode()
-    reading = corpora.Reading(by_line=True)
+    reading = corpora.CorpusFormat(by_line=True)
     found = []
     for label, data in (("original", content), ("saved", SAVED[how](content))):
         path = tmp_path / f"{label}.{name}{'.gz' if packed else ''}"
@@ -523,11 +523,11 @@ def test_hostile_corpora_are_one_line(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words) as caught:
-        list(corpora.blocks(tmp_path / name, corpora.Reading(by_line=by_line)))
+        list(corpora.blocks(tmp_path / name, corpora.CorpusFormat(by_line=by_line)))
     assert "\n" not in str(caught.value)
 
 
 def test_what_nobody_reads_in_a_corpus_may_be_odd(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "the cat sat", "loss": NaN, "x": "\\ud83d", "y": 1e999}\n')
-    assert len(grams_of(path, corpora.Reading())) == 1
+    assert len(grams_of(path, corpora.CorpusFormat())) == 1

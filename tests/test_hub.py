@@ -21,7 +21,7 @@ import pyarrow.parquet
 import pytest
 
 from harness.core import Hub
-from harness.data.load import hub_bytes
+from harness.data.load import download
 from harness.errors import DataError
 from harness.plugins.registry import load_task
 
@@ -151,7 +151,7 @@ def check(found: list[dict[str, Any]], cases: Sequence[int]) -> None:
         assert facts["bytes"] == len(original), task
         assert facts["sha256"] == hashlib.sha256(original).hexdigest(), task
         hub = hub_of(task, options)
-        assert (facts["road"], facts["name"]) == ("hub", f"{hub.repo}/{hub.file}")
+        assert (facts["source"], facts["name"]) == ("hub", f"{hub.repo}/{hub.file}")
     assert found[0]["first"] == {"text": repr("one two\nthree")}
     assert found[0]["warnings"], "made-up rows are not the published ones"
 
@@ -177,7 +177,7 @@ def test_a_table_without_the_column(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file.write_bytes(parquet({"words": ["a b"]}))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args, **options: str(file))
     with pytest.raises(DataError, match=f"^{hub.file} of {hub.repo} has no column 'sentence'$"):
-        hub_bytes(hub)
+        download(hub)
 
 
 @pytest.fixture

@@ -352,12 +352,12 @@ def test_fields_of_parts_are_those_that_differ_too() -> None:
 
 def test_ends_are_the_tokenizers_and_those_that_are_stated(folder: Path) -> None:
     own = byte_tokenizer().eos_token_id
-    assert found(folder).ends == {own}
+    assert found(folder).end_tokens == {own}
     (folder / "generation_config.json").write_text('{"eos_token_id": [5, 7]}')
-    assert found(folder).ends == {own, 5, 7}
+    assert found(folder).end_tokens == {own, 5, 7}
     (folder / "generation_config.json").unlink()
     edit_config(folder, eos_token_id=9)
-    assert found(folder).ends == {own, 9}
+    assert found(folder).end_tokens == {own, 9}
 
 
 # --- code that comes with a checkpoint ----------------------------------------------------------

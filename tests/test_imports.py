@@ -74,7 +74,7 @@ RULES = {
     "display": Rule(
         "core errors files metrics records stats task analysis analysis.paper overlap report", ANY
     ),
-    "commands": Rule(""),
+    "commands": Rule("errors data engine.checkpoint"),
     "commands.evaluate": Rule("* display analysis records runner engine plugins data", ANY),
     "commands.compare": Rule("* commands.evaluate", ANY),
     "commands.inspect": Rule("* commands.evaluate", ANY),

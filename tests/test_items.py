@@ -35,9 +35,10 @@ from harness.core import (
 )
 from harness.errors import RecordError
 from harness.files import atomic
-from harness.records.items import (
-    LONGEST,
-    Items,
+from harness.records.folder import outcomes_path, read, read_outcomes, write
+from harness.records.outcomes import (
+    MAX_SHOWN_CHARS,
+    MetricOutcomes,
     Outcomes,
     Shown,
     from_json,
@@ -46,33 +47,26 @@ from harness.records.items import (
     to_json,
     unpack,
 )
-from harness.records.record import (
-    Record,
-    items_path,
-    read,
-    read_items,
-    read_with_items,
-    write,
-)
+from harness.records.record import Record
 
 TEXTS = st.text(st.characters(), max_size=12)  # any code point, halves of pairs included
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NO_NUMBERS = ["NaN", "Infinity", "-Infinity", "1e999"]
 """Words of JSON, or what Python's reader makes of them, that are not finite numbers."""
 
-ITEMS = Items(
+ITEMS = Outcomes(
     ids=("0", "7"),
     shown=(Shown("the cat sat on the", "mat", "mat"), Shown("a “red”", "dog", "cat")),
-    outcomes={
-        "ppl": Outcomes((0, 1), ((2.25, 1.0), (0.125, 1.0))),
-        "parts": Outcomes((0, 0, 1), ((1.0,), (2.0,), (3.0,))),
-        "none": Outcomes((), ()),
+    metrics={
+        "ppl": MetricOutcomes((0, 1), ((2.25, 1.0), (0.125, 1.0))),
+        "parts": MetricOutcomes((0, 0, 1), ((1.0,), (2.0,), (3.0,))),
+        "none": MetricOutcomes((), ()),
     },
 )
 
 
 @st.composite
-def made_items(draw: st.DrawFn) -> Items:
+def made_items(draw: st.DrawFn) -> Outcomes:
     """Any items: measures with several, one or no outcomes an item."""
     ids = draw(st.lists(TEXTS, max_size=4))
     shown = tuple(Shown(draw(TEXTS), draw(TEXTS), draw(TEXTS)) for _ in ids)
@@ -81,8 +75,8 @@ def made_items(draw: st.DrawFn) -> Items:
         of = draw(st.lists(st.integers(0, len(ids) - 1), max_size=5)) if ids else []
         width = draw(st.integers(1, 3))
         values = tuple(tuple(draw(NUMBERS) for _ in range(width)) for _ in of)
-        outcomes[name] = Outcomes(tuple(of), values)
-    return Items(tuple(ids), shown, outcomes)
+        outcomes[name] = MetricOutcomes(tuple(of), values)
+    return Outcomes(tuple(ids), shown, outcomes)
 
 
 def test_the_example_names_parts_by_item_and_place() -> None:
@@ -92,7 +86,7 @@ def test_the_example_names_parts_by_item_and_place() -> None:
 
 
 @given(made_items())
-def test_items_read_back_equal_and_pack_to_the_same_bytes(items: Items) -> None:
+def test_items_read_back_equal_and_pack_to_the_same_bytes(items: Outcomes) -> None:
     packed = pack(to_json(items))
     again = from_json(unpack(packed, "here"), "here")
     assert again == items
@@ -102,13 +96,14 @@ def test_items_read_back_equal_and_pack_to_the_same_bytes(items: Items) -> None:
 def test_the_file_is_plain_json_in_gzip() -> None:
     plain = json.loads(gzip.decompress(pack(to_json(ITEMS))))
     assert plain == {
-        "schema": 1,
+        "kind": "outcomes",
+        "schema": 2,
         "ids": ["0", "7"],
         "shown": [["the cat sat on the", "mat", "mat"], ["a “red”", "dog", "cat"]],
-        "outcomes": {
-            "ppl": {"of": [0, 1], "values": [[2.25, 1.0], [0.125, 1.0]]},
-            "parts": {"of": [0, 0, 1], "values": [[1.0], [2.0], [3.0]]},
-            "none": {"of": [], "values": []},
+        "metrics": {
+            "ppl": {"examples": [0, 1], "values": [[2.25, 1.0], [0.125, 1.0]]},
+            "parts": {"examples": [0, 0, 1], "values": [[1.0], [2.0], [3.0]]},
+            "none": {"examples": [], "values": []},
         },
     }
 
@@ -119,30 +114,30 @@ def test_the_file_is_plain_json_in_gzip() -> None:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A record on disk with its items."""
-    return write(made_record(items=ITEMS), tmp_path)
+    return write(made_record(outcomes=ITEMS), tmp_path)
 
 
 def test_a_record_is_written_with_its_items(path: Path) -> None:
     [beside] = path.parent.glob(f"{path.stem}.*.items.json.gz")
     assert sorted(path.parent.iterdir()) == sorted([path, beside])
-    assert items_path(path) == beside
+    assert outcomes_path(path) == beside
     record = read(path)
-    assert record.items is None, "a record stays small"
-    assert record.items_sha256 == hashlib.sha256(beside.read_bytes()).hexdigest()
-    assert read_items(path, record) == ITEMS
+    assert record.outcomes is None, "a record stays small"
+    assert record.outcomes_sha256 == hashlib.sha256(beside.read_bytes()).hexdigest()
+    assert read_outcomes(path, record) == ITEMS
 
 
 def test_a_record_says_nothing_of_its_items_but_the_checksum(path: Path) -> None:
     value = json.loads(path.read_text("utf-8"))
-    assert "items" not in value
+    assert "outcomes" not in value
     assert "the cat sat" not in path.read_text("utf-8")
-    assert {**value, "items_sha256": None} == json.loads(json.dumps(made_record().to_json()))
+    assert {**value, "outcomes_sha256": None} == json.loads(json.dumps(made_record().to_json()))
 
 
 def test_the_same_run_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
-    again = write(made_record(items=ITEMS), tmp_path / "again")
+    again = write(made_record(outcomes=ITEMS), tmp_path / "again")
     assert again.read_bytes() == path.read_bytes()
-    assert items_path(again).read_bytes() == items_path(path).read_bytes()
+    assert outcomes_path(again).read_bytes() == outcomes_path(path).read_bytes()
 
 
 # --- damage -------------------------------------------------------------------------------
@@ -176,10 +171,10 @@ def test_a_record_cut_at_any_byte_is_refused_or_whole(path: Path) -> None:
 
 
 def test_items_cut_at_any_byte_are_refused(path: Path) -> None:
-    record, beside = read(path), items_path(path)
+    record, beside = read(path), outcomes_path(path)
     for data in truncations(beside.read_bytes()):
         beside.write_bytes(data)
-        message = refusal(lambda: read_items(path, record), None)
+        message = refusal(lambda: read_outcomes(path, record), None)
         assert one_line(message)
         assert "does not belong to" in message
 
@@ -188,7 +183,7 @@ def test_packed_bytes_cut_anywhere_are_no_file_of_ours() -> None:
     for data in truncations(pack(to_json(ITEMS))):
         message = refusal(lambda data=data: unpack(data, "here"), None)  # type: ignore[misc]
         assert one_line(message)
-        assert message.startswith("here is damaged, or no file of ours")
+        assert message.startswith("here is damaged or not written by the harness")
 
 
 @given(st.data())
@@ -206,14 +201,14 @@ def test_the_command_line_refuses_a_cut_record_in_one_line(path: Path, cut: int)
     path.write_bytes(path.read_bytes()[:cut])
     line = refused("compare", path, path)
     assert path.name in line
-    assert "is no JSON file" in line
+    assert "is not a JSON file" in line
 
 
 def test_the_command_line_refuses_cut_items_in_one_line(path: Path) -> None:
-    beside = items_path(path)
+    beside = outcomes_path(path)
     beside.write_bytes(beside.read_bytes()[:-1])
     line = refused("compare", path, path)
-    assert f"{beside.name} does not belong to {path.name}: another checksum" in line
+    assert f"{beside.name} does not belong to {path.name}: the checksums differ" in line
 
 
 @pytest.mark.parametrize("word", NO_NUMBERS)
@@ -230,66 +225,67 @@ def test_a_record_with_what_is_no_number_is_refused(path: Path, number: str, wor
 def with_items_text(path: Path, text: str) -> Record:
     """The record, its items replaced by other text that its checksum fits."""
     packed = gzip.compress(text.encode())
-    record = replace(read(path), items_sha256=hashlib.sha256(packed).hexdigest())
-    items_path(path, record).write_bytes(packed)
+    record = replace(read(path), outcomes_sha256=hashlib.sha256(packed).hexdigest())
+    outcomes_path(path, record).write_bytes(packed)
     return record
 
 
 @pytest.mark.parametrize("word", [*NO_NUMBERS, '"NaN"'])
 def test_items_with_what_is_no_number_are_refused(path: Path, word: str) -> None:
-    text = gzip.decompress(items_path(path).read_bytes()).decode()
+    text = gzip.decompress(outcomes_path(path).read_bytes()).decode()
     record = with_items_text(path, text.replace("0.125", word))
-    with pytest.raises(RecordError, match=items_path(path, record).name):
-        read_items(path, record)
+    with pytest.raises(RecordError, match=outcomes_path(path, record).name):
+        read_outcomes(path, record)
 
 
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"schema":1', '"schema":2'),
+        ('"schema":2', '"schema":3'),
+        ('"kind":"outcomes"', '"kind":"record"'),
         ('"ids":["0","7"]', '"ids":["0"]'),
-        ('"of":[0,1]', '"of":[0,2]'),
-        ('"of":[0,1]', '"of":[0,-1]'),
-        ('"of":[0,1]', '"of":[0]'),
-        ('"of":[0,1]', '"of":null'),
+        ('"examples":[0,1]', '"examples":[0,2]'),
+        ('"examples":[0,1]', '"examples":[0,-1]'),
+        ('"examples":[0,1]', '"examples":[0]'),
+        ('"examples":[0,1]', '"examples":null'),
         ("[0.125,1.0]", "[0.125]"),
         ("[0.125,1.0]", '["x",1.0]'),
         ('["a “red”","dog","cat"]', '["dog","cat"]'),
-        ('"outcomes":{', '"outcomes":{"odd":3,'),
-        ('"outcomes"', '"results"'),
+        ('"metrics":{', '"metrics":{"odd":3,'),
+        ('"metrics"', '"results"'),
     ],
 )
 def test_items_that_contradict_themselves_are_refused(path: Path, old: str, new: str) -> None:
-    text = gzip.decompress(items_path(path).read_bytes()).decode()
+    text = gzip.decompress(outcomes_path(path).read_bytes()).decode()
     assert old in text
     record = with_items_text(path, text.replace(old, new))
-    with pytest.raises(RecordError, match=items_path(path, record).name) as caught:
-        read_items(path, record)
+    with pytest.raises(RecordError, match=outcomes_path(path, record).name) as caught:
+        read_outcomes(path, record)
     assert one_line(str(caught.value))
 
 
-@pytest.mark.parametrize("value", [None, [], {}, 3, "items", [{"schema": 1}]])
+@pytest.mark.parametrize("value", [None, [], {}, 3, "items", [{"schema": 1}], {"schema": 1}])
 def test_other_json_holds_no_items(value: object) -> None:
-    with pytest.raises(RecordError, match="here holds no items of a record"):
+    with pytest.raises(RecordError, match="here: expected a file of kind 'outcomes'"):
         from_json(value, "here")
 
 
 def test_items_of_another_record_are_refused(path: Path, tmp_path: Path) -> None:
     fewer = replace(ITEMS, ids=("0", "8"))
-    other = write(made_record(items=fewer, protocol="lm-eval"), tmp_path)
-    items_path(path).write_bytes(items_path(other).read_bytes())
-    words = f"{items_path(path).name} does not belong to {path.name}: another checksum"
+    other = write(made_record(outcomes=fewer, protocol="lm-eval"), tmp_path)
+    outcomes_path(path).write_bytes(outcomes_path(other).read_bytes())
+    words = f"{outcomes_path(path).name} does not belong to {path.name}: the checksums differ"
     with pytest.raises(RecordError, match=words):
-        read_items(path, read(path))
-    assert read_items(other, read(other)) == fewer
+        read_outcomes(path, read(path))
+    assert read_outcomes(other, read(other)) == fewer
 
 
 def test_missing_items_say_to_run_again(path: Path) -> None:
-    items_path(path).unlink()
+    outcomes_path(path).unlink()
     line = refused("compare", path, path)
     assert f"{path.name} has no items beside it" in line
     assert "No such file" in line
-    assert "run the benchmark again, with the same command" in line
+    assert "run the benchmark again with the same command" in line
 
 
 def test_a_record_that_never_had_items_says_the_same(tmp_path: Path) -> None:
@@ -300,7 +296,7 @@ def test_a_record_that_never_had_items_says_the_same(tmp_path: Path) -> None:
 
 def test_a_folder_of_records_does_not_take_items_for_records(path: Path, tmp_path: Path) -> None:
     [run] = load([tmp_path])
-    assert (run.record, run.items, run.source) == (read(path), ITEMS, str(path))
+    assert (run.record, run.outcomes, run.file) == (read(path), ITEMS, str(path))
 
 
 # --- what is shown ------------------------------------------------------------------------
@@ -327,8 +323,8 @@ def test_shown_of_one_continuation_is_its_probability() -> None:
 
 def test_shown_of_a_continuation_says_that_it_was_the_first_choice() -> None:
     found = shown((Loglikelihood("on the", " mat"), answer(-0.5, -0.25, greedy=True)))
-    assert found.got == "mat (-0.75 nats, argmax)"
-    assert "argmax" not in shown((Loglikelihood("on the", " mat"), answer(-0.1))).got
+    assert found.response == "mat (-0.75 nats, argmax)"
+    assert "argmax" not in shown((Loglikelihood("on the", " mat"), answer(-0.1))).response
 
 
 def test_shown_of_several_continuations_is_the_most_probable() -> None:
@@ -369,12 +365,12 @@ def test_shown_of_nothing_is_empty() -> None:
     assert shown() == Shown("", "", "")
 
 
-@pytest.mark.parametrize("length", [LONGEST, LONGEST + 1, 3 * LONGEST])
+@pytest.mark.parametrize("length", [MAX_SHOWN_CHARS, MAX_SHOWN_CHARS + 1, 3 * MAX_SHOWN_CHARS])
 def test_long_texts_keep_the_end_of_a_prompt_and_the_start_of_an_answer(length: int) -> None:
     text = "".join(chr(ord("a") + i % 26) for i in range(length))
-    whole = length <= LONGEST
-    end = text if whole else "..." + text[length - LONGEST :]
-    start = text if whole else text[:LONGEST] + "..."
+    whole = length <= MAX_SHOWN_CHARS
+    end = text if whole else "..." + text[length - MAX_SHOWN_CHARS :]
+    start = text if whole else text[:MAX_SHOWN_CHARS] + "..."
     long = Example("3", {}, (text,))
     found = show(long, [(Generate((text,), 8), written(text))])
     assert found == Shown(end, start, start)
@@ -388,13 +384,13 @@ def test_no_text_is_longer_than_the_limit_and_its_dots(
 ) -> None:
     example = Example("3", {}, tuple(reference * 40 for reference in references))
     found = show(example, [(Generate((prompt * 40,), 8), written(text * 40))])
-    assert all(len(part) <= LONGEST + 3 for part in found)
+    assert all(len(part) <= MAX_SHOWN_CHARS + 3 for part in found)
 
 
 # --- kills and interleavings ----------------------------------------------------------------
 
-RUNS = [made_record(seconds=float(n), items=replace(ITEMS, ids=(str(n), "7"))) for n in (1, 2)]
-WRITERS = {"write", "replace_content", "_remove_old_items"}
+RUNS = [made_record(seconds=float(n), outcomes=replace(ITEMS, ids=(str(n), "7"))) for n in (1, 2)]
+WRITERS = {"write", "replace_content", "_remove_old_outcomes"}
 
 
 def at_line(wanted: int, then: Callable[[], object], action: Callable[[], object]) -> bool:
@@ -437,9 +433,10 @@ def forked(action: Callable[[], object]) -> int:
 
 def complete(path: Path, among: Sequence[Record]) -> Record:
     """The run on disk, which is one of these with its own items."""
-    record, items = read_with_items(path)
+    [run] = load([path])
+    record, items = run.record, run.outcomes
     [found] = [run for run in among if run.seconds == record.seconds]
-    assert items == found.items
+    assert items == found.outcomes
     return record
 
 
@@ -502,29 +499,29 @@ def test_two_writers_and_a_reader_see_whole_runs(tmp_path: Path) -> None:
 
 def test_items_under_their_old_name_are_read_and_go_with_the_next_run(path: Path) -> None:
     old = path.with_name(path.name.replace(".json", ".items.json.gz"))
-    items_path(path).rename(old)
-    assert items_path(path) == old
-    assert read_items(path, read(path)) == ITEMS
+    outcomes_path(path).rename(old)
+    assert outcomes_path(path) == old
+    assert read_outcomes(path, read(path)) == ITEMS
     [run] = load([path])
-    assert run.items == ITEMS
-    again = write(made_record(items=ITEMS), path.parent.parent)
+    assert run.outcomes == ITEMS
+    again = write(made_record(outcomes=ITEMS), path.parent.parent)
     assert again == path
-    assert sorted(path.parent.iterdir()) == sorted([path, items_path(path)])
+    assert sorted(path.parent.iterdir()) == sorted([path, outcomes_path(path)])
     assert not old.exists()
 
 
 def test_items_of_other_records_beside_it_stay(path: Path, tmp_path: Path) -> None:
-    other = write(made_record(items=ITEMS, protocol="lm-eval"), tmp_path)
+    other = write(made_record(outcomes=ITEMS, protocol="lm-eval"), tmp_path)
     write(RUNS[0], tmp_path)
-    assert read_items(other, read(other)) == ITEMS
+    assert read_outcomes(other, read(other)) == ITEMS
 
 
 @pytest.mark.parametrize("name", ["../../other", "", 5, "0" * 64])
 def test_a_checksum_that_is_none_leads_nowhere(path: Path, name: object) -> None:
-    record = replace(read(path), items_sha256=name)  # type: ignore[arg-type]
-    assert items_path(path, record).parent == path.parent
+    record = replace(read(path), outcomes_sha256=name)  # type: ignore[arg-type]
+    assert outcomes_path(path, record).parent == path.parent
     with pytest.raises(RecordError, match="has no items beside it"):
-        read_items(path, record)
+        read_outcomes(path, record)
 
 
 @pytest.mark.parametrize(
@@ -533,7 +530,7 @@ def test_a_checksum_that_is_none_leads_nowhere(path: Path, name: object) -> None
 )
 def test_items_that_no_parser_should_take_are_refused_in_one_line(path: Path, text: str) -> None:
     record = with_items_text(path, text)
-    with pytest.raises(RecordError, match="is damaged, or no file of ours") as caught:
-        read_items(path, record)
+    with pytest.raises(RecordError, match="is damaged or not written by the harness") as caught:
+        read_outcomes(path, record)
     assert one_line(str(caught.value))
     assert len(str(caught.value)) < 250

@@ -14,14 +14,15 @@ from conftest import save_tiny
 from console import harness, made_record, refused
 
 from harness.analysis import noise_floor
-from harness.analysis.noise_floor import Noise, movements
+from harness.analysis.noise_floor import Noise, measure_noise
 from harness.commands.compare import jitter as command
 from harness.commands.compare.jitter import variants
 from harness.core import Score
 from harness.errors import RecordError
 from harness.plugins.registry import load_task
-from harness.records.items import Items, Outcomes, Shown
-from harness.records.record import Record, write
+from harness.records.folder import write
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
+from harness.records.record import Record
 
 BUDGETS = (512, 2048, 8192)
 PROTOCOL = "lm-eval"  # the one without a search for words: fewer passes
@@ -56,9 +57,9 @@ def file(model: Path) -> Path:
 def lines(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """(benchmark, score) -> its line."""
     value = json.loads(file.read_text("utf-8"))
-    assert set(value) == {"schema", "movements"}
-    found = {(line["task"], line["metric"]): line for line in value["movements"]}
-    assert len(found) == len(value["movements"])
+    assert set(value) == {"schema", "measure_noise"}
+    found = {(line["task"], line["metric"]): line for line in value["measure_noise"]}
+    assert len(found) == len(value["measure_noise"])
     return found
 
 
@@ -149,7 +150,7 @@ def scored(**values: float) -> Record:
 
 
 def test_movements_by_hand() -> None:
-    found = movements([
+    found = measure_noise([
         ("float32", scored(acc=40.0, ppl=10.0)), ("float32", scored(acc=39.5, ppl=10.0)),
         ("float32", scored(acc=41.0, ppl=10.0)), ("bfloat16", scored(acc=43.0, ppl=9.0)),
         ("bfloat16", scored(acc=99.0, ppl=99.0)), ("float16", scored(acc=40.0, ppl=10.25)),
@@ -184,7 +185,7 @@ def test_a_file_is_updated_and_nothing_is_there_twice(tmp_path: Path) -> None:
 def test_the_larger_of_two_protocols_counts(tmp_path: Path) -> None:
     path = tmp_path / "jitter.json"
     noise_floor.write(path, [moved(largest=2.5, protocol="lm-eval"), moved()], {})
-    assert len(json.loads(path.read_text("utf-8"))["movements"]) == 2
+    assert len(json.loads(path.read_text("utf-8"))["measure_noise"]) == 2
     assert noise_floor.read(path) == {("lambada", "acc"): 2.5}
 
 
@@ -313,16 +314,16 @@ def run(folder: Path, ppl: float, items: int = 20) -> Path:
     nats = math.log(ppl)
     numbers = tuple(range(items))
     outcomes = {
-        "ppl": Outcomes(numbers, ((nats, 1.0),) * items),
-        "acc-word-stopfilter": Outcomes(numbers, ((1.0, 1.0),) * items),
+        "ppl": MetricOutcomes(numbers, ((nats, 1.0),) * items),
+        "acc-word-stopfilter": MetricOutcomes(numbers, ((1.0, 1.0),) * items),
     }
     scores = (
         Score("ppl", ppl, "per word", False, None, None, None, {}, "LAMBADA PPL"),
         Score("acc-word-stopfilter", 100.0, "%", True, None, None, None, {}, "LAMBADA ACC"),
     )
-    kept = Items(tuple(map(str, numbers)), (Shown("", "", ""),) * items, outcomes)
+    kept = Outcomes(tuple(map(str, numbers)), (Shown("", "", ""),) * items, outcomes)
     options = dict(load_task("lambada").protocol().options)
-    write(made_record(options=options, scores=scores, items=kept), folder)
+    write(made_record(options=options, scores=scores, outcomes=kept), folder)
     return folder
 
 
@@ -333,7 +334,7 @@ def test_check_tolerates_what_was_measured(file: Path, tmp_path: Path) -> None:
     assert harness("baseline", held, "--out", path, "--rule", "absolute:0").code == 0
     noise = tmp_path / "jitter.json"
     value = json.loads(file.read_text("utf-8"))
-    [line] = [x for x in value["movements"] if (x["task"], x["metric"]) == ("lambada", "ppl")]
+    [line] = [x for x in value["measure_noise"] if (x["task"], x["metric"]) == ("lambada", "ppl")]
     line["largest"] = 0.5
     noise.write_text(json.dumps(value))
     for ppl, code in ((20.4, 0), (20.6, 1)):

@@ -59,7 +59,7 @@ def test_other_positions_are_not_computed(models: list[Any]) -> None:
 
 
 def test_the_engine_uses_it_where_it_is_right(tiny: Checkpoint) -> None:
-    assert len(Engine(tiny).solver.forward.last_block) == 2  # type: ignore[attr-defined]
+    assert len(Engine(tiny).backend.forward.last_block) == 2  # type: ignore[attr-defined]
 
 
 def test_a_block_that_mixes_positions_is_computed_whole(
@@ -76,7 +76,7 @@ def test_a_block_that_mixes_positions_is_computed_whole(
 
     monkeypatch.setattr(type(mlp), "forward", mixed)
     engine = Engine(tiny)
-    assert engine.solver.forward.last_block == ()  # type: ignore[attr-defined]
+    assert engine.backend.forward.last_block == ()  # type: ignore[attr-defined]
     asked = [Loglikelihood("the sun", " set"), Loglikelihood("the", " sand")]
     [(_, first), _] = sorted(
         engine.answer(asked, engine.encode(asked, Encoding(bos="none"))), key=lambda pair: pair[0]

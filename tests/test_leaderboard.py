@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from console import harness, made_record, refused
 
-from harness.analysis.leaderboard import load, rows, write
+from harness.analysis.leaderboard import rows, write
 from harness.analysis.paper import published as paper
 from harness.core import Score
+from harness.records.folder import write as write_record
 from harness.records.record import Record
-from harness.records.record import write as write_record
 
 MODEL = made_record().model
 
@@ -61,8 +61,8 @@ def test_one_row_a_checkpoint_and_protocol(tmp_path: Path) -> None:
     assert float(row["LAMBADA ACC"]) == 45.0
     assert float(row["PTB PPL"]) == 70.0
     assert row["1BW PPL"] == ""
-    assert made_record().signature in row["signatures"]
-    assert ptb().signature in row["signatures"]
+    assert str(made_record().signature) in row["signatures"]
+    assert str(ptb().signature) in row["signatures"]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_one_row_a_checkpoint_and_protocol(tmp_path: Path) -> None:
     [
         {"protocol": "lm-eval"},
         {"limit": 10, "examples": 10},
-        {"data": {**made_record().data, "road": "sample"}},
+        {"data": {**made_record().data, "source": "sample"}},
         {"model": {**MODEL, "digest": "77" * 32}},
         {"model": {**MODEL, "dtype": "bfloat16"}},
         {"model": {**MODEL, "context": 512}},
@@ -175,7 +175,7 @@ def test_odd_records_are_refused_by_name_and_nothing_is_written(
 
 def test_no_records(tmp_path: Path) -> None:
     line = refused("leaderboard", "--records", tmp_path, "--out", tmp_path / "board.csv")
-    assert f"no records below {tmp_path}; run a benchmark or give --records" in line
+    assert f"no record in {str(tmp_path)!r}; expected a record or a folder with records" in line
 
 
 def test_unwritable_output(tmp_path: Path) -> None:
@@ -193,4 +193,7 @@ def test_load_orders_by_time(tmp_path: Path) -> None:
     early = made_record(created="2026-01-01T00:00:00+00:00")
     for record in (late, early):
         write_record(record, tmp_path)
-    assert load([tmp_path]) == [early, late]
+    out = tmp_path / "board.csv"
+    assert harness("leaderboard", "--records", tmp_path, "--out", out).code == 0
+    [row] = csv.DictReader(out.read_text("utf-8").splitlines())
+    assert row["signatures"] == f"{early.signature} {late.signature}"

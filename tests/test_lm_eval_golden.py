@@ -13,7 +13,7 @@ from harness.data import load as data
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 from harness.task import encoding
 
 GOLDEN = json.loads((Path(__file__).parent / "lm_eval_golden.json").read_text())
@@ -25,7 +25,7 @@ def answers(demo: Checkpoint, task: str) -> list[object]:
     found = load_task(task)
     protocol = found.protocol("lm-eval")
     rows = data.load(found.source(protocol.options), data.Where(sample=True))
-    requests = ask(Job(found, protocol, rows)).requests
+    requests = prepare(Job(found, protocol, rows)).requests
     engine = Engine(demo)
     got = dict(engine.answer(requests, engine.encode(requests, encoding(protocol.options))))
     return [got[i] for i in range(len(requests))]

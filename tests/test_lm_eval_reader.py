@@ -22,13 +22,13 @@ from console import harness, made_record, refused
 
 from harness.analysis import runs
 from harness.analysis.compare import Comparison, compare
-from harness.analysis.leaderboard import load, rows
+from harness.analysis.leaderboard import rows
 from harness.errors import RecordError
 from harness.metrics import Metric
 from harness.records import lm_eval
-from harness.records.items import Items, from_json, to_json
+from harness.records.folder import write as write_record
+from harness.records.outcomes import Outcomes, from_json, to_json
 from harness.records.record import Record
-from harness.records.record import write as write_record
 
 GOLDEN = Path(__file__).parent / "lm_eval_results"
 Edit = Callable[[dict[str, Any]], object]
@@ -66,8 +66,20 @@ def edited_samples(path: Path, task: str, edit: Edit) -> None:
     beside.write_text("".join(json.dumps(sample) + "\n" for sample in samples), "utf-8")
 
 
-def task_of(path: Path, task: str) -> tuple[Record, Items]:
-    [found] = [pair for pair in lm_eval.read(path) if pair[0].task == task]
+def is_results(path: Path) -> bool:
+    return lm_eval.results(path.read_bytes()) is not None
+
+
+def records_of(path: Path) -> list[Record]:
+    return [run.record for run in runs.load([path], "no")]
+
+
+def with_outcomes(path: Path) -> list[tuple[Record, Outcomes]]:
+    return [(run.record, run.outcomes) for run in runs.load([path])]
+
+
+def task_of(path: Path, task: str) -> tuple[Record, Outcomes]:
+    [found] = [pair for pair in with_outcomes(path) if pair[0].task == task]
     return found
 
 
@@ -90,14 +102,14 @@ def value_of(metric: Metric, values: Sequence[Sequence[float]]) -> float:
 
 def assert_items_give_the_numbers(path: Path) -> None:
     expected = raw(path)
-    found = lm_eval.read(path)
+    found = with_outcomes(path)
     assert {record.task for record, _ in found} == set(expected)
     for record, items in found:
         known = lm_eval.measures(record)
-        assert {m.name for m in known} == set(items.outcomes) == set(expected[record.task])
+        assert {m.name for m in known} == set(items.metrics) == set(expected[record.task])
         values = {score.metric: score.value for score in record.scores}
         for measure in known:
-            outcomes = items.outcomes[measure.name].values
+            outcomes = items.metrics[measure.name].values
             assert len(outcomes) == record.examples
             number = expected[record.task][measure.name]
             assert values[measure.name] == pytest.approx(number, rel=1e-12)
@@ -106,7 +118,7 @@ def assert_items_give_the_numbers(path: Path) -> None:
 
 def assert_differences_are_those_of_the_numbers(found: Comparison, a: Path, b: Path) -> None:
     before, after = raw(a), raw(b)
-    for line in found.lines:
+    for line in found.scores:
         one, two = (side[line.task.split()[0]][line.metric] for side in (before, after))
         close = {"rel": 1e-9, "abs": 1e-9 * max(abs(one), abs(two))}
         assert line.difference.a == pytest.approx(one, rel=1e-9)
@@ -123,7 +135,7 @@ def test_items_give_lm_evals_numbers(name: str) -> None:
 
 
 def test_a_record_a_task_and_none_a_group() -> None:
-    found = lm_eval.scores(results_file(GOLDEN / "demo"))
+    found = records_of(results_file(GOLDEN / "demo"))
     assert [record.task for record in found] == ["toy_choice", "toy_word", "toy_page", "toy_write"]
 
 
@@ -145,13 +157,13 @@ def test_a_record_says_what_the_file_says() -> None:
     assert versions["lm_eval"] == file["lm_eval_version"]
     assert versions["transformers"] == file["transformers_version"]
     assert record.created == "2026-11-24T18:54:34+00:00"
-    assert record.signature.startswith("toy_page|origin:lm-eval|v:2|p:lm-eval|")
+    assert str(record.signature).startswith("toy_page|origin:lm-eval|v:2|p:lm-eval|")
 
 
 def test_scores_have_units_directions_and_intervals() -> None:
     path = results_file(GOLDEN / "demo")
     file = json.loads(path.read_text("utf-8"))["results"]
-    found = {(r.task, s.metric): s for r in lm_eval.scores(path) for s in r.scores}
+    found = {(r.task, s.metric): s for r in records_of(path) for s in r.scores}
     units = {metric: (s.unit, s.higher_is_better) for (_, metric), s in found.items()}
     assert units == {
         "acc": ("%", True),
@@ -190,32 +202,32 @@ def test_shares_that_are_not_right_or_wrong_are_means(tmp_path: Path) -> None:
 def test_filters_have_names_and_items_of_their_own() -> None:
     record, items = task_of(results_file(GOLDEN / "demo"), "toy_write")
     assert [s.metric for s in record.scores] == ["exact_match", "exact_match,word"]
-    whole, word = (items.outcomes[m.name] for m in lm_eval.measures(record))
-    assert whole.of == word.of == (0, 1, 2, 3, 4, 5)
+    whole, word = (items.metrics[m.name] for m in lm_eval.measures(record))
+    assert whole.examples == word.examples == (0, 1, 2, 3, 4, 5)
     assert sum(v[0] for v in whole.values) < sum(v[0] for v in word.values)
 
 
 def test_items_are_shown_with_what_was_asked_wanted_and_said() -> None:
     path = results_file(GOLDEN / "demo")
     shown = {task: task_of(path, task)[1].shown[2] for task in raw(path)}
-    assert shown["toy_choice"].asked == shown["toy_word"].asked == "At night the sky is full of"
-    assert shown["toy_choice"].wanted == shown["toy_word"].wanted == "stars"
-    assert shown["toy_choice"].got.startswith("stars (-1.05 nats")
-    assert shown["toy_page"].asked == "At night the sky is full of stars."
-    assert shown["toy_page"].got.endswith(" nats")
-    assert (shown["toy_write"].wanted, shown["toy_write"].got) == ("stars", "stars.")
+    assert shown["toy_choice"].prompt == shown["toy_word"].prompt == "At night the sky is full of"
+    assert shown["toy_choice"].reference == shown["toy_word"].reference == "stars"
+    assert shown["toy_choice"].response.startswith("stars (-1.05 nats")
+    assert shown["toy_page"].prompt == "At night the sky is full of stars."
+    assert shown["toy_page"].response.endswith(" nats")
+    assert (shown["toy_write"].reference, shown["toy_write"].response) == ("stars", "stars.")
 
 
 def test_two_runs_are_compared_as_their_numbers_differ() -> None:
     a, b = (results_file(GOLDEN / name) for name in ("demo", "tiny"))
     found = compare(runs.load([a]), runs.load([b.parent]))
-    assert len(found.lines) == 7
+    assert len(found.scores) == 7
     assert_differences_are_those_of_the_numbers(found, a, b)
-    [reason] = found.refused
+    [reason] = found.not_compared
     assert reason.startswith("toy_write")
     assert "the second side has no such run" in reason
     assert any("tokenizer" in mark for mark in found.marks)
-    tests = {(line.task.split()[0], line.metric): line.difference.test for line in found.lines}
+    tests = {(line.task.split()[0], line.metric): line.difference.test for line in found.scores}
     assert tests["toy_choice", "acc"] == "mcnemar"
     assert tests["toy_page", "word_perplexity"] == "sign-flip"
 
@@ -284,8 +296,8 @@ def test_arguments_as_older_versions_wrote_them(tmp_path: Path) -> None:
     ],
 )
 def test_other_checkpoints_have_other_digests(tmp_path: Path, edit: Edit) -> None:
-    [before, *_] = lm_eval.scores(path := copied(tmp_path))
-    [after, *_] = lm_eval.scores(edited(path, edit))
+    [before, *_] = records_of(path := copied(tmp_path))
+    [after, *_] = records_of(edited(path, edit))
     assert before.model["digest"] != after.model["digest"]
     assert before.filename() != after.filename()
 
@@ -295,7 +307,7 @@ def refusals(tmp_path: Path, edit: Edit) -> str:
     before, after = (runs.load([p]) for p in (
         results_file(GOLDEN / "demo"), edited(copied(tmp_path), edit)
     ))  # fmt: skip
-    return "; ".join(compare(before, after).refused)
+    return "; ".join(compare(before, after).not_compared)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +330,7 @@ def test_other_rows_are_not_compared(tmp_path: Path) -> None:
     path = copied(tmp_path)
     edited_samples(path, "toy_page", lambda s: s.update(doc_hash=s["doc_hash"][::-1]))
     before, after = (runs.load([p]) for p in (results_file(GOLDEN / "demo"), path))
-    [reason] = compare(before, after).refused
+    [reason] = compare(before, after).not_compared
     assert reason.startswith("toy_page (lm-eval): they measure different things")
     assert "data" in reason
 
@@ -367,7 +379,7 @@ def written(tmp_path: Path, file: Any) -> Path:
 
 
 def test_a_file_that_says_little_has_scores(tmp_path: Path) -> None:
-    [record] = lm_eval.scores(written(tmp_path, small()))
+    [record] = records_of(written(tmp_path, small()))
     [score] = record.scores
     assert (score.metric, score.value, score.unit, score.stderr) == ("acc", 50.0, "%", None)
     assert (record.version, record.options["version"]) == (0, "Yaml")
@@ -378,9 +390,9 @@ def test_a_file_that_says_little_has_scores(tmp_path: Path) -> None:
 
 def test_a_limited_run_says_so(tmp_path: Path) -> None:
     file = small(**{"n-samples": {"t": {"original": 10, "effective": 4}}})
-    [record] = lm_eval.scores(written(tmp_path, file))
+    [record] = records_of(written(tmp_path, file))
     assert (record.limit, record.examples) == (4, 4)
-    assert "|n:4~seed0|" in record.signature
+    assert "|n:4~seed0|" in str(record.signature)
 
 
 def test_numbers_of_a_corpus_or_of_unknown_scale_stay_as_they_are(tmp_path: Path) -> None:
@@ -390,7 +402,7 @@ def test_numbers_of_a_corpus_or_of_unknown_scale_stay_as_they_are(tmp_path: Path
               [("bleu", "bleu"), ("f1", "f1"), ("score", "mean"), ("em", "mean"),
                ("inst_acc", "def aggregate(items): ...")]]  # fmt: skip
     path = written(tmp_path, small(results={"t": numbers}, configs={"t": {"metric_list": listed}}))
-    [record] = lm_eval.scores(path)
+    [record] = records_of(path)
     found = {score.metric: (score.value, score.unit) for score in record.scores}
     assert found == {"bleu": (31.5, ""), "f1": (0.7, ""), "score": (3.5, ""), "em": (25.0, "%"),
                      "inst_acc": (12.5, "%")}  # fmt: skip
@@ -416,13 +428,13 @@ def test_only_means_and_totals_have_items(tmp_path: Path) -> None:
     [measure] = lm_eval.measures(record)
     assert (measure.name, measure.metric.unit) == ("rate", "")
     assert not measure.metric.higher_is_better
-    assert items.outcomes["rate"].of == (0, 2), "an item without a value has no outcome"
-    assert value_of(measure.metric, items.outcomes["rate"].values) == 2.5
+    assert items.metrics["rate"].examples == (0, 2), "an item without a value has no outcome"
+    assert value_of(measure.metric, items.metrics["rate"].values) == 2.5
 
 
 def test_what_is_no_number_is_left_out_and_named(tmp_path: Path) -> None:
     numbers = {"acc,none": math.nan, "acc_norm,strict": "N/A", "exact_match,none": 1.0}
-    [record] = lm_eval.scores(written(tmp_path, small(results={"t": numbers})))
+    [record] = records_of(written(tmp_path, small(results={"t": numbers})))
     assert [score.metric for score in record.scores] == ["exact_match"]
     assert record.notes == {"left out": "acc (nan), acc_norm,strict (N/A)"}
 
@@ -430,10 +442,10 @@ def test_what_is_no_number_is_left_out_and_named(tmp_path: Path) -> None:
 def test_groups_are_no_tasks(tmp_path: Path) -> None:
     file = small(groups={"g": {"acc,none": 0.5}})
     file["results"]["g"] = {"acc,none": 0.5}
-    [record] = lm_eval.scores(written(tmp_path, file))
+    [record] = records_of(written(tmp_path, file))
     assert record.task == "t"
     with pytest.raises(RecordError, match="results of no task"):
-        lm_eval.scores(written(tmp_path, {**file, "results": {"g": {"acc,none": 0.5}}}))
+        records_of(written(tmp_path, {**file, "results": {"g": {"acc,none": 0.5}}}))
 
 
 def reading_fails(path: Path) -> str:
@@ -446,9 +458,9 @@ def reading_fails(path: Path) -> str:
 
 def test_without_samples_the_line_says_what_to_do(tmp_path: Path) -> None:
     path = copied(tmp_path)
-    whole = lm_eval.scores(path)
+    whole = records_of(path)
     samples_file(path, "toy_page").rename(tmp_path / "elsewhere")
-    assert lm_eval.scores(path) == whole
+    assert records_of(path) == whole
     line = reading_fails(path)
     assert "samples_toy_page_" in line
     assert "--log_samples" in line
@@ -479,8 +491,8 @@ def test_results_of_older_versions_are_refused_as_what_they_are(tmp_path: Path) 
 
 def test_older_results_that_say_how_many_rows_are_read(tmp_path: Path) -> None:
     path = copied(tmp_path, "tiny")
-    whole = {record.task: record for record in lm_eval.scores(path)}
-    found = lm_eval.scores(edited(path, lambda value: value.pop("n-samples")))
+    whole = {record.task: record for record in records_of(path)}
+    found = records_of(edited(path, lambda value: value.pop("n-samples")))
     assert len(found) == 3
     for record in found:
         assert record.examples == whole[record.task].examples == 6
@@ -509,7 +521,7 @@ def test_an_unknown_origin_is_refused() -> None:
 
 
 def test_an_unknown_unit_is_refused() -> None:
-    [(record, _), *_] = lm_eval.read(results_file(GOLDEN / "tiny"))
+    [(record, _), *_] = with_outcomes(results_file(GOLDEN / "tiny"))
     odd = tuple(replace(score, unit="furlongs") for score in record.scores)
     with pytest.raises(RecordError, match="unknown unit 'furlongs'"):
         runs.measures(replace(record, scores=odd))
@@ -551,12 +563,12 @@ def test_damaged_samples_are_refused(
 def test_a_truncated_result_file_is_refused(tmp_path: Path) -> None:
     path = copied(tmp_path)
     path.write_text(cut(path.read_text("utf-8")), "utf-8")
-    assert not lm_eval.is_results(path)
+    assert not is_results(path)
     assert path.name in reading_fails(path)
     with pytest.raises(RecordError, match=r"^[^\n]*is no JSON file[^\n]*$"):
-        lm_eval.scores(path)
+        records_of(path)
     with pytest.raises(RecordError, match=r"^[^\n]*cannot read[^\n]*$"):
-        lm_eval.scores(tmp_path / "missing.json")
+        records_of(tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize(
@@ -566,22 +578,22 @@ def test_a_truncated_result_file_is_refused(tmp_path: Path) -> None:
 )
 def test_odd_result_files_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     path = written(tmp_path, small(**change))
-    assert lm_eval.is_results(path)
+    assert is_results(path)
     with pytest.raises(RecordError, match=r"^[^\n]*no result file of lm-eval 0.4[^\n]*$"):
-        lm_eval.scores(path)
+        records_of(path)
 
 
 def test_other_files_are_no_results(tmp_path: Path) -> None:
     ours = write_record(made_record(), tmp_path)
-    assert not lm_eval.is_results(ours)
+    assert not is_results(ours)
     with pytest.raises(RecordError, match="expected results, configs, versions in it"):
-        lm_eval.scores(ours)
-    assert not lm_eval.is_results(tmp_path)
-    assert not lm_eval.is_results(tmp_path / "missing.json")
+        records_of(ours)
+    assert not is_results(tmp_path)
+    assert not is_results(tmp_path / "missing.json")
     for content in (b"", b"\xff\xfe", b'["results"]', b'{"results": {}}', b'{"results": ' * 9999):
         odd = tmp_path / "odd.json"
         odd.write_bytes(content)
-        assert not lm_eval.is_results(odd)
+        assert not is_results(odd)
 
 
 # --- the leaderboard --------------------------------------------------------------------
@@ -589,7 +601,7 @@ def test_other_files_are_no_results(tmp_path: Path) -> None:
 
 def test_rows_of_both_origins_stand_side_by_side(tmp_path: Path) -> None:
     path = copied(tmp_path)
-    [record, *_] = lm_eval.scores(path)
+    [record, *_] = records_of(path)
     mine = made_record(protocol="lm-eval", model=record.model)
     write_record(mine, tmp_path)
     samples_file(path, "toy_page").rename(tmp_path / "elsewhere")  # no items are needed
@@ -613,7 +625,7 @@ def test_rows_of_both_origins_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_two_models_of_lm_eval_have_a_row_each_and_ours_has_no_new_column() -> None:
-    table = rows(load([GOLDEN]))
+    table = rows([run.record for run in runs.load([GOLDEN], "no")])
     assert [row["model"] for row in table] == ["demo", "tiny"]
     assert "origin" not in rows([made_record()])[0]
 
@@ -715,7 +727,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]
 @pytest.mark.slow
 def test_lm_eval_itself(real: tuple[Path, Path]) -> None:
     for path in real:
-        assert lm_eval.is_results(path)
+        assert is_results(path)
         assert_items_give_the_numbers(path)
 
 
@@ -724,10 +736,10 @@ def test_two_runs_of_lm_eval_itself(real: tuple[Path, Path]) -> None:
     a, b = real
     found = compare(runs.load([a]), runs.load([b]))
     assert found.refused == found.marks == ()
-    assert len(found.lines) == 9
-    assert all(line.items == len(ROWS) for line in found.lines)
+    assert len(found.scores) == 9
+    assert all(line.examples == len(ROWS) for line in found.scores)
     assert_differences_are_those_of_the_numbers(found, a, b)
-    assert any(line.difference.value for line in found.lines)
+    assert any(line.difference.value for line in found.scores)
 
 
 @pytest.mark.slow

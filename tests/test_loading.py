@@ -23,9 +23,8 @@ from harness.engine.checkpoint import from_pretrained as loader
 from harness.engine.checkpoint.digest import file_digest
 from harness.engine.checkpoint.load import context_length, load, tokenizer_and_context
 from harness.engine.checkpoint.locate import locate
-from harness.engine.checkpoint.messages import short
 from harness.engine.checkpoint.settings import Settings
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, short_reason
 
 CPU = Settings(device="cpu")
 State = dict[str, torch.Tensor]
@@ -750,7 +749,7 @@ def test_the_cache_of_digests_stays_small(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_errors_are_cut_after_a_sentence(text: str, expected: str | None) -> None:
     whole = "A whole sentence of forty and more characters."
-    assert short(ValueError(text)) == (whole if expected is None else expected)
+    assert short_reason(ValueError(text)) == (whole if expected is None else expected)
 
 
 def test_the_hub_gives_pickles_beside_a_stray_file(

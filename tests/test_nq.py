@@ -234,12 +234,12 @@ def test_the_baseline_needs_a_training_file(tmp_path: Path) -> None:
     (tmp_path / "NQ-open.dev.jsonl").write_text(f"{line('who is', ['Ann'])}\n{line('why', ['x'])}")
     without = from_folder(tmp_path)
     assert without.pool is not None
-    assert without.pool["road"] == "sample"
+    assert without.pool["source"] == "sample"
     assert "question-word em" not in values(without)
     (tmp_path / "NQ-open.train.jsonl").write_text(f"{line('who was', ['Ann'])}\n")
     given_ = from_folder(tmp_path)
     assert given_.pool is not None
-    assert (given_.pool["road"], given_.pool["rows"]) == ("file", 1)
+    assert (given_.pool["source"], given_.pool["rows"]) == ("file", 1)
     assert values(given_)["question-word em"] == 50
     assert values(given_)["em"] == values(without)["em"]
 

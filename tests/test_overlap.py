@@ -10,12 +10,12 @@ import naive_ngrams
 import pytest
 from console import harness, refused
 
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import job_for
 from harness.commands.inspect.overlap import Search
+from harness.commands.options import DataOptions
 from harness.overlap import scan
-from harness.overlap.contents import Item, items, whole_characters
-from harness.overlap.shares import CORPORA, MUCH, published
+from harness.overlap.example_text import ExampleText, align_to_characters, example_texts
+from harness.overlap.shares import LARGE_PERCENT, PAPER_CORPORA, published
 from harness.plugins.registry import load_task
 from harness.runner import Job
 
@@ -38,14 +38,14 @@ def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sample_job(name: str, **options: str) -> Job:
     task = load_task(name)
-    return job_for(task, task.protocol(overrides=options), RunOptions(model=(), sample=True))
+    return job_for(task, task.protocol(overrides=options), DataOptions(sample=True))
 
 
-def sample_items(name: str, **options: str) -> list[Item]:
-    return items(sample_job(name, **options))
+def sample_items(name: str, **options: str) -> list[ExampleText]:
+    return example_texts(sample_job(name, **options))
 
 
-def text_of(item: Item) -> str:
+def text_of(item: ExampleText) -> str:
     return b"".join(item.pieces).decode()
 
 
@@ -82,7 +82,7 @@ def test_choices_count_once_with_the_right_one() -> None:
 def test_running_text_has_its_lines_as_parts_and_no_half_characters() -> None:
     [item] = sample_items("ptb")
     assert all(piece.endswith(b"\n") for piece in item.pieces)
-    cut = whole_characters(["né".encode()[:2], "né".encode()[2:], b"", b"\xb2\xb2x"])
+    cut = align_to_characters(["né".encode()[:2], "né".encode()[2:], b"", b"\xb2\xb2x"])
     assert cut == ("né".encode(), b"", b"\xb2\xb2", b"x")
 
 
@@ -162,7 +162,7 @@ def test_the_table_has_the_paper_s_numbers() -> None:
             *(f"{value:.2f}" for value in values),
             f"{sum(values) / 2:.2f}",
         ]
-        for corpus in CORPORA
+        for corpus in PAPER_CORPORA
         if (values := [published()[task, corpus] for task in ("ptb", "lm1b")])
     }
     assert (
@@ -217,9 +217,9 @@ def test_lines_of_running_text_are_told_apart(tiny_folder: Path, tmp_path: Path)
     stride = asked("ptb", "--sample", "--corpus", corpus, "--record", runs, "--set", "stride=32")
     assert stride["subsets"] == lines
     other = ("overlap", "ptb", "--sample", "--corpus", corpus, "--record", runs)
-    assert "no record in --record of these texts of ptb" in refused(*other, "--set", "detok=none")
+    assert "no record in --record has these texts of ptb" in refused(*other, "--set", "detok=none")
     assert "--set detok is ptb there, none here" in harness(*other, "--set", "detok=none").err
-    assert "of these texts" in refused("overlap", "lambada", *other[2:])
+    assert "has these texts" in refused("overlap", "lambada", *other[2:])
 
 
 # --- the page ---------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def test_constants_stated_on_the_page() -> None:
     defaults = Search((), ())
     assert f"rate of false positives, {defaults.rate:g} as".replace("e-0", "e-") in text
     assert f"at {-math.log(defaults.rate) / math.log(2) ** 2:.1f} bits an n-gram" in text
-    assert f"with more than {MUCH:g} %" in text
+    assert f"with more than {LARGE_PERCENT:g} %" in text
     assert "Eight words" in text
     assert defaults.ngram == 8
     assert "a million n-grams of random words" in text

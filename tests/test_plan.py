@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from harness.core import Encoding, Loglikelihood, RollingLoglikelihood
 from harness.engine.checkpoint.load import Checkpoint
-from harness.engine.queries.encode import Encoder, Span, windows
-from harness.engine.queries.prefix_tree import Sharing, TreeRow, arrange, batches, common_prefix
+from harness.engine.queries.encode import Encoder
+from harness.engine.queries.prefix_tree import TreeRow, arrange, batches, common_prefix
+from harness.engine.queries.query import Sharing, Span
+from harness.engine.queries.windows import windows
 from harness.errors import EncodingError
 
 FREE = Sharing(pair_cost=0.0, max_row=1 << 20)  # share whatever can be shared
@@ -233,7 +235,7 @@ def spans_of(tiny: Checkpoint, context: str, continuation: str, *, room: int = 6
 
 def test_spans_by_hand(tiny: Checkpoint) -> None:
     """Byte tokens: every letter is one token, `the` and ` s` are merged."""
-    [start] = tiny.tokenizer.start("auto")
+    [start] = tiny.tokenizer.start_tokens("auto")
     the, x, y, s = (tiny.tokenizer.encode([t])[0] for t in ("the", "x", "y", " s"))
     assert [len(t) for t in (the, x, y, s)] == [1, 1, 1, 1]
     assert spans_of(tiny, "the", "xy") == Span((start, *the, *x), (*x, *y))
@@ -274,7 +276,7 @@ def test_tokens_belong_to_the_piece_of_their_first_character(
     assert sum(as_text.pieces) == sum(as_bytes.pieces) == tokens
     assert as_text.spans == as_bytes.spans
     assert all(count == 0 for count, p in zip(as_text.pieces, pieces, strict=True) if not p)
-    starts = tiny.tokenizer.encode_long(whole)[1]
+    starts = tiny.tokenizer.encode_with_starts(whole)[1]
     edge = 0
     for count, piece in zip(as_text.pieces, pieces, strict=True):
         assert count == sum(edge <= start < edge + len(piece) for start in starts)

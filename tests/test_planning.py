@@ -88,7 +88,7 @@ def test_what_is_on_disk_costs_nothing(tiny: Checkpoint, tmp_path: Path, known_r
     run(engine, SCORED)
     assert planned(engine, SCORED).computed == 0
     assert planned(engine, SCORED).seconds == 0
-    [holding] = Store(tmp_path).holdings()
+    [holding] = Store(tmp_path).entries()
     assert holding.hits == len(some)  # looking is no use
 
 
@@ -133,12 +133,12 @@ def test_rates_are_measured_once_and_kept(
 
     monkeypatch.setattr(estimate_module, "measure", measured)
     for _ in range(2):
-        assert estimate_module.rates(Engine(tiny).solver.forward, "this machine") == RATES  # type: ignore[attr-defined]
+        assert estimate_module.rates(Engine(tiny).backend.forward, "this machine") == RATES  # type: ignore[attr-defined]
     assert len(calls) == 1
 
 
 def test_measured_rates_are_times(tiny: Checkpoint) -> None:
-    found = estimate_module.measure(Engine(tiny).solver.forward)  # type: ignore[attr-defined]
+    found = estimate_module.measure(Engine(tiny).backend.forward)  # type: ignore[attr-defined]
     assert min(found.token, found.head, found.step) > 0
     assert found.tree >= found.path >= 0
 
@@ -191,7 +191,7 @@ def test_models_that_take_no_tree_mask_have_rates(family: str) -> None:
 
 def test_logits_at_every_position_are_in_the_memory_that_is_foretold(tiny: Checkpoint) -> None:
     """Tokens x vocabulary x 4 bytes, and once more for a scaled copy."""
-    forward = Engine(tiny).solver.forward  # type: ignore[attr-defined]
+    forward = Engine(tiny).backend.forward  # type: ignore[attr-defined]
     one, two = (estimate_module.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
     forward.whole = True
     three, four = (estimate_module.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
@@ -239,7 +239,7 @@ def test_a_file_that_holds_no_rates_is_measured_anew(
     monkeypatch.setattr(estimate_module, "measure", lambda forward: RATES)
     memory = tmp_path / estimate_module.FILE
     memory.write_bytes(text if isinstance(text, bytes) else text.encode())
-    forward = Engine(tiny).solver.forward  # type: ignore[attr-defined]
+    forward = Engine(tiny).backend.forward  # type: ignore[attr-defined]
     assert estimate_module.rates(forward, "key") == RATES
     assert json.loads(memory.read_text()) == {"key": SOUND}
 
@@ -252,7 +252,7 @@ def test_sound_rates_beside_others_stay(
     whole = {**SOUND, "step": 2}  # a whole number is a number
     memory = tmp_path / estimate_module.FILE
     memory.write_text(json.dumps({"other": SOUND, "whole": whole, "broken": {"token": 1}}))
-    forward = Engine(tiny).solver.forward  # type: ignore[attr-defined]
+    forward = Engine(tiny).backend.forward  # type: ignore[attr-defined]
     assert estimate_module.rates(forward, "whole").step == 2
     estimate_module.rates(forward, "key")
     assert json.loads(memory.read_text()) == {"other": SOUND, "whole": whole, "key": SOUND}

@@ -13,8 +13,8 @@ import pytest
 from console import harness, record_files, refused
 
 from harness import runner
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import job_for
+from harness.commands.options import DataOptions
 from harness.core import (
     Example,
     Fields,
@@ -73,7 +73,7 @@ TASK = Task(
 def run(task: Task) -> Record:
     """The task on its sample with the tiny model, as a command would run it."""
     task = guarded(task)
-    job = job_for(task, task.protocol(), RunOptions(model=("tiny",), sample=True, limit=3))
+    job = job_for(task, task.protocol(), DataOptions(sample=True, limit=3))
     return evaluate(job, engine())
 
 
@@ -239,7 +239,7 @@ def test_an_error_of_the_harness_stays_what_it_is() -> None:
 
 
 def test_follow_must_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "MOST_ROUNDS", 4)
+    monkeypatch.setattr(runner, "MAX_ROUNDS", 4)
     words = r"follow\(\) still asks on example \d+ after 4 rounds; it must end"
     with pytest.raises(TaskError, match=words):
         run(replace(TASK, follow=again))
@@ -307,14 +307,14 @@ def test_examples_without_an_outcome_are_not_scored() -> None:
         return [] if example.id == first else [(1.0, 1.0)]
 
     first = ""
-    first = next(iter(run(TASK).items.ids))  # type: ignore[union-attr]
+    first = next(iter(run(TASK).outcomes.ids))  # type: ignore[union-attr]
     everywhere = replace(ACC, name="base", extract=gives([(1.0, 1.0)]), baseline="always yes")
     record = run(replace(TASK, measures=gives((replace(ACC, extract=some), everywhere))))
     assert (record.rows, record.examples) == (3, 2)
-    assert "|n:2/3~seed0|" in record.signature
+    assert "|n:2/3~seed0|" in str(record.signature)
     two = run(replace(TASK, measures=gives((replace(ACC, metric=MEAN),))))
     assert (two.rows, two.examples) == (3, 3)
-    assert "|n:3~seed0|" in two.signature
+    assert "|n:3~seed0|" in str(two.signature)
 
 
 # --- the commands that call the same functions -------------------------------------------------
@@ -358,7 +358,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_commands_end_with_one_line(
     plugin: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "MOST_ROUNDS", 3)
+    monkeypatch.setattr(runner, "MAX_ROUNDS", 3)
     model = ["--model", tiny_folder, "--device", "cpu"]
     words = [*model, "--sample", "--limit", 2, "--out", tmp_path / "records"]
     division = "ZeroDivisionError: integer division or modulo by zero (faulty_riddles.py:9)"
@@ -385,9 +385,9 @@ def test_commands_end_with_one_line(
 
 
 def run_ids(path: Path) -> tuple[str, ...]:
-    from harness.records.record import read, read_items
+    from harness.records.folder import read, read_outcomes
 
-    return read_items(path, read(path)).ids
+    return read_outcomes(path, read(path)).ids
 
 
 def test_golden_requests_and_conformance_name_it_too(plugin: Any, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from console import harness, made_record, refused
 
 from harness.core import Score
 from harness.plugins.registry import load_task
-from harness.records.items import Items, Outcomes, Shown
-from harness.records.record import write
+from harness.records.folder import write
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
 
 N = 400
 ACC, PPL = "acc-word-stopfilter", "ppl"
@@ -36,8 +36,8 @@ def made(folder: Path, rows: Mapping[str, Rows], task: str = "lambada", **change
     """A folder with a record of these outcomes, one an item."""
     count = len(next(iter(rows.values())))
     numbers = tuple(range(count))
-    outcomes = {name: Outcomes(numbers, tuple(found)) for name, found in rows.items()}
-    items = Items(tuple(map(str, numbers)), (Shown("", "", ""),) * count, outcomes)
+    outcomes = {name: MetricOutcomes(numbers, tuple(found)) for name, found in rows.items()}
+    items = Outcomes(tuple(map(str, numbers)), (Shown("", "", ""),) * count, outcomes)
     units = {PPL: "per word"}
     scores = tuple(
         Score(name, value(name, found), units.get(name, "%"), name != PPL, None, None, None, {})
@@ -193,9 +193,9 @@ def test_common_items_alone_are_counted(runs: tuple[Path, Path], tmp_path: Path)
 def test_neighbouring_lines_count_in_blocks(tmp_path: Path) -> None:
     """400 lines of ten words are 100 blocks of four, and those are what is independent."""
     rows = [(10 * n, 10.0) for n, _ in NATS]
-    lines = Outcomes((0,) * N, tuple(rows))
-    items = Items(("0-399",), (Shown("", "", ""),), {PPL: lines})
-    run = made(tmp_path / "run", {PPL: rows}, task="wikitext2", items=items)
+    lines = MetricOutcomes((0,) * N, tuple(rows))
+    items = Outcomes(("0-399",), (Shown("", "", ""),), {PPL: lines})
+    run = made(tmp_path / "run", {PPL: rows}, task="wikitext2", outcomes=items)
     line = power(run)[PPL]
     blocks = [
         (math.fsum(x for x, _ in four), math.fsum(n for _, n in four))

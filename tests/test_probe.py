@@ -13,7 +13,7 @@ import torch
 import transformers as tf
 
 from harness.engine.model.forward import Forward
-from harness.engine.scoring.prefix_sharing_test import tree_fault
+from harness.engine.scoring.verify_prefix_sharing import tree_fault
 
 LENGTHS = range(8, 65)
 VOCABULARIES = (257, 32000, 50257, 256000)

@@ -11,10 +11,13 @@ from console import made_record
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.analysis.runs import load
 from harness.core import Score, Tokens
 from harness.errors import RecordError, UsageError
+from harness.files.output import check_writable, write_text
+from harness.records.folder import read, write
 from harness.records.provenance import environment
-from harness.records.record import Record, check_writable, files, read, slug, write, write_text
+from harness.records.record import Record, slug
 
 WORDS = st.text(max_size=12)
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -54,12 +57,12 @@ def test_write_and_read(tmp_path: Path) -> None:
     assert read(path) == record
     assert path.parent.name == "gpt2-a1a1a1a1"
     assert path.name.startswith("lambada-paper-")
-    assert json.loads(path.read_text("utf-8"))["signature"] == record.signature
+    assert json.loads(path.read_text("utf-8"))["signature"] == str(record.signature)
     assert write(record, tmp_path) == path, "the same run replaces its record"
 
 
 def test_signature_is_one_line_with_everything_that_moves_a_score() -> None:
-    assert made_record().signature == (
+    assert str(made_record().signature) == (
         "lambada|v:2|p:paper|o:quotes=on,stride=1024|data:x.jsonl@c3c3c3c3|n:20|prompt:d4d4d4d4|"
         "tok:b2b2b2b2|ctx:1024|dtype:float32|harness:0.1.0|torch:2.13.0"
     )
@@ -150,21 +153,26 @@ def test_a_record_changed_by_hand_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is no JSON file"),
-        (b'{"task": "lam', "is no JSON file"),
-        (b"\xff\xfe\x00", "is no JSON file"),
-        (b"[" * 100_000, "is no JSON file: nested too deeply"),
-        (b'{"schema": ' * 100_000, "is no JSON file: nested too deeply"),
-        (b'{"schema": ' + b"9" * 5000 + b"}", "is no JSON file: an integer has 5,000 digits"),
-        (b'{"schema": 1, "task": "\\ud800"}', "is no JSON file: a string holds half of"),
-        (b'{"schema": 1, "movements": []}', "is not a record: it holds what harness jitter"),
-        (b'{"schema": 1, "ids": [], "outcomes": {}}', "is not a record: it holds the items of"),
-        (b'{"schema": 1, "runs": []}', "is not a record: it holds the runs of a baseline"),
-        (b"[1, 2]", "expected a JSON object with schema 1, got something else"),
-        (b"{}", "expected a JSON object with schema 1, got schema None"),
-        (b'{"schema": 2}', "expected a JSON object with schema 1, got schema 2"),
-        (b'{"schema": 1, "task": "x"}', "is no record of this version"),
-        (b'{"schema": 1, "tokens": {"eaten": 1}}', "is no record of this version"),
+        (b"", "is not a JSON file"),
+        (b'{"task": "lam', "is not a JSON file"),
+        (b"\xff\xfe\x00", "is not a JSON file"),
+        (b"[" * 100_000, "is not a JSON file: nested too deeply"),
+        (b'{"schema": ' * 100_000, "is not a JSON file: nested too deeply"),
+        (b'{"schema": ' + b"9" * 5000 + b"}", "is not a JSON file: an integer has 5,000 digits"),
+        (b'{"schema": 1, "task": "\\ud800"}', "is not a JSON file: a string holds half of"),
+        (
+            b'{"schema": 1, "movements": []}',
+            "of kind 'record' and schema 2 or 1, got kind 'jitter'",
+        ),
+        (b'{"schema": 1, "ids": [], "outcomes": {}}', "got kind 'outcomes' and schema 1"),
+        (b'{"schema": 1, "runs": []}', "got kind 'baseline runs' and schema 1"),
+        (b"[1, 2]", "expected a file of kind 'record' and schema 2 or 1, got something else"),
+        (b"{}", "expected a file of kind 'record' and schema 2 or 1, got something else"),
+        (b'{"schema": 2}', "got kind None and schema 2"),
+        (b'{"kind": "record", "schema": 3}', "got kind 'record' and schema 3"),
+        (b'{"kind": "jitter", "schema": 2}', "got kind 'jitter' and schema 2"),
+        (b'{"schema": 1, "task": "x"}', "is not a valid record file"),
+        (b'{"schema": 1, "tokens": {"eaten": 1}}', "is not a valid record file"),
     ],
 )
 def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes, words: str) -> None:
@@ -181,18 +189,22 @@ def test_files_of_ours_that_are_not_records_are_passed_over_in_folders(tmp_path:
     (tmp_path / "jitter.json").write_text('{"schema": 1, "movements": []}')
     (tmp_path / "runs.json").write_text('{"schema": 1, "runs": []}')
     (path.parent / "items.json").write_text('{"schema": 1, "ids": [], "outcomes": {}}')
-    assert list(files([tmp_path])) == [path]
-    assert list(files([tmp_path / "jitter.json"])) == [tmp_path / "jitter.json"], "named by hand"
+    (tmp_path / "new.json").write_text('{"kind": "jitter", "schema": 2, "scores": []}')
+    assert [run.file for run in load([tmp_path], "no")] == [str(path)]
+    for name in ("jitter.json", "new.json"):
+        with pytest.raises(RecordError, match="1, got kind 'jitter'"):
+            load([tmp_path / name], "no")
     path.unlink()
     with pytest.raises(UsageError, match="no record in"):
-        list(files([tmp_path]))
+        load([tmp_path], "no")
     (tmp_path / "theirs.json").write_text("[" * 100_000)
-    assert list(files([tmp_path])) == [tmp_path / "theirs.json"], "reading it says what is wrong"
+    with pytest.raises(RecordError, match=r"theirs\.json' is not a JSON file: nested too deeply"):
+        load([tmp_path], "no")
 
 
 def test_an_unknown_field_is_refused() -> None:
     value = {**made_record().to_json(), "colour": "red"}
-    with pytest.raises(RecordError, match=r"somewhere is no record of this version: .*colour"):
+    with pytest.raises(RecordError, match=r"somewhere is not a valid record file .*colour"):
         Record.from_json(value, "somewhere")
 
 

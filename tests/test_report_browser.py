@@ -12,7 +12,7 @@ import pytest
 from console import harness
 from pages import HOSTILE, confident, passages, questions, report
 
-from harness.records.items import Shown
+from harness.records.outcomes import Shown
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 if not CHROMIUM or not DRIVER:

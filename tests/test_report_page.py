@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pages import HOSTILE, confident, model, passages, questions, read_page, report
 
 from harness.analysis.paper import published as paper
-from harness.records.items import Shown
-from harness.records.record import items_path, read, write
+from harness.analysis.runs import Run
+from harness.records.folder import outcomes_path, read, write
+from harness.records.outcomes import NO_OUTCOMES, Shown
 from harness.report.page import columns as sides
 from harness.report.page import curves
 from harness.report.page import items as drill
@@ -258,7 +259,7 @@ def test_lone_surrogates_are_written(tmp_path: Path) -> None:
 
 def test_records_without_items_have_their_scores(tmp_path: Path) -> None:
     path = questions(tmp_path / "a", "a", A)
-    items_path(path).unlink()
+    outcomes_path(path).unlink()
     page = report(tmp_path / "r.html", path)
     assert "1 record has no items beside it" in read_page(page).text
     assert read_page(page).data["groups"] == []
@@ -285,7 +286,7 @@ def test_benchmarks_of_one_checkpoint_share_a_column_whatever_their_rows() -> No
         made_record(task="ptb", limit=10),
         made_record(limit=20, created="2026-02-01"),
     ]
-    found = sides.columns([sides.Entry(record, None, "x") for record in records])
+    found = sides.columns([Run(record, NO_OUTCOMES, "x") for record in records])
     assert [side.label for side in found] == ["gpt2", "gpt2, 10 rows, seed 0"]
     assert [side.records for side in found] == [[records[3], records[2]], [records[1]]]
 
@@ -297,7 +298,7 @@ def test_names_that_are_alike_are_told_apart() -> None:
         made_record(model={**model("ckpts/b/last"), "dtype": "bfloat16"}),
         made_record(model=model("other")),
     ]
-    found = sides.columns([sides.Entry(record, None, "x") for record in records])
+    found = sides.columns([Run(record, NO_OUTCOMES, "x") for record in records])
     labels = [side.label for side in found]
     assert labels[3] == "other"
     assert len(set(labels)) == 4
@@ -309,7 +310,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "no record in" in refused("report", tmp_path / "none", *out)
     path = questions(tmp_path / "a", "a", A)
     assert "cannot write --out" in refused("report", path, "-o", path / "r.html")
-    items_path(path).write_bytes(b"other")
+    outcomes_path(path).write_bytes(b"other")
     assert "another checksum" in refused("report", path, *out)
     assert not (tmp_path / "r.html").exists()
 

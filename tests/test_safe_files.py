@@ -10,11 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine.checkpoint.gguf import converted
+from harness.engine.checkpoint.locate import locate
+from harness.engine.checkpoint.settings import Settings
 from harness.errors import CheckpointError
 from harness.files import atomic
-from harness.files.atomic import LEFT, locked, mark, replace_content, sweep, temporary
-from harness.records.record import check_file, check_writable
+from harness.files.atomic import (
+    STALE_SECONDS,
+    locked,
+    process_mark,
+    remove_leftovers,
+    replace_content,
+    temporary_path,
+)
+from harness.files.output import check_file, check_writable
 
 
 def mode(path: Path) -> int:
@@ -96,7 +104,7 @@ def gone() -> int:
 
 
 def test_what_dead_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
-    host = mark().partition("-")[0]
+    host = process_mark().partition("-")[0]
     dead = f"{host}-{gone()}-00000000"
     old_of_another_host, new_of_another_host = (
         ".00000001-1-00000000.tmp",
@@ -110,8 +118,8 @@ def test_what_dead_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> N
         ".abcd_123.tmp",
     ]
     stays = [
-        temporary(tmp_path).name,
-        f"converting-{mark()}-abcd",
+        temporary_path(tmp_path).name,
+        f"converting-{process_mark()}-abcd",
         new_of_another_host,
         "converting-abcdefgh",
         ".efgh_123.tmp",
@@ -128,9 +136,9 @@ def test_what_dead_processes_left_is_swept_and_nothing_else(tmp_path: Path) -> N
         else:
             path.write_bytes(b"x")
     for name in [*goes, "record.json", ".hidden"]:
-        old = time.time() - LEFT - 60
+        old = time.time() - STALE_SECONDS - 60
         os.utime(tmp_path / name, (old, old))
-    sweep(tmp_path, "digests.*.tmp", ".????????.tmp", "converting-????????")
+    remove_leftovers(tmp_path, "digests.*.tmp", ".????????.tmp", "converting-????????")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(stays)
 
 
@@ -143,7 +151,7 @@ def test_a_process_of_somebody_else_is_alive(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_folder_that_is_not_there_is_swept_without_a_word(tmp_path: Path) -> None:
-    sweep(tmp_path / "nowhere")
+    remove_leftovers(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -173,7 +181,8 @@ def test_a_cache_of_digests_and_converted_models_is_swept(
     model = tmp_path / "damaged.gguf"
     model.write_bytes(b"GGUF" + bytes(20))
     left = [tmp_path / "digests.77.tmp", tmp_path / "gguf" / "converting-abc_1234"]
-    left.append(tmp_path / "gguf" / f"converting-{mark().partition('-')[0]}-{gone()}-0badcafe-x")
+    host = process_mark().partition("-")[0]
+    left.append(tmp_path / "gguf" / f"converting-{host}-{gone()}-0badcafe-x")
     for path in left:
         path.mkdir(parents=True)
         os.utime(path, (0, 0))
@@ -181,7 +190,7 @@ def test_a_cache_of_digests_and_converted_models_is_swept(
     left[0].touch()
     os.utime(left[0], (0, 0))
     with pytest.raises(CheckpointError):
-        converted(model)
+        locate(str(model), Settings())
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "damaged.gguf", "digests.json", "gguf",
     ]  # fmt: skip
@@ -193,7 +202,7 @@ def test_a_cache_of_digests_and_converted_models_is_swept(
 def test_a_lock_is_held_once_and_waited_for_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(atomic, "PATIENCE", 0.1)
+    monkeypatch.setattr(atomic, "LOCK_TIMEOUT", 0.1)
     with locked(tmp_path) as first:
         with locked(tmp_path) as second:
             assert (first, second) == (True, False)

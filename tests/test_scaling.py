@@ -205,7 +205,7 @@ def test_curves_are_in_the_papers_order() -> None:
 
 def test_rows_in_words() -> None:
     some = {"limit": 10, "examples": 10}
-    road = {"data": {**made_record().data, "road": "sample"}}
+    road = {"data": {**made_record().data, "source": "sample"}}
     texts = [curves([sized_record(10**8, **change)])[0].rows for change in ({}, some, road)]
     assert texts == ["all 20 rows", "10 rows, seed 0", "all 20 rows of the sample"]
 

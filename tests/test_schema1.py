@@ -12,7 +12,7 @@ from console import harness
 
 from harness.analysis import baseline, noise_floor
 from harness.analysis.runs import load
-from harness.records.record import read, read_items
+from harness.records.folder import read, read_outcomes
 
 FOLDER = Path(__file__).parent / "schema1"
 RECORDS = sorted(path for path in FOLDER.glob("*-*.json"))
@@ -27,8 +27,8 @@ def test_records_and_their_items_are_read(path: Path) -> None:
     assert [s.value for s in record.scores] == [s["value"] for s in written["scores"]]
     assert record.tokens.computed == written["tokens"]["computed"]
     assert record.model["digest"] == written["model"]["digest"]
-    assert record.signature == written["signature"]
-    items = read_items(path, record)
+    assert str(record.signature) == written["signature"]
+    items = read_outcomes(path, record)
     assert len(items.ids) >= written["examples"]
 
 

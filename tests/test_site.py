@@ -15,7 +15,7 @@ import pytest
 from console import harness
 
 from harness.analysis.paper import published
-from harness.cli.group import cli
+from harness.cli.group import Group, cli
 from harness.plugins.registry import load_task
 
 ROOT = Path(__file__).parent.parent
@@ -33,7 +33,8 @@ def every_command(command: click.Command, *path: str) -> Iterator[tuple[str, ...
     """All fixed commands and subcommands, by the words that call them."""
     yield path
     if isinstance(command, click.Group):
-        for name, sub in command.commands.items():
+        subcommands = command.fixed() if isinstance(command, Group) else command.commands
+        for name, sub in subcommands.items():
             yield from every_command(sub, *path, name)
 
 

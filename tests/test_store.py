@@ -32,23 +32,27 @@ from harness.core import (
 from harness.engine.cache import sqlite_file
 from harness.engine.cache.codec import check_any
 from harness.engine.cache.response_cache import key, pack, unpack
-from harness.engine.cache.store import FILE, Producer, Store, Stored, _crc
+from harness.engine.cache.store import FILE_NAME, CheckpointKey, Store, StoredAnswer, _crc
 from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.decoding import generator
 from harness.engine.engine import Engine
-from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Answer, GenerationQuery, Query, SpanScores, WordQuery
+from harness.engine.queries.query import Answer, GenerationQuery, Query, Span, SpanScores, WordQuery
 
-ONE, TWO = Producer("weights", "tokenizer", "float32"), Producer("others", "tokenizer", "float32")
+ONE, TWO = (
+    CheckpointKey("weights", "tokenizer", "float32"),
+    CheckpointKey("others", "tokenizer", "float32"),
+)
 
 
-def put(store: Store, producer: Producer, **answers: str) -> None:
-    found = {name.encode(): Stored(len(name), text.encode()) for name, text in answers.items()}
+def put(store: Store, producer: CheckpointKey, **answers: str) -> None:
+    found = {
+        name.encode(): StoredAnswer(len(name), text.encode()) for name, text in answers.items()
+    }
     store.put(producer, "model", found)
 
 
-def texts(store: Store, producer: Producer, *names: str) -> dict[str, str]:
+def texts(store: Store, producer: CheckpointKey, *names: str) -> dict[str, str]:
     found = store.get(producer, [name.encode() for name in names])
     return {k.decode(): stored.value.decode() for k, stored in found.items()}
 
@@ -72,20 +76,20 @@ def test_holdings_count_answers_and_hits(tmp_path: Path) -> None:
     put(store, ONE, a="one", b="two")
     texts(store, ONE, "a", "b", "c")
     texts(store, ONE, "a")
-    [holding] = store.holdings()
-    assert (holding.producer, holding.answers, holding.hits) == (ONE, 2, 3)
+    [holding] = store.entries()
+    assert (holding.key, holding.answers, holding.hits) == (ONE, 2, 3)
 
 
 def test_two_processes_lose_and_double_nothing(tmp_path: Path) -> None:
     script = """
 import sys
 from pathlib import Path
-from harness.engine.cache.store import Producer, Store, Stored
+from harness.engine.cache.store import CheckpointKey, Store, StoredAnswer
 store, first = Store(Path(sys.argv[1])), int(sys.argv[2])
 for start in range(first, first + 1000, 10):
     keys = [b"%d" % n for n in range(start, start + 10)]
-    store.get(Producer("w", "t", "n"), keys)
-    store.put(Producer("w", "t", "n"), "m", {k: Stored(1, b"answer " + k) for k in keys})
+    store.get(CheckpointKey("w", "t", "n"), keys)
+    store.put(CheckpointKey("w", "t", "n"), "m", {k: StoredAnswer(1, b"answer " + k) for k in keys})
 """
     command = [sys.executable, "-c", script, str(tmp_path)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -93,9 +97,9 @@ for start in range(first, first + 1000, 10):
     assert [process.communicate()[0] for process in both] == ["", ""]
     store = Store(tmp_path)
     keys = [b"%d" % n for n in range(1500)]
-    found = store.get(Producer("w", "t", "n"), keys)
+    found = store.get(CheckpointKey("w", "t", "n"), keys)
     assert {k: stored.value for k, stored in found.items()} == {k: b"answer " + k for k in keys}
-    assert [holding.answers for holding in store.holdings()] == [1500]
+    assert [holding.answers for holding in store.entries()] == [1500]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,7 @@ def sound_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     put(store, ONE, **{f"k{n}": f"answer {n}" * 20 for n in range(40)})
     store.prune()  # moves everything from the log into the file
     store.close()
-    return (folder / FILE).read_bytes()
+    return (folder / FILE_NAME).read_bytes()
 
 
 SHARES = st.floats(0, 1, exclude_max=True)  # where in the file
@@ -127,7 +131,7 @@ def test_damage_is_never_a_crash_nor_a_wrong_answer(
     for share, bits in flips:
         content[int(share * len(content))] ^= bits
     length = int(kept * len(content))
-    (folder / FILE).write_bytes(content[:length])
+    (folder / FILE_NAME).write_bytes(content[:length])
     store = Store(folder)
     names = [f"k{n}" for n in range(40)]
     for name, text in texts(store, ONE, *names).items():
@@ -141,14 +145,14 @@ def test_damage_is_never_a_crash_nor_a_wrong_answer(
 def test_a_file_that_is_no_store_is_set_aside(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / FILE).write_bytes(b"no database at all" * 100)
+    (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 100)
     store = Store(tmp_path)
     with caplog.at_level(logging.WARNING):
         assert texts(store, ONE, "a") == {}
     assert "set aside" in caplog.text
     put(store, ONE, a="fresh")
     assert texts(store, ONE, "a") == {"a": "fresh"}
-    assert (tmp_path / f"{FILE}.damaged1").read_bytes().startswith(b"no database")
+    assert (tmp_path / f"{FILE_NAME}.damaged1").read_bytes().startswith(b"no database")
 
 
 def test_a_damaged_answer_is_dropped_and_said(
@@ -170,14 +174,14 @@ def test_a_checkpoint_of_wrong_types_is_shown_and_taken_out_by_check(tmp_path: P
     run = store._connection().execute
     run("UPDATE checkpoints SET used = 'x', hits = x'00', name = x'ff' WHERE weights = 'weights'")
     run("UPDATE checkpoints SET tokenizer = x'ff', used = 1e300 WHERE weights = 'others'")
-    shown = {holding.name: holding for holding in store.holdings()}
+    shown = {holding.name: holding for holding in store.entries()}
     assert (shown["unknown"].used, shown["unknown"].hits) == (0.0, 0)
-    assert shown["model"].producer.tokenizer == "unknown"
+    assert shown["model"].key.tokenizer == "unknown"
     assert harness("cache", "--cache", tmp_path).code == 0
     assert texts(store, ONE, "a") == {"a": "one"}
     assert texts(store, TWO, "a") == {}
     assert store.damaged() == 2, "nothing leads to the answers of a checkpoint without its name"
-    assert [holding.producer for holding in store.holdings()] == [ONE]
+    assert [holding.key for holding in store.entries()] == [ONE]
     assert store.damaged() == 0
 
 
@@ -203,7 +207,7 @@ def test_tables_of_another_schema_are_set_aside(
     assert caplog.text.count("set aside") == 1
     put(store, ONE, a="fresh")
     assert texts(store, ONE, "a") == {"a": "fresh"}
-    assert (tmp_path / f"{FILE}.damaged1").exists()
+    assert (tmp_path / f"{FILE_NAME}.damaged1").exists()
 
 
 def test_a_full_disk_stops_storing_and_nothing_else(
@@ -292,7 +296,7 @@ def test_a_store_in_a_folder_that_cannot_be_written_is_read(
         assert caplog.text.count("not stored from here on") == 1
         assert caplog.text.count("\n") == 1, caplog.text
         if wanted:
-            assert [holding.answers for holding in store.holdings()] == [2]
+            assert [holding.answers for holding in store.entries()] == [2]
             assert store.damaged() == 0
             assert store.prune(size=0) == 0
 
@@ -307,7 +311,7 @@ def test_a_file_that_cannot_be_written_in_a_folder_that_can_is_read(
     writer = Store(read_only)
     put(writer, ONE, a="one")
     writer.close()
-    (read_only / FILE).chmod(0o444)
+    (read_only / FILE_NAME).chmod(0o444)
     read_only.chmod(0o777)
 
     def use() -> None:
@@ -351,7 +355,7 @@ def test_a_store_that_is_locked_for_good_is_waited_for_once(
     first = Store(tmp_path)
     put(first, ONE, a="one")
     first.close()
-    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
     other.execute("UPDATE checkpoints SET hits = 0")
@@ -372,13 +376,13 @@ def test_pruning_by_age_size_and_checkpoint(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(store, ONE, a="one", b="two")
     put(store, TWO, a="three")
-    by_producer = {holding.producer: holding.id for holding in store.holdings()}
+    by_producer = {holding.key: holding.id for holding in store.entries()}
     assert store.prune(checkpoints=[by_producer[TWO]]) == 1
-    assert [holding.producer for holding in store.holdings()] == [ONE]
+    assert [holding.key for holding in store.entries()] == [ONE]
     assert store.prune(before=0.0) == 0
     assert store.prune(size=5) == 1
     assert store.prune(size=0) == 1
-    assert store.holdings() == []
+    assert store.entries() == []
 
 
 # --- questions and answers as bytes ---------------------------------------------------------
@@ -530,7 +534,7 @@ def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_stopped_run_goes_on_to_the_same_bits(
     batches: int, tiny: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generator, "GROUP", 2)
+    monkeypatch.setattr(generator, "GROUP_SIZE", 2)
     whole = Engine(tiny, budget=64)
     wanted = answers(whole)
     first = Engine(tiny, budget=64, store=Store(tmp_path))
@@ -623,7 +627,7 @@ def test_damaged_and_forged_answers_are_asked_again(
         assert close(one, two)
     assert 0 < engine.tokens.cached < engine.tokens.asked
     notices = [r.getMessage() for r in caplog.records if "damaged" in r.getMessage()]
-    assert notices == [f"{count} damaged answers in {folder / FILE} are asked again"]
+    assert notices == [f"{count} damaged answers in {folder / FILE_NAME} are asked again"]
     again = Engine(tiny, budget=128, store=store)
     assert answers(again) == found
     assert again.tokens.computed == 0, "the damaged ones were replaced"
@@ -636,7 +640,7 @@ def test_the_check_finds_damage_and_forgeries(
 ) -> None:
     folder = copied(answered[1], tmp_path / "store")
     store = Store(folder)
-    total = store.holdings()[0].answers
+    total = store.entries()[0].answers
     count = damage(store._connection(), kind)
     store.close()
     found = harness("cache", "--cache", folder, "check").out
@@ -657,7 +661,7 @@ def test_a_text_is_asked_again_when_other_tokens_end_it(tiny: Checkpoint, tmp_pa
     requests = [r for r in REQUESTS if isinstance(r, Generate)]
     before = answers(Engine(tiny, budget=128, store=Store(tmp_path)), requests)
     [first] = {r.tokens[1] for r in before[:1] if isinstance(r, Generated)}
-    other = replace(tiny, ends=tiny.ends | {first})
+    other = replace(tiny, end_tokens=tiny.end_tokens | {first})
     after = answers(Engine(other, budget=128, store=Store(tmp_path)), requests)
     assert after == answers(Engine(other, budget=128), requests)
     assert after != before
@@ -719,12 +723,12 @@ def used(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_cache_shows_counts_and_hits(used: Path, tiny_folder: Path) -> None:
-    [holding] = Store(used).holdings()
+    [holding] = Store(used).entries()
     assert holding.name == str(tiny_folder)
     assert holding.answers == holding.hits > 0
     out = harness("cache", "--cache", used).out
-    assert holding.producer.weights[:12] in out
-    assert str(used / FILE) in out
+    assert holding.key.weights[:12] in out
+    assert str(used / FILE_NAME) in out
 
 
 def test_cache_check_finds_all_sound(used: Path) -> None:
@@ -732,10 +736,10 @@ def test_cache_check_finds_all_sound(used: Path) -> None:
 
 
 def test_cache_prune_by_name_leaves_nothing(used: Path, tiny_folder: Path) -> None:
-    [holding] = Store(used).holdings()
+    [holding] = Store(used).entries()
     out = harness("cache", "--cache", used, "prune", "--checkpoint", str(tiny_folder)).out
     assert out == f"dropped {holding.answers:,} answers\n"
-    assert Store(used).holdings() == []
+    assert Store(used).entries() == []
 
 
 @pytest.mark.parametrize(

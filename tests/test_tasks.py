@@ -45,7 +45,7 @@ from harness.metrics.extract import (
     token_nats,
 )
 from harness.plugins.registry import load_task
-from harness.runner import Asked, Job, ask
+from harness.runner import Job, Prepared, prepare
 from harness.task import Option, Options, Protocol, Task, encoding
 from harness.tasks import cbt, enwik8, lambada, wikitext
 from harness.tasks.shared import running_text
@@ -82,12 +82,12 @@ def sample(task: Task, options: Options) -> Data:
     return load(task.source(options), Where(sample=True))
 
 
-def asked_of_sample(task: Task, protocol: Protocol) -> Asked:
+def asked_of_sample(task: Task, protocol: Protocol) -> Prepared:
     """What a task asks about its built-in rows, example pairs of the built-in pool included."""
     pool = None
     if task.few_shot:
         pool = load_pool(task.few_shot.source(protocol.options), Where(sample=True))
-    return ask(Job(task, protocol, sample(task, protocol.options), pool=pool))
+    return prepare(Job(task, protocol, sample(task, protocol.options), pool=pool))
 
 
 # --- options and presets ------------------------------------------------------------------
@@ -218,7 +218,7 @@ def long_text(task: Task, **changes: str) -> tuple[RollingLoglikelihood, Options
     """A request of running text of about 5,000 tokens, one byte each, and its options."""
     protocol = task.protocol("paper", changes)
     data = load(task.source(protocol.options), Where(sample=True))
-    [request] = ask(Job(task, protocol, data)).requests[:1]
+    [request] = prepare(Job(task, protocol, data)).requests[:1]
     assert isinstance(request, RollingLoglikelihood)
     pieces: Any = request.pieces * (5000 // sum(map(len, request.pieces)) + 1)
     return RollingLoglikelihood(pieces), protocol.options
@@ -239,7 +239,7 @@ def test_by_default_windows_are_disjoint_whatever_the_context(
     whole: Any = type(request.pieces[0])().join(request.pieces)  # type: ignore[arg-type]
     text = whole if isinstance(whole, str) else whole.decode()
     tokenizer = long_checkpoint.tokenizer
-    ids = [*tokenizer.start("auto"), *tokenizer.encode([text])[0]]
+    ids = [*tokenizer.start_tokens("auto"), *tokenizer.encode([text])[0]]
     total = 0.0
     for begin in range(0, len(ids) - 1, 2048):
         fed, targets = ids[begin : begin + 2048], ids[begin + 1 : begin + 2049]
@@ -776,7 +776,7 @@ def test_lambada_tokens(data_dir: Path, encoder: Encoder) -> None:
     encoded = encoder.encode([lambada.ask(e, prompt, options)[0] for e in found], encoding(options))
     assert len(encoded) == 5153
     assert not any(e.truncated or e.crossing for e in encoded)
-    targets = [encoder.tokenizer.strings(e.spans[0].targets) for e in encoded]
+    targets = [encoder.tokenizer.token_texts(e.spans[0].targets) for e in encoded]
     words = [e.references[0] for e in found]
     stop = lambada.stop_words("nltk127")
     assert sum(t[-1].strip() != word for t, word in zip(targets, words, strict=True)) == 1142

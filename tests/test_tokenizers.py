@@ -29,7 +29,8 @@ from harness.engine.checkpoint import random_model as tiny_module
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.settings import Identity
 from harness.engine.engine import Engine
-from harness.engine.queries.encode import Encoded, Encoder, preflight
+from harness.engine.queries.encode import Encoded, Encoder
+from harness.engine.queries.preflight import preflight
 from harness.engine.scoring.next_word import WordSearch
 from harness.engine.tokenizer.offsets import token_starts
 from harness.engine.tokenizer.tokenizer import Tokenizer
@@ -188,12 +189,12 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 def test_pieces_are_the_text(kind: str, words: list[str], data: st.DataObject) -> None:
     tokenizer, text = MADE[kind], " ".join(words)
     [ids] = tokenizer.encode([text])
-    assert tokenizer.text(ids) == text, "chosen such that the tokenizer gives it back"
-    pieces = tokenizer.strings(ids)
+    assert tokenizer.decode(ids) == text, "chosen such that the tokenizer gives it back"
+    pieces = tokenizer.token_texts(ids)
     if not any("\ufffd" in piece for piece in pieces):
         assert "".join(pieces).strip(" ") == text
     k = data.draw(st.integers(0, len(ids)))
-    before = tokenizer.text(ids[:k])
+    before = tokenizer.decode(ids[:k])
     if "\ufffd" not in before and not (kind.endswith("at the end") and pieces[k - 1] == " "):
         assert before + tokenizer.new_text(ids[:k], ids[k:]) == text
 
@@ -202,7 +203,7 @@ def test_pieces_are_the_text(kind: str, words: list[str], data: st.DataObject) -
 def test_a_piece_has_its_leading_space(kind: str) -> None:
     tokenizer = MADE[kind]
     [ids] = tokenizer.encode(["a the the"])
-    text = "".join(tokenizer.strings(ids))
+    text = "".join(tokenizer.token_texts(ids))
     assert text.strip() == "a the the"
     new = tokenizer.new_text(tokenizer.encode(["a the"])[0], ids[len(ids) // 2 + 1 :])
     assert "the".endswith(new.strip())
@@ -218,11 +219,11 @@ def test_a_search_finds_the_word(kind: str, word: str) -> None:
     coming = whole[len(context) :]
     request = NextWord("", frozenset({"of"}))
     search = WordSearch(
-        request, [coming[0]], lambda i: tokenizer.strings([i])[0], tokenizer.space_apart
+        request, [coming[0]], lambda i: tokenizer.token_texts([i])[0], tokenizer.has_lone_spaces
     )
-    while asked := search.wants():
+    while asked := search.open_paths():
         [path] = asked
-        search.tell(path, [coming[len(path)]])
+        search.extend(path, [coming[len(path)]])
     if kind == "ByteLevel" and word == "né":
         return  # broken UTF-8 ends a word
     assert search.result is not None
@@ -234,17 +235,17 @@ def test_a_space_and_nothing_more_is_not_a_word() -> None:
     space, the, v = (tokenizer._backend.token_to_id(name) for name in ("▁", "▁the", "v"))
 
     def string(token: int) -> str:
-        return tokenizer.strings([token])[0]
+        return tokenizer.token_texts([token])[0]
 
     search = WordSearch(NextWord("", frozenset()), [space, the], string, space_apart=True)
-    assert search.wants() == [(space,), (the,)]
-    search.tell((space,), [the])
-    search.tell((the,), [the])
+    assert search.open_paths() == [(space,), (the,)]
+    search.extend((space,), [the])
+    search.extend((the,), [the])
     assert search.result == Word("the", ())
-    assert not WordSearch(NextWord("", frozenset()), [space], string).wants()
+    assert not WordSearch(NextWord("", frozenset()), [space], string).open_paths()
     search = WordSearch(NextWord("", frozenset()), [space], string, space_apart=True)
-    search.tell((space,), [v])
-    assert search.wants() == [(space, v)]
+    search.extend((space,), [v])
+    assert search.open_paths() == [(space, v)]
 
 
 def _decoded_alone(tokenizer: Tokenizer, size: int) -> list[str]:
@@ -257,9 +258,9 @@ def test_pieces_of_gpt2_are_its_tokens_decoded_alone(data_dir: Path) -> None:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = wrapped(backend)
-    found = tokenizer.strings(range(50257))
+    found = tokenizer.token_texts(range(50257))
     assert found == _decoded_alone(tokenizer, 50257)
-    assert not tokenizer.space_apart
+    assert not tokenizer.has_lone_spaces
     ends_in_space = [text for text in found if text.strip() and text[-1].isspace()]
     assert not ends_in_space, "so that no word is complete earlier than by the next token"
 
@@ -267,13 +268,13 @@ def test_pieces_of_gpt2_are_its_tokens_decoded_alone(data_dir: Path) -> None:
 @pytest.mark.slow
 def test_pieces_of_the_demo_model_are_its_tokens_decoded_alone(demo: Checkpoint) -> None:
     tokenizer = demo.tokenizer
-    assert tokenizer.strings(range(len(tokenizer))) == _decoded_alone(tokenizer, len(tokenizer))
-    assert not tokenizer.space_apart
+    assert tokenizer.token_texts(range(len(tokenizer))) == _decoded_alone(tokenizer, len(tokenizer))
+    assert not tokenizer.has_lone_spaces
 
 
 def test_an_id_beyond_the_vocabulary_adds_nothing() -> None:
     for tokenizer in MADE.values():
-        assert tokenizer.strings([9999]) == [""]
+        assert tokenizer.token_texts([9999]) == [""]
         assert tokenizer.new_text(tokenizer.encode(["a"])[0], [9999]) == ""
 
 
@@ -292,8 +293,8 @@ def test_new_text_behind_a_character_of_byte_tokens(kind: str) -> None:
 
 def test_spaces_at_the_end_of_words_may_complete_any_stop_string() -> None:
     tokenizer = MADE["BPEDecoder"]
-    assert tokenizer.holding({" "}, 200).all()
-    assert tokenizer.holding({"a"}, 200).sum() == 2  # `a` and `a</w>`
+    assert tokenizer.tokens_with({" "}, 200).all()
+    assert tokenizer.tokens_with({"a"}, 200).sum() == 2  # `a` and `a</w>`
 
 
 def test_special_tokens_add_no_text() -> None:
@@ -302,7 +303,7 @@ def test_special_tokens_add_no_text() -> None:
     [ids] = tokenizer.encode(["the sand"])
     assert tokenizer.new_text([start], [*ids, end]) == "the sand"
     assert tokenizer.new_text([start, *ids], [*ids, end]) == " the sand"
-    assert tokenizer.strings([end]) == ["</s>"]
+    assert tokenizer.token_texts([end]) == ["</s>"]
 
 
 # --- the next word, against a plain loop --------------------------------------------------------
@@ -310,7 +311,7 @@ def test_special_tokens_add_no_text() -> None:
 
 def checkpoint(tokenizer: Tokenizer, *, rows: int | None = None) -> Checkpoint:
     hf = tokenizer._hf
-    size = rows or tokenizer.largest + 1
+    size = rows or tokenizer.largest_id + 1
     with torch.random.fork_rng(devices=[]):
         made = tiny_module.model(type("Sized", (), {
             "__len__": lambda self: size, "bos_token_id": 1, "eos_token_id": 2,
@@ -379,18 +380,18 @@ def test_next_word_equals_a_naive_search(kind: str) -> None:
 def test_a_byte_is_not_the_character_of_the_same_name() -> None:
     """Byte-level BPE writes byte E9 as `é`, which is a letter in a vocabulary of characters."""
     tokenizer = MADE["Sequence of Llama 2"]
-    ids, _ = tokenizer.encode_long("a\udce9")
-    assert tokenizer.name(ids[-1]) == "<0xE9>"
+    ids, _ = tokenizer.encode_with_starts("a\udce9")
+    assert tokenizer.token_name(ids[-1]) == "<0xE9>"
     for kind in ("WordPiece", "CTC", "none"):
         with pytest.raises(EncodingError, match="0xe9 is no valid UTF-8 and the tokenizer has no"):
-            MADE[kind].encode_long("\udce9")
+            MADE[kind].encode_with_starts("\udce9")
 
 
 @pytest.mark.parametrize("kind", ["Sequence of Llama 2", "Sequence of Llama 2, legacy"])
 def test_no_space_is_put_behind_a_stray_byte(kind: str) -> None:
     tokenizer = MADE[kind]
-    ids, starts = tokenizer.encode_long("sand\udcff" + "the \udcfesand")
-    names = [tokenizer.name(i).replace("▁", " ") for i in ids]
+    ids, starts = tokenizer.encode_with_starts("sand\udcff" + "the \udcfesand")
+    names = [tokenizer.token_name(i).replace("▁", " ") for i in ids]
     assert "".join(names).lstrip() == "sand<0xFF>the <0xFE>sand"
     assert starts.tolist() == sorted(starts)
     assert starts[names.index("<0xFE>")] == 9
@@ -401,10 +402,10 @@ def test_a_continuation_that_is_encoded_apart_gets_no_space(kind: str) -> None:
     tokenizer = MADE[kind]
     [found] = encoded(tokenizer, Loglikelihood("a t", "he"))
     assert found.crossing
-    assert "".join(tokenizer.strings(found.spans[0].targets)) == "he"
+    assert "".join(tokenizer.token_texts(found.spans[0].targets)) == "he"
     [found] = encoded(tokenizer, Generate(("the sand " * 9, "nd"), 4, overflow="right"), context=16)
-    assert tokenizer.text(found.spans[0].inputs).endswith("nd")
-    assert not tokenizer.text(found.spans[0].inputs).endswith(" nd")
+    assert tokenizer.decode(found.spans[0].inputs).endswith("nd")
+    assert not tokenizer.decode(found.spans[0].inputs).endswith(" nd")
 
 
 def encoded(
@@ -430,8 +431,8 @@ LINES = st.lists(st.text(alphabet="the sé\n ", max_size=9), min_size=1, max_siz
 @given(lines=LINES)
 def test_trimmed_offsets_are_made_whole(lines: list[str]) -> None:
     text = "".join(lines)
-    ids, starts = TRIMMED.encode_long(text)
-    want, plain = PLAIN.encode_long(text)
+    ids, starts = TRIMMED.encode_with_starts(text)
+    want, plain = PLAIN.encode_with_starts(text)
     assert ids == want
     assert starts.tolist() == plain.tolist()
     request = RollingLoglikelihood(tuple(lines))
@@ -474,8 +475,8 @@ def test_offsets_that_make_no_sense_are_refused(spans: list[tuple[int, int]]) ->
 
 def test_a_token_beyond_the_model_is_refused_where_it_is_fed() -> None:
     tokenizer = MADE["Sequence of Gemma"]
-    rows = tokenizer.largest  # all but `nd`
-    assert tokenizer.name(rows) == "nd"
+    rows = tokenizer.largest_id  # all but `nd`
+    assert tokenizer.token_name(rows) == "nd"
     fine: Request = Loglikelihood("the s", "a")
     for wrong in (
         Loglikelihood("sand", "a"), Loglikelihood("s", "and"), NextWord("sand", frozenset()),
@@ -493,10 +494,10 @@ def test_a_token_beyond_the_model_is_refused_where_it_is_fed() -> None:
 
 def test_the_engine_knows_the_models_rows() -> None:
     tokenizer = MADE["Sequence of Gemma"]
-    engine = Engine(checkpoint(tokenizer, rows=tokenizer.largest))
+    engine = Engine(checkpoint(tokenizer, rows=tokenizer.largest_id))
     [answer] = ask(engine, [Loglikelihood("the s", "a")], Encoding(bos="none"))
     assert isinstance(answer, Scored)
-    with pytest.raises(EncodingError, match=rf"token {tokenizer.largest} \('nd'\) is beyond"):
+    with pytest.raises(EncodingError, match=rf"token {tokenizer.largest_id} \('nd'\) is beyond"):
         engine.encode([Loglikelihood("the s", "and")], Encoding(bos="none"))
 
 
@@ -555,8 +556,8 @@ def test_unknown_words_of_a_context_are_counted() -> None:
         "lossy": 2, "unknown": 2, "lost_characters": 14, "characters": 15 + 10 + 6,
     }  # fmt: skip
     assert preflight_warnings(counts, 3) == [
-        "2 of 3 requests have text that the tokenizer loses, 45.16% of all characters; "
-        "2 of them have unknown tokens"
+        "requests with text that the tokenizer loses: 2 of 3 (45.16% of all characters; "
+        "2 with unknown tokens)"
     ]
 
 
@@ -658,6 +659,6 @@ def test_a_benchmark_in_another_case_is_marked_and_refused_under_strict(tmp_path
     assert counts["lossy"] == record["requests"] == 4
     assert counts["unknown"] == 0
     assert 0 < counts["lost_characters"] < counts["characters"] / 10
-    assert "requests have text that the tokenizer loses" in result.err
+    assert "requests with text that the tokenizer loses: " in result.err
     line = refused(*words, "--out", tmp_path / "strict", "--strict")
     assert "has text that the tokenizer loses (4 in all); refused by --strict" in line

@@ -13,16 +13,18 @@ from console import harness, record_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.inspect.rerun import Again, run_again
+from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.core import RollingLoglikelihood
-from harness.display.preview import WINDOWS
+from harness.display.preview import MAX_WINDOWS
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Encoded, Span
+from harness.engine.queries.encode import Encoded
+from harness.engine.queries.query import Span
 from harness.engine.scoring.ranks import ranks
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
-from harness.records.record import Record, read, read_items
+from harness.records.folder import read, read_outcomes
+from harness.records.record import Record
 from harness.records.trace import ItemTrace, trace
 from harness.tasks.lambada import stop_words
 
@@ -48,11 +50,19 @@ def dumped(path: Path) -> dict[str, dict]:  # type: ignore[type-arg]
     return {line["id"]: line for line in map(json.loads, path.read_text("utf-8").splitlines())}
 
 
-def blind(tiny_folder: Path, tmp_path: Path) -> RunOptions:
+Sources = tuple[ModelOptions, DataOptions, CacheOptions]
+
+
+def sources(model: Path, cache: Path | None = None) -> Sources:
+    """Where a record's checkpoint, rows and stored answers are; None uses no cache."""
+    return ModelOptions((str(model),)), DataOptions(), CacheOptions(cache, off=cache is None)
+
+
+def blind(tiny_folder: Path, tmp_path: Path) -> Sources:
     """Options that find tokenizer and stored answers, but no weights."""
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "blind"))
     (folder / "model.safetensors").unlink()
-    return RunOptions(model=(str(folder),), cache=tmp_path / "cache")
+    return sources(folder, cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -91,9 +101,9 @@ def test_traces_are_the_answers_of_the_run_without_its_weights(
     run: Run, tiny_folder: Path, tmp_path: Path, name: str, words: tuple[object, ...]
 ) -> None:
     record, path = run(name, *words)
-    again = run_again(record, blind(tiny_folder, tmp_path))
+    again = run_again(record, *blind(tiny_folder, tmp_path))
     items = dumped(tmp_path / f"{name}.jsonl")
-    assert list(again.places) == list(read_items(path, record).ids)
+    assert list(again.places) == list(read_outcomes(path, record).ids)
     for item in again.traces(list(items)):
         said = items[item.id]
         assert [r.kind for r in item.requests] == [r["kind"] for r in said["requests"]]
@@ -130,7 +140,7 @@ def test_token_ids_of_the_dump_give_its_numbers_in_a_plain_loop(
 ) -> None:
     """What was fed, start token included, is all that somebody else's loop needs."""
     run(name, *words)
-    [start] = tiny.tokenizer.start("auto")
+    [start] = tiny.tokenizer.start_tokens("auto")
     for item in dumped(tmp_path / f"{name}.jsonl").values():
         for request in item["requests"]:
             assert request["windows"][0]["context"][0] == start
@@ -156,7 +166,7 @@ def plain_sum(model: Checkpoint, context: list[int], targets: list[int]) -> floa
 
 def plain_word(model: Checkpoint, context: list[int]) -> str:
     """The most probable first token that begins a word which is no stop word, and what follows."""
-    stop, strings = stop_words("nltk127"), model.tokenizer.strings
+    stop, strings = stop_words("nltk127"), model.tokenizer.token_texts
 
     def ranked(path: list[int]) -> list[int]:
         with torch.inference_mode():
@@ -176,7 +186,7 @@ def plain_word(model: Checkpoint, context: list[int]) -> str:
 
 def test_texts_of_the_tokens_are_the_text(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
     record, _ = run("wikitext2", "--limit", 20, "--set", "stride=200")
-    again = run_again(record, blind(tiny_folder, tmp_path))
+    again = run_again(record, *blind(tiny_folder, tmp_path))
     [item] = again.traces(list(again.places)[:1])
     [request] = item.requests
     [asked] = again.asked.groups[0]
@@ -224,13 +234,13 @@ def test_equal_logits_are_ranked_as_an_argmax_would(tiny: Checkpoint) -> None:
 
 def test_rank_one_is_what_the_run_calls_greedy(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
     record, _ = run("coqa", "--limit", 1, "--set", "max_new=4")
-    again = run_again(record, RunOptions(model=(str(tiny_folder),), cache=tmp_path / "cache"))
+    again = run_again(record, *sources(tiny_folder, cache=tmp_path / "cache"))
     [item] = again.traces([*again.places], ranks=True)
     written = [t for r in item.requests for t in r.tokens if t.logprob is not None]
     assert written
     assert {t.rank for t in written} == {1}, "greedy answers"
     record, _ = run("lambada", "--limit", 5)
-    again = run_again(record, RunOptions(model=(str(tiny_folder),), cache=tmp_path / "cache"))
+    again = run_again(record, *sources(tiny_folder, cache=tmp_path / "cache"))
     stored, ranked = again.traces([*again.places]), again.traces([*again.places], ranks=True)
     firsts = [[t.rank == 1 for t in scored(item)] for item in ranked]
     assert [[t.rank == 1 for t in scored(item)] for item in stored] == firsts
@@ -241,11 +251,11 @@ def test_of_a_long_text_the_first_windows_are_ranked(
     run: Run, tiny_folder: Path, tmp_path: Path
 ) -> None:
     record, _ = run("wikitext2", "--limit", 20, "--set", "stride=200")
-    again = run_again(record, RunOptions(model=(str(tiny_folder),), cache=tmp_path / "cache"))
+    again = run_again(record, *sources(tiny_folder, cache=tmp_path / "cache"))
     [item] = again.traces([*again.places][:1], ranks=True)
-    assert max(t.window for t in scored(item)) >= WINDOWS, "there are more"
+    assert max(t.window for t in scored(item)) >= MAX_WINDOWS, "there are more"
     unranked = [t for t in scored(item) if t.rank is None]
-    assert {t.window for t in unranked} <= set(range(WINDOWS, 99))
+    assert {t.window for t in unranked} <= set(range(MAX_WINDOWS, 99))
     assert unranked
 
 
@@ -257,13 +267,13 @@ def test_without_stored_answers_the_model_computes(
     run: Run, tiny_folder: Path, tmp_path: Path
 ) -> None:
     record, _ = run("lambada", "--limit", 2)
-    options = RunOptions(model=(str(tiny_folder),), no_cache=True)
-    [item, _] = run_again(record, options).traces([*run_again(record, options).places])
+    options = sources(tiny_folder)
+    [item, _] = run_again(record, *options).traces([*run_again(record, *options).places])
     line = dumped(tmp_path / "lambada.jsonl")[item.id]["requests"][0]
     assert item.requests[0].logprob == pytest.approx(line["logprob"], abs=1e-4)
-    no_weights = replace(blind(tiny_folder, tmp_path), cache=tmp_path / "empty")
+    no_weights = (*blind(tiny_folder, tmp_path)[:2], CacheOptions(tmp_path / "empty"))
     with pytest.raises(CheckpointError, match="has no weights"):
-        run_again(record, no_weights).traces([item.id])
+        run_again(record, *no_weights).traces([item.id])
 
 
 @pytest.mark.parametrize("engine", [{"numerics": "engine:0|dtype:float32"}, {}])
@@ -272,7 +282,7 @@ def test_answers_of_other_numerics_are_not_taken(
 ) -> None:
     record, _ = run("lambada", "--limit", 2)
     other = replace(record, engine=engine)
-    again = run_again(other, blind(tiny_folder, tmp_path))
+    again = run_again(other, *blind(tiny_folder, tmp_path))
     with pytest.raises(CheckpointError, match="has no weights"):
         traces_of_all(again)
 
@@ -286,11 +296,11 @@ def test_a_model_that_is_described_otherwise_is_refused(
     record, _ = run("lambada", "--limit", 1)
     other = replace(record, model={**record.model, "colour": "red"})
     with pytest.raises(RecordError, match="is not described as here"):
-        traces_of_all(run_again(other, blind(tiny_folder, tmp_path)))
+        traces_of_all(run_again(other, *blind(tiny_folder, tmp_path)))
 
 
 @pytest.fixture
-def lambada(run: Run, tiny_folder: Path, tmp_path: Path) -> tuple[Record, RunOptions]:
+def lambada(run: Run, tiny_folder: Path, tmp_path: Path) -> tuple[Record, Sources]:
     record, _ = run("lambada", "--limit", 2)
     return record, blind(tiny_folder, tmp_path)
 
@@ -307,14 +317,14 @@ def lambada(run: Run, tiny_folder: Path, tmp_path: Path) -> tuple[Record, RunOpt
     ],
 )
 def test_another_run_is_refused(
-    lambada: tuple[Record, RunOptions], changes: dict[str, object], error: type, words: str
+    lambada: tuple[Record, Sources], changes: dict[str, object], error: type, words: str
 ) -> None:
     record, options = lambada
     merged = {
         k: {**getattr(record, k), **v} if isinstance(v, dict) else v for k, v in changes.items()
     }
     with pytest.raises(error, match=words) as found:
-        run_again(replace(record, **merged), options)
+        run_again(replace(record, **merged), *options)
     assert "\n" not in str(found.value)
 
 
@@ -323,28 +333,28 @@ def test_another_pool_is_refused(run: Run, tiny_folder: Path, tmp_path: Path) ->
     assert record.pool
     other = replace(record, pool={**record.pool, "sha256": "0" * 64})
     with pytest.raises(DataError, match="the record's rows came from"):
-        run_again(other, blind(tiny_folder, tmp_path))
+        run_again(other, *blind(tiny_folder, tmp_path))
 
 
 def test_another_tokenizer_or_other_weights_are_refused(
-    lambada: tuple[Record, RunOptions], tmp_path: Path
+    lambada: tuple[Record, Sources], tmp_path: Path
 ) -> None:
     record, options = lambada
     other = replace(record, model={**record.model, "tokenizer": "0" * 64})
     with pytest.raises(CheckpointError, match="other tokenizer"):
-        traces_of_all(run_again(other, options))
+        traces_of_all(run_again(other, *options))
     twin = save_tiny(tmp_path / "twin", context=256, seed=1)
-    changed = replace(options, model=(str(twin),), no_cache=True)
+    changed = sources(twin)
     with pytest.raises(CheckpointError, match="other weights"):
-        traces_of_all(run_again(record, changed))
+        traces_of_all(run_again(record, *changed))
 
 
 def traces_of_all(again: Again) -> list[ItemTrace]:
     return again.traces([*again.places])
 
 
-def test_an_unknown_item_is_refused_with_near_ones(lambada: tuple[Record, RunOptions]) -> None:
-    again = run_again(*lambada)
+def test_an_unknown_item_is_refused_with_near_ones(lambada: tuple[Record, Sources]) -> None:
+    again = run_again(lambada[0], *lambada[1])
     first = next(iter(again.places))
     with pytest.raises(UsageError, match=f"no item '{first}9' among its 2; near ones are: {first}"):
         again.traces([f"{first}9"])

@@ -14,8 +14,9 @@ from harness.core import Fields, Loglikelihood, Request, Row, Scored
 from harness.data.load import Where, load
 from harness.data.subset import choose
 from harness.errors import DataError, RecordError
-from harness.records.record import Record, read
-from harness.runner import ask, evaluate
+from harness.records.folder import read
+from harness.records.record import Record
+from harness.runner import evaluate, prepare
 from harness.stats import intervals
 from harness.tasks import winograd
 
@@ -115,8 +116,8 @@ def test_requests(change: str) -> None:
         Loglikelihood("", "Ann dropped the {1}, so it broke."),
     ]
     name, value = change.split("=")
-    assert ask(job_of("winograd", [CUP])).requests == wanted
-    assert ask(job_of("winograd", [CUP], **{name: value})).requests == wanted
+    assert prepare(job_of("winograd", [CUP])).requests == wanted
+    assert prepare(job_of("winograd", [CUP], **{name: value})).requests == wanted
 
 
 @pytest.mark.parametrize(("name", "count"), [("wsc273", 273), ("wsc285", 285)])
@@ -178,7 +179,7 @@ GOOD = TEXT + ANSWERS + RIGHT
 
 def test_a_sentence_may_begin_with_the_pronoun() -> None:
     text = GOOD.replace("<txt1>A saw</txt1>", "").replace("it", "It")
-    [request, *_] = ask(job_of("winograd", winograd.parse(xml(text).encode()))).requests
+    [request, *_] = prepare(job_of("winograd", winograd.parse(xml(text).encode()))).requests
     assert request == Loglikelihood("B", " run.")
 
 
@@ -341,7 +342,7 @@ def test_rows_of_a_limit_that_are_not_scored(
     )
     assert f"  {wanted} examples from 40 of 285 rows (seed 3)  " in shown
     assert f"|n:{wanted}/40~seed3|" in record.signature
-    assert "at most 40 rows, taken at random by seed 3" in shown
+    assert "at most 40 rows, chosen at random with seed 3" in shown
 
 
 def test_an_older_record_has_one_number_for_both() -> None:

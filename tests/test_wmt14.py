@@ -267,4 +267,4 @@ def test_the_pool_is_built_in_where_the_folder_has_none(data_dir: Path, task: st
     few_shot = benchmark.few_shot
     assert few_shot is not None
     found = load_pool(few_shot.source(options_of(task)), Where(folder=data_dir))
-    assert (found.road, len(found.rows)) == ("sample", 12)
+    assert (found.source_kind, len(found.rows)) == ("sample", 12)

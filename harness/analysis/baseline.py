@@ -1,7 +1,7 @@
-"""A baseline: the runs that new ones are held against, and the rule for each score.
+"""A baseline: the runs that `harness check` compares new ones with, and a rule for each score.
 
-The TOML file is for people: values to read, rules to edit. The runs themselves, records and
-outcomes, lie beside it, compressed, so that a check can pair its items.
+The TOML file is for people: values to read, rules to edit. The runs, records with their outcomes,
+are in a compressed file beside it, so that a check can pair the examples.
 """
 
 import hashlib
@@ -13,29 +13,29 @@ from typing import Any, NamedTuple
 
 from harness.analysis.runs import Run, label, main_measures, measures
 from harness.errors import RecordError, UsageError
-from harness.records import items
-from harness.records.record import Record, write_bytes, write_text
+from harness.files.output import write_bytes, write_text
+from harness.records import outcomes, schema
+from harness.records.record import Record
 from harness.task import Measure
 
-SCHEMA = 1
-RUNS = ".runs.json.gz"  # in place of .toml
+RUNS_SUFFIX = ".runs.json.gz"  # in place of .toml
 ALPHA = 0.05
 KINDS = {
     "paired": "delta",  # worse by more than delta, and the paired test says so
-    "absolute": "tolerance",  # worse by more than so much, in the score's unit
+    "absolute": "tolerance",  # worse by more than this, in the score's unit
     "relative": "tolerance",  # worse by more than this share of the baseline
     "report": "",  # never fails
 }
 """Rule -> the name of its number."""
-HEAD = """What `harness check` holds a run against. Rules may be edited, values are for reading.
+HEAD = """The baseline of `harness check`. Rules may be edited; values are for reading.
   rule = "paired"    fails if the score is worse by more than `delta`, and the paired one-sided
-                     test says so at level `alpha`; p is adjusted over all paired rules
+                     test rejects at level `alpha`; p is adjusted over all paired rules
   rule = "absolute"  fails if it is worse by more than `tolerance`, in the score's unit
   rule = "relative"  fails if it is worse by more than `tolerance` times the value here
   rule = "report"    is shown and never fails"""
 
 Key = tuple[str, str, str]
-"""Benchmark, protocol, score."""
+"""Benchmark, protocol, metric."""
 
 
 class Rule(NamedTuple):
@@ -58,11 +58,11 @@ class Baseline:
     alpha: float
 
 
-def rule_from(text: str) -> Rule:
-    """`paired:0.5` as a rule; the number may be left out where it is 0.
+def parse_rule(text: str) -> Rule:
+    """The rule in `paired:0.5`; the number may be left out where it is 0.
 
     Raises:
-        UsageError: it is no rule.
+        UsageError: the text is not a rule.
     """
     kind, _, amount = text.partition(":")
     try:
@@ -77,18 +77,18 @@ def rule_from(text: str) -> Rule:
     return Rule(kind, value)
 
 
-def rule_for(measure: Measure, wish: Rule | None) -> Rule:
-    """The rule that is wished for, else `paired`; `report` where pairs cannot be tested.
+def applicable_rule(measure: Measure, rule: Rule | None) -> Rule:
+    """`rule`, by default `paired`; `report` in place of `paired` where no paired test exists.
 
-    That is so for scores of a part of the items, which each run chooses for itself.
+    There is none for metrics with `select`, for which each run chooses its own examples.
     """
-    rule = wish or Rule("paired")
+    rule = rule or Rule("paired")
     untestable = getattr(measure.metric, "select", None) is not None
     return Rule("report") if rule.kind == "paired" and untestable else rule
 
 
 def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> None:
-    """Write a baseline: the main scores of every run, under `rule` where it can be applied.
+    """Write a baseline: the main scores of every run, under `rule` where it applies.
 
     Raises:
         RecordError: a run's benchmark is not installed, or the files cannot be written.
@@ -96,34 +96,38 @@ def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> N
     """
     import tomlkit
 
-    names = [label(run.record) for run in runs]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    labels = [label(run.record) for run in runs]
+    twice = next((name for name in labels if labels.count(name) > 1), None)
     if twice:
         raise UsageError(f"two runs of {' '.join(twice)}; a baseline holds one of each")
-    packed = items.pack({"schema": SCHEMA, "runs": [_run_json(run) for run in runs]})
+    packed = outcomes.pack(
+        {
+            **schema.header("baseline runs"),
+            "runs": [
+                {"record": run.record.to_json(), "outcomes": outcomes.to_json(run.outcomes)}
+                for run in runs
+            ],
+        }
+    )
     document = tomlkit.document()
     for line in HEAD.split("\n"):
         document.add(tomlkit.comment(line))
-    beside = runs_path(path)
+    document.update(schema.header("baseline"))
     document.update(
-        schema=SCHEMA, alpha=alpha, runs=beside.name, sha256=hashlib.sha256(packed).hexdigest()
+        alpha=alpha, runs=runs_path(path).name, sha256=hashlib.sha256(packed).hexdigest()
     )
-    document["run"] = [_about(run.record) for run in runs]
+    document["run"] = [_describe(run.record) for run in runs]
     document["score"] = [entry for run in runs for entry in _scores(run, rule)]
-    write_bytes(beside, packed)
+    write_bytes(runs_path(path), packed)
     write_text(path, tomlkit.dumps(document))
 
 
 def runs_path(path: Path) -> Path:
     """The file with the runs that belongs to a baseline's file."""
-    return path.with_name(path.name.removesuffix(".toml") + RUNS)
+    return path.with_name(path.name.removesuffix(".toml") + RUNS_SUFFIX)
 
 
-def _run_json(run: Run) -> dict[str, Any]:
-    return {"record": run.record.to_json(), "items": items.to_json(run.items)}
-
-
-def _about(record: Record) -> dict[str, Any]:
+def _describe(record: Record) -> dict[str, Any]:
     return {
         "task": label(record)[0],
         "protocol": record.protocol,
@@ -131,59 +135,50 @@ def _about(record: Record) -> dict[str, Any]:
         "digest": record.model["digest"],
         "examples": record.examples,
         "created": record.created,
-        "signature": record.signature,
+        "signature": str(record.signature),
     }
 
 
 def _scores(run: Run, rule: Rule | None) -> list[dict[str, Any]]:
-    values = {score.metric: score for score in run.record.scores}
-    found = []
+    scores = {score.metric: score for score in run.record.scores}
+    entries = []
     for measure in main_measures(measures(run.record)):
-        chosen = rule_for(measure, rule)
+        chosen = applicable_rule(measure, rule)
         number = {KINDS[chosen.kind]: chosen.amount} if KINDS[chosen.kind] else {}
-        found.append(
+        entries.append(
             {
                 "task": label(run.record)[0],
                 "protocol": run.record.protocol,
                 "metric": measure.name,
-                "value": values[measure.name].value,
-                "unit": values[measure.name].unit,
+                "value": scores[measure.name].value,
+                "unit": scores[measure.name].unit,
                 "rule": chosen.kind,
                 **number,
             }
         )
-    return found
+    return entries
 
 
 def read(path: Path) -> Baseline:
     """The baseline in a file.
 
     Raises:
-        RecordError: it cannot be read, is no baseline, or does not fit the runs beside it.
+        RecordError: it cannot be read, is not a baseline, or does not fit the runs beside it.
     """
-    try:
-        value = tomllib.loads(path.read_text("utf-8"))
-        packed = path.with_name(str(value["runs"])).read_bytes()
-        schema, sha256, alpha = value["schema"], value["sha256"], float(value["alpha"])
-        entries, rules = _rules(value["score"])
-    except OSError as error:
-        raise RecordError(f"cannot read {error.filename!r}: {error.strerror}") from error
-    except (
-        ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, UsageError,
-    ) as error:  # fmt: skip
-        raise RecordError(
-            f"{str(path)!r} is no baseline ({type(error).__name__}: {error}); write one with "
-            "harness baseline"
-        ) from error
-    if schema != SCHEMA or not 0 < alpha < 1:
-        raise RecordError(
-            f"{str(path)!r} has schema {schema} and alpha {alpha}; expected schema {SCHEMA} and a "
-            "level between 0 and 1"
-        )
+    name = repr(str(path))
+    text = schema.read_bytes(path)
+    with schema.malformed(name, "baseline"):
+        fields = schema.fields(tomllib.loads(text.decode("utf-8")), "baseline", name)
+        runs_file = path.with_name(str(fields["runs"]))
+        sha256, alpha = fields["sha256"], float(fields["alpha"])
+        values, rules = _rules(fields["score"])
+    if not 0 < alpha < 1:
+        raise RecordError(f"{name} has alpha {alpha}; expected a level between 0 and 1")
+    packed = schema.read_bytes(runs_file)
     if hashlib.sha256(packed).hexdigest() != sha256:
-        raise RecordError(f"the runs beside {str(path)!r} are others: their checksum differs")
+        raise RecordError(f"the runs beside {name} are others: their checksum differs")
     runs = _runs(packed, path.name)
-    _fits(entries, runs, path.name)
+    _check_values(values, runs, path.name)
     return Baseline(runs, rules, alpha)
 
 
@@ -193,39 +188,42 @@ def _rules(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[Key, float], dict[
     for score in scores:
         key = (score["task"], score["protocol"], score["metric"])
         if not all(isinstance(name, str) for name in key):
-            raise ValueError(f"names that are no texts: {key}")
+            raise ValueError(f"names that are not text: {key}")
         values[key] = float(score["value"])
         name = KINDS.get(score["rule"], "")
-        rules[key] = rule_from(f"{score['rule']}:{score[name] if name else 0}")
+        rules[key] = parse_rule(f"{score['rule']}:{score[name] if name else 0}")
     return values, rules
 
 
 def _runs(packed: bytes, name: str) -> tuple[Run, ...]:
-    value = items.unpack(packed, name)
-    found = []
-    for run in value["runs"]:
-        record = Record.from_json(run["record"], name)
-        found.append(Run(record, items.from_json(run["items"], name), f"the baseline {name}"))
-    return tuple(found)
+    fields = schema.fields(outcomes.unpack(packed, name), "baseline runs", name)
+    return tuple(
+        Run(
+            Record.from_json(run["record"], name),
+            outcomes.from_json(run["outcomes"], name),
+            f"the baseline {name}",
+        )
+        for run in fields["runs"]
+    )
 
 
-def _fits(values: Mapping[Key, float], runs: Sequence[Run], name: str) -> None:
-    """Each rule's value is that of the runs.
+def _check_values(values: Mapping[Key, float], runs: Sequence[Run], name: str) -> None:
+    """Check that the value of each rule is that of the runs.
 
     Raises:
         RecordError: it is not, or there is no such score.
     """
-    known = {
+    measured = {
         (*label(run.record), score.metric): score.value
         for run in runs
         for score in run.record.scores
     }
     for key, value in values.items():
-        if key not in known:
-            near = ", ".join(k[2] for k in known if k[:2] == key[:2]) or "none"
-            raise RecordError(f"{name}: the runs have no score {' '.join(key)} (known: {near})")
-        if value != known[key]:
+        if key not in measured:
+            near = ", ".join(k[2] for k in measured if k[:2] == key[:2]) or "none"
+            raise RecordError(f"{name}: the runs have no score {' '.join(key)} (available: {near})")
+        if value != measured[key]:
             raise RecordError(
-                f"{name}: {' '.join(key)} is {value} there and {known[key]} in the runs; values "
+                f"{name}: {' '.join(key)} is {value} there and {measured[key]} in the runs; values "
                 "cannot be edited, write a new baseline instead"
             )

@@ -11,28 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.paper import published
-from harness.errors import RecordError
 from harness.files.escape import csv_cell, markdown_cell
-from harness.records import lm_eval
-from harness.records.record import Record, below, read, write_text
-
-
-def load(roots: Sequence[Path]) -> list[Record]:
-    """All records below the folders, those in result files of lm-eval too, oldest first.
-
-    Raises:
-        RecordError: a folder has none, or a file in it is no record.
-    """
-    paths = sorted(path for root in roots for path in (below(root) if root.is_dir() else [root]))
-    if not paths:
-        where = ", ".join(str(root) for root in roots)
-        raise RecordError(f"no records below {where}; run a benchmark or give --records")
-    found = [
-        record
-        for path in paths
-        for record in (lm_eval.scores(path) if lm_eval.is_results(path) else [read(path)])
-    ]
-    return sorted(found, key=lambda record: record.created)
+from harness.files.output import write_text
+from harness.records.record import Record
 
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -50,7 +31,7 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             copy += 1
         row = table.setdefault((*key, str(copy)), _head(record, copy))
         row.update(cells)
-        row["_signatures"][record.task] = record.signature
+        row["_signatures"][record.task] = str(record.signature)
     order = _columns(list(table.values()))
     return [
         {**{name: row.get(name, "") for name in order}, "signatures": _joined(row)}
@@ -61,7 +42,7 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
 def row_key(record: Record) -> tuple[str, ...]:
     """What a row stands for."""
     selection = "all" if record.limit is None else f"{record.limit}~{record.seed}"
-    road = "sample" if record.data["road"] == "sample" else "data"
+    source = "sample" if record.data["source"] == "sample" else "data"
     model = record.model
     return (
         record.origin,
@@ -69,7 +50,7 @@ def row_key(record: Record) -> tuple[str, ...]:
         model["digest"],
         record.protocol,
         selection,
-        road,
+        source,
         model["dtype"],
         _device(record),
         str(model["context"]),
@@ -85,7 +66,7 @@ def _device(record: Record) -> str:
 
 def _head(record: Record, copy: int) -> dict[str, Any]:
     selection = "all" if record.limit is None else f"{record.limit} rows, seed {record.seed}"
-    if record.data["road"] == "sample":
+    if record.data["source"] == "sample":
         selection = "built-in sample"
     return {
         "model": record.model["name"],
@@ -105,7 +86,7 @@ def _head(record: Record, copy: int) -> dict[str, Any]:
 def _taken(row: dict[str, Any], cells: dict[str, float], record: Record) -> bool:
     """Whether a row already holds one of the cells under another signature."""
     known = row.get("_signatures", {}).get(record.task)
-    return any(name in row for name in cells) and known != record.signature
+    return any(name in row for name in cells) and known != str(record.signature)
 
 
 def _columns(table: Sequence[dict[str, Any]]) -> list[str]:

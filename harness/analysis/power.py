@@ -1,93 +1,99 @@
-"""How many items a comparison needs, from the spread of the runs at hand."""
+"""The number of examples that a comparison needs, from the spread of the runs at hand."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analysis.compare import partners
+from harness.analysis.compare import matching_runs
 from harness.analysis.paper.published import POINTS
-from harness.analysis.runs import Run, common, incompatibility, main_measures, measures
+from harness.analysis.runs import PairedOutcomes, Run, common, incomparable, main_measures, measures
 from harness.errors import RecordError, UsageError
 from harness.stats.power import detectable, needed, sd_guess, sd_of_difference, sd_of_flips
 from harness.task import Measure
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of a comparison."""
+class PowerSettings:
+    """The drop to detect, and what is assumed about the comparison."""
 
     drop: float  # points for scores in points, else percent of the score
     alpha: float = 0.05  # one-sided
     power: float = 0.8
-    correlation: float = 0.5  # of the items of two runs, where there is only one to look at
-    discordance: float | None = None  # share of right/wrong items that one run alone gets right
+    correlation: float = 0.5  # between the examples of two runs, if only one run is given
+    discordance: float | None = None  # share of right/wrong examples that only one run gets right
 
 
 @dataclass(frozen=True, slots=True)
-class Power:
-    """The answer for one score."""
+class PowerEstimate:
+    """The estimate for one score."""
 
     task: str
     metric: str
     unit: str  # of drop and detectable: points or % of the score
-    items: int  # today's
-    detectable: float | None  # the smallest drop that these show; None where nothing differs
-    needed: int | None  # items for the drop that was asked about
+    examples: int  # in the run
+    detectable: float | None  # the smallest drop they can detect; None where nothing differs
+    needed: int | None  # examples needed to detect the drop
     basis: str  # where the spread of the differences comes from
 
 
-def power(a: Sequence[Run], b: Sequence[Run], question: Question) -> list[Power]:
-    """The main scores of every run of `a`; with their partners in `b`, if there are any.
+def power(a: Sequence[Run], b: Sequence[Run], settings: PowerSettings) -> list[PowerEstimate]:
+    """Estimates for the main scores of every run of `a`, with the matching runs of `b` if any.
 
     Raises:
-        RecordError: two partners measure different things, or a benchmark is not installed.
-        UsageError: the question has no answer.
+        RecordError: matching runs measure different things, or a benchmark is not installed.
+        UsageError: the settings do not fit the scores.
     """
-    found = []
-    asked: list[Measure] = []
-    for _, one, two in partners(a, b):
+    estimates = []
+    has_proportions = False
+    for _, one, two in matching_runs(a, b):
         if one is None:
             continue
-        if two is not None and (why := incompatibility(one.record, two.record)):
-            raise RecordError(f"{one.source} and {two.source}: {why}")
+        if two is not None and (why := incomparable(one.record, two.record)):
+            raise RecordError(f"{one.file} and {two.file}: {why.reason}")
         for measure in main_measures(measures(one.record)):
-            asked.append(measure)
-            found.append(_of(measure, one, two, question))
-    proportions = any(getattr(m.metric, "proportion", False) for m in asked)
-    if question.discordance is not None and not proportions:
-        raise UsageError("--discordance is for right/wrong items, and no score here has them")
-    return found
+            has_proportions |= _is_proportion(measure)
+            estimates.append(_estimate(measure, one, two, settings))
+    if settings.discordance is not None and not has_proportions:
+        raise UsageError(
+            "--discordance applies to right/wrong examples, and no score here has them"
+        )
+    return estimates
 
 
-def _of(measure: Measure, a: Run, b: Run | None, question: Question) -> Power:
-    points = measure.metric.unit in POINTS
-    both = common(a, b or a, measure.name)
+def _estimate(measure: Measure, a: Run, b: Run | None, settings: PowerSettings) -> PowerEstimate:
+    in_points = measure.metric.unit in POINTS
+    paired = common(a, b or a, measure.name)
     value = next(s.value for s in a.record.scores if s.metric == measure.name)
-    sd, basis = _spread(measure, a, b, question)
-    if not points and value == 0:
+    sd, basis = _spread(measure, paired, b is not None, settings)
+    if not in_points and value == 0:
         sd, basis = 0.0, "the score is 0, so a drop cannot be a share of it"
     elif not sd:
-        basis = f"{basis}: no item differs, so it cannot be told"
-    scale = 1.0 if points or value == 0 else 100 / abs(value)  # score's unit -> unit of the drop
-    level = {"alpha": question.alpha, "power": question.power}
-    return Power(
+        basis = f"{basis}: no example differs, so there is no estimate"
+    scale = 1.0 if in_points or value == 0 else 100 / abs(value)  # score's unit -> drop's unit
+    level = {"alpha": settings.alpha, "power": settings.power}
+    return PowerEstimate(
         task=a.record.task,
         metric=measure.name,
-        unit="points" if points else "% of the score",
-        items=len(both.keys),
-        detectable=scale * detectable(sd, len(both.keys), **level) if sd else None,
-        needed=needed(scale * sd, question.drop, **level) if sd else None,
+        unit="points" if in_points else "% of the score",
+        examples=len(paired.keys),
+        detectable=scale * detectable(sd, len(paired.keys), **level) if sd else None,
+        needed=needed(scale * sd, settings.drop, **level) if sd else None,
         basis=basis,
     )
 
 
-def _spread(measure: Measure, a: Run, b: Run | None, question: Question) -> tuple[float, str]:
-    """Standard deviation of an item's difference, in the score's unit, and where it is from."""
+def _is_proportion(measure: Measure) -> bool:
+    return getattr(measure.metric, "proportion", False)
+
+
+def _spread(
+    measure: Measure, paired: PairedOutcomes, two_runs: bool, settings: PowerSettings
+) -> tuple[float, str]:
+    """Standard deviation of one example's difference, in the score's unit, and its basis."""
     metric, blocks = measure.metric, measure.blocks
-    both = common(a, b or a, measure.name)
-    if b is not None:
-        return sd_of_difference(metric, both.a, both.b, blocks=blocks), "the two runs"  # type: ignore[arg-type]
-    if question.discordance is not None and getattr(metric, "proportion", False):
-        share = question.discordance
-        return sd_of_flips(share, question.drop), f"{share:.0%} of the items differ"
-    guess = sd_guess(metric, both.a, question.correlation, blocks=blocks)  # type: ignore[arg-type]
-    return guess, f"one run, correlation {question.correlation:g}"
+    if two_runs:
+        return sd_of_difference(metric, paired.a, paired.b, blocks=blocks), "the two runs"  # type: ignore[arg-type]
+    if settings.discordance is not None and _is_proportion(measure):
+        share = settings.discordance
+        return sd_of_flips(share, settings.drop), f"{share:.0%} of the examples differ"
+    guess = sd_guess(metric, paired.a, settings.correlation, blocks=blocks)  # type: ignore[arg-type]
+    return guess, f"one run, correlation {settings.correlation:g}"

@@ -1,14 +1,14 @@
-"""Two runs of a benchmark -> the outcomes of their common items; or why they have none.
+"""Records as loaded for comparing: their outcomes, their measures, and whether two can be paired.
 
-What `compare`, `check` and `power` stand on. A pair counts only if both runs measured the same
-thing: same benchmark, version, options, data, prompt and example pairs. Other differences in the
-signatures (number format, context, versions, ...) are named, and the pair stands.
+Two runs are comparable only if both measured the same thing: same benchmark, version, options,
+data, prompt and few-shot examples. Other differences in the signatures (dtype, context, versions)
+are reported, and the runs are compared.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,109 +16,122 @@ from numpy.typing import NDArray
 from harness.errors import PluginError, RecordError, UsageError
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.plugins.registry import load_task
-from harness.records import lm_eval
-from harness.records.items import Items
-from harness.records.record import Record, files, read_with_items
+from harness.records import folder, lm_eval, schema
+from harness.records.outcomes import NO_OUTCOMES, Outcomes
+from harness.records.record import Record
+from harness.records.signature import MUST_AGREE, in_words
 from harness.task import Measure
 
-FIELDS = {
-    "v": "version",
-    "o": "options",
-    "data": "data",
-    "n": "rows",
-    "prompt": "prompt",
-    "pool": "example pairs",
-    "tok": "tokenizer",
-    "ctx": "context",
-    "dtype": "dtype",
-}
-"""Part of a signature -> what it is called here."""
-SAME = ("benchmark", "origin", "version", "options", "data", "prompt", "example pairs")
-"""What two runs must have in common; a difference elsewhere is only marked."""
+Need = Literal["required", "optional", "no"]
+OTHER_KINDS = tuple(kind for kind in schema.KINDS if kind != "record")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A record with the outcomes of its items."""
+    """A record with the outcomes of its examples."""
 
     record: Record
-    items: Items
-    source: str  # the file it came from
+    outcomes: Outcomes  # NO_OUTCOMES if they were not loaded or do not exist
+    file: str  # that the record came from
+
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether the run can be compared example by example."""
+        return bool(self.outcomes.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Incomparable:
+    """Why two runs, or one of their scores, cannot be compared."""
+
+    reason: str
 
 
 class PairedOutcomes(NamedTuple):
-    """The outcomes of the same items in two runs, in the order of the first; each (n, s)."""
+    """The outcomes of the same examples in two runs, in the order of the first; each (n, s)."""
 
-    keys: tuple[tuple[str, int], ...]  # (item, part)
+    keys: tuple[tuple[str, int], ...]  # (example, part)
     a: NDArray[np.float64]
     b: NDArray[np.float64]
 
 
-def load(paths: Iterable[Path]) -> list[Run]:
-    """The runs in record files and below folders of them; results files of lm-eval too.
+def load(paths: Iterable[Path], outcomes: Need = "required") -> list[Run]:
+    """The runs in record files, in result files of lm-eval, and in folders of both.
+
+    Other files that the harness writes, such as a jitter file, are skipped in folders.
+
+    Args:
+        paths: files and folders.
+        outcomes: whether every run must have outcomes, may have them, or is loaded without.
 
     Raises:
         UsageError: a path does not exist or has no record.
-        RecordError: a file is no record, or its items are missing.
+        RecordError: a file is not a record, or its outcomes are damaged, or missing though
+            required.
     """
-    found: list[Run] = []
-    for file in files(paths):
-        found += load_file(file)
-    return found
+    return [run for path in paths for run in _load_path(path, outcomes)]
 
 
-def load_file(path: Path) -> list[Run]:
-    """The run in a record file, or those in a results file of lm-eval."""
-    if lm_eval.is_results(path):
-        return [Run(record, items, str(path)) for record, items in lm_eval.read(path)]
-    return [Run(*read_with_items(path), str(path))]
+def _load_path(path: Path, outcomes: Need) -> list[Run]:
+    in_folder = path.is_dir()
+    files = sorted(path.rglob("*.json")) if in_folder else [path]
+    runs = []
+    for file in files if in_folder or path.exists() else []:
+        data = schema.read_bytes(file)
+        if (results := lm_eval.results(data)) is not None:
+            runs += _lm_eval_runs(results, file, outcomes)
+            continue
+        value = schema.parse(data, str(file))
+        if in_folder and schema.kind_of(value) in OTHER_KINDS:
+            continue
+        runs.append(_own_run(value, file, outcomes))
+    if not runs:
+        raise UsageError(f"no record in {str(path)!r}; expected a record or a folder with records")
+    return runs
+
+
+def _own_run(value: object, file: Path, outcomes: Need) -> Run:
+    """The run in a file of ours; read again if another run replaces it at the same time."""
+    while True:
+        record = Record.from_json(value, str(file))
+        exists = record.outcomes_sha256 and folder.outcomes_path(file, record).exists()
+        if outcomes == "no" or (outcomes == "optional" and not exists):
+            return Run(record, NO_OUTCOMES, str(file))
+        try:
+            return Run(record, folder.read_outcomes(file, record), str(file))
+        except RecordError:
+            value = schema.load(file)
+            if Record.from_json(value, str(file)).outcomes_sha256 == record.outcomes_sha256:
+                raise
+
+
+def _lm_eval_runs(results: lm_eval.Results, file: Path, outcomes: Need) -> list[Run]:
+    if outcomes != "no":
+        try:
+            return [Run(*pair, str(file)) for pair in lm_eval.with_outcomes(results, file)]
+        except RecordError:  # the samples were not logged: the scores are there
+            if outcomes == "required":
+                raise
+    return [Run(record, NO_OUTCOMES, str(file)) for record in lm_eval.records(results, file)]
 
 
 def label(record: Record) -> tuple[str, str]:
-    """(benchmark, protocol) that tell a run from others; equal names of other programs differ."""
+    """(benchmark, protocol) of a run; the benchmark of another program carries its name."""
     own = record.origin == "harness"
     return (record.task if own else f"{record.task} ({record.origin})", record.protocol)
 
 
-def parts(record: Record) -> dict[str, str]:
-    """The signature's parts by the names of `FIELDS`; the label of the protocol is left out."""
-    signed = {k: v for k, v in record.signed_parts().items() if k not in ("p", "origin")}
-    named = {FIELDS.get(name, name): value for name, value in signed.items()}
-    return {"benchmark": record.task, "origin": record.origin, **named}
-
-
-def differing(a: Record, b: Record) -> dict[str, tuple[str, str]]:
-    """Field of the signatures -> its two values, where they differ; of options those alone."""
-    one, two = parts(a), parts(b)
-    found = {
-        name: (one.get(name, "none"), two.get(name, "none"))
-        for name in dict.fromkeys([*one, *two])
-        if one.get(name) != two.get(name)
-    }
-    if "options" in found:
-        names = [
-            n for n in sorted({*a.options, *b.options}) if a.options.get(n) != b.options.get(n)
-        ]
-        first, second = (", ".join(f"{n}={r.options.get(n)}" for n in names) for r in (a, b))
-        found["options"] = (first, second)
-    return found
-
-
-def in_words(fields: Mapping[str, tuple[str, str]]) -> str:
-    """`dtype: float32 / bfloat16; rows: 20 / 10`."""
-    return "; ".join(f"{name}: {a} / {b}" for name, (a, b) in fields.items())
-
-
-def incompatibility(a: Record, b: Record) -> str:
-    """Why two records measure different things; empty if they do not."""
-    fields = {name: pair for name, pair in differing(a, b).items() if name in SAME}
-    if fields:
-        return f"they measure different things; {in_words(fields)}"
-    return ""
+def incomparable(a: Record, b: Record) -> Incomparable | None:
+    """Why two records measure different things; None if they measure the same."""
+    differences = a.signature.diff(b.signature)
+    decisive = {name: values for name, values in differences.items() if name in MUST_AGREE}
+    if not decisive:
+        return None
+    return Incomparable(f"they measure different things; {in_words(decisive)}")
 
 
 def measures(record: Record) -> tuple[Measure, ...]:
-    """The measures that a record's scores come from, those that can be compared pair by pair.
+    """The measures behind a record's scores that can be compared example by example.
 
     Raises:
         RecordError: the benchmark is not installed, or in another version.
@@ -150,26 +163,26 @@ def measures(record: Record) -> tuple[Measure, ...]:
     )
 
 
-def main_measures(found: Sequence[Measure]) -> tuple[Measure, ...]:
-    """Those that fill a column of the paper's tables; all of them if none does."""
-    return tuple(m for m in found if m.column) or tuple(found)
+def main_measures(measures: Sequence[Measure]) -> tuple[Measure, ...]:
+    """The measures that fill a column of the paper's tables; all of them if none does."""
+    return tuple(m for m in measures if m.column) or tuple(measures)
 
 
 def common(a: Run, b: Run, measure: str) -> PairedOutcomes:
-    """A measure's outcomes on the items that both runs have.
+    """A measure's outcomes on the examples that both runs have.
 
     Raises:
-        RecordError: a run has no such measure, or the two have no item in common.
+        RecordError: a run has no such measure, or the two have no example in common.
     """
     for run in (a, b):
-        if measure not in run.items.outcomes:
-            known = ", ".join(run.items.outcomes) or "none"
-            raise RecordError(f"{run.source} has no outcomes of {measure!r} (known: {known})")
-    rows = {key: row for row, key in enumerate(b.items.keys(measure))}
-    keys = [(row, key) for row, key in enumerate(a.items.keys(measure)) if key in rows]
+        if measure not in run.outcomes.metrics:
+            available = ", ".join(run.outcomes.metrics) or "none"
+            raise RecordError(f"{run.file} has no outcomes of {measure!r} (available: {available})")
+    rows = {key: row for row, key in enumerate(b.outcomes.keys(measure))}
+    keys = [(row, key) for row, key in enumerate(a.outcomes.keys(measure)) if key in rows]
     if not keys:
-        raise RecordError(f"{a.source} and {b.source} have no item of {a.record.task} in common")
-    first, second = a.items.outcomes[measure].values, b.items.outcomes[measure].values
+        raise RecordError(f"{a.file} and {b.file} have no example of {a.record.task} in common")
+    first, second = a.outcomes.metrics[measure].values, b.outcomes.metrics[measure].values
     return PairedOutcomes(
         tuple(key for _, key in keys),
         np.array([first[row] for row, _ in keys], np.float64),

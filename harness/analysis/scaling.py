@@ -19,16 +19,13 @@ A law is about a loss. What of a score that is depends on its unit, and `law` de
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from harness.analysis.paper import published
-from harness.analysis.runs import SAME, differing, parts
 from harness.core import Score
-from harness.records import lm_eval
-from harness.records.record import Record, files, read
+from harness.records.record import Record
 from harness.stats.intervals import LEVEL
 
 KAPLAN = 0.076  # exponent of the loss in parameters: alpha_N of Kaplan et al. 2020, equation 1.1
@@ -169,19 +166,6 @@ def points(places: Iterable[Place], kind: Law) -> list[Point]:
     return [Point(place.parameters, kind.loss(place.value)) for place in places]
 
 
-def load(paths: Iterable[Path]) -> list[Record]:
-    """The records in files and below folders, results of lm-eval too; items are not needed.
-
-    Raises:
-        UsageError: a path does not exist or has no record.
-        RecordError: a file is no record.
-    """
-    found: list[Record] = []
-    for file in files(paths):
-        found += lm_eval.scores(file) if lm_eval.is_results(file) else [read(file)]
-    return found
-
-
 def parameters(record: Record) -> int | None:
     """Size of a record's model; None where the record does not say, as lm-eval's may not."""
     known = record.model["parameters"]
@@ -218,8 +202,7 @@ def curves(records: Iterable[Record], *, every: bool = False) -> list[Curve]:
 
 def _measured(record: Record) -> tuple[str, ...]:
     """What records of one curve have in common."""
-    said = parts(record)
-    return (*(said.get(name, "none") for name in SAME), _rows(record))
+    return (*record.signature.identity(), _rows(record))
 
 
 def _metrics(records: Iterable[Record], every: bool) -> list[str]:
@@ -258,7 +241,8 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
 
 def _differing(newest: Record, records: Sequence[Record]) -> tuple[str, ...]:
     """Parts of the signatures that are not the same in all; the rows are."""
-    names = dict.fromkeys(name for record in records for name in differing(newest, record))
+    signature = newest.signature
+    names = dict.fromkeys(n for record in records for n in signature.diff(record.signature))
     return tuple(name for name in names if name != "rows")
 
 
@@ -280,7 +264,7 @@ def _paper(column: str | None) -> tuple[Place, ...]:
 
 def _rows(record: Record) -> str:
     """Which rows were scored, in words; the data's checksum is not among them."""
-    of = " of the sample" if record.data["road"] == "sample" else ""
+    of = " of the sample" if record.data["source"] == "sample" else ""
     if record.limit is None or record.rows >= record.data["rows"]:
         return f"all {record.rows:,} rows{of}"
     return f"{record.rows:,} rows{of}, seed {record.seed}"

@@ -1,1 +1,5 @@
-"""The command line: words, options and help. Each command calls one of `harness.commands`."""
+"""The command line: arguments, options and help.
+
+One file per command, which calls the function of the same command in `harness.commands`. Heavy
+imports happen inside the command that needs them.
+"""

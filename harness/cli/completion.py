@@ -1,31 +1,30 @@
-"""What the shell offers when a word of the command line is begun, and the script that asks for it.
+"""Shell completion of tasks, models, protocols and their options.
 
-The mechanism is click's. What is offered comes from installed metadata and from the declaration
-of the one benchmark that is being typed: no torch, no data, and silence where something is wrong,
-since nobody wants an error inside the line that is being typed.
+Only installed metadata and the declaration of the task on the command line are read: no torch and
+no data. Errors complete nothing, so that no message lands in the line that is being typed.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem
 
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
 from harness.plugins.registry import load_task, task_names
 
 VARIABLE = "_HARNESS_COMPLETE"
 DEMO = "smollm2-135m"
 SHELLS = ("bash", "zsh", "fish")
 TABLES = {"table3": "COLUMNS", "section3": "SECTION3"}
-TAKE_NAMES = ("show", "jitter")  # commands whose arguments are benchmarks
+TASK_COMMANDS = ("show", "jitter")  # commands whose arguments are tasks
 
-Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def offering(words: Callable[[click.Context], Iterable[str]]) -> Offer:
-    """What click asks: those of `words` that begin like the one that is being typed."""
+def completer(words: Callable[[click.Context], Iterable[str]]) -> Completer:
+    """Complete to those of `words` that start with what is typed."""
 
-    def offer(
+    def complete(
         context: click.Context, parameter: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         del parameter
@@ -34,67 +33,48 @@ def offering(words: Callable[[click.Context], Iterable[str]]) -> Offer:
         except HarnessError:
             return []
 
-    return offer
+    return complete
 
 
 def models(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The demo's name once it is begun, else files and folders."""
+    """Complete to the demo's name if it is begun, else to files and folders."""
     del context, parameter
     if incomplete and DEMO.startswith(incomplete):
         return [CompletionItem(DEMO)]
     return [CompletionItem(incomplete, type="file")]
 
 
-def _meant(context: click.Context) -> Sequence[str]:
-    """The benchmarks that a command is about; those of a table are many."""
+def _tasks(context: click.Context) -> Sequence[str]:
+    """Names of the tasks that the command line names, or that its table has."""
     from harness.analysis.paper import published
 
     command = context.info_name or ""
     if command in TABLES:
         return published.tasks(getattr(published, TABLES[command]))
-    if command not in TAKE_NAMES:
+    if command not in TASK_COMMANDS:
         return [command]
-    # An option without its value ends click's parsing: then the arguments are still unread.
-    given = context.params.get("names") or context.params.get("name") or context.args[:1]
-    return [given] if isinstance(given, str) else list(given)
+    # An option without its value ends click's parsing, and leaves the arguments unread.
+    names = context.params.get("names") or context.params.get("name") or context.args[:1]
+    return [names] if isinstance(names, str) else list(names)
 
 
 def _presets(context: click.Context) -> Iterable[str]:
-    return dict.fromkeys(preset for name in _meant(context) for preset in load_task(name).protocols)
+    return dict.fromkeys(preset for name in _tasks(context) for preset in load_task(name).protocols)
 
 
 def _settings(context: click.Context) -> Iterable[str]:
-    """`key=value` for every allowed value; a number is left to be typed."""
-    pairs = [(o.name, c) for n in _meant(context) for o in load_task(n).options for c in o.choices]
+    """`key=value` for every allowed value, and `key=` for a number."""
+    pairs = [(o.name, c) for n in _tasks(context) for o in load_task(n).options for c in o.choices]
     return dict.fromkeys(f"{name}={choice.replace('<n>', '')}" for name, choice in pairs)
 
 
 def _keys(context: click.Context) -> Iterable[str]:
-    found = [f"{option.name}=" for n in _meant(context) for option in load_task(n).options]
-    return dict.fromkeys(found)
+    return dict.fromkeys(f"{o.name}=" for n in _tasks(context) for o in load_task(n).options)
 
 
-benchmarks = offering(lambda context: task_names())
-presets = offering(_presets)
-settings = offering(_settings)
-keys = offering(_keys)
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(SHELLS))
-@click.pass_context
-def completion(context: click.Context, shell: str) -> None:
-    """Print the script that completes `harness` in a SHELL.
-
-    It offers commands, benchmarks, options, protocols and their values. Add it to what the shell
-    reads at its start: `harness completion bash >> ~/.bashrc`.
-    """
-    found = get_completion_class(shell)
-    if found is None:  # a version of click that does not know the shell
-        raise UsageError(f"click has no completion for {shell!r}; choose from: {', '.join(SHELLS)}")
-    click.echo(found(context.find_root().command, {}, "harness", VARIABLE).source())
-
-
-COMMANDS = (completion,)
+benchmarks = completer(lambda context: task_names())
+presets = completer(_presets)
+settings = completer(_settings)
+keys = completer(_keys)

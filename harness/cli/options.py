@@ -1,197 +1,155 @@
-"""The options that several commands share, declared for click.
-
-Each command takes the groups that it honours and no other.
-"""
+"""Options of the command line, made from the groups in `harness.commands.options`."""
 
 from collections.abc import Callable
+from dataclasses import MISSING, Field, fields
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import click
 from click.core import ParameterSource
 
 from harness.cli import completion
-from harness.cli.types import THREADS, WORKERS, Duration
+from harness.cli.types import Duration
+from harness.commands.options import OptionGroup, Seconds
 from harness.errors import UsageError
 
-Option = Callable[[Any], Any]
 PATH = click.Path(path_type=Path)
-
-DATA_DIR = click.option(
-    "--data-dir",
-    type=PATH,
-    envvar="HARNESS_DATA",
-    help="folder with the original files; default: the environment variable HARNESS_DATA",
-)
-DATA_FILE = click.option("--data-file", type=PATH, help="this file and no other")
-ROWS: tuple[Option, ...] = (
-    click.option("--sample", is_flag=True, help="the built-in rows: shows that it works"),
-    click.option("--hub", is_flag=True, help="fetch what --data-dir lacks from the hub"),
-    click.option("--limit", type=int, help="so many rows, taken at random by --seed"),
-    click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0)),
-)
-PROTOCOL: tuple[Option, ...] = (
-    click.option(
-        "--protocol",
-        default="paper",
-        show_default=True,
-        shell_complete=completion.presets,
-        help="named preset",
-    ),
-    click.option(
-        "--set",
-        multiple=True,
-        metavar="KEY=VALUE",
-        shell_complete=completion.settings,
-        help="change one option",
-    ),
-)
-DATA = (DATA_DIR, DATA_FILE, *ROWS, *PROTOCOL)
-"""Which rows are taken and what they become, for one benchmark."""
-TABLE_DATA = (DATA_DIR, *ROWS, *PROTOCOL)
-"""The same for many benchmarks."""
+JSON = click.option("--json", "as_json", is_flag=True, help="print one JSON object, nothing else")
+COMPLETIONS = {
+    "model": completion.models,
+    "protocol": completion.presets,
+    "set": completion.settings,
+    "vary": completion.keys,
+}
+_TYPES: dict[Any, click.ParamType] = {  # type: ignore[type-arg]  # generic since click 8.4
+    Path: PATH,
+    Seconds: Duration("10m"),
+    str: click.STRING,
+}
 
 
-def _model(text: str) -> Option:
-    return click.option(
-        "--model", multiple=True, required=True, shell_complete=completion.models, help=text
-    )
+class Option(click.Option):
+    """An option that `--help` shows under a heading."""
+
+    def __init__(self, *words: Any, heading: str = "Options", **details: Any) -> None:
+        super().__init__(*words, **details)
+        self.heading = heading
 
 
-MODELS = _model("hub name, folder, GGUF file, or smollm2-135m (the demo); may be repeated")
-MODEL = _model("hub name, folder, GGUF file, or smollm2-135m (the demo)")
-REVISION = click.option("--revision", help="commit, branch or tag on the hub")
-TRUST = click.option(
-    "--trust-remote-code", is_flag=True, help="run code that comes with the model; recorded"
-)
-DEVICE = click.option("--device", help="cpu, cuda, cuda:1, ...; default: the accelerator if any")
-DTYPE = click.option(
-    "--dtype",
-    default="float32",
-    show_default=True,
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-)
-CONTEXT = click.option(
-    "--context",
-    type=click.IntRange(min=8),
-    help="tokens fed at once; default: the smaller of 1024 and what the model has",
-)
-BATCH_TOKENS = click.option(
-    "--batch-tokens",
-    type=click.IntRange(min=1),
-    help="padded tokens per batch; moves no score beyond rounding",
-)
-THREADS_OF_CPU = click.option(
-    "--threads", type=THREADS, help="threads of the CPU; moves no score beyond rounding"
-)
-COMPUTE: tuple[Option, ...] = (
-    click.option(
-        "--compile",
-        is_flag=True,
-        help="passes through torch.compile: slow to begin, for long runs on an accelerator",
-    ),
-    click.option("--workers", type=WORKERS, help="answer in so many Ray workers"),
-    click.option(
-        "--address", help="address of a Ray cluster for the workers; default: this machine"
-    ),
-)
-LOAD = (REVISION, TRUST, DEVICE, DTYPE, CONTEXT, BATCH_TOKENS, THREADS_OF_CPU, *COMPUTE)
-"""How a checkpoint is loaded and run."""
-GRID: tuple[Option, ...] = (
-    click.option("--grid", is_flag=True, help="all presets, as a table beside the paper's number"),
-    click.option(
-        "--vary",
-        multiple=True,
-        metavar="KEY=V,V",
-        shell_complete=completion.keys,
-        help="all combinations of these, as --grid",
-    ),
-)
-CACHE = click.option(
-    "--cache", type=PATH, help="folder of the stored answers; default: in the user's cache"
-)
-NO_CACHE = click.option("--no-cache", is_flag=True, help="neither use nor store answers")
-STRICT = click.option(
-    "--strict",
-    is_flag=True,
-    help="refuse items that are cut, empty or have a token across their boundary, files that are "
-    "not the published ones, and missing data",
-)
-RESULTS: tuple[Option, ...] = (
-    click.option(
-        "--out",
-        type=PATH,
-        default=Path("results/records"),
-        show_default=True,
-        help="folder for the records",
-    ),
-    CACHE,
-    NO_CACHE,
-    click.option("--dump", type=PATH, help="write one JSON line per item to this file"),
-    click.option("--plan", is_flag=True, help="say what it will cost in tokens, memory and time"),
-    click.option(
-        "--budget",
-        metavar="TIME",
-        type=Duration("10m"),
-        help="choose rows so that all ends in 90s, 10m or 2h",
-    ),
-    click.option("--json", is_flag=True, help="print the records as one JSON object, nothing else"),
-    STRICT,
-)
-SIZE = click.option("--size", help="the paper's model to compare with: 117M, 345M, 762M or 1542M")
-LEADERBOARD = click.option(
-    "--leaderboard",
-    type=PATH,
-    help="CSV to write with one row per model, each as soon as it is finished; a Markdown table "
-    "beside it",
-)
+class Command(click.Command):
+    """A command whose help shows options under the headings of their groups."""
 
-BENCHMARK = (MODELS, *LOAD, *DATA, *GRID, *RESULTS)
-TABLE = (MODELS, *LOAD, *TABLE_DATA, *RESULTS, SIZE, LEADERBOARD)
-SHOW = (MODEL, REVISION, TRUST, CONTEXT, *DATA)
-JITTER = (MODEL, REVISION, TRUST, DEVICE, CONTEXT, THREADS_OF_CPU, *COMPUTE, *DATA, STRICT)
-"""It chooses number formats and token budgets itself, stores no answers and writes no records."""
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section per heading, in the order of the options."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            line = parameter.get_help_record(ctx)
+            if line is not None and isinstance(parameter, click.Option):
+                heading = parameter.heading if isinstance(parameter, Option) else "Options"
+                sections.setdefault(heading, []).append(line)
+        for heading, lines in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(lines)
 
 
-def takes(options: tuple[Option, ...]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add options to a command, in their order."""
+class Part(NamedTuple):
+    """Some options of a group; the others keep their defaults."""
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
+    group: type[OptionGroup]
+    fields: tuple[str, ...]
+    optional: bool = False  # whether required options may be left out
+
+
+def part(group: type[OptionGroup], *names: str, optional: bool = False) -> Part:
+    """The named options of a group."""
+    return Part(group, names, optional)
+
+
+def without(group: type[OptionGroup], *names: str) -> Part:
+    """All options of a group but the named ones."""
+    return Part(group, tuple(f.name for f in _fields(group) if f.name not in names))
+
+
+Function = Callable[..., Any]
+
+
+def takes(**groups: "type[OptionGroup] | Part") -> Callable[[Function], Function]:
+    """Give a command the options of groups; it receives one object per group, by its keyword."""
+    parts = {k: v if isinstance(v, Part) else without(v) for k, v in groups.items()}
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def with_groups(*words: Any, **values: Any) -> Any:
+            _check_sources(values)
+            made = {name: _group(chosen, values) for name, chosen in parts.items()}
+            return function(*words, **values, **made)
+
+        command: Function = with_groups
+        for chosen in reversed(parts.values()):
+            for declared in reversed(_fields(chosen.group)):
+                if declared.name in chosen.fields:
+                    command = _option(chosen, declared)(command)
+        return command
 
     return decorate
 
 
-def more_models(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Take the other paths of `--model ckpts/*`, which the shell spells out."""
-    argument = click.argument(
-        "models", nargs=-1, metavar="[MODEL]...", shell_complete=completion.models
-    )
-    return argument(function)
+def _fields(group: type[OptionGroup]) -> tuple[Field[Any], ...]:
+    return fields(group)  # type: ignore[arg-type]  # every group is a dataclass
+
+
+def flag(declared: Field[Any]) -> str:
+    """The name of a field's option, without dashes in front."""
+    name: str = declared.metadata.get("flag", declared.name)
+    return name.replace("_", "-")
+
+
+def _group(chosen: Part, values: dict[str, Any]) -> OptionGroup:
+    """Take a group's options out of `values`."""
+    own = {f.name: flag(f).replace("-", "_") for f in _fields(chosen.group)}
+    group = chosen.group(**{name: values.pop(own[name]) for name in chosen.fields})
+    group.check()
+    return group
+
+
+def _option(chosen: Part, declared: Field[Any]) -> Callable[[Function], Function]:
+    """The option that a field declares."""
+    name, details = flag(declared), dict(declared.metadata)
+    annotation = get_type_hints(chosen.group)[declared.name]
+    [kind, *_] = [t for t in get_args(annotation) if t is not NoneType] or [annotation]
+    how: dict[str, Any] = {"help": details["help"], "heading": chosen.group.heading}
+    if get_origin(annotation) is Literal:
+        how["type"] = click.Choice(get_args(annotation))
+    elif kind is bool:
+        how["is_flag"] = True
+    elif kind is int:
+        how["type"] = click.IntRange(details.get("min"), details.get("max"))
+    else:
+        how["type"] = _TYPES[kind]
+    if get_origin(annotation) is tuple:
+        how["multiple"] = True
+    elif declared.default is not MISSING:
+        how |= {"default": declared.default, "show_default": declared.default not in (None, False)}
+    how |= {key: details[key] for key in ("metavar", "envvar") if key in details}
+    if "envvar" in details:
+        how["show_envvar"] = True
+    how["required"] = details.get("required", False) and not chosen.optional
+    return click.option(f"--{name}", cls=Option, shell_complete=COMPLETIONS.get(name), **how)
 
 
 def given(name: str) -> bool:
-    """Whether the command line itself gives an option; a default or the environment does not."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source is ParameterSource.COMMANDLINE
+    """Whether the command line itself has an option; defaults and the environment do not count."""
+    return _source(name) is ParameterSource.COMMANDLINE
 
 
-def chosen(options: dict[str, Any]) -> Any:
-    """The command line's options; models that were given as arguments join the others.
+def _source(name: str) -> ParameterSource | None:
+    return click.get_current_context().get_parameter_source(name)
 
-    Raises:
-        UsageError: a folder for the data is given beside the built-in rows.
-    """
-    from harness.commands.evaluate.run_options import RunOptions
 
-    if options.get("sample") and given("data_dir"):
+def _check_sources(values: dict[str, Any]) -> None:
+    """Refuse a folder of data together with the built-in rows; HARNESS_DATA may be set."""
+    both = values.get("sample") and values.get("data_dir")
+    if both and _source("data_dir") is _source("sample"):
         raise UsageError("--data-dir and --sample name different rows; give one of them")
-    models = (*options.pop("model", ()), *options.pop("models", ()))
-    different = tuple(dict.fromkeys(models))
-    if len(different) < len(models):
-        from harness.display import terminal
-
-        terminal.note("a model that is given more than once is evaluated once")
-    return RunOptions(model=different, **options)

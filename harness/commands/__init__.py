@@ -1,5 +1,1 @@
-"""What the commands do, one module each: data, runner and engine brought together.
-
-`harness.cli` and the other commands call them. `session` is what they hold open, `display` says
-how it looks.
-"""
+"""What the commands do, one module per command; `options` has what several of them take."""

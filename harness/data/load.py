@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 from harness.core import Fields, Hub, Row, Source
 from harness.errors import DataError, HarnessError, TaskError, in_one_line
 
-LARGEST = 1 << 30  # bytes of a file; ten times the largest benchmark's
-CHUNK = 1 << 20  # bytes read at once
+MAX_FILE_BYTES = 1 << 30  # bytes of a file; ten times the largest benchmark's
+CHUNK_BYTES = 1 << 20  # bytes read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Data:
     """Rows and where they came from."""
 
     rows: tuple[Row, ...]
-    road: str  # file, hub or sample
+    source_kind: str  # file, hub or sample
     name: str  # of the file, without its folder; or repository and path
     sha256: str  # of the file's bytes, as restored where the hub has parquet
     size: int  # bytes
@@ -43,12 +43,12 @@ class Data:
     @property
     def published(self) -> bool:
         """Whether nothing speaks against these being the published rows."""
-        return self.road != "sample" and not self.warnings
+        return self.source_kind != "sample" and not self.warnings
 
     def facts(self) -> dict[str, Any]:
         """All but the rows themselves, for the record."""
         return {
-            "road": self.road,
+            "source": self.source_kind,
             "name": self.name,
             "sha256": self.sha256,
             "bytes": self.size,
@@ -121,7 +121,7 @@ def load_pool(source: Source, where: Where, *, strict: bool = False) -> Data:
             published one, or there is none and the built-in rows were not asked for.
     """
     roads = replace(where, file=None)
-    there = where.folder is not None and find(source, where.folder) is not None
+    there = where.folder is not None and find_file(source, where.folder) is not None
     if there or strict or (where.hub and source.hub):
         return load(source, roads, strict=strict)
     return load(source, Where(sample=True))
@@ -133,11 +133,11 @@ def _fetch(source: Source, where: Where) -> tuple[str, str, tuple[bytes, ...]]:
         return "file", where.file.name, _read_both(source, where.file)
     if where.sample:
         return "sample", source.sample, _sample(source)
-    path = find(source, where.folder) if where.folder else None
+    path = find_file(source, where.folder) if where.folder else None
     if path is not None:
         return "file", path.name, _read_both(source, path)
     if where.hub and source.hub:
-        return "hub", f"{source.hub.repo}/{source.hub.file}", hub_bytes(source.hub)
+        return "hub", f"{source.hub.repo}/{source.hub.file}", download(source.hub)
     raise DataError(missing(source, where))
 
 
@@ -166,7 +166,7 @@ def _read_both(source: Source, path: Path) -> tuple[bytes, ...]:
     return _read(path), _read(other)
 
 
-def find(source: Source, folder: Path) -> Path | None:
+def find_file(source: Source, folder: Path) -> Path | None:
     """The first file that matches the source's patterns, in their order.
 
     A bare name is looked for in the folder and one below; `./name` in the folder alone;
@@ -211,22 +211,23 @@ def _within(file: BinaryIO, name: str) -> bytes:
     """All bytes of an open file.
 
     Raises:
-        DataError: there are more than `LARGEST`; no benchmark's file is so large.
+        DataError: there are more than `MAX_FILE_BYTES`; no benchmark's file is so large.
     """
-    found: list[bytes] = []
-    left = LARGEST
-    while chunk := file.read(CHUNK):  # not all at once: that would claim the memory beforehand
-        found.append(chunk)
+    chunks: list[bytes] = []
+    left = MAX_FILE_BYTES
+    # Not all at once: that would claim the memory of the whole limit beforehand.
+    while chunk := file.read(CHUNK_BYTES):
+        chunks.append(chunk)
         left -= len(chunk)
         if left < 0:
             raise DataError(
-                f"{name} has more than {LARGEST:,} bytes, and no benchmark's file is so large; "
-                "give --data-file the original file"
+                f"{name} has more than {MAX_FILE_BYTES:,} bytes, and no benchmark's file is so "
+                "large; give --data-file the original file"
             )
-    return b"".join(found)
+    return b"".join(chunks)
 
 
-def hub_bytes(hub: Hub) -> tuple[bytes, ...]:
+def download(hub: Hub) -> tuple[bytes, ...]:
     """The bytes of one file on the hub at its pinned commit; parquet is restored to the original.
 
     Two where the original is two files.

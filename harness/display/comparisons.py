@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 from harness.analysis.check import Verdict
-from harness.analysis.compare import Comparison, Flip, Line, Matrix
+from harness.analysis.compare import Comparison, Flip, Matrix, ScoreComparison
 from harness.analysis.noise_floor import Noise
-from harness.analysis.power import Power, Question
-from harness.display.tables import table
+from harness.analysis.power import PowerEstimate, PowerSettings
+from harness.display.layout import table
 from harness.display.terminal import OUT
 from harness.report.number_format import number, p_value, signed, signed_interval
 
 SIGNIFICANT = 0.05
 
 
-def _interval(line: Line) -> str:
+def _interval(line: ScoreComparison) -> str:
     return signed_interval(line.difference.low, line.difference.high, line.unit)
 
 
@@ -23,7 +23,7 @@ def show_comparison(found: Comparison, flips: int) -> None:
         "benchmark", "score", ">A", ">B", ">B - A", "95 % interval", ">p", ">p (Holm)", ">items",
         "lost/won",
     )  # fmt: skip
-    for line in found.lines:
+    for line in found.scores:
         d = line.difference
         rows.add_row(
             line.task,
@@ -34,24 +34,24 @@ def show_comparison(found: Comparison, flips: int) -> None:
             _interval(line),
             p_value(d.p),
             p_value(line.adjusted),
-            f"{line.items:,}",
+            f"{line.examples:,}",
             f"{d.lost}/{d.won}" if d.lost is not None else "",
         )
     OUT.print(rows)
     _show_remarks(found)
     if flips:
-        for line in found.lines:
+        for line in found.scores:
             _show_flips(line, flips)
 
 
 def _show_remarks(found: Comparison) -> None:
-    for text in found.marks:
+    for text in found.notes:
         OUT.print(f"note: {text}", markup=False)
-    for text in found.refused:
+    for text in found.not_compared:
         OUT.print(f"not compared: {text}", markup=False)
 
 
-def _show_flips(line: Line, most: int) -> None:
+def _show_flips(line: ScoreComparison, most: int) -> None:
     for won in (False, True):
         flips = [flip for flip in line.flips if flip.won == won]
         if flips:
@@ -62,8 +62,11 @@ def _show_flips(line: Line, most: int) -> None:
 
 
 def _show_flip(flip: Flip) -> None:
-    OUT.print(f"  item {flip.id}: {flip.a.asked!r}", markup=False)
-    OUT.print(f"    wanted {flip.a.wanted!r}  A {flip.a.got!r}  B {flip.b.got!r}", markup=False)
+    OUT.print(f"  item {flip.id}: {flip.a.prompt!r}", markup=False)
+    OUT.print(
+        f"    wanted {flip.a.reference!r}  A {flip.a.response!r}  B {flip.b.response!r}",
+        markup=False,
+    )
 
 
 def show_matrices(tables: Sequence[Matrix], found: Comparison) -> None:
@@ -85,7 +88,7 @@ def show_matrices(tables: Sequence[Matrix], found: Comparison) -> None:
 
 
 def _cell(matrix: Matrix, i: int, j: int) -> str:
-    line = matrix.lines.get((min(i, j), max(i, j)))
+    line = matrix.scores.get((min(i, j), max(i, j)))
     if i == j or line is None:
         return ""
     value = line.difference.value if i < j else -line.difference.value
@@ -95,7 +98,7 @@ def _cell(matrix: Matrix, i: int, j: int) -> str:
 
 def _value(matrix: Matrix, i: int) -> str:
     """The run's own value, as any of its pairs has it."""
-    for (first, second), line in matrix.lines.items():
+    for (first, second), line in matrix.scores.items():
         if i in (first, second):
             return number(line.difference.a if i == first else line.difference.b, matrix.unit)
     return ""
@@ -107,7 +110,7 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
         "verdict", "benchmark", "score", ">baseline", ">now", ">difference", "95 % interval", "why"
     )
     for verdict in verdicts:
-        line = verdict.line
+        line = verdict.score
         cells = ["", "", "", ""]
         if line is not None:
             d = line.difference
@@ -125,7 +128,7 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     OUT.print(", ".join(f"{count} {status}" for status, count in counts.items()), markup=False)
 
 
-def show_power(found: Sequence[Power], question: Question) -> None:
+def show_power(found: Sequence[PowerEstimate], question: PowerSettings) -> None:
     """What today's items show, and how many the drop needs."""
     OUT.print(
         f"one-sided paired test at level {question.alpha:g}, power {question.power:g}",
@@ -139,7 +142,7 @@ def show_power(found: Sequence[Power], question: Question) -> None:
         rows.add_row(
             line.task,
             line.metric,
-            f"{line.items:,}",
+            f"{line.examples:,}",
             "-" if line.detectable is None else f"{line.detectable:.2f}",
             "-" if line.needed is None else f"{line.needed:,}",
             line.unit,
@@ -148,7 +151,7 @@ def show_power(found: Sequence[Power], question: Question) -> None:
     OUT.print(rows)
 
 
-def show_movements(found: Sequence[Noise], variants: Sequence[str]) -> None:
+def show_noise(found: Sequence[Noise], variants: Sequence[str]) -> None:
     """By how much each score of a benchmark moved."""
     OUT.print(f"{found[0].task} ({found[0].protocol}) in {len(variants)} variants", markup=False)
     formats = list(found[0].formats)

@@ -1,6 +1,7 @@
 """Consoles that print text of unknown origin safely."""
 
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +9,9 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from harness.files.escape import printable, without_workflow_commands
+
+PIPE_WIDTH = 120  # columns of a table in a pipe or a file
+MIN_WIDTH = 40
 
 
 class SafeConsole(Console):
@@ -40,4 +44,20 @@ def in_github_actions() -> bool:
 
 def console(**settings: Any) -> Console:
     """A console for plain lines and tables: nothing in a text is highlighted or replaced."""
-    return SafeConsole(highlight=False, soft_wrap=True, emoji=False, **settings)
+    plain = {"highlight": False, "emoji": False, "markup": False, "soft_wrap": True}
+    return SafeConsole(**{**plain, **settings})
+
+
+def output_console() -> Console:
+    """The console for standard output.
+
+    Tables and lines fit the terminal, or COLUMNS if that is set; lines wrap at words. In a pipe or
+    a file without COLUMNS, tables are PIPE_WIDTH wide and other lines are not wrapped, so that the
+    output depends on no window and can be searched.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return console(width=max(int(columns), MIN_WIDTH), height=25, soft_wrap=False)
+    if sys.stdout.isatty():
+        return console(soft_wrap=False)
+    return console(width=PIPE_WIDTH, height=25)

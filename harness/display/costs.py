@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.display.terminal import OUT
 
 if TYPE_CHECKING:
     from harness.engine.backends.cost import Estimate
-    from harness.engine.cache.store import Holding
+    from harness.engine.cache.store import CheckpointEntry
     from harness.runner import Job
 
 
@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:
+def show_holdings(path: Path | None, holdings: Sequence["CheckpointEntry"]) -> None:
     """What the store has of each checkpoint."""
     OUT.print(f"stored answers in {path}", markup=False)
     if not holdings:
@@ -66,11 +66,11 @@ def show_holdings(path: Path | None, holdings: Sequence["Holding"]) -> None:
         used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d %H:%M")
         rows.add_row(
             holding.name,
-            holding.producer.weights[:12],
+            holding.key.weights[:12],
             f"{holding.answers:,}",
             decimal(holding.bytes),
             f"{holding.hits:,}",
             used,
-            holding.producer.numerics,
+            holding.key.numerics,
         )
     OUT.print(rows)

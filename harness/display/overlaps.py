@@ -1,63 +1,58 @@
-"""Overlaps in the form of the paper's Table 6, and scores with and without them."""
+"""Tables of overlaps, in the form of the paper's Table 6, and of scores on subsets."""
 
 from collections.abc import Sequence
 
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.display.terminal import OUT
-from harness.overlap.scan import Found, Probe
-from harness.overlap.shares import CORPORA, MUCH, Overlap, Subset, published
-from harness.report.number_format import number
+from harness.overlap.scan import ScanResult
+from harness.overlap.shares import LARGE_PERCENT, PAPER_CORPORA, Overlap, published
+from harness.overlap.subset_scores import SubsetScore
+from harness.report.number_format import interval, number
 
 PAPER_NGRAM = 8
 
 
-def _cells(values: Sequence[float | None]) -> list[str]:
-    """The values, then their mean if there are several and none is missing."""
-    known = [value for value in values if value is not None]
-    whole = len(known) == len(values) > 1
-    return [*map(number, values), *([number(sum(known) / len(known))] if whole else ["-"])]
-
-
-def show_overlaps(overlaps: Sequence[Overlap], found: Found, n: int) -> None:
-    """A column a benchmark: ours, the paper's, and how overlap is spread over the items."""
-    size = f"{found.bytes / 1e6:,.1f} MB in {found.seconds:.1f} s, {found.speed:,.1f} MB/s"
-    OUT.print(f"{n}-grams that the corpus has too, in percent ({size})", markup=False)
+def show_overlaps(overlaps: Sequence[Overlap], result: ScanResult, n: int) -> None:
+    """Print one column per benchmark: its share, the paper's, and how many examples overlap."""
+    size = f"{result.bytes / 1e6:,.1f} MB in {result.seconds:.1f} s, {result.speed:,.1f} MB/s"
+    OUT.print(f"percentage of {n}-grams that the corpus has ({size})", markup=False)
     rows = table("", *(f">{overlap.task}" for overlap in overlaps), ">mean")
-    rows.add_row("here", *_cells([overlap.percent for overlap in overlaps]))
+    rows.add_row("here", *_with_mean([overlap.total.percent for overlap in overlaps]))
     if n == PAPER_NGRAM:
-        for corpus in CORPORA:
+        for corpus in PAPER_CORPORA:
             values = [published().get((overlap.task, corpus)) for overlap in overlaps]
             if any(value is not None for value in values):
-                rows.add_row(f"paper, {corpus}", *_cells(values))
-    rows.add_row(f"{n}-grams", *(f"{overlap.grams:,}" for overlap in overlaps))
-    rows.add_row("items or lines", *(f"{len(overlap.parts):,}" for overlap in overlaps))
-    for name, least in (("with any, %", 0.0), (f"with over {MUCH:g} %, %", MUCH)):
-        rows.add_row(f"  {name}", *(number(overlap.above(least)) for overlap in overlaps))
+                rows.add_row(f"paper, {corpus}", *_with_mean(values))
+    rows.add_row(f"{n}-grams", *(f"{overlap.total.grams:,}" for overlap in overlaps))
+    rows.add_row("examples or lines", *(f"{len(overlap.pieces):,}" for overlap in overlaps))
+    for name, least in (("any overlap, %", 0.0), (f"over {LARGE_PERCENT:g} %, %", LARGE_PERCENT)):
+        rows.add_row(f"  {name}", *(number(overlap.percent_above(least)) for overlap in overlaps))
     OUT.print(rows)
-    if found.probe:
-        _show_probe(found.probe)
+    if bloom := result.filter:
+        OUT.print(
+            f"Bloom filter: {bloom.items:,} distinct n-grams in {bloom.bytes / 1e6:,.1f} MB; rate "
+            f"of false positives {bloom.rate:.1e} from its bits, {bloom.positives:,} of "
+            f"{bloom.probes:,} random n-grams measured",
+            markup=False,
+        )
     for overlap in overlaps:
-        for warning in overlap.texts.data["warnings"]:
+        for warning in overlap.data["warnings"]:
             OUT.print(f"note: {warning}", markup=False)
 
 
-def _show_probe(probe: Probe) -> None:
-    OUT.print(
-        f"Bloom filter: {probe.items:,} distinct in {probe.bytes / 1e6:,.1f} MB, false positives "
-        f"{probe.rate:.1e} from its bits, {probe.positives:,} of {probe.probes:,} unseen ones",
-        markup=False,
-    )
+def _with_mean(values: Sequence[float | None]) -> list[str]:
+    """The values, and their mean if there are several and none is missing."""
+    present = [value for value in values if value is not None]
+    complete = len(present) == len(values) > 1
+    return [*map(number, values), number(sum(present) / len(present) if complete else None)]
 
 
-def show_subsets(scores: Sequence[Subset]) -> None:
-    """Each score on all items, those without overlap, and those with it."""
+def show_subset_scores(scores: Sequence[SubsetScore]) -> None:
+    """Print each score on all examples, on those without overlap, and on those with it."""
     rows = table(
-        "\nbenchmark", "\nmodel", "\nscore", "\nitems", ">\ncount", ">\nvalue", "\n95 % interval"
+        "\nbenchmark", "\nmodel", "\nscore", "\nexamples", ">\ncount", ">\nvalue", "\n95 % interval"
     )
     for score in scores:
-        interval = ""
-        if score.low is not None and score.high is not None:
-            interval = f"{number(score.low, score.unit)} to {number(score.high, score.unit)}"
         rows.add_row(
             score.task,
             score.model,
@@ -65,6 +60,6 @@ def show_subsets(scores: Sequence[Subset]) -> None:
             score.group,
             f"{score.outcomes:,}",
             number(score.value, score.unit),
-            interval,
+            interval(score.low, score.high, score.unit),
         )
     OUT.print(rows)

@@ -1,7 +1,6 @@
 """Results as tables on standard output: one record, the paper's tables, one benchmark."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -11,35 +10,15 @@ from harness.analysis.paper import section3
 from harness.analysis.paper.table3 import Cell, fold, remarks
 from harness.analysis.protocol_grid import GridRow, values
 from harness.core import Score, Tokens
+from harness.display.layout import table
 from harness.display.terminal import OUT
 from harness.records.record import Record
 from harness.report.number_format import distance, interval, number
 from harness.task import Task
 
-NARROW = 100  # columns; below this the tables leave out the prior state of the art
-
 
 def _interval(score: Score) -> str:
     return interval(score.low, score.high, score.unit)
-
-
-class _Rows(Table):
-    """A table whose cells are plain text: no name of a model or a benchmark is markup."""
-
-    def add_row(self, *cells: Any, **how: Any) -> None:
-        super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **how)
-
-
-def table(*columns: str, gap: int = 2) -> Table:
-    """A table without lines; a column whose name begins with > is aligned to the right."""
-    rows = _Rows(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    for name in columns:
-        rows.add_column(
-            name.removeprefix(">"),
-            justify="right" if name.startswith(">") else "left",
-            overflow="fold",
-        )
-    return rows
 
 
 def _count(record: Record) -> str:
@@ -80,10 +59,9 @@ def show_record(record: Record) -> None:
     )
     for name, value in record.notes.items():
         shown = value if isinstance(value, str) else f"{value:,g}"
-        OUT.print(f"{name}: {shown}", markup=False)
+        OUT.print(f"{name}: {shown}")
     for line in remarks([record]):
-        OUT.print(f"note: {line}", markup=False)
-    OUT.print(f"signature: {record.signature}", markup=False)
+        OUT.print(f"note: {line}")
 
 
 def show_table3(cells: Sequence[Cell], records: Sequence[Record], size: str) -> None:
@@ -115,24 +93,19 @@ def _model(record: Record) -> str:
 
 
 def _show_cells(title: str, size: str, cells: Sequence[Cell]) -> None:
-    OUT.print(f"{title}, beside the paper's {size}", markup=False)
-    narrow = OUT.width < NARROW
-    between = "\n" if narrow else " "
-    middle = (f">paper{between}{size}", ">ours", ">95 % interval")
-    if narrow:
-        rows = table("column", *middle, ">diff", "verdict", ">items", ">tok/s", gap=1)
-    else:
-        tail = (">difference", "verdict", ">examples", ">tokens/s")
-        rows = table("column", ">SOTA 2019", *middle, *tail)
+    OUT.print(f"{title}, beside the paper's {size}")
+    rows = table(
+        "column", ">SOTA 2019", f">paper {size}", ">ours", ">95 % interval", ">vs paper", "verdict",
+        ">examples", ">tokens/s", optional=("SOTA 2019", "tokens/s", "examples", "verdict"),
+    )  # fmt: skip
     for cell in cells:
-        name, best, *rest = _row(cell, size)
-        rows.add_row(name, *([] if narrow else [best]), *rest)
+        rows.add_row(*_row(cell, size))
     OUT.print(rows)
 
 
 def _show_table4(record: Record) -> None:
     """ROUGE of the paper's systems, of the model, and of the two systems without a model."""
-    OUT.print("\nTable 4, CNN/DailyMail", markup=False)
+    OUT.print("\nTable 4, CNN/DailyMail")
     rows = table("system", "from", ">ROUGE-1", ">ROUGE-2", ">ROUGE-L", ">average")
     for system in section3.table4(record):
         source = "paper" if system.published else "here"
@@ -140,12 +113,12 @@ def _show_table4(record: Record) -> None:
     OUT.print(rows)
     why = section3.distance(record)
     if why:
-        OUT.print(f"lede-3 and random-3 need no model; theirs differ because: {why}", markup=False)
+        OUT.print(f"lede-3 and random-3 need no model; theirs differ because: {why}")
 
 
 def _show_reliability(record: Record) -> None:
     """How often answers are right, by the probability that the model gave them."""
-    OUT.print("\nNatural Questions, calibration", markup=False)
+    OUT.print("\nNatural Questions, calibration")
     rows = table("probability of the answer", ">answers", ">mean", ">right")
     for b in section3.reliability(record):
         rows.add_row(
@@ -157,26 +130,29 @@ def _show_reliability(record: Record) -> None:
     OUT.print(rows)
     for score in record.scores:
         if score.metric == "calibration-error":
-            OUT.print(f"expected calibration error: {score.value:.2f} points\n", markup=False)
+            OUT.print(f"expected calibration error: {score.value:.2f} points\n")
 
 
 def _show_about(cells: Sequence[Cell], records: Sequence[Record]) -> None:
-    """Time, what was left out, what sets the numbers apart, and the signatures."""
+    """Time, what was left out, and what sets the numbers apart."""
     seconds = sum(record.seconds for record in records)
-    OUT.print(f"{seconds:.0f} s in all", markup=False)
+    OUT.print(f"{seconds:.0f} s in all")
     for reason in dict.fromkeys(cell.reason for cell in cells if cell.reason):
-        OUT.print(f"not run: {reason}", markup=False)
+        OUT.print(f"not run: {reason}")
     for line in remarks(records):
-        OUT.print(f"note: {line}", markup=False)
-    _show_signatures([record.signature for record in records])
+        OUT.print(f"note: {line}")
 
 
-def _show_signatures(signatures: Sequence[str]) -> None:
-    """Every signature; the end that all share once."""
+def show_signatures(records: Sequence[Record]) -> None:
+    """Print the signature of every record; the end that all share once."""
+    signatures = [record.signature for record in records]
+    if len(signatures) == 1:
+        OUT.print(f"signature: {signatures[0]}")
+        return
     heads, shared = fold(signatures)
-    OUT.print(f"signatures{f', each ending in {shared}' if shared else ''}:", markup=False)
+    OUT.print(f"signatures{f', each ending in {shared}' if shared else ''}:")
     for head in heads:
-        OUT.print(f"  {head}", markup=False)
+        OUT.print(f"  {head}")
 
 
 def _row(cell: Cell, size: str) -> list[str]:
@@ -210,11 +186,11 @@ def show_grid(
         ):
             cells += [number(value, unit), distance(value, beside, unit)]
         rows.add_row(reading.protocol.label, *cells, reading.differs or "-")
-    OUT.print(f"{task} under {len(readings)} protocols", markup=False)
+    OUT.print(f"{task} under {len(readings)} protocols")
     OUT.print(rows)
     for reading in readings:
         if reading.reason:
-            OUT.print(f"not run: {reading.protocol.label}: {reading.reason}", markup=False)
+            OUT.print(f"not run: {reading.protocol.label}: {reading.reason}")
     tokens = sum((r.record.tokens for r in readings if r.record), Tokens())
     OUT.print(
         f"tokens: {tokens.asked:,} asked, {tokens.cached:,} of them known from an earlier protocol "
@@ -232,7 +208,7 @@ def show_mapping(title: str, facts: Mapping[str, str]) -> None:
     """A title and aligned `name  value` lines; nothing if there are none."""
     if not facts:
         return
-    OUT.print(title, markup=False)
+    OUT.print(title)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -1,7 +1,6 @@
 """The two streams that a person sees: standard output, and progress and notices on the other."""
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +8,10 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.analysis.paper.table3 import preflight_warnings
-from harness.display.console import console
+from harness.display.console import console, output_console
 from harness.files.escape import json_line
 
-WIDTH = 120  # of tables where standard output is no terminal
-
-OUT = console(width=None if sys.stdout.isatty() else WIDTH)
+OUT = output_console()
 ERR = console(stderr=True)
 
 

@@ -17,25 +17,27 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-LEFT = 3600.0  # seconds after which a temporary file of an unknown process is taken for left
-PATIENCE = 10.0  # seconds to wait for another process that writes to the same folder
+STALE_SECONDS = (
+    3600.0  # seconds after which a temporary file of an unknown process is taken for left
+)
+LOCK_TIMEOUT = 10.0  # seconds to wait for another process that writes to the same folder
 _MARKED = re.compile(
     r"(\.|converting-)(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}(\.tmp|-\w+)"
 )
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
-def mark() -> str:
+def process_mark() -> str:
     """What tells a temporary file of this process from all others."""
     return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def temporary(folder: Path) -> Path:
+def temporary_path(folder: Path) -> Path:
     """A new name for a temporary file in a folder."""
-    return folder / f".{mark()}.tmp"
+    return folder / f".{process_mark()}.tmp"
 
 
-def sweep(folder: Path, *unmarked: str) -> None:
+def remove_leftovers(folder: Path, *unmarked: str) -> None:
     """Remove what killed processes left in a folder; what cannot be removed stays.
 
     A file or folder with a mark goes when its process is gone. One of another machine, or without
@@ -58,7 +60,7 @@ def sweep(folder: Path, *unmarked: str) -> None:
 def _left(path: Path, marked: re.Match[str] | None) -> bool:
     if marked and marked["host"] == _host():
         return not _alive(int(marked["pid"]))
-    return time.time() - path.stat().st_mtime > LEFT
+    return time.time() - path.stat().st_mtime > STALE_SECONDS
 
 
 def _alive(pid: int) -> bool:
@@ -95,8 +97,8 @@ def replace_content(path: Path, data: bytes) -> None:
         return
     target = Path(os.path.realpath(path))  # Path.resolve raises on circular links
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target.parent)
-    made = temporary(target.parent)
+    remove_leftovers(target.parent)
+    made = temporary_path(target.parent)
     try:
         handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(handle, "wb") as file:
@@ -137,7 +139,7 @@ def locked(folder: Path) -> Iterator[bool]:
 def _lock(handle: int, how: int) -> bool:
     import fcntl
 
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while time.monotonic() < deadline:
         try:
             fcntl.flock(handle, how)

@@ -1,12 +1,12 @@
-"""Files of text -> blocks of bytes, never a whole file in memory.
+"""Read corpus files as blocks of bytes, without loading a whole file.
 
-A block ends between two words, and the byte 0 in it ends a document (`harness.overlap.ngrams`). The
-name says what a file is: `.jsonl`, `.ndjson` and `.json` have a JSON object a line, `.parquet` a
-column; everything else is plain text, one document a file unless lines are. All but parquet may
-be compressed, `.gz` or `.zst`.
+A block ends between two words; a zero byte in it ends a document (see `harness.overlap.ngrams`).
+The file name tells the format: `.jsonl`, `.ndjson` and `.json` have one JSON object per line and
+`.parquet` has a text column; everything else is plain text, one document per file or per line. All
+but Parquet may be compressed (`.gz`, `.zst`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,45 +14,47 @@ from typing import Any
 from harness.data.encodings import MARK, other_encoding
 from harness.errors import DataError
 from harness.files import strict_json
-from harness.overlap.ngrams import BREAK
+from harness.overlap.ngrams import DOCUMENT_END
 
-CHUNK = 1 << 18  # bytes read at once: what is computed from them stays in the processor's cache
-ROWS = 1024  # of a parquet file, at once
-COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+CHUNK_BYTES = 1 << 18  # read at once: arrays computed from a chunk stay in the processor's cache
+BATCH_ROWS = 1024  # of a Parquet file, read at once
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-_IN_WORD = bytes(b for b in range(256) if b >= 0x80 or chr(b).isalnum())
+_WORD_BYTES = bytes(b for b in range(256) if b >= 0x80 or chr(b).isalnum())
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How files become documents."""
+class CorpusFormat:
+    """How files are divided into documents."""
 
-    field: str = "text"  # of JSON objects and of parquet files
-    by_line: bool = False  # whether each line of a plain text is a document
+    field: str = "text"  # of JSON objects and of Parquet files
+    by_line: bool = False  # whether each line of a plain text file is a document
 
 
-def blocks(path: Path, how: Reading) -> Iterator[bytes]:
-    """The text of a file.
+def blocks(path: Path, form: CorpusFormat) -> Iterator[bytes]:
+    """Yield the text of a file.
 
     Raises:
-        DataError: it cannot be read, or is not what its name says.
+        DataError: the file cannot be read, or does not have the format that its name tells.
     """
-    kinds = [suffix.lower() for suffix in path.suffixes]
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
+    if compression:
+        suffixes.pop()
+    kind = suffixes[-1] if suffixes else ""
     try:
-        if kinds[-1:] == [".parquet"]:
-            yield from _parquet(path, how)
+        if kind == ".parquet" and not compression:
+            yield from _parquet(path, form.field)
             return
-        compression = COMPRESSED.get(kinds[-1]) if kinds else None
-        chunks = _as_text(path, _chunks(path, compression))
-        if (kinds[:-1] if compression else kinds)[-1:] in [[kind] for kind in JSON_LINES]:
-            yield from _json_lines(path, chunks, how)
+        chunks = _as_text(path.name, _chunks(path, compression))
+        if kind in JSON_LINES:
+            yield from _json_lines(path.name, chunks, form.field)
         else:
-            yield from _plain(chunks, how)
-    except OSError as error:  # pyarrow's errors of a damaged file are among them
-        reason = error.strerror or _first_line(error)
+            yield from _plain(chunks, form.by_line)
+    except OSError as error:  # pyarrow raises it for damaged files, too
         raise DataError(
-            f"cannot read {str(path)!r}: {reason}; give --corpus a readable file whose name says "
-            "what it is"
+            f"cannot read {str(path)!r}: {error.strerror or _first_line(error)}; give --corpus a "
+            "readable file in the format that its name tells"
         ) from error
 
 
@@ -61,111 +63,108 @@ def _first_line(error: Exception) -> str:
 
 
 def documents(texts: Iterable[str]) -> bytes:
-    """Texts as one block; the byte 0 inside one becomes a space."""
-    found = (text.encode("utf-8", "replace").replace(BREAK, b" ") for text in texts)
-    return b"".join(text + BREAK for text in found)
+    """Join texts into one block; a zero byte inside a text becomes a space."""
+    encoded = (text.encode("utf-8", "replace").replace(DOCUMENT_END, b" ") for text in texts)
+    return b"".join(text + DOCUMENT_END for text in encoded)
 
 
 def _chunks(path: Path, compression: str | None) -> Iterator[bytes]:
     if compression is None:
         with path.open("rb") as file:
-            yield from iter(lambda: file.read(CHUNK), b"")
+            yield from iter(lambda: file.read(CHUNK_BYTES), b"")
         return
     from pyarrow import input_stream
 
     with input_stream(str(path), compression=compression) as stream:
-        yield from iter(lambda: stream.read(CHUNK), b"")
+        yield from iter(lambda: stream.read(CHUNK_BYTES), b"")
 
 
-def _as_text(path: Path, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes without a byte-order mark, every line end (CR LF, CR or LF) as LF.
+def _as_text(name: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Remove the byte-order mark and replace CR LF and CR by LF.
 
     Raises:
-        DataError: the file is in another encoding than UTF-8.
+        DataError: the file has another encoding than UTF-8.
     """
     after_cr = False
     for number, chunk in enumerate(chunks):
         if number == 0:
             if encoding := other_encoding(chunk):
-                raise DataError(f"{path.name} is {encoding}, expected UTF-8; save it as UTF-8")
+                raise DataError(f"{name} is {encoding}, expected UTF-8; save it as UTF-8")
             chunk = chunk.removeprefix(MARK)
-        if after_cr:  # a CR LF that was cut in two
+        if after_cr:  # the CR of a CR LF ended the last chunk
             chunk = chunk.removeprefix(b"\n")
         after_cr = chunk.endswith(b"\r")
         yield chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _plain(chunks: Iterable[bytes], how: Reading) -> Iterator[bytes]:
-    for block in _cut(chunks, lambda chunk: len(chunk.rstrip(_IN_WORD))):
-        text = block.replace(BREAK, b" ")
-        yield text.replace(b"\n", BREAK) if how.by_line else text
-    yield BREAK
+def _plain(chunks: Iterable[bytes], by_line: bool) -> Iterator[bytes]:
+    for block in _cut(chunks, lambda chunk: len(chunk.rstrip(_WORD_BYTES))):
+        text = block.replace(DOCUMENT_END, b" ")
+        yield text.replace(b"\n", DOCUMENT_END) if by_line else text
+    yield DOCUMENT_END
 
 
-def _cut(chunks: Iterable[bytes], place: Callable[[bytes], int]) -> Iterator[bytes]:
-    """The same bytes, cut where `place` says for each chunk; 0 is nowhere."""
+def _cut(chunks: Iterable[bytes], position: Callable[[bytes], int]) -> Iterator[bytes]:
+    """Cut the same bytes at one position per chunk; position 0 makes no cut."""
     pending: list[bytes] = []
     for chunk in chunks:
-        at = place(chunk)
-        if at:
-            yield b"".join([*pending, chunk[:at]])
+        if cut := position(chunk):
+            yield b"".join([*pending, chunk[:cut]])
             pending = []
-        pending.append(chunk[at:])
+        pending.append(chunk[cut:])
     yield b"".join(pending)
 
 
-def _json_lines(path: Path, chunks: Iterable[bytes], how: Reading) -> Iterator[bytes]:
-    number = 0
+def _json_lines(name: str, chunks: Iterable[bytes], field: str) -> Iterator[bytes]:
+    first = 1
     for block in _cut(chunks, lambda chunk: chunk.rfind(b"\n") + 1):
         lines = block.split(b"\n")
-        texts = (_text(line, how, (path, number + k)) for k, line in enumerate(lines, 1))
-        yield documents(text for text in texts if text is not None)
-        number += len(lines) - 1
+        yield documents(
+            _text(line, field, f"{name} line {number}")
+            for number, line in enumerate(lines, first)
+            if line.strip()
+        )
+        first += len(lines) - 1
 
 
-def _text(line: bytes, how: Reading, place: tuple[Path, int]) -> str | None:
-    """The text of one line; None if it is blank."""
-    if not line.strip():
-        return None
-    why = ""
+def _text(line: bytes, field: str, where: str) -> str:
+    """The text of one JSON line."""
+    reason = ""
     try:
-        # A corpus may be odd where nobody looks at it: its numbers are not ours.
+        # Numbers and surrogates elsewhere in a row of the corpus do not matter here.
         row = strict_json.loads(line, allow_nan=True, allow_surrogates=True)
     except ValueError as error:
-        row, why = None, f" ({error})"
-    if isinstance(row, dict) and isinstance(row.get(how.field), str):
-        return str(row[how.field])
+        row, reason = None, f" ({error})"
+    if isinstance(row, dict) and isinstance(row.get(field), str):
+        return str(row[field])
     raise DataError(
-        f"{place[0].name} line {place[1]}: expected a JSON object with the text {how.field!r}, "
-        f"got {line[:60].decode('utf-8', 'replace')!r}{why}; --field names another one"
+        f"{where}: expected a JSON object with a text field {field!r}, "
+        f"got {line[:60].decode('utf-8', 'replace')!r}{reason}; choose the field with --field"
     )
 
 
-def _parquet(path: Path, how: Reading) -> Iterator[bytes]:
+def _parquet(path: Path, field: str) -> Iterator[bytes]:
     from pyarrow import ArrowInvalid
     from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(path) as file:
-            names: Sequence[str] = file.schema_arrow.names
-            if how.field not in names:
+            names = file.schema_arrow.names
+            if field not in names:
                 raise DataError(
-                    f"{path.name} has no column {how.field!r}; --field names one of: "
+                    f"{path.name} has no column {field!r}; choose one with --field: "
                     f"{', '.join(names)}"
                 )
-            for batch in file.iter_batches(ROWS, columns=[how.field]):
-                yield documents(map(_cell(path, how), batch.column(0).to_pylist()))
+            for batch in file.iter_batches(BATCH_ROWS, columns=[field]):
+                cells = batch.column(0).to_pylist()
+                yield documents(_cell(cell, f"{path.name}, column {field!r}") for cell in cells)
     except ArrowInvalid as error:
-        raise DataError(f"{path.name} is no parquet file: {_first_line(error)}") from error
+        raise DataError(f"{path.name} is not a Parquet file: {_first_line(error)}") from error
 
 
-def _cell(path: Path, how: Reading) -> Callable[[Any], str]:
-    def text(value: Any) -> str:
-        if isinstance(value, str):
-            return value
-        raise DataError(
-            f"{path.name}, column {how.field!r}: expected text, got {type(value).__name__}; "
-            "--field names another column"
-        )
-
-    return text
+def _cell(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise DataError(
+        f"{where}: expected text, got {type(value).__name__}; choose another column with --field"
+    )

@@ -1,11 +1,11 @@
-r"""Text -> n-grams of normalised words, as 64-bit hashes, a block of bytes at a time.
+r"""Normalised words and their n-grams, as 64-bit hashes.
 
-Radford et al. 2019, section 4: strings are normalised to lower-cased alphanumeric words with a
-single space between them. Here a word is a maximal run of letters and digits as `str.isalnum`
-has them; every character is lower-cased by itself (a capital sigma becomes σ at the end of a word
-too), so that what a character becomes never depends on where a file was cut.
+Radford et al. 2019, section 4: strings are normalised to lower-cased alphanumeric words separated
+by a single space. Here a word is a maximal run of letters and digits (`str.isalnum`). Characters
+are lower-cased one at a time (so a final capital sigma becomes σ): the result does not depend on
+where a file was cut.
 
-A block is bytes of UTF-8 in which the byte 0 ends a document; no n-gram crosses it.
+Text is processed in blocks of UTF-8. A zero byte ends a document, and no n-gram crosses it.
 
     b"The cat's 2 hats.\0Hi" --normalise--> b"the cat s 2 hats \0hi" --grams(n=4)-->
         hashes of "the cat s 2" and "cat s 2 hats"
@@ -20,94 +20,90 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BREAK = b"\0"  # ends a document
-SPACE = 0x20  # this and smaller bytes are no part of a word, once normalised
-LONGEST = 64  # bytes of a word that are hashed side by side with those of other words
-REMEMBERED = 64  # bytes of a run outside ASCII that is normalised once only
+DOCUMENT_END = b"\0"
+SPACE = 0x20  # in normalised text, no byte of a word is this small
+MAX_VECTORISED_BYTES = 64  # longer words are hashed one at a time
+MAX_CACHED_BYTES = 64  # longer runs of non-ASCII text are normalised each time they occur
 
 Hashes = NDArray[np.uint64]
-Places = NDArray[np.int64]
+Offsets = NDArray[np.int64]
 
-_NO_WORD = re.compile(r"[\W_]")
-_TABLE = bytes(
+_NOT_A_WORD = re.compile(r"[\W_]")
+_ASCII = bytes(
     b if b == 0 or b >= 0x80 else ord(chr(b).lower()) if chr(b).isalnum() else SPACE
     for b in range(256)
 )
-_LOW_BYTES = np.array([(1 << 8 * k) - 1 for k in range(9)], np.uint64)  # the first k bytes of 8
+_LOW_BYTES = np.array([(1 << 8 * k) - 1 for k in range(9)], np.uint64)  # masks of k bytes
 
 
 class Grams(NamedTuple):
-    """The n-grams of a block, in order: each is `text[start:end]` once its spaces are single."""
+    """The n-grams of a block in order; each is `text[start:end]`, words one space apart."""
 
     hashes: Hashes
-    starts: Places
-    ends: Places
+    starts: Offsets
+    ends: Offsets
 
 
 def normalise(block: bytes) -> bytes:
-    """Lower-cased words in UTF-8, spaces in place of everything else; document ends stay.
+    """Lower-case words and replace everything between them by spaces; document ends stay.
 
-    Bytes that are no UTF-8 are no part of a word.
+    Bytes that are not valid UTF-8 separate words.
     """
     if not block.isascii():
-        block = b"".join(_ascii_and_words(block))
-    return block.translate(_TABLE)
+        block = b"".join(_normalise_non_ascii(block))
+    return block.translate(_ASCII)
 
 
-def _ascii_and_words(block: bytes) -> Iterator[bytes]:
-    """ASCII as it is, and what takes the place of each run of other bytes, in turn."""
-    foreign = np.flatnonzero(np.frombuffer(block, np.uint8) >= 0x80)
-    new = np.flatnonzero(np.diff(foreign) > 1) + 1
-    starts, lasts = foreign[[0, *new]].tolist(), foreign[[*(new - 1), -1]].tolist()
+def _normalise_non_ascii(block: bytes) -> Iterator[bytes]:
+    """Yield the block in pieces: ASCII as it is, each run of other bytes normalised."""
+    positions = np.flatnonzero(np.frombuffer(block, np.uint8) >= 0x80)
+    gaps = np.flatnonzero(np.diff(positions) > 1) + 1
+    starts, lasts = positions[[0, *gaps]].tolist(), positions[[*(gaps - 1), -1]].tolist()
     end = 0
     for start, last in zip(starts, lasts, strict=True):
         yield block[end:start]
         end = last + 1
         run = block[start:end]
-        yield _remembered(run) if len(run) <= REMEMBERED else _lower_words(run)
+        yield _cached_lower(run) if len(run) <= MAX_CACHED_BYTES else _lower(run)
     yield block[end:]
 
 
-def _lower_words(run: bytes) -> bytes:
-    """A run of bytes outside ASCII, lower-cased; other than letters and digits become spaces."""
+def _lower(run: bytes) -> bytes:
     text = run.decode("utf-8", "replace").replace("Σ", "σ").lower()
-    return _NO_WORD.sub(" ", text).encode()
+    return _NOT_A_WORD.sub(" ", text).encode()
 
 
-_remembered = lru_cache(1 << 16)(_lower_words)
+_cached_lower = lru_cache(1 << 16)(_lower)
 
 
 def overlapping(blocks: Iterable[bytes], n: int) -> Iterator[bytes]:
-    """Normalised blocks that each begin with the last n - 1 words of the one before.
+    """Normalise blocks and prepend to each the last n - 1 words of the text before it.
 
-    Every n-gram of the blocks' common text lies in exactly one of them.
+    Every n-gram of the whole text is in exactly one of the results.
 
     Args:
         blocks: none ends inside a word.
-        n: words of an n-gram.
+        n: words per n-gram.
     """
     tail = b""
     for block in blocks:
         text = tail + b" " + normalise(block)
         yield text
-        # What hangs together over a document's end counts once, so that no n-gram is in the tail.
+        # Words on both sides of a document end count as one: no n-gram fits into the tail.
         words = text.rsplit(None, n - 1)
         tail = b" ".join(words[1:] if len(words) == n else words)
 
 
-def word_edges(text: bytes) -> tuple[Places, Places]:
-    """(first byte, byte after the last) of every word of a normalised text."""
+def _word_edges(text: bytes) -> tuple[Offsets, Offsets]:
+    """Start and end of every word of a normalised text."""
     inside = np.frombuffer(text, np.uint8) > SPACE
-    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-    before = [0] if text and inside[0] else []
-    after = [len(text)] if text and inside[-1] else []
-    edges = np.concatenate([before, edges, after]).astype(np.int64)
+    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
     return edges[0::2], edges[1::2]
 
 
 def grams(text: bytes, n: int) -> Grams:
     """All n-grams of a normalised text that lie within one document."""
-    starts, ends = word_edges(text)
+    starts, ends = _word_edges(text)
     count = len(starts) - n + 1
     if count <= 0:
         return Grams(np.empty(0, np.uint64), starts[:0], ends[:0])
@@ -115,40 +111,34 @@ def grams(text: bytes, n: int) -> Grams:
     hashes = np.zeros(count, np.uint64)
     for k, factor in enumerate(_factors(n)):
         hashes += words[k : count + k] * factor
-    found = Grams(hashes, starts[:count], ends[n - 1 :])
-    firsts = _first_words(text, starts)
-    if not len(firsts):
-        return found
-    whole = np.ones(count, bool)
-    for k in range(1, n):  # an n-gram that begins up to n - 1 words before a document's end
-        begins = firsts - k
-        whole[begins[(begins >= 0) & (begins < count)]] = False
-    return Grams(found.hashes[whole], found.starts[whole], found.ends[whole])
+    within = np.ones(count, bool)
+    first_words = _first_words(text, starts)
+    for k in range(1, n):  # n-grams that begin k words before the end of a document
+        crossing = first_words - k
+        within[crossing[(crossing >= 0) & (crossing < count)]] = False
+    return Grams(hashes[within], starts[:count][within], ends[n - 1 :][within])
 
 
 def count_grams(text: bytes, n: int) -> int:
-    """How many n-grams `grams` would find; quicker."""
-    starts, _ = word_edges(text)
+    """The number of n-grams that `grams` returns, computed faster."""
+    starts, _ = _word_edges(text)
     edges = np.concatenate([[0], _first_words(text, starts), [len(starts)]])
     return int(np.maximum(np.diff(edges) - n + 1, 0).sum())
 
 
-def _first_words(text: bytes, starts: Places) -> Places:
-    """For every document's end, the number of the next word."""
-    if BREAK not in text:
-        return np.empty(0, np.int64)
-    breaks = np.flatnonzero(np.frombuffer(text, np.uint8) == 0)
-    return np.searchsorted(starts, breaks)
+def _first_words(text: bytes, starts: Offsets) -> Offsets:
+    """For each end of a document, the index of the word that follows it."""
+    return np.searchsorted(starts, np.flatnonzero(np.frombuffer(text, np.uint8) == 0))
 
 
-def _word_hashes(text: bytes, starts: Places, ends: Places) -> Hashes:
-    """A hash of each word: eight bytes at a time, those of all words side by side."""
+def _word_hashes(text: bytes, starts: Offsets, ends: Offsets) -> Hashes:
+    """Hash all words at once, eight bytes of each word at a time."""
     padded = text + bytes(8)
     eights = np.ndarray(len(text) + 1, np.dtype("<u8"), padded, strides=(1,))  # at every byte
     sizes = ends - starts
     hashes = _mix(eights[starts] & _LOW_BYTES[np.minimum(sizes, 8)])
     rest = np.flatnonzero(sizes > 8)
-    for done in range(8, LONGEST, 8):
+    for done in range(8, MAX_VECTORISED_BYTES, 8):
         left = sizes[rest] - done
         part = eights[starts[rest] + done] & _LOW_BYTES[np.minimum(left, 8)]
         hashes[rest] = _mix(hashes[rest] * _ODD + part)
@@ -163,7 +153,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(x: Hashes) -> Hashes:
-    """The finaliser of SplitMix64 (Steele et al. 2014): one to one, every bit moves every other."""
+    """The finaliser of SplitMix64 (Steele et al. 2014), a bijection."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -171,5 +161,5 @@ def _mix(x: Hashes) -> Hashes:
 
 @lru_cache
 def _factors(n: int) -> tuple[np.uint64, ...]:
-    """An odd factor for each place of an n-gram."""
+    """An odd factor for each position in an n-gram."""
     return tuple(_mix(np.arange(1, n + 1, dtype=np.uint64) * _ODD) | np.uint64(1))

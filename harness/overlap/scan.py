@@ -1,4 +1,4 @@
-"""A corpus -> which n-grams occur in it, in several processes, each with files of its own."""
+"""Scan a corpus for n-grams, in several processes that share its files."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.overlap.corpora import Reading, blocks
-from harness.overlap.ngram_sets import Exact, Filter, Wanted, unseen
+from harness.overlap.corpora import CorpusFormat, blocks
+from harness.overlap.ngram_sets import BloomFilter, ExactSearch, NgramSet, random_ngrams
 from harness.overlap.ngrams import count_grams, grams, overlapping
 
 PROBES = 1_000_000  # as in Radford et al. 2019, section 4
-AT_ONCE = 50_000  # of them
+BATCH_PROBES = 50_000
 
 Source = Path | bytes  # a file, or a block of documents
 T = TypeVar("T")
@@ -25,140 +25,143 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What is searched, and how it is read."""
+    """The texts that are scanned."""
 
     sources: Sequence[Source]
-    how: Reading = field(default_factory=Reading)
+    form: CorpusFormat = field(default_factory=CorpusFormat)
     workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What a Bloom filter came to."""
+class FilterReport:
+    """Size and measured quality of a Bloom filter."""
 
-    expected: int  # n-grams it has room for: those of the corpus
-    items: int  # distinct ones in it, about
+    expected: int  # n-grams in the corpus, which the filter has room for
+    items: int  # distinct ones in it, estimated
     bytes: int
     rate: float  # of false positives, from the bits that are set
-    probes: int  # n-grams of words that are in no corpus
-    positives: int  # of them that seem to be in it
+    probes: int  # random n-grams that no corpus has
+    positives: int  # of the probes
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Which n-grams occur, and what it cost to know."""
+class ScanResult:
+    """Which n-grams occur in the corpus, and what the scan cost."""
 
-    found: NDArray[np.bool_]  # a wanted n-gram each
+    found: NDArray[np.bool_]  # by n-gram of the set
     bytes: int  # of text, uncompressed
     seconds: float
-    probe: Probe | None = None
+    filter: FilterReport | None = None
 
     @property
     def speed(self) -> float:
-        """Megabytes of text a second, all processes together."""
+        """Megabytes of text per second, over all processes."""
         return self.bytes / 1e6 / max(self.seconds, 1e-9)
 
 
-def exact(corpus: Corpus, wanted: Wanted) -> Found:
-    """Compare the corpus with the wanted n-grams, word by word where hashes are equal.
+def exact(corpus: Corpus, ngrams: NgramSet) -> ScanResult:
+    """Search the corpus for each n-gram; where hashes are equal, words are compared.
 
     Raises:
         DataError: a file cannot be read.
     """
-    begun = perf_counter()
-    results = _each(partial(_exact, corpus.how, wanted), corpus)
+    started = perf_counter()
+    results = _in_workers(partial(_search, corpus.form, ngrams), corpus)
     found = np.logical_or.reduce([found for found, _ in results])
-    return Found(found, sum(size for _, size in results), perf_counter() - begun)
+    return ScanResult(found, sum(size for _, size in results), perf_counter() - started)
 
 
-def bloom(corpus: Corpus, wanted: Wanted, rate: float) -> Found:
-    """Ask a Bloom filter of the corpus for the wanted n-grams.
+def bloom(corpus: Corpus, ngrams: NgramSet, rate: float) -> ScanResult:
+    """Fill a Bloom filter with the corpus and look up each n-gram.
 
-    The corpus is read twice: its n-grams are counted, so that the filter has room for them. Then
-    it is asked for PROBES n-grams that no corpus has.
+    The corpus is read twice: first its n-grams are counted, to give the filter the right size.
+    Afterwards PROBES random n-grams are looked up to measure the rate of false positives.
 
     Raises:
         DataError: a file cannot be read.
     """
-    begun = perf_counter()
-    expected = sum(_each(partial(_count, corpus.how, wanted.n), corpus))
-    sent = len(shares(corpus.sources, corpus.workers)) > 1
-    empty = partial(Filter, expected, rate, sent=sent)
-    filled = _each(partial(_fill, corpus.how, wanted.n, empty), corpus)
-    whole = filled[0][0]
-    for other, _ in filled[1:]:
-        whole.join(other)
-    size = sum(read for _, read in filled)
-    found = whole.holds(wanted.hashes)
-    seconds = perf_counter() - begun
-    probe = Probe(
-        expected, whole.items, whole.size, whole.rate, PROBES, _positives(whole, wanted.n)
+    started = perf_counter()
+    expected = sum(_in_workers(partial(_count, corpus.form, ngrams.n), corpus))
+    several = len(split(corpus.sources, corpus.workers)) > 1
+    empty = partial(BloomFilter, expected, rate, picklable=several)
+    results = _in_workers(partial(_fill, corpus.form, ngrams.n, empty), corpus)
+    merged = results[0][0]
+    for part, _ in results[1:]:
+        merged.merge(part)
+    found = merged.contains(ngrams.hashes)
+    seconds = perf_counter() - started
+    report = FilterReport(
+        expected, merged.ngrams, merged.size, merged.rate, PROBES, _positives(merged, ngrams.n)
     )
-    return Found(found, size, seconds, probe)
+    return ScanResult(found, sum(size for _, size in results), seconds, report)
 
 
-def _positives(whole: Filter, n: int) -> int:
-    """How many of PROBES n-grams that no corpus has seem to be in a filter."""
-    sizes = [min(AT_ONCE, PROBES - done) for done in range(0, PROBES, AT_ONCE)]
-    return sum(int(whole.holds(unseen(m, n, seed).hashes).sum()) for seed, m in enumerate(sizes))
+def _positives(filled: BloomFilter, n: int) -> int:
+    """How many of PROBES random n-grams seem to be in a filter."""
+    sizes = [min(BATCH_PROBES, PROBES - done) for done in range(0, PROBES, BATCH_PROBES)]
+    return sum(
+        int(filled.contains(random_ngrams(size, n, seed).hashes).sum())
+        for seed, size in enumerate(sizes)
+    )
 
 
-def _exact(
-    how: Reading, wanted: Wanted, sources: Sequence[Source]
-) -> tuple[NDArray[np.bool_], int]:
-    looked_for, read = Exact(wanted), _Meter(how)
-    for source in sources:
-        for text in overlapping(read(source), wanted.n):
-            looked_for.add(text)
-    return looked_for.found, read.bytes
+class _Reader:
+    """Normalised, overlapping blocks of all sources; counts the bytes that were read."""
 
-
-def _count(how: Reading, n: int, sources: Sequence[Source]) -> int:
-    read = _Meter(how)
-    return sum(count_grams(text, n) for source in sources for text in overlapping(read(source), n))
-
-
-def _fill(
-    how: Reading, n: int, empty: Callable[[], Filter], sources: Sequence[Source]
-) -> tuple[Filter, int]:
-    found, read = empty(), _Meter(how)
-    for source in sources:
-        for text in overlapping(read(source), n):
-            found.add(grams(text, n).hashes)
-    return found, read.bytes
-
-
-class _Meter:
-    """Blocks of sources, and the bytes that were read."""
-
-    def __init__(self, how: Reading) -> None:
+    def __init__(self, form: CorpusFormat, n: int, sources: Sequence[Source]) -> None:
         self.bytes = 0
-        self._how = how
+        self._form, self._n, self._sources = form, n, sources
 
-    def __call__(self, source: Source) -> Iterator[bytes]:
-        for block in [source] if isinstance(source, bytes) else blocks(source, self._how):
+    def __iter__(self) -> Iterator[bytes]:
+        for source in self._sources:
+            yield from overlapping(self._blocks(source), self._n)
+
+    def _blocks(self, source: Source) -> Iterator[bytes]:
+        for block in [source] if isinstance(source, bytes) else blocks(source, self._form):
             self.bytes += len(block)
             yield block
 
 
-def _each(work: Callable[[Sequence[Source]], T], corpus: Corpus) -> list[T]:
-    """The work on each worker's share of the sources."""
-    groups = shares(corpus.sources, corpus.workers)
+def _search(
+    form: CorpusFormat, ngrams: NgramSet, sources: Sequence[Source]
+) -> tuple[NDArray[np.bool_], int]:
+    search, reader = ExactSearch(ngrams), _Reader(form, ngrams.n, sources)
+    for text in reader:
+        search.add(text)
+    return search.found, reader.bytes
+
+
+def _count(form: CorpusFormat, n: int, sources: Sequence[Source]) -> int:
+    return sum(count_grams(text, n) for text in _Reader(form, n, sources))
+
+
+def _fill(
+    form: CorpusFormat, n: int, empty: Callable[[], BloomFilter], sources: Sequence[Source]
+) -> tuple[BloomFilter, int]:
+    filled, reader = empty(), _Reader(form, n, sources)
+    for text in reader:
+        filled.add(grams(text, n).hashes)
+    return filled, reader.bytes
+
+
+def _in_workers(work: Callable[[Sequence[Source]], T], corpus: Corpus) -> list[T]:
+    """Run the work on each worker's part of the sources."""
+    groups = split(corpus.sources, corpus.workers)
     if len(groups) == 1:
         return [work(groups[0])]
-    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks held by threads
     with ProcessPoolExecutor(len(groups), context) as pool:
         return list(pool.map(work, groups))
 
 
-def shares(sources: Sequence[Source], workers: int) -> list[list[Source]]:
-    """The sources in at most so many groups of about equal size, none empty."""
+def split(sources: Sequence[Source], workers: int) -> list[list[Source]]:
+    """Divide the sources into at most `workers` groups of about equal size, none empty."""
     groups: list[list[Source]] = [[] for _ in range(max(1, min(workers, len(sources))))]
-    sizes: list[Any] = [0] * len(groups)
+    sizes = [0] * len(groups)
     for source in sorted(sources, key=_size, reverse=True):
-        least = sizes.index(min(sizes))
-        groups[least].append(source)
-        sizes[least] += max(1, _size(source))
+        smallest = sizes.index(min(sizes))
+        groups[smallest].append(source)
+        sizes[smallest] += max(1, _size(source))
     return groups
 
 

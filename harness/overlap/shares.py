@@ -1,223 +1,150 @@
-"""Which part of a benchmark's n-grams a corpus has, and what scores are with and without it.
+"""The share of a benchmark's n-grams that a corpus has.
 
-Radford et al. 2019, section 4 and Table 6. Shares are over all occurrences of n-grams. The parts
-of running text are the lines that its scores are made of; an n-gram belongs to the one that its
-first word begins in.
+Radford et al. 2019, section 4 and Table 6. Shares count every occurrence of an n-gram. Running text
+is divided into the lines that its scores are made of; an n-gram belongs to the line in which its
+first word begins.
 """
 
 import csv
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from io import StringIO
 from typing import Any, NamedTuple
 
-from harness.analysis.runs import Run, main_measures, measures
-from harness.errors import NumericsError, RecordError
-from harness.metrics import Outcome
-from harness.records.items import Items
-from harness.records.record import Record
-from harness.stats import intervals
-from harness.task import Measure
+import numpy as np
 
-OWN, WEBTEXT = "own training set", "WebText"
-CORPORA = (WEBTEXT, OWN)  # of Table 6
-MUCH = 15.0  # percent; Radford et al. 2019, section 4, on LAMBADA
-OF_ENGINE = ("stride", "windows", "bos")  # options that leave the texts as they are
+from harness.overlap.example_text import example_texts
+from harness.overlap.ngram_sets import NgramSet, distinct_ngrams
+from harness.overlap.ngrams import DOCUMENT_END, normalise
+from harness.overlap.scan import ScanResult
+from harness.runner import Job
+
+PAPER_CORPORA = ("WebText", "own training set")  # of Table 6
+LARGE_PERCENT = 15.0  # Radford et al. 2019, section 4, about LAMBADA
 
 
-class Part(NamedTuple):
-    """One item, or one line of running text."""
+class PieceOverlap(NamedTuple):
+    """The n-grams of one example, or of one line of running text."""
 
-    item: str
+    example: str
     part: int
     grams: int
-    found: int
+    matches: int  # n-grams that the corpus has
 
     @property
     def percent(self) -> float | None:
-        """Share of the n-grams that were found; None where there are too few words for one."""
-        return 100 * self.found / self.grams if self.grams else None
-
-
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """What a benchmark's texts depend on."""
-
-    task: str
-    version: int
-    protocol: str
-    options: Mapping[str, str]
-    data: Mapping[str, Any]  # as in a record
+        """The share that the corpus has; None if the text is shorter than an n-gram."""
+        return 100 * self.matches / self.grams if self.grams else None
 
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """One benchmark's data against a corpus."""
+    """One benchmark's data and a corpus."""
 
-    texts: Texts
+    job: Job
     distinct: int  # n-grams
-    distinct_found: int
-    parts: tuple[Part, ...]
+    distinct_matches: int
+    pieces: tuple[PieceOverlap, ...]
 
     @property
     def task(self) -> str:
         """The benchmark's name."""
-        return self.texts.task
+        return self.job.task.name
 
     @property
-    def grams(self) -> int:
-        """Occurrences of n-grams."""
-        return sum(part.grams for part in self.parts)
+    def data(self) -> Mapping[str, Any]:
+        """The data, described as in a record."""
+        return self.job.data.facts()
 
     @property
-    def found(self) -> int:
-        """Those whose n-gram the corpus has."""
-        return sum(part.found for part in self.parts)
+    def total(self) -> PieceOverlap:
+        """All pieces together."""
+        grams = sum(piece.grams for piece in self.pieces)
+        return PieceOverlap("", 0, grams, sum(piece.matches for piece in self.pieces))
 
-    @property
-    def percent(self) -> float | None:
-        """Share of them; None where no text has enough words for an n-gram."""
-        return 100 * self.found / self.grams if self.grams else None
-
-    def above(self, least: float) -> float:
-        """Percent of the parts with an overlap above `least` percent."""
-        return 100 * sum((p.percent or 0) > least for p in self.parts) / max(len(self.parts), 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Subset:
-    """A score on some of a run's items."""
-
-    task: str
-    model: str
-    metric: str
-    unit: str
-    group: str
-    outcomes: int
-    value: float | None  # None where the group is empty
-    low: float | None
-    high: float | None
+    def percent_above(self, least: float) -> float:
+        """The percentage of pieces whose overlap is above `least` percent."""
+        above = sum((piece.percent or 0) > least for piece in self.pieces)
+        return 100 * above / max(len(self.pieces), 1)
 
 
 @cache
 def published() -> dict[tuple[str, str], float]:
-    """(benchmark, corpus) -> percent of 8-grams, as the paper has it."""
+    """The paper's percentages of 8-grams by (benchmark, corpus)."""
     text = (files("harness.results.paper") / "overlap.csv").read_text("utf-8")
     rows = csv.DictReader(text.splitlines())
     return {(row["task"], row["corpus"]): float(row["value"]) for row in rows}
 
 
-GROUPS: dict[str, Callable[[float], bool]] = {
-    "all": lambda percent: True,
-    "no overlap": lambda percent: percent == 0,
-    "any overlap": lambda percent: percent > 0,
-    f"over {MUCH:g} %": lambda percent: percent > MUCH,
-}
-
-
-def subsets(run: Run, overlap: Overlap) -> list[Subset]:
-    """A run's main scores on all items, those without overlap, those with some and with much.
-
-    The run is of the same texts (`incompatibility`).
-    What is too short for an n-gram is without overlap.
+def overlaps(
+    jobs: Sequence[Job], n: int, scan: Callable[[NgramSet], ScanResult]
+) -> tuple[list[Overlap], ScanResult]:
+    """Look up the n-grams of all benchmarks in one pass over the corpus.
 
     Raises:
-        RecordError: the run has no item in common with it.
+        DataError: data or corpus are malformed.
     """
+    texts = [example_texts(job) for job in jobs]
+    pieces: list[bytes] = []
+    for text in (text for examples in texts for text in examples):
+        pieces += [normalise(piece.replace(DOCUMENT_END, b" ")) for piece in text.pieces]
+        pieces[-1] += DOCUMENT_END
+    ngrams, which, starts = distinct_ngrams(b"".join(pieces), n)
+    result = scan(ngrams)
+    piece_starts = np.cumsum([0, *map(len, pieces)])[:-1]
+    piece_of = np.searchsorted(piece_starts, starts, side="right") - 1
+    grams = np.bincount(piece_of, minlength=len(pieces)).tolist()
+    matches = np.bincount(piece_of[result.found[which]], minlength=len(pieces)).tolist()
+    counts = zip(grams, matches, strict=True)
     found = []
-    for measure in main_measures(measures(run.record)):
-        if not run.items.has(measure.name):
-            continue
-        values = run.items.outcomes[measure.name].values
-        percents = list(_percents(run.items, measure.name, overlap))
-        if all(percent is None for percent in percents):
-            raise RecordError(
-                f"{run.source} has no item in common with these of {overlap.task}; give the "
-                "--limit and --seed of that run"
-            )
-        for group, holds in GROUPS.items():
-            pairs = zip(values, percents, strict=True)
-            chosen = [value for value, percent in pairs if percent is not None and holds(percent)]
-            model = str(run.record.model["name"])
-            of = (overlap.task, model, measure.name, measure.metric.unit, group, len(chosen))
-            found.append(Subset(*of, *_score(measure, chosen, run.record.seed)))
-    return found
+    begin = 0
+    for job, examples in zip(jobs, texts, strict=True):
+        names = [(text.id, part) for text in examples for part in range(len(text.pieces))]
+        end = begin + len(names)
+        distinct = np.unique(which[(begin <= piece_of) & (piece_of < end)])
+        own = tuple(PieceOverlap(*name, *next(counts)) for name in names)
+        found.append(Overlap(job, len(distinct), int(result.found[distinct].sum()), own))
+        begin = end
+    return found, result
 
 
-def _score(
-    measure: Measure, outcomes: Sequence[Outcome], seed: int
-) -> tuple[float | None, float | None, float | None]:
-    """Value and interval; None where there is nothing to divide by."""
-    try:
-        score = intervals.score(measure, outcomes, seed)
-    except NumericsError:
-        return None, None, None
-    return score.value, score.low, score.high
-
-
-def incompatibility(record: Record, texts: Texts) -> str:
-    """Why a record is of other texts than those that were looked for; empty if it is not."""
-    own = {k: str(v) for k, v in record.options.items() if k not in OF_ENGINE}
-    ours = {k: v for k, v in texts.options.items() if k not in OF_ENGINE}
-    differing = [
-        f"{what} is {theirs} there, {here} here"
-        for what, theirs, here in (
-            ("version", record.version, texts.version),
-            ("data", record.data["sha256"][:12], texts.data["sha256"][:12]),
-            *((f"--set {k}", own.get(k), ours.get(k)) for k in dict.fromkeys([*own, *ours])),
-        )
-        if theirs != here
-    ]
-    return "; ".join(differing)
-
-
-def _percents(items: Items, measure: str, overlap: Overlap) -> Iterator[float | None]:
-    """The overlap of each outcome's part, or of its item where parts have no outcomes.
-
-    None where the item is not among those that were looked for.
-    """
-    parts: dict[str, list[Part]] = defaultdict(list)
-    for part in overlap.parts:
-        parts[part.item].append(part)
-    keys = items.keys(measure)
-    counts: dict[str, int] = defaultdict(int)
-    for item, _ in keys:
-        counts[item] += 1
-    for item, place in keys:
-        own = parts.get(item)
-        if own is None:
-            yield None
-            continue
-        by_part = counts[item] == len(own)
-        chosen = own[place : place + 1] if by_part else own
-        grams, found = sum(p.grams for p in chosen), sum(p.found for p in chosen)
-        yield 100 * found / grams if grams else 0.0
-
-
-def to_csv(overlaps: Sequence[Overlap]) -> str:
-    """A line an item, or a line of running text."""
+def to_csv(found: Sequence[Overlap]) -> str:
+    """A table with one line per example, or per line of running text."""
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", "item", "part", "grams", "found", "percent"])
-    for overlap in overlaps:
-        for part in overlap.parts:
-            percent = "" if part.percent is None else repr(part.percent)
-            writer.writerow([overlap.task, *part, percent])
+    for overlap in found:
+        for piece in overlap.pieces:
+            percent = "" if piece.percent is None else repr(piece.percent)
+            writer.writerow([overlap.task, *piece, percent])
     return text.getvalue()
 
 
 def to_json(overlap: Overlap) -> dict[str, Any]:
     """A benchmark's overlap as plain JSON values."""
+    job, total = overlap.job, overlap.total
     return {
-        **asdict(overlap.texts),
-        "grams": overlap.grams,
-        "found": overlap.found,
-        "percent": overlap.percent,
+        "task": overlap.task,
+        "version": job.task.version,
+        "protocol": job.protocol.label,
+        "options": dict(job.protocol.options),
+        "data": overlap.data,
+        "grams": total.grams,
+        "found": total.matches,
+        "percent": total.percent,
         "distinct": overlap.distinct,
-        "distinct_found": overlap.distinct_found,
-        "paper": {c: published().get((overlap.task, c)) for c in CORPORA},
-        "items": [{**part._asdict(), "percent": part.percent} for part in overlap.parts],
+        "distinct_found": overlap.distinct_matches,
+        "paper": {c: published().get((overlap.task, c)) for c in PAPER_CORPORA},
+        "items": [
+            {
+                "item": piece.example,
+                "part": piece.part,
+                "grams": piece.grams,
+                "found": piece.matches,
+                "percent": piece.percent,
+            }
+            for piece in overlap.pieces
+        ],
     }

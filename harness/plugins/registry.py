@@ -39,7 +39,7 @@ def load_task(name: str) -> "Task":
 
     points = _points()
     if name not in points:
-        raise UsageError(unknown("benchmark", name, points))
+        raise UsageError(unknown("task", name, points, see="`harness tasks`"))
     if len(points[name]) > 1:
         raise PluginError(
             f"two packages claim the benchmark {name!r}: {', '.join(origins(name))}; uninstall one"

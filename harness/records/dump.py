@@ -1,37 +1,43 @@
-"""One JSON value an item, for `--dump`: the strings the tokenizer was given, the token ids that the
-model was fed, and what came back.
-"""  # noqa: D205
+"""The file that `--dump` writes: one JSON line per example.
+
+A line has the strings that were tokenized, the token ids that the model read, and the responses.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.core import (
-    Generate,
-    Generated,
-    Loglikelihood,
-    NextWord,
-    Request,
-    Response,
-    Rolled,
-    RollingLoglikelihood,
-    Scored,
-    Word,
-)
+from harness.core import Generate, Generated, Request, Response, Rolled, Scored, Word
 from harness.errors import RecordError
-from harness.records.trace import EncodedRequest, context_of
+from harness.records.trace import context_of
+
+if TYPE_CHECKING:
+    from harness.engine.queries.encode import Encoded
+
+_REQUEST_FIELDS = {
+    "loglikelihood": ("context", "continuation"),
+    "rolling": ("text",),
+    "generate": ("prompt",),
+    "next_word": ("context",),
+}
+_RESPONSE_FIELDS: dict[type, tuple[str, ...]] = {
+    Scored: ("logprob", "num_tokens", "is_greedy"),
+    Rolled: ("logprob", "num_tokens"),
+    Generated: ("text", "logprob", "num_tokens", "ended"),
+    Word: ("text", "skipped"),
+}
 
 
 class Writer:
-    """A file of JSON lines, each on disk as soon as it is written.
+    """A file of JSON lines, flushed after every line.
 
-    That the file can be written is known at once; what is in it goes when the first line comes,
-    so that a run that never gets there leaves an older file alone.
+    The constructor checks that the file can be written. An older file is only overwritten by the
+    first line, so a run that fails before that leaves it unchanged.
 
     Raises:
-        RecordError: it cannot be written.
+        RecordError: the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,13 +48,13 @@ class Writer:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a", encoding="utf-8")
         except OSError as error:
-            raise self._refusal(error) from error
+            raise self._error(error) from error
 
     def write(self, value: Mapping[str, Any]) -> None:
-        """Add one line.
+        """Append one line.
 
         Raises:
-            RecordError: the disk is full, say.
+            RecordError: the file cannot be written, for example because the disk is full.
         """
         try:
             if not self._begun:
@@ -58,29 +64,37 @@ class Writer:
             self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
             self._file.flush()
         except OSError as error:
-            raise self._refusal(error) from error
+            raise self._error(error) from error
 
     def close(self) -> None:
-        """Close the file; one that was made for nothing goes."""
-        with suppress(OSError):  # what could not be written was said when it was tried
+        """Close the file, and remove it if it is new and nothing was written."""
+        with suppress(OSError):  # `write` has already reported what could not be written
             self._file.close()
         if self._new and not self._begun:
             self._path.unlink(missing_ok=True)
 
-    def _refusal(self, error: OSError) -> RecordError:
+    def _error(self, error: OSError) -> RecordError:
         return RecordError(
             f"cannot write --dump {str(self._path)!r}: {error.strerror}; name a file that can be "
             "written"
         )
 
 
+class Exchange(NamedTuple):
+    """One request of an example, its tokens and the response to it."""
+
+    request: Request
+    encoded: "Encoded"
+    response: Response
+
+
 def item(
     task: str,
     example: str,
-    answered: Sequence[tuple[Request, EncodedRequest, Response]],
+    answered: Sequence[Exchange],
     outcomes: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The line of one example: its requests with their tokens and responses, and its statistics."""
+    """One example as a line: its requests with tokens and responses, and its outcomes."""
     return {
         "task": task,
         "id": example,
@@ -92,68 +106,22 @@ def item(
     }
 
 
-def _windows(encoded: EncodedRequest, response: Response) -> list[dict[str, list[int]]]:
-    """Token ids of each forward pass: `context`, start token included, and then `targets`.
+def _windows(encoded: "Encoded", response: Response) -> list[dict[str, list[int]]]:
+    """Token ids of each forward pass: `context`, start token included, then `targets`.
 
-    The log-probabilities of all targets sum to the request's; those of a text that was written are
-    the tokens that it is made of.
+    The log-probabilities of all targets sum to the request's. The targets of a generated text are
+    its tokens.
     """
-    written = response.tokens[: response.num_tokens] if isinstance(response, Generated) else ()
+    generated = response.tokens[: response.num_tokens] if isinstance(response, Generated) else ()
     return [
-        {"context": list(context_of(span)), "targets": [*span.targets, *written]}
+        {"context": list(context_of(span)), "targets": [*span.targets, *generated]}
         for span in encoded.spans
     ]
 
 
 def _pair(request: Request, response: Response) -> dict[str, Any]:
-    match request, response:
-        case Loglikelihood(context, continuation), Scored():
-            return {
-                "kind": "loglikelihood",
-                "context": context,
-                "continuation": continuation,
-                "logprob": response.logprob,
-                "num_tokens": response.num_tokens,
-                "is_greedy": response.is_greedy,
-            }
-        case RollingLoglikelihood(), Rolled():
-            return {
-                "kind": "rolling",
-                "text": _text(request),
-                "logprob": response.logprob,
-                "num_tokens": response.num_tokens,
-            }
-        case Generate(), Generated():
-            return {
-                "kind": "generate",
-                "prompt": request.prompt,
-                "text": response.text,
-                "logprob": response.logprob,
-                "num_tokens": response.num_tokens,
-                "ended": response.ended,
-                **({"seed": list(request.seed)} if request.top_k > 1 else {}),
-            }
-        case NextWord(context), Word(text, skipped):
-            return {
-                "kind": "next_word",
-                "context": context,
-                "text": text,
-                "skipped": list(skipped),
-            }
-    raise AssertionError(f"{type(response).__name__} answers {type(request).__name__}")
-
-
-def request_text(request: Request) -> str:
-    """The text before what is scored or written: context, prompt, or all of a rolling text."""
-    match request:
-        case RollingLoglikelihood():
-            return _text(request)
-        case Generate():
-            return request.prompt
-    return request.context
-
-
-def _text(request: RollingLoglikelihood) -> str:
-    r"""The joined text; bytes that are no UTF-8 are shown as \xNN."""
-    whole = b"".join(p if isinstance(p, bytes) else p.encode() for p in request.pieces)
-    return whole.decode("utf-8", "backslashreplace")
+    value = {name: getattr(request, name) for name in ("kind", *_REQUEST_FIELDS[request.kind])}
+    value |= {name: getattr(response, name) for name in _RESPONSE_FIELDS[type(response)]}
+    if isinstance(request, Generate) and request.top_k > 1:
+        value["seed"] = list(request.seed)
+    return value

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from harness.core import Score, Tokens
 from harness.errors import RecordError
 from harness.metrics import ACCURACY, MEAN, Metric
-from harness.records.items import Items
+from harness.records import schema
 from harness.records.lm_eval_items import (
     FORMULAS,
     Claim,
@@ -30,6 +30,7 @@ from harness.records.lm_eval_items import (
     read_samples,
     shown_as,
 )
+from harness.records.outcomes import Outcomes
 from harness.records.record import Record
 from harness.task import Measure
 
@@ -63,32 +64,40 @@ class _Run:
     claims: tuple[Claim, ...]
 
 
-def is_results(path: Path) -> bool:
-    """Whether a file is a result file of lm-eval; a damaged one is not."""
+Results = Mapping[str, Any]
+"""The JSON object in a result file of lm-eval."""
+
+
+def results(data: bytes) -> Results | None:
+    """The content of a result file of lm-eval; None if it is another file, or damaged."""
+    if b'"results"' not in data:
+        return None
     try:
-        return _file(path) is not None
-    except (OSError, ValueError, RecursionError):
-        return False
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    is_results = isinstance(value, dict) and all(isinstance(value.get(k), dict) for k in KEYS)
+    return value if is_results else None
 
 
-def scores(path: Path) -> list[Record]:
-    """A record a task in a result file of lm-eval; items are not needed.
+def records(results: Results, path: Path) -> list[Record]:
+    """One record per task in a result file of lm-eval; the samples are not read.
 
     Raises:
-        RecordError: the file cannot be read, or is another one.
+        RecordError: the file is not complete, or of an older version.
     """
-    return [run.record for run in _runs(path)]
+    return [run.record for run in _runs(results, path)]
 
 
-def read(path: Path) -> list[tuple[Record, Items]]:
-    """A record a task in a result file of lm-eval, with the items from the files beside it.
+def with_outcomes(results: Results, path: Path) -> list[tuple[Record, Outcomes]]:
+    """One record per task in a result file, with the outcomes from the samples beside it.
 
-    The values that the items give must be those of the result file.
+    The values computed from the outcomes must be those of the result file.
 
     Raises:
         RecordError: a file cannot be read, is missing, incomplete, or of another run.
     """
-    return [_with_items(run, path) for run in _runs(path)]
+    return [_with_items(run, path) for run in _runs(results, path)]
 
 
 def measures(record: Record) -> tuple[Measure, ...]:
@@ -117,43 +126,20 @@ def _extract(*_: object) -> NoReturn:
     raise AssertionError("outcomes of lm-eval are read, never extracted")
 
 
-def _file(path: Path) -> dict[str, Any] | None:
-    """The file's JSON object; None if it is another file."""
-    data = path.read_bytes()
-    if b'"results"' not in data:
-        return None
-    value = json.loads(data)
-    known = isinstance(value, dict) and all(isinstance(value.get(key), dict) for key in KEYS)
-    return value if known else None
-
-
-def _runs(path: Path) -> list[_Run]:
+def _runs(results: Results, path: Path) -> list[_Run]:
     """Every task of a file."""
-    try:
-        file = _file(path)
-    except OSError as error:
-        raise RecordError(f"cannot read {str(path)!r}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{str(path)!r} is no JSON file: {error}") from error
-    if file is None:
-        keys = ", ".join(KEYS)
-        raise RecordError(f"{str(path)!r} is no result file of lm-eval: expected {keys} in it")
-    groups = file.get("groups", {})
-    tasks = [name for name in file["results"] if name in file["configs"] and name not in groups]
-    try:
-        found = [_run(file, task) for task in tasks]
-    except RecordError as error:
-        raise RecordError(f"{str(path)!r}: {error}") from error
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise RecordError(f"{str(path)!r} is no result file of lm-eval 0.4: {error!r}") from error
-    if not found:
-        raise RecordError(f"{str(path)!r} of lm-eval has the results of no task")
-    return found
+    groups = results.get("groups", {})
+    tasks = [t for t in results["results"] if t in results["configs"] and t not in groups]
+    with schema.malformed(repr(str(path)), "lm-eval 0.4 result"):
+        runs = [_run(results, task, path) for task in tasks]
+    if not runs:
+        raise RecordError(f"{str(path)!r} of lm-eval has no results of a task")
+    return runs
 
 
-def _run(file: Mapping[str, Any], task: str) -> _Run:
+def _run(file: Mapping[str, Any], task: str, path: Path) -> _Run:
     config, how = file["configs"][task], file.get("config", {})
-    rows, scored = _counts(file, task)
+    rows, scored = _counts(file, task, path)
     version = _version(file["versions"].get(task))
     claims, odd = _claims(file, task)
     record = Record(
@@ -189,7 +175,7 @@ def _run(file: Mapping[str, Any], task: str) -> _Run:
     return _Run(record, claims)
 
 
-def _counts(file: Mapping[str, Any], task: str) -> tuple[int, int]:
+def _counts(file: Mapping[str, Any], task: str, path: Path) -> tuple[int, int]:
     """Rows of a task's data, and rows scored.
 
     Raises:
@@ -201,8 +187,8 @@ def _counts(file: Mapping[str, Any], task: str) -> tuple[int, int]:
     scored = file["results"][task].get("sample_len")
     if scored is None:
         raise RecordError(
-            f"it was written by {OLDER} and does not say how many rows of {task} were scored; run "
-            "lm-eval 0.4.3 or later"
+            f"{str(path)!r} was written by {OLDER} and does not say how many rows of {task} were "
+            "scored; run lm-eval 0.4.3 or later"
         )
     return int(scored), int(scored)
 
@@ -261,7 +247,7 @@ def _data(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
     split = config.get("test_split") or config.get("validation_split")
     parts = [config.get("dataset_path"), config.get("dataset_name"), split]
     return {
-        "road": ORIGIN,
+        "source": ORIGIN,
         "name": re.sub(r"[\s|]+", "_", ":".join(str(part) for part in parts if part)),
         "sha256": _digest([*(config.get(name) for name in DATA), split]),
         "rows": rows,
@@ -319,7 +305,7 @@ def _score(
     )
 
 
-def _with_items(run: _Run, path: Path) -> tuple[Record, Items]:
+def _with_items(run: _Run, path: Path) -> tuple[Record, Outcomes]:
     """The record with its data's checksum and its scores' totals, and the items."""
     record = run.record
     beside = _samples_path(path, record.task)

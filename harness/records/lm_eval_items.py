@@ -32,7 +32,7 @@ from harness.core import (
 from harness.errors import RecordError
 from harness.files import strict_json
 from harness.metrics import MEAN, Metric, Outcome, bits, perplexity
-from harness.records.items import Items, Outcomes, Shown, show
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown, show
 
 RIGHT_OR_WRONG = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 SHARE = re.compile(r"(^|_)(acc|accuracy|em|exact|match|f1)(_|$)")
@@ -172,7 +172,7 @@ def first_lines(samples: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, 
 
 def items_and_scores(
     claims: Sequence[Claim], samples: Sequence[Mapping[str, Any]]
-) -> tuple[Items, tuple[Score, ...]]:
+) -> tuple[Outcomes, tuple[Score, ...]]:
     """The items, and lm-eval's scores with the totals that the items give.
 
     Raises:
@@ -180,7 +180,7 @@ def items_and_scores(
     """
     first = first_lines(samples)
     places = {name: place for place, name in enumerate(first)}
-    outcomes: dict[str, Outcomes] = {}
+    outcomes: dict[str, MetricOutcomes] = {}
     scores = []
     for claim in claims:
         score = claim.score
@@ -189,7 +189,7 @@ def items_and_scores(
             score = replace(score, totals=_totals(claim, claim.formula, found))
             outcomes[score.metric] = found
         scores.append(score)
-    return Items(tuple(first), tuple(map(_shown, first.values())), outcomes), tuple(scores)
+    return Outcomes(tuple(first), tuple(map(_shown, first.values())), outcomes), tuple(scores)
 
 
 def _outcomes(
@@ -197,7 +197,7 @@ def _outcomes(
     formula: Formula,
     samples: Sequence[Mapping[str, Any]],
     places: Mapping[str, int],
-) -> Outcomes:
+) -> MetricOutcomes:
     """A metric's outcomes; none of items without a value, which lm-eval leaves out as well."""
     of, values = [], []
     for sample in samples:
@@ -206,10 +206,10 @@ def _outcomes(
             if not math.isnan(outcome[0]):  # lm-eval's `nanmean`
                 of.append(places[str(sample["doc_id"])])
                 values.append(outcome)
-    return Outcomes(tuple(of), tuple(values))
+    return MetricOutcomes(tuple(of), tuple(values))
 
 
-def _totals(claim: Claim, formula: Formula, outcomes: Outcomes) -> dict[str, float]:
+def _totals(claim: Claim, formula: Formula, outcomes: MetricOutcomes) -> dict[str, float]:
     sums = [math.fsum(column) for column in zip(*outcomes.values, strict=True)]
     value = formula.metric.compute(sums) if sums and sums[1] else math.nan
     if not math.isclose(value, claim.score.value, rel_tol=NEAR, abs_tol=NEAR):

@@ -1,66 +1,70 @@
-"""What a model read and said of an item, token by token: for a person at a terminal or a page.
+"""What the model read and answered for one example, token by token.
 
-Values alone; `rerun` makes them of a record, `harness.display.preview` shows
-them. Before a run there are tokens and no answers.
+Plain values: `commands.inspect.rerun` makes them from a record; `display.preview` and the report
+page show them. Before a run (`harness show`) there are tokens but no responses.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.core import (
     Example,
     Generate,
     Generated,
-    Loglikelihood,
     NextWord,
     Request,
     Response,
     Rolled,
-    RollingLoglikelihood,
     Scored,
     Word,
 )
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.task import Measure
 
+if TYPE_CHECKING:
+    from harness.engine.queries.encode import Encoded
+    from harness.engine.queries.query import Span
+
+ENDINGS = {"stop": "a stop string", "end": "the end token", "length": "the token limit"}
+
 
 class TokenTrace(NamedTuple):
-    """One token that the model read or wrote."""
+    """One token that the model read or generated."""
 
-    text: str  # by itself, a leading space kept
+    text: str  # decoded alone, with its leading space
     scored: bool  # whether its probability counts
-    logprob: float | None = None  # nats; None where it was not asked for
-    rank: int | None = None  # among the vocabulary, 1 is the argmax; None where it is not known
-    window: int = 0  # of a long text: in which window it was scored, from 0
+    logprob: float | None = None  # nats; None if it was not requested
+    rank: int | None = None  # in the vocabulary, 1 is the argmax; None if unknown
+    window: int = 0  # of a long text: the window that scored it, from 0
 
 
 class RequestTrace(NamedTuple):
     """One request with its response."""
 
     kind: str  # loglikelihood, rolling, generate or next_word
-    tokens: tuple[TokenTrace, ...]  # as fed; written ones behind them
-    output: str | None = None  # the text that was written, or the word that was found
-    logprob: float | None = None  # nats, of what counts; None where nothing was scored
+    tokens: tuple[TokenTrace, ...]  # those fed, then those generated
+    output: str | None = None  # the generated text, or the best word
+    logprob: float | None = None  # nats, of the scored tokens; None if there are none
     facts: tuple[str, ...] = ()  # lengths, and what is unusual
-    how: str = ""  # parameters of a search for a word
-    wanted: str = ""  # what was asked to follow the last token, where no target is given
-    note: str = ""  # how the output ended, or what was passed over before it
+    parameters: str = ""  # of the search for a word
+    continuation: str = ""  # describes what follows the last token if that is not given
+    note: str = ""  # why the output ended, or which words were skipped
 
 
 class OutcomeTrace(NamedTuple):
-    """What an item came to under one measure, summed over its parts."""
+    """An example's outcome under one measure, summed over its parts."""
 
     measure: str
     statistics: tuple[str, ...]  # names
-    sums: tuple[float, ...]  # one a statistic
+    sums: tuple[float, ...]  # one per statistic
     parts: int
-    value: float | None  # the measure's score if this item were all; None where there is no such
+    value: float | None  # the score of this example alone; None if it is undefined
     unit: str
 
 
 class ItemTrace(NamedTuple):
-    """One item from its prompt to its outcomes."""
+    """One example from its prompt to its outcomes."""
 
     id: str
     references: tuple[str, ...]
@@ -69,78 +73,66 @@ class ItemTrace(NamedTuple):
 
 
 Strings = Callable[[Sequence[int]], list[str]]
-"""Token ids -> the text of each by itself."""
+"""Token ids -> the text of each token alone."""
 
 Ranks = Sequence[Sequence[int | None]]
-"""A sequence for each span of a request; for `Generate`, one for the written tokens."""
-
-
-class EncodedRequest(Protocol):
-    """What the engine's encoder makes of a request."""
-
-    @property
-    def spans(self) -> Sequence[Any]: ...  # noqa: D102
-    @property
-    def truncated(self) -> bool: ...  # noqa: D102
-    @property
-    def crossing(self) -> bool: ...  # noqa: D102
+"""One sequence per span of a request; for `Generate`, one for the generated tokens."""
 
 
 def trace(
     request: Request,
-    encoded: EncodedRequest,
+    encoded: "Encoded",
     strings: Strings,
     response: Response | None = None,
     ranks: Ranks = (),
 ) -> RequestTrace:
-    """A request as tokens, with the response if there is one.
+    """A request as tokens, with its response if there is one.
 
-    Without ranks a token that greedy decoding would choose has rank 1, the others None.
+    Without ranks, a token that greedy decoding would choose has rank 1, the others None.
     """
-    found = RequestTrace(
-        _kind(request),
-        tuple(_spans(encoded, strings, response, ranks)),
+    made = RequestTrace(
+        request.kind,
+        tuple(_fed(encoded, strings, response, ranks)),
         facts=_facts(encoded),
-        how=_how(request),
-        wanted=_wanted(request),
+        parameters=_parameters(request),
+        continuation=_continuation(request),
     )
     match response:
         case Scored() | Rolled():
-            return found._replace(logprob=response.logprob)
+            return made._replace(logprob=response.logprob)
         case Word(text, skipped):
-            note = f"passed over: {', '.join(map(repr, skipped))}" if skipped else ""
-            return found._replace(output=text, note=note)
+            note = f"skipped: {', '.join(map(repr, skipped))}" if skipped else ""
+            return made._replace(output=text, note=note)
         case Generated():
             greedy = isinstance(request, Generate) and request.top_k == 1
-            tokens = (*found.tokens, *_written(response, strings, ranks, greedy))
-            ended = {"stop": "a stop string", "end": "the end token", "length": "the limit"}
-            note = f"ended by {ended[response.ended]}"
-            return found._replace(
-                tokens=tokens, output=response.text, logprob=response.logprob, note=note
+            return made._replace(
+                tokens=(*made.tokens, *_generated(response, strings, ranks, greedy)),
+                output=response.text,
+                logprob=response.logprob,
+                note=f"ended by {ENDINGS[response.ended]}",
             )
-    return found
+    return made
 
 
-def _spans(
-    encoded: EncodedRequest, strings: Strings, response: Response | None, ranks: Ranks
+def _fed(
+    encoded: "Encoded", strings: Strings, response: Response | None, ranks: Ranks
 ) -> Iterator[TokenTrace]:
-    """Tokens of all spans; what a window repeats of the text before it is left out."""
+    """Tokens of all spans, without what a window repeats of the text before it."""
     scores = _scores(response)
     seen: list[int] = []
     for window, span in enumerate(encoded.spans):
-        context = _news(seen, context_of(span))
-        yield from (TokenTrace(text, False, window=window) for text in strings(context))
-        known = iter(ranks[window]) if window < len(ranks) else repeat(None)
-        for text, (logprob, greedy), rank in zip(
-            strings(span.targets), scores, known, strict=False
-        ):
-            place = rank or (1 if greedy else None)
-            yield TokenTrace(text, True, logprob, place, window)
+        context = _without_repeat(context_of(span), seen)
+        for text in strings(context):
+            yield TokenTrace(text, False, window=window)
+        window_ranks = iter(ranks[window]) if window < len(ranks) else repeat(None)
+        targets = zip(strings(span.targets), scores, window_ranks, strict=False)
+        for text, (logprob, greedy), rank in targets:
+            yield TokenTrace(text, True, logprob, rank or (1 if greedy else None), window)
         seen += [*context, *span.targets]
 
 
 def _scores(response: Response | None) -> Iterator[tuple[float | None, bool]]:
-    """(log-probability, whether it is the argmax) of each scored token, without end if unknown."""
+    """(log-probability, is argmax) of each scored token; endless Nones if there are no scores."""
     match response:
         case Scored():
             return zip(response.logprobs, response.greedy, strict=True)
@@ -150,65 +142,53 @@ def _scores(response: Response | None) -> Iterator[tuple[float | None, bool]]:
     return repeat((None, False))
 
 
-def context_of(span: Any) -> Sequence[int]:
-    """What is fed before the first scored token of a span."""
-    found: Sequence[int] = span.inputs[: len(span.inputs) - max(len(span.targets) - 1, 0)]
-    return found
+def context_of(span: "Span") -> Sequence[int]:
+    """The token ids that are fed before the first scored token of a span."""
+    return span.inputs[: len(span.inputs) - max(len(span.targets) - 1, 0)]
 
 
-def _news(seen: Sequence[int], context: Sequence[int]) -> Sequence[int]:
-    """A window's context without its longest beginning that the text so far ends with."""
+def _without_repeat(context: Sequence[int], seen: Sequence[int]) -> Sequence[int]:
+    """A window's context without the longest prefix that is a suffix of `seen`."""
     for size in range(len(context), 0, -1):
         if seen[-size:] == list(context[:size]):
             return context[size:]
     return context
 
 
-def _written(
+def _generated(
     response: Generated, strings: Strings, ranks: Ranks, greedy: bool
 ) -> Iterator[TokenTrace]:
-    known = iter(ranks[0]) if ranks else repeat(1 if greedy else None)
+    token_ranks = iter(ranks[0]) if ranks else repeat(1 if greedy else None)
     tokens = zip(strings(response.tokens), response.logprobs, strict=True)
-    for i, ((text, logprob), rank) in enumerate(zip(tokens, known, strict=False)):
+    for i, ((text, logprob), rank) in enumerate(zip(tokens, token_ranks, strict=False)):
         yield TokenTrace(text, i < response.num_tokens, logprob, rank)
 
 
-def _kind(request: Request) -> str:
-    match request:
-        case Loglikelihood():
-            return "loglikelihood"
-        case RollingLoglikelihood():
-            return "rolling"
-        case Generate():
-            return "generate"
-        case NextWord():
-            return "next_word"
-
-
-def _facts(encoded: EncodedRequest) -> tuple[str, ...]:
+def _facts(encoded: "Encoded") -> tuple[str, ...]:
     fed = sum(len(span.inputs) for span in encoded.spans)
     scored = sum(len(span.targets) for span in encoded.spans)
     facts = [f"{fed} tokens fed", f"{scored} scored"]
     if len(encoded.spans) > 1:
         facts.append(f"{len(encoded.spans)} windows")
-    facts += ["cut to fit the context"] * encoded.truncated
-    facts += ["a token crosses the boundary: encoded apart"] * encoded.crossing
+    if encoded.truncated:
+        facts.append("cut to fit the context")
+    if encoded.crossing:
+        facts.append("a token crosses the boundary: context and continuation encoded separately")
     return tuple(facts)
 
 
-def _wanted(request: Request) -> str:
-    """What is wanted after the last token, where no target is given."""
+def _continuation(request: Request) -> str:
     match request:
         case Generate():
-            how = "greedy" if request.top_k == 1 else f"top-{request.top_k} sampling"
+            decoding = "greedy" if request.top_k == 1 else f"top-{request.top_k} sampling"
             stop = f", until {' or '.join(map(repr, request.stop))}" if request.stop else ""
-            return f"<up to {request.max_new_tokens} new tokens, {how}{stop}>"
+            return f"<up to {request.max_new_tokens} new tokens, {decoding}{stop}>"
         case NextWord():
             return "<best words follow>"
     return ""
 
 
-def _how(request: Request) -> str:
+def _parameters(request: Request) -> str:
     if not isinstance(request, NextWord):
         return ""
     among = "" if request.among is None else f", among {len(request.among)} words"
@@ -218,20 +198,19 @@ def _how(request: Request) -> str:
 def outcome_of(
     measure: Measure, example: Example, responses: Sequence[Response]
 ) -> OutcomeTrace | None:
-    """What an example comes to under a measure, summed; None where it says nothing of it.
+    """An example's outcome under a measure; None if the measure does not concern the example.
 
     Outcomes that are texts have no sums.
     """
     parts = measure.extract(example, responses)
     if not parts:
         return None
+    unit = measure.metric.unit
     if isinstance(measure.metric, ModuleMetric):
-        return OutcomeTrace(measure.name, (), (), len(parts), None, measure.metric.unit)
+        return OutcomeTrace(measure.name, (), (), len(parts), None, unit)
     sums = tuple(float(sum(column)) for column in zip(*parts, strict=True))
     try:
         value: float | None = float(measure.metric.compute(sums))
-    except (ArithmeticError, ValueError):  # no words to divide by, say: no failure of the item
+    except (ArithmeticError, ValueError):  # for example no words to divide by
         value = None
-    return OutcomeTrace(
-        measure.name, measure.statistics, sums, len(parts), value, measure.metric.unit
-    )
+    return OutcomeTrace(measure.name, measure.statistics, sums, len(parts), value, unit)

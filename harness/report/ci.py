@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.analysis.check import Verdict
 from harness.files.escape import markdown_cell, printable
-from harness.records.record import write_bytes
+from harness.files.output import write_bytes
 
 _NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LEVELS = {"regression": "error", "not comparable": "warning", "improved": "notice"}
@@ -45,11 +45,11 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
 
 def sentence(verdict: Verdict) -> str:
     """`lambada ppl: 35.10 -> 36.42 per word; worse by ...`."""
-    if verdict.line is None:
+    if verdict.score is None:
         return f"{verdict.task} {verdict.metric}: {verdict.reason}"
-    found = verdict.line.difference
+    found = verdict.score.difference
     return (
-        f"{verdict.task} {verdict.metric}: {found.a:.4f} -> {found.b:.4f} {verdict.line.unit}; "
+        f"{verdict.task} {verdict.metric}: {found.a:.4f} -> {found.b:.4f} {verdict.score.unit}; "
         f"{verdict.reason}"
     )
 
@@ -82,10 +82,10 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     ]
     for verdict in verdicts:
         cells = [verdict.status, f"{verdict.task} ({verdict.protocol})", verdict.metric]
-        if verdict.line is None:
+        if verdict.score is None:
             cells += ["", "", "", ""]
         else:
-            found = verdict.line.difference
+            found = verdict.score.difference
             interval = "" if found.low is None else f"{found.low:+.4f} to {found.high:+.4f}"
             cells += [f"{found.a:.4f}", f"{found.b:.4f}", f"{found.value:+.4f}", interval]
         cells.append(verdict.reason)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness.analysis.scaling import KAPLAN, Curve, Law, Place, along
 from harness.errors import UsageError
-from harness.records.record import write_bytes
+from harness.files.output import write_bytes
 from harness.report.ticks import Span, around, short, ticks
 
 if TYPE_CHECKING:

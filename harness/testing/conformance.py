@@ -22,8 +22,8 @@ from harness.metrics import Outcome
 from harness.metrics.extract import Extract
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.plugins.registry import load_task
-from harness.records.items import Items
-from harness.runner import Asked, Job, ask, evaluate
+from harness.records.outcomes import Outcomes
+from harness.runner import Job, Prepared, evaluate, prepare
 from harness.task import Measure, Options, Task
 from harness.testing import static_checks as static
 
@@ -82,7 +82,7 @@ def checks(name: str, golden_file: Path) -> tuple[Check, ...]:
 class Run(NamedTuple):
     """What the tiny model got under one preset."""
 
-    items: Items
+    outcomes: Outcomes
     read: set[str]  # the options that were read on the way
 
 
@@ -101,7 +101,7 @@ class _Subject:
 
     @cached_property
     def runs(self) -> Runs:
-        return {p: _run(job, _engine(), ask(job)) for p, job in static.sample_jobs(self.task)}
+        return {p: _run(job, _engine(), prepare(job)) for p, job in static.sample_jobs(self.task)}
 
     @property
     def read(self) -> set[str]:
@@ -113,18 +113,18 @@ class _Subject:
         """The same from the last example to the first, in small batches that share no prefix."""
         engine = _engine(SMALL, share=False)
         jobs = static.sample_jobs(self.task)
-        return {p: _run(job, engine, _backwards(ask(job))) for p, job in jobs}
+        return {p: _run(job, engine, _backwards(prepare(job))) for p, job in jobs}
 
 
-def _run(job: Job, engine: "Engine", asked: Asked) -> Run:
+def _run(job: Job, engine: "Engine", asked: Prepared) -> Run:
     watched = static.Watched(job.protocol.options)
     job = replace(job, task=_strict(job.task), protocol=replace(job.protocol, options=watched))
-    record = evaluate(job, engine, asked=asked)
-    assert record.items is not None, "a record that was just made has its items"
-    return Run(record.items, watched.read)
+    record = evaluate(job, engine, prepared=asked)
+    assert record.outcomes is not None, "a new record has its outcomes"
+    return Run(record.outcomes, watched.read)
 
 
-def _backwards(asked: Asked) -> Asked:
+def _backwards(asked: Prepared) -> Prepared:
     return replace(asked, examples=asked.examples[::-1], groups=asked.groups[::-1])
 
 
@@ -180,8 +180,8 @@ def moved(runs: Runs, otherwise: Runs) -> list[str]:
     """Outcomes that depend on the order of the examples or on the batches."""
     found = []
     for preset, run in runs.items():
-        for name in run.items.outcomes:
-            one, other = _by_item(run.items, name), _by_item(otherwise[preset].items, name)
+        for name in run.outcomes.metrics:
+            one, other = _by_item(run.outcomes, name), _by_item(otherwise[preset].outcomes, name)
             apart = [key for key in {**one, **other} if not _close(one.get(key), other.get(key))]
             found += [
                 f"{preset}: {name} of item {key[0]} is {one.get(key)}, in another order "
@@ -191,8 +191,8 @@ def moved(runs: Runs, otherwise: Runs) -> list[str]:
     return found
 
 
-def _by_item(items: Items, measure: str) -> dict[tuple[str, int], tuple[float, ...]]:
-    return dict(zip(items.keys(measure), items.outcomes[measure].values, strict=True))
+def _by_item(outcomes: Outcomes, measure: str) -> dict[tuple[str, int], tuple[float, ...]]:
+    return dict(zip(outcomes.keys(measure), outcomes.metrics[measure].values, strict=True))
 
 
 def _close(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:

@@ -17,7 +17,7 @@ from harness.core import Generate, Loglikelihood, NextWord, Request, RollingLogl
 from harness.data.load import Where, load, load_pool
 from harness.errors import HarnessError, UsageError
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 from harness.task import Protocol, Task
 
 ROWS = 2
@@ -79,7 +79,7 @@ def golden(task: Task, presets: Iterable[str] | None = None) -> dict[str, Any]:
     rows = STREAM_ROWS if task.stream else ROWS
     found = {}
     for preset in presets if presets is not None else task.protocols:
-        asked = ask(sample_job(task, task.protocol(preset), rows))
+        asked = prepare(sample_job(task, task.protocol(preset), rows))
         found[preset] = merged([in_words(request) for request in asked.requests])
     return {"version": task.version, "requests": found}
 

@@ -15,7 +15,7 @@ from typing import Any
 from harness.core import Source
 from harness.data.load import Where, load
 from harness.errors import TaskError, UsageError
-from harness.runner import Asked, Job, ask
+from harness.runner import Job, Prepared, prepare
 from harness.task import Protocol, Task
 from harness.testing import golden
 
@@ -81,7 +81,7 @@ def options(task: Task, in_runs: set[str]) -> list[str]:
     for protocol in _one_at_a_time(task):
         watched = Watched(protocol.options)
         try:
-            ask(golden.sample_job(task, replace(protocol, options=watched), ROWS))
+            prepare(golden.sample_job(task, replace(protocol, options=watched), ROWS))
             task.measures(watched)
         except UsageError:  # the benchmark refuses this value with the other defaults
             pass
@@ -113,9 +113,9 @@ def rows(task: Task) -> list[str]:
     """Rows that change on their way through a file, and examples that depend on others."""
     found = []
     for preset, job in sample_jobs(task):
-        once = ask(job)
+        once = prepare(job)
         faults = _through_a_file(task.source(job.protocol.options))
-        if once.groups != ask(job).groups:
+        if once.groups != prepare(job).groups:
             faults.append("the same rows are asked differently a second time")
         faults += [f"two examples have the id {name!r}" for name in _twice(_ids(once))]
         if not task.stream:
@@ -124,7 +124,7 @@ def rows(task: Task) -> list[str]:
     return found
 
 
-def _ids(asked: Asked) -> list[str]:
+def _ids(asked: Prepared) -> list[str]:
     return [example.id for example in asked.examples]
 
 
@@ -144,9 +144,9 @@ def _through_a_file(source: Source) -> list[str]:
     return [f"{name} in a folder gives other rows than the sample"]
 
 
-def _each_alone(job: Job, together: Asked) -> list[str]:
+def _each_alone(job: Job, together: Prepared) -> list[str]:
     """Each row by itself must give the examples and requests that it gives among others."""
-    apart = [ask(replace(job, data=replace(job.data, rows=(row,)))) for row in job.data.rows]
+    apart = [prepare(replace(job, data=replace(job.data, rows=(row,)))) for row in job.data.rows]
     examples = tuple(example for asked in apart for example in asked.examples)
     groups = tuple(group for asked in apart for group in asked.groups)
     if (examples, groups) == (together.examples, together.groups):

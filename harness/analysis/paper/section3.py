@@ -48,7 +48,7 @@ def table4(record: Record) -> list[System]:
 
 def distance(record: Record) -> str:
     """Why the baselines, which need no model, are not the paper's; empty if they may be."""
-    if record.data["road"] == "sample":
+    if record.data["source"] == "sample":
         return "the built-in sample is no newspaper text"
     if record.rows < record.data["rows"] or not record.data["published"]:
         return (

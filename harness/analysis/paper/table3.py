@@ -1,11 +1,12 @@
 """Columns of Radford et al. 2019, the paper's numbers beside ours: Table 3 and section 3."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.paper import published as paper
 from harness.core import Score
 from harness.records.record import Record
+from harness.records.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Cell:
         """`matches` or `apart`; nothing for numbers on the built-in samples."""
         if self.score is None or self.paper is None or self.record is None:
             return ""
-        if self.record.data["road"] == "sample":
+        if self.record.data["source"] == "sample":
             return "sample"
         return paper.verdict(self.score.value, self.paper, self.score.unit)
 
@@ -78,60 +79,59 @@ def cells(
 
 
 def remarks(records: Sequence[Record]) -> list[str]:
-    """What sets the numbers apart from those of the published data in full.
+    """What makes the numbers differ from those on the full published data.
 
-    One line a fact; it names its benchmarks unless it holds for all of them.
+    One line per kind of remark; it names its benchmarks unless it holds for all of them.
     """
-    concerned: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for record in records:
-        for fact in _facts(record):
-            concerned.setdefault(fact, []).append(record.task)
-    return [
-        fact if len(tasks) == len(records) else f"{', '.join(tasks)}: {fact}"
-        for fact, tasks in concerned.items()
-    ]
+        for kind, detail in _facts(record):
+            groups.setdefault(kind, {})[record.task] = detail
+    lines = []
+    for kind, details in groups.items():
+        if len(details) == len(records) and len(set(details.values())) == 1:
+            parts = [next(iter(details.values()))]
+        else:
+            parts = [f"{task} {detail}".strip() for task, detail in details.items()]
+        lines.append(": ".join(filter(None, (kind, ", ".join(parts)))))
+    return lines
 
 
-def _facts(record: Record) -> list[str]:
-    facts = []
-    if record.data["road"] == "sample":
-        facts.append("built-in sample, says only that it works")
-    facts += record.data["warnings"]
+def _facts(record: Record) -> Iterator[tuple[str, str]]:
+    """(kind of remark, detail of this record)."""
+    if record.data["source"] == "sample":
+        yield "built-in sample rows", ""
+    for warning in record.data["warnings"]:
+        yield warning, ""
     if record.limit is not None and record.rows < record.data["rows"]:
-        facts.append(f"at most {record.limit} rows, taken at random by seed {record.seed}")
-    return facts + preflight_warnings(record.preflight, record.requests)
+        yield f"at most {record.limit} rows, chosen at random with seed {record.seed}", ""
+    yield from _preflight_facts(record.preflight, record.requests)
 
 
 def preflight_warnings(counts: Mapping[str, int], requests: int | None = None) -> list[str]:
-    """What preflight found, in words."""
+    """What preflight found, one line per kind."""
+    return [f"{kind}: {detail}" for kind, detail in _preflight_facts(counts, requests)]
+
+
+def _preflight_facts(counts: Mapping[str, int], requests: int | None) -> Iterator[tuple[str, str]]:
     of = f" of {requests:,}" if requests is not None else ""
-    found = [
-        f"{counts[kind]:,}{of} requests {text}"
-        for kind, text in (
-            ("truncated", "are cut to fit the context"),
-            ("crossing", "have a token across context and continuation"),
-            ("empty", "have no token to score"),
-        )
-        if counts.get(kind)
-    ]
+    for name, kind in (
+        ("truncated", "requests cut to fit the context"),
+        ("crossing", "requests with a token across context and continuation"),
+        ("empty", "requests without a token to score"),
+    ):
+        if counts.get(name):
+            yield kind, f"{counts[name]:,}{of}"
     if counts.get("lossy"):
         share = counts["lost_characters"] / counts["characters"]
-        unknown = counts["unknown"]
-        found.append(
-            f"{counts['lossy']:,}{of} requests have text that the tokenizer loses, "
-            f"{share:.2%} of all characters"
-            + (f"; {unknown:,} of them have unknown tokens" if unknown else "")
-        )
-    return found
+        unknown = f"; {counts['unknown']:,} with unknown tokens" if counts["unknown"] else ""
+        detail = f"{counts['lossy']:,}{of} ({share:.2%} of all characters{unknown})"
+        yield "requests with text that the tokenizer loses", detail
 
 
-def fold(signatures: Sequence[str]) -> tuple[list[str], str]:
-    """Signatures without the end that they share, and that end.
-
-    >>> fold(["a|n:1|ctx:8", "b|n:2|ctx:8"])
-    (['a|n:1', 'b|n:2'], '|ctx:8')
-    """
-    parts = [signature.split("|") for signature in signatures]
+def fold(signatures: Sequence[Signature]) -> tuple[list[str], str]:
+    """The start of each signature, and the end that all of them share."""
+    parts = [signature.segments() for signature in signatures]
     shared = 0
     while (
         shared < min(len(part) for part in parts) - 1
@@ -139,7 +139,7 @@ def fold(signatures: Sequence[str]) -> tuple[list[str], str]:
     ):
         shared += 1
     heads = ["|".join(part[: len(part) - shared]) for part in parts]
-    return heads, signatures[0][len(heads[0]) :]
+    return heads, str(signatures[0])[len(heads[0]) :]
 
 
 def with_paper(record: Record, size: str | None = None) -> dict[str, object]:

@@ -5,23 +5,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.analysis import noise_floor
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.evaluate.session import compute, job_for
+from harness.commands.options import Dtype, RunOptions
 from harness.display import comparisons, terminal
-from harness.errors import UsageError
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.runner import Job
 
 BUDGETS = (512, 2048, 8192)  # padded tokens a batch
-DTYPES = ("float32", "bfloat16")
+DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One way to run."""
 
-    dtype: str
+    dtype: Dtype
     budget: int
     threads: int | None = None  # None: torch's own choice
 
@@ -47,16 +46,15 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
     Raises:
         UsageError: more than one model, or protocol.
     """
-    if len(options.model) != 1:
-        raise UsageError(f"jitter takes one --model; {len(options.model)} were given")
-    options.check()
+    options.model.only_name("jitter")
     noise_floor.check(file)
     terminal.start_logging()
     tasks = [load_task(name) for name in names]
-    jobs = [job_for(t, t.protocol(options.protocol, options.overrides()), options) for t in tasks]
+    name, overrides = options.protocol.name, options.protocol.overrides()
+    jobs = [job_for(task, task.protocol(name, overrides), options.data) for task in tasks]
     for job in jobs:
         records = _records(job, options)
-        found = noise_floor.movements([(variant.dtype, record) for variant, record in records])
+        found = noise_floor.measure_noise([(variant.dtype, record) for variant, record in records])
         model = records[0][1].model
         about = {
             "model": model["name"],
@@ -66,7 +64,7 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
             "variants": [str(variant) for variant, _ in records],
         }
         noise_floor.write(file, found, about)
-        comparisons.show_movements(found, about["variants"])
+        comparisons.show_noise(found, about["variants"])
     terminal.ERR.print(f"wrote {file}", markup=False)
 
 
@@ -77,15 +75,13 @@ def _records(job: Job, options: RunOptions) -> list[tuple[Variant, Record]]:
     while todo:
         variant = todo.pop(0)
         terminal.note(f"{job.task.name}: {variant}")
-        changed = replace(
-            options,
+        model = replace(
+            options.model,
             dtype=variant.dtype,
             batch_tokens=variant.budget,
-            threads=variant.threads or options.threads,
-            no_cache=True,
-            cache=None,
+            threads=variant.threads or options.model.threads,
         )
-        found.append((variant, compute(job, changed)))
+        found.append((variant, compute(job, replace(options, model=model))))
         if len(found) == 1:  # now it is known how many threads there are
             todo = variants(int(found[0][1].model["threads"]))[1:]
     return found

@@ -1,11 +1,10 @@
-"""Several checkpoints at once, each on Ray workers of its own.
+"""Several models at once, each on Ray workers of its own.
 
-The command's `--workers` are dealt out evenly. A checkpoint for which there is no worker left
-begins when another is done. Each has its own connection to the store; tokens and requests are
-shared.
+The command's `--workers` are split evenly. A model for which no worker is left starts when another
+has finished. Each has its own connection to the response cache; tokens and requests are shared.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,41 +14,44 @@ from harness.commands.evaluate.session import (
     connect_workers,
     evaluate_job,
     open_engine,
-    store_for,
+    open_store,
 )
+from harness.commands.options import RunOptions, WorkerOptions
 from harness.display import terminal
 from harness.errors import HarnessError
+from harness.records.record import Record
 from harness.runner import Job
 
 
-def wanted(session: Session) -> bool:
-    """Whether the command has several models and several workers for them."""
-    options = session.options
-    return len(options.model) > 1 and (options.workers or 0) > 1
+def applies(options: RunOptions) -> bool:
+    """Whether the command has several models, and several workers for them."""
+    return len(options.model.names) > 1 and (options.workers.count or 0) > 1
 
 
-def evaluate_models(jobs: Sequence[Job], session: Session) -> Iterator[str]:
-    """Evaluate jobs with all models; each model as soon as its records are in the session.
+def evaluate_models(
+    jobs: Sequence[Job], session: Session, show: Callable[[Sequence[Record]], None]
+) -> None:
+    """Evaluate jobs with all models, and show each model's records as soon as it has finished.
 
     Raises:
-        Exception: a model failed; the others were evaluated before that is said.
+        Exception: a model failed; the others were evaluated before it is raised.
     """
-    models = session.options.model
+    models = session.options.model.names
     lanes = [_lane(session) for _ in models]
-    connect_workers(lanes[0])  # by this thread, before the others need it
+    connect_workers(lanes[0])  # in this thread, before the others need it
     failed: list[Exception] = []
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_at_once(session)))
-        # An interruption takes the workers away, so that no thread waits for them.
+        # An interruption stops the workers, so that no thread waits for them.
         for lane in lanes:
             stack.callback(lane.closing.close)
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        running: dict[Future[None], int] = {
-            pool.submit(_evaluate, model, jobs, lane): i
-            for i, (model, lane) in enumerate(zip(models, lanes, strict=True))
+        running: dict[Future[None], Session] = {
+            pool.submit(_evaluate, model, jobs, lane): lane
+            for model, lane in zip(models, lanes, strict=True)
         }
         for future in as_completed(running):
-            lane = lanes[running[future]]
+            lane = running[future]
             session.records += lane.records
             session.paths += lane.paths
             error = future.exception()
@@ -57,7 +59,8 @@ def evaluate_models(jobs: Sequence[Job], session: Session) -> Iterator[str]:
                 failed.append(error)
             elif error is not None:
                 raise error
-            yield models[running[future]]
+            if lane.records:
+                show(lane.records)
     if failed:
         # The command ends with one of the errors, a defect of ours before any other.
         failed.sort(key=lambda error: not isinstance(error, HarnessError))
@@ -68,16 +71,17 @@ def evaluate_models(jobs: Sequence[Job], session: Session) -> Iterator[str]:
 
 def _at_once(session: Session) -> int:
     """How many models are evaluated at a time."""
-    return min(len(session.options.model), session.options.workers or 1)
+    return min(len(session.options.model.names), session.options.workers.count or 1)
 
 
 def _lane(session: Session) -> Session:
-    """A session for one model: its share of the workers, and results of its own."""
-    count = (session.options.workers or 1) // _at_once(session)
+    """A session for one model, with its share of the workers and its own records."""
+    workers = session.options.workers
+    share = WorkerOptions((workers.count or 1) // _at_once(session), workers.address)
     return replace(
         session,
-        options=replace(session.options, workers=count),
-        abreast=_at_once(session),
+        options=replace(session.options, workers=share),
+        concurrent=_at_once(session),
         store=None,
         records=[],
         paths=[],
@@ -86,7 +90,8 @@ def _lane(session: Session) -> Session:
 
 
 def _evaluate(model: str, jobs: Sequence[Job], lane: Session) -> None:
-    lane.store = store_for(lane.options)  # in the thread that uses it
+    """Evaluate all jobs with one model, in a thread."""
+    lane.store = open_store(lane.options.cache, shared=lane.shared)  # one connection per thread
     try:
         with open_engine(model, lane) as engine:
             for job in jobs:

@@ -1,68 +1,72 @@
-"""What `--grid` does: one benchmark under many protocols, so that a reader sees which reading of
-the paper gives which number. Equal token sequences are computed once for all of them.
-"""  # noqa: D205
+"""`--grid` and `--vary`: one task under many protocols, to see which of them gives which score.
+
+Equal token sequences are computed once for all protocols.
+"""
 
 from collections.abc import Sequence
 from itertools import product
 
 from harness.analysis.paper import published
 from harness.analysis.protocol_grid import GridRow, columns
-from harness.commands.evaluate.benchmark import run_jobs
-from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.evaluate.benchmark import run_models
 from harness.commands.evaluate.session import finish, job_for, opened
+from harness.commands.options import DataOptions, GridOptions, ProtocolOptions, RunOptions
 from harness.display import tables, terminal
 from harness.errors import DataError, UsageError
 from harness.plugins.registry import load_task
+from harness.records.record import Record
 from harness.runner import Job
 from harness.task import Protocol, Task
 
 
 def run_grid(name: str, options: RunOptions) -> None:
-    """A benchmark under all presets, or all combinations of the varied options; each recorded.
+    """Evaluate a task under all its protocols, or all combinations of the varied options.
 
     Raises:
         UsageError: an option or value does not exist.
-        DataError: there is no data for any of them, or for one of them under --strict.
+        DataError: there is no data for any protocol, or for one of them under --strict.
     """
     options.check()
     task = load_task(name)
-    jobs, missing = _jobs(task, protocols(task, options), options)
+    jobs, missing = _jobs(task, protocols(task, options.protocol, options.grid), options.data)
+
+    def show(records: Sequence[Record]) -> None:
+        if options.output.json:
+            return
+        rows = [
+            GridRow(job.protocol, _changes(task, job.protocol), record)
+            for job, record in zip(jobs, records, strict=False)  # fewer records if the model failed
+        ]
+        size = published.nearest_size(int(records[0].model["parameters"]))
+        tables.show_grid(task.name, columns(rows), [*rows, *missing], size)
+        if options.output.signatures:
+            tables.show_signatures(records)
+
     with opened(options, shared=True) as session:
-        for model in options.model:
-            first = len(session.records)
-            run_jobs(jobs, model, session)
-            if options.plan:
-                for left_out in missing:
-                    name = left_out.protocol.label
-                    terminal.note(f"{task.name}: {name} cannot be run: {left_out.reason}")
-            elif not options.json:
-                found = session.records[first:]
-                readings = [
-                    GridRow(job.protocol, _differs(task, job.protocol), record)
-                    for job, record in zip(jobs, found, strict=True)
-                ]
-                size = published.nearest_size(int(found[0].model["parameters"]))
-                tables.show_grid(task.name, columns(readings), [*readings, *missing], size)
+        run_models(jobs, session, show)
+        if options.plan.plan:
+            for row in missing:
+                terminal.note(f"{task.name}: {row.protocol.label} cannot be run: {row.reason}")
         finish(session)
 
 
-def protocols(task: Task, options: RunOptions) -> list[Protocol]:
-    """Distinct protocols in the order they are run; the first label of equal ones stays.
+def protocols(task: Task, options: ProtocolOptions, grid: GridOptions) -> list[Protocol]:
+    """The distinct protocols in the order they are run; equal ones keep the first label.
 
     Raises:
-        UsageError: an option, a value or a preset does not exist.
+        UsageError: an option, a value or a protocol does not exist.
     """
     overrides = options.overrides()
-    varied = _varied(options.vary)
+    varied = _varied(grid.vary)
     twice = sorted(set(overrides) & set(varied))
     if twice:
         raise UsageError(f"option {twice[0]!r} is both in --set and in --vary; give one of them")
-    presets = list(task.protocols) if options.grid else [options.protocol]
-    found: dict[tuple[tuple[str, str], ...], Protocol] = {}
+    presets = list(task.protocols) if grid.grid else [options.name]
+    distinct: dict[tuple[tuple[str, str], ...], Protocol] = {}
     for preset, *values in product(presets, *varied.values()):
         protocol = task.protocol(preset, {**overrides, **dict(zip(varied, values, strict=True))})
-        found.setdefault(tuple(sorted(protocol.options.items())), protocol)
-    return list(found.values())
+        distinct.setdefault(tuple(sorted(protocol.options.items())), protocol)
+    return list(distinct.values())
 
 
 def _varied(vary: Sequence[str]) -> dict[str, list[str]]:
@@ -71,34 +75,36 @@ def _varied(vary: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         UsageError: there is no `=`, or no value.
     """
-    found: dict[str, list[str]] = {}
+    values_of: dict[str, list[str]] = {}
     for text in vary:
         name, equals, values = text.partition("=")
         chosen = [value for value in values.split(",") if value]
         if not equals or not chosen:
             raise UsageError(f"--vary {text!r}: expected key=value,value,...")
-        found[name] = [*found.get(name, []), *chosen]
-    return found
+        values_of[name] = [*values_of.get(name, []), *chosen]
+    return values_of
 
 
 def _jobs(
-    task: Task, wanted: Sequence[Protocol], options: RunOptions
+    task: Task, chosen: Sequence[Protocol], options: DataOptions
 ) -> tuple[list[Job], list[GridRow]]:
+    """A job per protocol that can be run, and a row with the reason for every other."""
     jobs: list[Job] = []
     missing: list[GridRow] = []
-    for protocol in wanted:
+    for protocol in chosen:
         try:
             jobs.append(job_for(task, protocol, options))
         except (DataError, UsageError) as error:  # no data, or options that contradict each other
             if options.strict:
                 raise
-            missing.append(GridRow(protocol, _differs(task, protocol), reason=str(error)))
+            missing.append(GridRow(protocol, _changes(task, protocol), reason=str(error)))
     if not jobs:
         raise DataError(missing[0].reason)
     return jobs, missing
 
 
-def _differs(task: Task, protocol: Protocol) -> str:
+def _changes(task: Task, protocol: Protocol) -> str:
+    """The options that differ from the task's defaults."""
     defaults = task.protocol().options
     changed = {k: v for k, v in protocol.options.items() if v != defaults[k]}
     return ", ".join(f"{k}={v}" for k, v in changed.items())

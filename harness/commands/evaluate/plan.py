@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness.display import terminal
-from harness.runner import Job, ask
+from harness.runner import Job, prepare
 from harness.task import encoding
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def estimates(jobs: Sequence[Job], engine: "Engine") -> list["Estimate"]:
     """What each job will cost; of jobs whose requests follow from answers, the first round."""
     found = []
     for job in jobs:
-        requests = ask(job).requests
+        requests = prepare(job).requests
         encoded = engine.encode(requests, encoding(job.protocol.options))
         found.append(engine.estimate(requests, encoded))
     return found

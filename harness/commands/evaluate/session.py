@@ -1,28 +1,31 @@
-"""What a command holds open while it runs: options, outputs, store, and what is done so far.
+"""What an evaluating command keeps open: its outputs, the response cache, and the records so far.
 
-Everything that can be wrong is found in this order: names and options, data, output folder, and
-only then the model, which is slow to load. torch is imported no earlier than that.
+Errors are found in this order: names and options, data, output folder, and only then the model,
+which is slow to load. torch is imported no earlier than that.
 """
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from harness.analysis.paper import table3
-from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.options import CacheOptions, DataOptions, RunOptions
 from harness.data import load as data
 from harness.display import terminal
 from harness.errors import HarnessError, UsageError
+from harness.files.output import check_writable
 from harness.records.dump import Writer
-from harness.records.record import Record, check_writable, write
-from harness.runner import Asked, Job, Watch, ask, evaluate
+from harness.records.folder import write
+from harness.records.record import Record
+from harness.runner import Job, Observer, Prepared, evaluate, prepare
 from harness.task import Protocol, Task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness.engine.cache.store import Store
     from harness.engine.engine import Engine
     from harness.engine.queries.encode import Encodings
@@ -30,23 +33,24 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Session:
-    """Where results go, and what has been done so far; that survives an interruption."""
+    """The open outputs and the records so far; both survive an interruption."""
 
     options: RunOptions
-    dump: Writer | None
-    store: "Store | None"
+    dump: Writer | None = None
+    store: "Store | None" = None
+    shared: bool = False  # whether answers are kept in memory if not on disk
     records: list[Record] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
-    # What several checkpoints have in common is made once.
-    closing: ExitStack = field(default_factory=ExitStack)  # lets workers go on interruption
-    abreast: int = 1  # checkpoints that are evaluated at the same time
-    chosen: list[Job] = field(default_factory=list)  # jobs on the rows that a budget allows
-    asked: list[tuple[Job, Asked]] = field(default_factory=list)
+    paths: "list[Path]" = field(default_factory=list)
+    closing: ExitStack = field(default_factory=ExitStack)  # stops workers on interruption
+    concurrent: int = 1  # models that are evaluated at the same time
+    # Made once and shared by all models.
+    budgeted: list[Job] = field(default_factory=list)  # jobs on the rows that --budget allows
+    asked: list[tuple[Job, Prepared]] = field(default_factory=list)
     encodings: "Encodings" = field(default_factory=dict)
 
 
-def job_for(task: Task, protocol: Protocol, options: RunOptions) -> Job:
-    """One benchmark under one protocol, with its data.
+def job_for(task: Task, protocol: Protocol, options: DataOptions) -> Job:
+    """One task under one protocol, with its data.
 
     Raises:
         UsageError: options contradict each other.
@@ -65,7 +69,7 @@ def job_for(task: Task, protocol: Protocol, options: RunOptions) -> Job:
 
 @contextmanager
 def open_engine(model: str, session: Session) -> Iterator["Engine"]:
-    """An engine with a model; its workers, if any, are gone before the next model is loaded.
+    """Load a model; its workers, if any, are gone when the context ends.
 
     Raises:
         CheckpointError: the model cannot be loaded or scored.
@@ -77,33 +81,28 @@ def open_engine(model: str, session: Session) -> Iterator["Engine"]:
 
 
 def _engine(model: str, session: Session, closing: ExitStack) -> "Engine":
-    from harness.engine.checkpoint.load import load, tokenizer_and_context
+    from harness.engine.checkpoint.load import load
     from harness.engine.engine import Engine
 
-    options = session.options
-    encodings = session.encodings if len(options.model) > 1 else None
-    if not options.workers:
+    options = session.options.model
+    workers = session.options.workers.count
+    encodings = session.encodings if len(options.names) > 1 else None
+    if not workers:
         checkpoint = load(model, options.settings())
         return Engine(
             checkpoint, budget=options.batch_tokens, store=session.store, encodings=encodings
         )
-    from harness.engine.backends.ray_workers import Crew, Workers
+    from harness.engine.backends.ray_workers import Crew, RayWorkers
 
-    everyone = connect_workers(session)
-    # The checkpoint is in the workers; this process has the tokenizer alone.
-    tokenizer, _ = tokenizer_and_context(model, options.settings())
-    workers = Workers(
-        model, options.settings(), options.batch_tokens, Crew(options.workers, everyone)
-    )
+    crew = Crew(workers, connect_workers(session))
+    backend = RayWorkers(model, options.settings(), options.batch_tokens, crew)
     for stack in (closing, session.closing):
-        stack.callback(workers.close)
-    return Engine.over(
-        workers, workers.identity, tokenizer, store=session.store, encodings=encodings
-    )
+        stack.callback(backend.close)
+    return Engine(backend, store=session.store, encodings=encodings)
 
 
 def connect_workers(session: Session) -> int:
-    """Connect to Ray, or start it; how many workers of all models there are at the same time.
+    """Connect to Ray, or start it; return the number of workers of all concurrent models.
 
     Raises:
         CheckpointError: Ray is not installed, or there is no cluster at the address.
@@ -111,40 +110,41 @@ def connect_workers(session: Session) -> int:
     from harness.engine.backends.ray_workers import connect
 
     options = session.options
-    everyone = (options.workers or 1) * session.abreast
-    connect(options.address, everyone * (options.threads or 1))
-    return everyone
+    total = (options.workers.count or 1) * session.concurrent
+    connect(options.workers.address, total * (options.model.threads or 1))
+    return total
 
 
-def store_for(options: RunOptions, *, shared: bool = False) -> "Store | None":
-    """The store of answers that the options name; `shared` keeps them in memory if not on disk."""
+def open_store(options: CacheOptions, *, shared: bool = False) -> "Store | None":
+    """Open the response cache; with `shared`, one in memory if there is none on disk."""
     from harness.engine.cache.store import Store, default_folder
 
-    if options.no_cache:
+    if options.off:
         return Store(None) if shared else None
-    return Store(options.cache or default_folder())
+    return Store(options.folder or default_folder())
 
 
 @contextmanager
 def opened(options: RunOptions, *, shared: bool = False) -> Iterator[Session]:
-    """Outputs opened before anything is computed; an interruption says what stays.
+    """Open all outputs before anything is computed; on interruption, report what was kept.
 
     Args:
         options: of the command.
-        shared: whether answers are kept in memory where they are not kept on disk.
+        shared: whether answers are kept in memory if they are not kept on disk.
     """
     terminal.start_logging()
-    check_writable(options.out)
-    dump = Writer(options.dump) if options.dump else None
-    session = Session(options, dump, store_for(options, shared=shared))
+    out = options.output.out
+    check_writable(out)
+    dump = Writer(options.output.dump) if options.output.dump else None
+    session = Session(options, dump, open_store(options.cache, shared=shared), shared)
     try:
         yield session
     except KeyboardInterrupt:
         count = len(session.paths)
         records = f"{count} record{'s' * (count != 1)}" if count else "no record yet"
-        again = "" if options.no_cache else "; the same command again goes on from here"
+        again = "" if options.cache.off else "; the same command again goes on from here"
         raise HarnessError(
-            f"interrupted; finished before and kept in {options.out}: {records}{again}"
+            f"interrupted; finished before and kept in {out}: {records}{again}"
         ) from None
     finally:
         if dump:
@@ -156,43 +156,43 @@ def opened(options: RunOptions, *, shared: bool = False) -> Iterator[Session]:
 
 def evaluate_job(job: Job, engine: "Engine", session: Session) -> Record:
     """Run one job with a progress bar, and write its record at once."""
-    options, dump = session.options, session.dump
     with terminal.progress(job.task.name) as bar:
-        # Under --strict the refusal says it.
-        preflight = (lambda counts: None) if options.strict else bar.preflight
-        watch = Watch(bar.advance, preflight, dump.write if dump else None)
+        # Under --strict the error message has the same facts.
+        preflight = (lambda counts: None) if job.strict else bar.preflight
+        watch = Observer(bar.advance, preflight, session.dump.write if session.dump else None)
         record = evaluate(job, engine, watch, _asked(job, session))
-    session.paths.append(write(record, options.out))
+    session.paths.append(write(record, session.options.output.out))
     session.records.append(record)
     return record
 
 
-def _asked(job: Job, session: Session) -> Asked | None:
-    """The job's requests, if another checkpoint will be asked the same."""
-    if len(session.options.model) == 1:
+def _asked(job: Job, session: Session) -> Prepared | None:
+    """The job's requests, if another model will be asked the same."""
+    if len(session.options.model.names) == 1:
         return None
-    for known, asked in session.asked:
-        if known is job:
+    for other, asked in session.asked:
+        if other is job:
             return asked
-    asked = ask(job)
+    asked = prepare(job)
     session.asked.append((job, asked))
     return asked
 
 
 def compute(job: Job, options: RunOptions) -> Record:
-    """A job for one model, neither printed, nor written, nor stored."""
+    """Run one job with one model; the record is neither printed, written nor cached."""
     with (
-        open_engine(options.model[0], Session(options, None, None)) as engine,
+        open_engine(options.model.names[0], Session(options)) as engine,
         terminal.progress(job.task.name) as bar,
     ):
-        return evaluate(job, engine, Watch(bar.advance))
+        return evaluate(job, engine, Observer(bar.advance))
 
 
 def finish(session: Session, size: str | None = None) -> None:
-    """Print the records as JSON, or say where they are."""
-    if session.options.json:
+    """Print the records as JSON, or where they are."""
+    output, paths = session.options.output, session.paths
+    if output.json:
         values = [table3.with_paper(record, size) for record in session.records]
         terminal.print_json({"records": values})
-        return
-    for path in session.paths:
-        terminal.ERR.print(f"wrote {path}", markup=False)
+    elif paths:
+        what = paths[0] if len(paths) == 1 else f"{len(paths)} records to {output.out}"
+        terminal.ERR.print(f"wrote {what}", markup=False)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.scaling import KAPLAN, Curve, Fit, curves, load, sized
+from harness.analysis.runs import load
+from harness.analysis.scaling import KAPLAN, Curve, Fit, curves, sized
 from harness.display import terminal
-from harness.display.tables import table
+from harness.display.layout import table
 from harness.errors import UsageError
-from harness.records.record import Record, check_file
+from harness.files.output import check_file
+from harness.records.record import Record
 from harness.report.plot import check_picture, draw
 from harness.report.ticks import short
 from harness.task import unknown
@@ -31,7 +33,7 @@ def run_curve(
     if out:
         check_picture(out)
         check_file(out, "-o")
-    found = curves(_chosen(load(paths), tasks), every=every)
+    found = curves(_chosen([run.record for run in load(paths, "no")], tasks), every=every)
     if not found:
         raise UsageError("nothing to draw: no record has a score and says how large its model is")
     if out:

@@ -1,20 +1,22 @@
 """One item of a record from prompt to score, for a person: `harness explain`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.text import Text
 
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.inspect.rerun import Again, Answered, run_again
 from harness.commands.inspect.steps import Step, described, steps
+from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.display import terminal
 from harness.display.preview import preview
 from harness.errors import CheckpointError, RecordError
-from harness.records.items import Items
-from harness.records.record import Record, read, read_items
+from harness.records.folder import read, read_outcomes
+from harness.records.outcomes import Outcomes
+from harness.records.record import Record
 from harness.records.trace import ItemTrace, OutcomeTrace
 from harness.report.number_format import number
 from harness.task import Task
@@ -33,7 +35,18 @@ class Explained(NamedTuple):
     score: float | None  # of the whole run
 
 
-def run_explain(path: Path, item: str, options: RunOptions, *, ranks: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class ExplainOptions:
+    """How one item is explained."""
+
+    model: ModelOptions
+    data: DataOptions
+    cache: CacheOptions
+    ranks: bool = True  # load the model for the rank of every scored token
+    as_json: bool = False
+
+
+def run_explain(path: Path, item: str, options: ExplainOptions) -> None:
     """Print one item of a record.
 
     Raises:
@@ -43,11 +56,11 @@ def run_explain(path: Path, item: str, options: RunOptions, *, ranks: bool) -> N
         raise RecordError(f"{str(path)!r} is a folder; give the file of one record (*.json)")
     terminal.start_logging()
     record = read(path)
-    again = run_again(record, options)
+    again = run_again(record, options.model, options.data, options.cache)
     answered = again.answered(item)
-    found = _trace(again, answered, ranks)
+    found = _trace(again, answered, options.ranks)
     explained = explain(again, answered, found, _items(path, record))
-    if options.json:
+    if options.as_json:
         value = {**_plain(found), "measures": _plain(explained)}
         terminal.print_json(value)
         return
@@ -66,7 +79,7 @@ def _trace(again: Again, item: Answered, ranks: bool) -> ItemTrace:
 
 
 def explain(
-    again: Again, item: Answered, trace: ItemTrace, items: Items | None
+    again: Again, item: Answered, trace: ItemTrace, items: Outcomes | None
 ) -> tuple[Explained, ...]:
     """Every measure's way to its outcome, of those that say something of the item."""
     scores = {score.metric: score.value for score in again.record.scores}
@@ -87,21 +100,21 @@ def explain(
     return tuple(found)
 
 
-def _items(path: Path, record: Record) -> Items | None:
+def _items(path: Path, record: Record) -> Outcomes | None:
     """The recorded outcomes; a record without them is explained all the same."""
     try:
-        return read_items(path, record)
+        return read_outcomes(path, record)
     except RecordError as error:
         terminal.note(str(error))
         return None
 
 
-def _recorded(items: Items | None, measure: str, item: str) -> tuple[float, ...] | None:
-    if items is None or measure not in items.outcomes:
+def _recorded(items: Outcomes | None, measure: str, item: str) -> tuple[float, ...] | None:
+    if items is None or measure not in items.metrics:
         return None
     place = items.ids.index(item)
-    outcomes = items.outcomes[measure]
-    mine = [v for e, v in zip(outcomes.of, outcomes.values, strict=True) if e == place]
+    outcomes = items.metrics[measure]
+    mine = [v for e, v in zip(outcomes.examples, outcomes.values, strict=True) if e == place]
     return tuple(sum(column) for column in zip(*mine, strict=True)) if mine else None
 
 
@@ -114,8 +127,8 @@ def _head(again: Again, trace: ItemTrace) -> Iterator[Text]:
     yield Text(f"{record.task} item {trace.id} of {record.model['name']}")
     yield Text(f"  signature: {record.signature}")
     yield Text(f"  protocol: {record.protocol} ({_options(again.job.task, record)})")
-    road = record.data
-    yield Text(f"  data: {road['name']} ({road['road']}, sha256 {road['sha256'][:12]}...)")
+    data = record.data
+    yield Text(f"  data: {data['name']} ({data['source']}, sha256 {data['sha256'][:12]}...)")
     text = f"{prompt.name} {prompt.template!r}" if prompt.name else "none, the text as it is"
     yield Text(f"  template: {text}")
     if trace.references:

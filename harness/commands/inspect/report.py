@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from harness.commands.evaluate.run_options import RunOptions
+from harness.analysis.runs import load
 from harness.commands.inspect.report_traces import collect
+from harness.commands.options import CacheOptions, DataOptions
 from harness.display import terminal
-from harness.records.record import check_file, write_bytes
+from harness.files.output import check_file, write_bytes
 from harness.report.page import items as drill
 from harness.report.page import render
-from harness.report.page.columns import Column, columns, load
+from harness.report.page.columns import Column, columns
 from harness.report.page.items import Shown
 from harness.report.page.tokens import Traces
 
@@ -36,7 +37,7 @@ def write_report(paths: Sequence[Path], out: Path, options: Options) -> None:
         RecordError: a file is no record, or the page cannot be written.
     """
     check_file(out, "--out")
-    sides = columns(load(paths))
+    sides = columns(load(paths, "optional"))
     groups = drill.groups(sides)
     shown = [drill.sample(group, options.most) for group in groups]
     traces, untraced = _traces(sides, shown, options)
@@ -63,7 +64,7 @@ def write_report(paths: Sequence[Path], out: Path, options: Options) -> None:
 
 def _notes(columns: Sequence[Column]) -> tuple[str, ...]:
     """What a reader should know first."""
-    bare = sum(entry.items is None for side in columns for entry in side.entries)
+    bare = sum(not entry.has_outcomes for side in columns for entry in side.entries)
     records = "1 record has no items beside it" if bare == 1 else f"{bare} records have no items"
     return (f"{records}: scores are shown, no items.",) if bare else ()
 
@@ -74,8 +75,8 @@ def _traces(
     """Tokens of the items on the page, and in words whose items have none."""
     if not options.tokens:
         return {}, ()
-    where = RunOptions(model=(), data_dir=options.data_dir, cache=options.cache)
-    found = collect(columns, shown, where)
+    cache = CacheOptions(options.cache)
+    found = collect(columns, shown, DataOptions(options.data_dir), cache)
     missing = tuple(f"{', '.join(whose)}: {why}" for why, whose in found.reasons.items())
     if missing:
         count = sum(map(len, found.reasons.values()))

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from harness.commands.evaluate.run_options import RunOptions
 from harness.commands.inspect.rerun import Again, run_again
+from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.errors import CheckpointError, HarnessError
 from harness.records.record import Record
 from harness.records.trace import RequestTrace
@@ -43,13 +43,16 @@ class Found:
     reasons: dict[str, list[str]] = field(default_factory=dict)  # reason -> whose
 
 
-def collect(sides: Sequence[Column], shown: Sequence[Shown], options: RunOptions) -> Found:
+def collect(
+    sides: Sequence[Column], shown: Sequence[Shown], data: DataOptions, cache: CacheOptions
+) -> Found:
     """Traces of all items that are on the page.
 
     Args:
         sides: the columns.
         shown: the groups with the items chosen from them.
-        options: where data and stored answers are; a record says the rest itself.
+        data: where the rows are.
+        cache: where the stored answers are.
     """
     found = Found()
     for place, group in enumerate(shown):
@@ -57,7 +60,7 @@ def collect(sides: Sequence[Column], shown: Sequence[Shown], options: RunOptions
             ids = [item.id for item in group.items if any(s.side == side for s in item.said)]
             record = group.group.records[side]
             try:
-                for item, requests in _traces(record, ids, options):
+                for item, requests in _traces(record, ids, data, cache):
                     found.traces[place, side, item] = requests
             except (HarnessError, OSError) as error:
                 whose = f"{record.task} of {sides[side].label}"
@@ -66,9 +69,9 @@ def collect(sides: Sequence[Column], shown: Sequence[Shown], options: RunOptions
 
 
 def _traces(
-    record: Record, ids: Sequence[str], options: RunOptions
+    record: Record, ids: Sequence[str], data: DataOptions, cache: CacheOptions
 ) -> Iterator[tuple[str, tuple[RequestTrace, ...]]]:
-    again = run_again(record, options)
-    stored = Stored(again.record, again.job, again.asked, again.options)
+    again = run_again(record, ModelOptions(), data, cache)
+    stored = Stored(again.record, again.job, again.asked, again.model, again.cache)
     for item in ids:
         yield item, stored.traces([item])[0].requests

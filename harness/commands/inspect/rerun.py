@@ -13,16 +13,16 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.commands.evaluate.run_options import RunOptions
-from harness.commands.evaluate.session import job_for
+from harness.commands.evaluate.session import job_for, open_store
+from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.core import Example, Generated, Request, Response
 from harness.data import load as data
-from harness.display.preview import WINDOWS
+from harness.display.preview import MAX_WINDOWS
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.records.trace import ItemTrace, Ranks, outcome_of, trace
-from harness.runner import Asked, History, Job, ask, follow_up
+from harness.runner import Job, Prepared, follow_up, prepare
 from harness.task import encoding
 
 if TYPE_CHECKING:
@@ -42,13 +42,16 @@ class Answered(NamedTuple):
     responses: tuple[Response, ...] = ()
 
 
-def run_again(record: Record, options: RunOptions) -> "Again":
+def run_again(
+    record: Record, model: ModelOptions, data_options: DataOptions, cache: CacheOptions
+) -> "Again":
     """The run of a record, made again up to its requests.
 
     Args:
         record: of this program.
-        options: where data, checkpoint and stored answers are. What moves a score (protocol, rows,
-            context, number format) is the record's.
+        model: where the checkpoint is; context and number format are the record's.
+        data_options: where the rows are; which of them are taken is the record's.
+        cache: where the stored answers are.
 
     Raises:
         RecordError: the record is of another program, version or prompt.
@@ -61,10 +64,10 @@ def run_again(record: Record, options: RunOptions) -> "Again":
             f"a record of {record.task} version {record.version} by {record.origin} cannot be made "
             f"again by version {task.version} of this harness; run the benchmark again"
         )
-    options = _same_options(record, options)
-    protocol = task.protocol(options.protocol, {k: str(v) for k, v in record.options.items()})
-    job = _with_pool(job_for(task, protocol, options), record, options)
-    asked = ask(job)
+    overrides = {k: str(v) for k, v in record.options.items()}
+    protocol = task.protocol(record.protocol.partition("+")[0], overrides)
+    job = _with_pool(job_for(task, protocol, _same_rows(record, data_options)), record)
+    asked = prepare(job)
     _check_data(record.data, job.data)
     if record.pool and job.pool:
         _check_data(record.pool, job.pool)
@@ -73,28 +76,30 @@ def run_again(record: Record, options: RunOptions) -> "Again":
             f"the prompt {asked.prompt.name!r} has changed since the record was made; run the "
             "benchmark again"
         )
-    return Again(record, job, asked, options)
+    return Again(record, job, asked, _same_model(record, model), cache)
 
 
-def _same_options(record: Record, options: RunOptions) -> RunOptions:
+def _same_model(record: Record, options: ModelOptions) -> ModelOptions:
     """The options with what moves a score taken from the record."""
     return replace(
         options,
-        model=options.model or (record.model["name"],),
+        names=options.names or (record.model["name"],),
         revision=options.revision or record.model.get("revision"),
         dtype=record.model["dtype"],
         context=record.model["context"],
-        sample=record.data["road"] == "sample",
-        limit=record.limit,
-        seed=record.seed,
-        protocol=record.protocol.partition("+")[0],
     )
 
 
-def _with_pool(job: Job, record: Record, options: RunOptions) -> Job:
+def _same_rows(record: Record, options: DataOptions) -> DataOptions:
+    """The options with the rows taken from the record."""
+    sample = record.data["source"] == "sample"
+    return replace(options, sample=sample, limit=record.limit, seed=record.seed)
+
+
+def _with_pool(job: Job, record: Record) -> Job:
     """The job with built-in example pairs if those were the record's."""
     few_shot = job.task.few_shot
-    if few_shot is None or record.pool is None or record.pool["road"] != "sample":
+    if few_shot is None or record.pool is None or record.pool["source"] != "sample":
         return job
     source = few_shot.source(job.protocol.options)
     return replace(job, pool=data.load(source, data.Where(sample=True)))
@@ -102,7 +107,7 @@ def _with_pool(job: Job, record: Record, options: RunOptions) -> Job:
 
 def _check_data(facts: Mapping[str, object], found: data.Data) -> None:
     if found.sha256 != facts["sha256"]:
-        sample = found.road == "sample"
+        sample = found.source_kind == "sample"
         remedy = "run the benchmark again" if sample else "give --data-dir the record's file"
         raise DataError(
             f"{found.name} has sha256 {found.sha256[:12]}..., the record's rows came from "
@@ -118,13 +123,15 @@ class Again:
         record: what the run came to.
         job: the benchmark, its protocol and rows.
         asked: all examples and their first requests.
-        options: how checkpoint, data and stored answers are found.
+        model: how the checkpoint is found and loaded.
+        cache: where the stored answers are.
     """
 
     record: Record
     job: Job
-    asked: Asked
-    options: RunOptions
+    asked: Prepared
+    model: ModelOptions
+    cache: CacheOptions
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -149,7 +156,7 @@ class Again:
     def trace(self, item: Answered, *, ranks: bool = False) -> ItemTrace:
         """The trace of an answered item; raises as `traces` does."""
         requests = tuple(
-            trace(q, e, self.tokenizer.strings, r, self._ranks(e, r) if ranks else ())
+            trace(q, e, self.tokenizer.token_texts, r, self._ranks(e, r) if ranks else ())
             for q, e, r in zip(item.requests, item.encoded, item.responses, strict=True)
         )
         found = tuple(
@@ -179,8 +186,9 @@ class Again:
                 (*found.encoded, *encoded),
                 (*found.responses, *self._responses(requests, encoded)),
             )
-            history = History(found.example, found.responses, rounds)
-            requests = follow_up(self.job, history, self.asked.prompt)
+            requests = follow_up(
+                self.job, self.asked.prompt, found.example, found.responses, rounds
+            )
         return found
 
     def _place(self, item: str) -> int:
@@ -201,8 +209,8 @@ class Again:
         """
         from harness.engine.checkpoint.load import tokenizer_and_context
 
-        name = self.options.model[0]
-        found, _ = tokenizer_and_context(name, self.options.settings())
+        name = self.model.names[0]
+        found, _ = tokenizer_and_context(name, self.model.settings())
         _check_digest(name, "tokenizer", found.digest, self.record.model["tokenizer"])
         return found
 
@@ -216,16 +224,14 @@ class Again:
         from harness.engine.checkpoint.load import load
         from harness.engine.engine import Engine
 
-        name = self.options.model[0]
-        checkpoint = load(name, self.options.settings())
+        name = self.model.names[0]
+        checkpoint = load(name, self.model.settings())
         _check_digest(name, "weights", checkpoint.identity.digest, self.record.model["digest"])
         return Engine(checkpoint, store=self._store)
 
     @cached_property
     def _store(self) -> "Store | None":
-        from harness.engine.cache.store import Store, default_folder
-
-        return None if self.options.no_cache else Store(self.options.cache or default_folder())
+        return open_store(self.cache)
 
     @cached_property
     def _memory(self) -> "ResponseCache | None":
@@ -258,7 +264,7 @@ class Again:
         if self._memory:
             desk = Router(requests, encoded)
             known = self._memory.recall(desk.queries, count=False)
-            found = dict([*desk.without_questions(), *desk.take(known)])
+            found = dict([*desk.without_queries(), *desk.take(known)])
             if len(found) == len(requests):
                 return [found[i] for i in range(len(requests))]
         found = dict(self.engine.answer(requests, encoded))
@@ -266,14 +272,14 @@ class Again:
 
     def _ranks(self, encoded: "Encoded", response: Response) -> Ranks:
         from harness.engine.backends.in_process import InProcess
-        from harness.engine.queries.encode import Span
+        from harness.engine.queries.query import Span
         from harness.engine.scoring.ranks import ranks
 
-        spans = [span for span in encoded.spans if span.targets][:WINDOWS]
+        spans = [span for span in encoded.spans if span.targets][:MAX_WINDOWS]
         if isinstance(response, Generated) and response.tokens:
             [prompt] = encoded.spans
             spans = [Span((*prompt.inputs, *response.tokens[:-1]), response.tokens)]
-        solver = self.engine.solver
+        solver = self.engine.backend
         assert isinstance(solver, InProcess), "the engine of this module is in this process"
         return [ranks(solver.forward, span) for span in spans]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.display import costs, terminal
 from harness.engine.cache.codec import check_any
-from harness.engine.cache.store import Holding, Store, default_folder
+from harness.engine.cache.store import CheckpointEntry, Store, default_folder
 from harness.errors import UsageError
 
 
@@ -23,7 +23,7 @@ def open_store(folder: Path | None) -> Store:
 
 def show(store: Store) -> None:
     """What there is of each checkpoint."""
-    costs.show_holdings(store.path, store.holdings())
+    costs.show_holdings(store.path, store.entries())
 
 
 def prune(
@@ -51,20 +51,18 @@ def check(store: Store) -> None:
     """Read every answer; those that are damaged go."""
     damaged = store.damaged(lambda key, stored: check_any(stored.value))
     if damaged is not None:  # else a notice has said what became of the file
-        count = sum(holding.answers for holding in store.holdings())
+        count = sum(holding.answers for holding in store.entries())
         done = "damaged ones were dropped"
         if not store.writing:
             count, done = count - damaged, "damaged ones cannot be dropped"
         terminal.OUT.print(f"{count:,} answers are sound, {damaged:,} {done}")
 
 
-def _named(store: Store, checkpoint: str) -> list[Holding]:
+def _named(store: Store, checkpoint: str) -> list[CheckpointEntry]:
     """The checkpoints of a name, or whose digest begins so."""
-    holdings = store.holdings()
-    found = [
-        h for h in holdings if h.name == checkpoint or h.producer.weights.startswith(checkpoint)
-    ]
+    holdings = store.entries()
+    found = [h for h in holdings if h.name == checkpoint or h.key.weights.startswith(checkpoint)]
     if not found:
-        known = ", ".join(f"{h.producer.weights[:12]} ({h.name})" for h in holdings) or "none"
+        known = ", ".join(f"{h.key.weights[:12]} ({h.name})" for h in holdings) or "none"
         raise UsageError(f"nothing is stored of checkpoint {checkpoint!r} (known: {known})")
     return found

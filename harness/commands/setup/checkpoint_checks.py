@@ -23,7 +23,7 @@ from harness.core import (
 )
 from harness.data import load as data
 from harness.plugins.registry import load_task
-from harness.runner import Job, ask, evaluate
+from harness.runner import Job, evaluate, prepare
 from harness.task import Task
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def shared_rows(shared: "Engine", separate: "Engine") -> Finding:
     protocol = task.protocol()
     found = data.load(task.source(protocol.options), data.Where(sample=True))
     job = Job(task, protocol, replace(found, rows=found.rows[:1]))
-    requests = ask(job).requests
+    requests = prepare(job).requests
     one, two = _answers(shared, requests), _answers(separate, requests)
     worst = max(abs(a.logprob - b.logprob) for a, b in zip(one, two, strict=True))
     close = CLOSE.get(shared.identity.dtype, CLOSE_IN_HALF)
@@ -133,14 +133,14 @@ def shared_rows(shared: "Engine", separate: "Engine") -> Finding:
     if not worst <= close:
         advice = f"expected {close:g}: the attention masks are wrong on this device; report it"
         return Finding("shared rows", "fail", seen, advice)
-    if shared.solver.habits.sharing is None:  # it may stop sharing when it is asked
+    if shared.backend.options.sharing is None:  # it may stop sharing when it is asked
         return Finding("shared rows", "ok", f"{seen}; this model shares no prefixes: slower")
     return Finding("shared rows", "ok", seen)
 
 
 def cached_steps(engine: "Engine") -> Finding:
     """A short answer, and its log-probabilities once more as those of a given text."""
-    from harness.engine.queries.encode import Span
+    from harness.engine.queries.query import Span
 
     encoding = Encoding()
     request = Generate((PROMPT,), WRITTEN)
@@ -194,7 +194,7 @@ def _verdict(seen: str, named: bool) -> Finding:
 
 def _nats(engine: "Engine", facts: Sequence[Fact]) -> list[float]:
     """Log-probability of each continuation, asked by token ids: no start token of ours."""
-    from harness.engine.queries.encode import Span
+    from harness.engine.queries.query import Span
 
     spans = [Span((*f.context_ids, *f.continuation_ids)[:-1], f.continuation_ids) for f in facts]
     found = _asked(engine, spans)
@@ -204,7 +204,7 @@ def _nats(engine: "Engine", facts: Sequence[Fact]) -> list[float]:
 def _asked(engine: "Engine", spans: Sequence[Any]) -> dict[Any, Any]:
     """The answers to spans, by span; asked past the store."""
     found: dict[Any, Any] = {}
-    for answers in engine.solver.answer(spans, (), lambda done, total: None):
+    for answers in engine.backend.answer(spans, (), lambda done, total: None):
         found.update(answers)
     return found
 

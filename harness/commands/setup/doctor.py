@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from harness.commands.evaluate.run_options import RunOptions
+from harness.commands.options import DataOptions, ModelOptions
 from harness.commands.setup import installation_checks as installation
 from harness.commands.setup.installation_checks import Finding
 from harness.display import terminal
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def run_doctor(options: RunOptions) -> int:
+def run_doctor(model: ModelOptions, data: DataOptions, *, as_json: bool) -> int:
     """Print what is found.
 
     Returns:
         The exit code: 0 if nothing failed, else 1.
     """
     findings: list[Finding] = []
-    for finding in _findings(options):
+    for finding in _findings(model, data):
         findings.append(finding)
-        if not options.json:
+        if not as_json:
             _show(finding)
     failed = [finding.name for finding in findings if finding.state == "fail"]
-    if options.json:
+    if as_json:
         value = {"ok": not failed, "findings": [finding._asdict() for finding in findings]}
         terminal.print_json(value)
     elif failed:
@@ -46,7 +46,7 @@ def _show(finding: Finding) -> None:
         terminal.OUT.print(f"{'':28} -> {finding.advice}", markup=False)
 
 
-def _findings(options: RunOptions) -> Iterator[Finding]:
+def _findings(options: ModelOptions, data: DataOptions) -> Iterator[Finding]:
     """Each as soon as it is made; the installation first, then the checkpoint."""
     checks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
         (
@@ -55,15 +55,15 @@ def _findings(options: RunOptions) -> Iterator[Finding]:
         ),
         ("device", lambda: installation.hardware(options.device, options.threads)),
         ("hub", lambda: [installation.hub()]),
-        ("data", lambda: installation.rows(options.data_dir)),
+        ("data", lambda: installation.rows(data.data_dir)),
     )
     for name, check in checks:
         yield from installation.guarded(name, check, "the installation is broken: install it again")
-    for model in options.model:
+    for model in options.names:
         yield from _checkpoint(model, options)
 
 
-def _checkpoint(model: str, options: RunOptions) -> Iterator[Finding]:
+def _checkpoint(model: str, options: ModelOptions) -> Iterator[Finding]:
     from harness.engine.cache.store import Store
     from harness.engine.checkpoint.load import load
     from harness.engine.engine import Engine

@@ -208,7 +208,7 @@ def _task_files(name: str, folder: Path) -> Iterator[Finding]:
 
 def _file(name: str, source: Source, folder: Path) -> Finding:
     try:
-        if data.find(source, folder) is None:
+        if data.find_file(source, folder) is None:
             wanted = " or ".join(file.removeprefix("./") for file in source.files)
             return Finding(name, "warn", f"missing: {wanted}", f"get it from {source.origin}")
         found = data.load(source, data.Where(folder=folder))

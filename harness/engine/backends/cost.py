@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,13 @@ from typing import Any
 import torch
 
 from harness.engine.checkpoint.digest import cache_root
-from harness.engine.checkpoint.messages import out_of_memory
-from harness.engine.decoding.generator import MAX_SPANS, by_rope_limit
+from harness.engine.decoding.generator import Generator
 from harness.engine.decoding.rows import Limits
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
-from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
-from harness.engine.queries.query import GenerationQuery, Query, WordQuery
+from harness.engine.model.out_of_memory import is_out_of_memory
+from harness.engine.queries.prefix_tree import TreeRow, batches
+from harness.engine.queries.query import GenerationQuery, Query, Span, WordQuery
 from harness.engine.scoring.planner import Planner
-from harness.engine.scoring.scorer import fed
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +74,7 @@ class Means:
     planner: Planner
     limits: Limits
     rates: Rates
-    full_passes: Callable[
-        [Sequence[GenerationQuery]], Sequence[GenerationQuery]
-    ]  # those written without a cache
+    generator: Generator
 
 
 def estimate(owners: Mapping[Query, int], known: Collection[Query], means: Means) -> Estimate:
@@ -91,14 +87,14 @@ def estimate(owners: Mapping[Query, int], known: Collection[Query], means: Means
     """
     asked = {question: _asked(question) * count for question, count in owners.items()}
     left = [question for question in owners if question not in known]
-    spans = list(dict.fromkeys(fed(q) for q in left if not isinstance(q, GenerationQuery)))
+    spans = list(dict.fromkeys(q.span for q in left if not isinstance(q, GenerationQuery)))
     limits = means.limits.prefill, means.forward.rope_limit
     read = list(batches(means.planner.rows(spans), *limits)) if spans else []
     written = [question for question in left if isinstance(question, GenerationQuery)]
-    rows = _prompt_rows(written, means)
+    rows = [planned.row for planned in means.generator.plan(written)]
     searches = sum(span.top for span in spans)
     new = sum(question.max_new_tokens for question in written)
-    again = list(_lengths_fed_again(means.full_passes(written)))
+    again = list(_lengths_fed_again(means.generator.full_passes(written)))
     seconds = sum(batch_seconds(batch, spans, means.rates) for batch in read)
     sizes = [(len(b) * max(len(r) for r in b), max(len(r) for r in b), b) for b in read]
     peak = max(
@@ -137,23 +133,6 @@ def _asked(question: Query) -> int:
     if isinstance(question, WordQuery):
         return len(question.inputs) * (1 + PATHS) + SEARCHED
     return len(question.inputs)
-
-
-def _prompt_rows(written: Sequence[GenerationQuery], means: Means) -> list[TreeRow]:
-    """The rows of prompts; those that may share them, and those that may not."""
-    rows: list[TreeRow] = []
-    near, far = by_rope_limit(written, means.forward)
-    most = min(MAX_SPANS, means.limits.branches)
-    if near:
-        grown = max(len(q.prompt) + q.max_new_tokens for q in near)
-        rows += means.planner.answer_rows(_prompts(near), grown, most)
-    for span in _prompts(far):
-        rows += arrange([span], None)
-    return rows
-
-
-def _prompts(written: Sequence[GenerationQuery]) -> list[Span]:
-    return [Span(prompt, (), top=True) for prompt in dict.fromkeys(q.prompt for q in written)]
 
 
 def rates(forward: Forward, key: str) -> Rates:
@@ -225,7 +204,7 @@ def _masked_seconds(forward: Forward, width: int) -> float | None:
     try:
         return _seconds(forward, rows=1, width=width, mask=True)
     except Exception as error:  # models raise whatever their own code raises
-        if out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         log.debug("no time under a mask: %s", error)
         return None

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 
 from harness.core import Tokens
+from harness.engine.backends.backend import BackendOptions
 from harness.engine.backends.cost import Estimate, Means, estimate, rates
 from harness.engine.cache.response_cache import numerics
 from harness.engine.checkpoint.load import Checkpoint
@@ -13,7 +14,7 @@ from harness.engine.decoding.generator import Generator
 from harness.engine.decoding.rows import Limits
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
-from harness.engine.queries.query import Advance, Answer, BackendOptions, GenerationQuery, Query
+from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
 from harness.engine.scoring.scorer import Scorer
 from harness.errors import NumericsError
@@ -48,7 +49,7 @@ class InProcess:
         self.tokens = Tokens()
         on_cpu = checkpoint.device.type == "cpu"
         self._budget = budget or (CPU_BUDGET if on_cpu else ACCELERATOR_BUDGET)
-        self._identity = checkpoint.identity
+        self.identity, self.tokenizer = checkpoint.identity, checkpoint.tokenizer
         self._numerics = numerics(checkpoint)
         self.forward = Forward(checkpoint)
         with torch.inference_mode():
@@ -62,12 +63,12 @@ class InProcess:
             CPU_ANSWERS if on_cpu else ACCELERATOR_ANSWERS,
             CPU_CACHE if on_cpu else ACCELERATOR_CACHE,
         )
-        self._ends = checkpoint.ends
-        endings = Endings(checkpoint.tokenizer, checkpoint.ends, self.forward.vocabulary)
+        self._ends = checkpoint.end_tokens
+        endings = Endings(checkpoint.tokenizer, checkpoint.end_tokens, self.forward.vocabulary)
         self.generator = Generator(self.forward, self.planner, endings, self._limits)
 
     @property
-    def habits(self) -> BackendOptions:
+    def options(self) -> BackendOptions:
         """How questions are answered; a model that fails a check stops sharing."""
         return BackendOptions(
             self._numerics,
@@ -78,17 +79,17 @@ class InProcess:
         )
 
     def answer(
-        self, asked: Sequence[Query], known: Collection[Query], advance: Advance
+        self, queries: Sequence[Query], known: Collection[Query], advance: Advance
     ) -> Iterator[dict[Query, Answer]]:
-        """The answers of each batch, as `harness.engine.queries.query.Backend` says."""
-        read = [q for q in asked if not isinstance(q, GenerationQuery)]
-        written = [q for q in asked if isinstance(q, GenerationQuery)]
+        """The answers of each batch, as `Backend.answer` describes."""
+        read = [q for q in queries if not isinstance(q, GenerationQuery)]
+        written = [q for q in queries if isinstance(q, GenerationQuery)]
         yield from self._counted(self._reader, self._reader.answer(read, known, advance))
         try:
             yield from self._counted(self.generator, self.generator.answer(written, known, advance))
         except NumericsError as error:
             if error.request is not None:
-                error.request = asked.index(written[error.request])
+                error.request = queries.index(written[error.request])
             raise
 
     def _counted(
@@ -108,13 +109,13 @@ class InProcess:
             owners: question -> how many requests ask it.
             known: those that need no answer.
         """
-        who = self._identity
+        who = self.identity
         key = f"{who.digest}|{who.device}|{who.threads}|{self._numerics}"
         means = Means(
             self.forward,
             self.planner,
             self._limits,
             rates(self.forward, key),
-            self.generator.full_passes,
+            self.generator,
         )
         return estimate(owners, known, means)

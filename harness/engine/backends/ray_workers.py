@@ -17,12 +17,11 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from harness.core import Tokens
+from harness.engine.backends.backend import BackendOptions
 from harness.engine.checkpoint.settings import Identity, Settings
-from harness.engine.decoding.generator import MAX_SPANS
-from harness.engine.queries.encode import Span
-from harness.engine.queries.prefix_tree import Sharing, TreeRow, arrange, batches
-from harness.engine.queries.query import Advance, Answer, BackendOptions, GenerationQuery, Query
-from harness.engine.scoring.scorer import fed
+from harness.engine.decoding.plan import MAX_PROMPTS, plan_generation
+from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
+from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query, Span
 from harness.errors import CheckpointError, HarnessError, NumericsError
 
 IN_FLIGHT = 2  # parcels at each worker: one is answered, the next is there already
@@ -53,7 +52,7 @@ def parcels(
     wanted: dict[Span, list[Query]] = {}
     for question in left:
         if not isinstance(question, GenerationQuery):
-            wanted.setdefault(fed(question), []).append(question)
+            wanted.setdefault(question.span, []).append(question)
     spans = list(wanted)
     rows = arrange(spans, habits.sharing)
     found = [_parcel(batch, lambda s: wanted[spans[s]]) for batch in batches(rows, habits.budget)]
@@ -62,22 +61,17 @@ def parcels(
 
 def _written(left: Sequence[Query], habits: BackendOptions) -> Iterator[Parcel]:
     """Prompts in whole rows, about `WRITTEN` at a time."""
-    by_prompt: dict[Span, list[Query]] = {}
-    for question in left:
-        if isinstance(question, GenerationQuery):
-            by_prompt.setdefault(Span(question.prompt, (), top=True), []).append(question)
-    spans = list(by_prompt)
-    sharing = habits.sharing and Sharing(
-        habits.sharing.pair_cost, habits.sharing.max_row, max_spans=MAX_SPANS
-    )
-    rows: list[TreeRow] = []
-    for row in arrange(spans, sharing):
-        rows.append(row)
-        if sum(len(by_prompt[spans[s]]) for r in rows for s in r.nodes) >= WRITTEN:
-            yield _parcel(rows, lambda s: by_prompt[spans[s]])
-            rows = []
-    if rows:
-        yield _parcel(rows, lambda s: by_prompt[spans[s]])
+    sharing = habits.sharing and replace(habits.sharing, max_spans=MAX_PROMPTS)
+    prompts = [query for query in left if isinstance(query, GenerationQuery)]
+    planned = plan_generation(prompts, lambda spans, _: arrange(spans, sharing), None)
+    queries: list[Query] = []
+    size = 0
+    for k, row in enumerate(planned):
+        queries += row.all_queries()
+        size += len(row.row)
+        if len(queries) >= WRITTEN or k + 1 == len(planned):
+            yield Parcel(tuple(queries), size)
+            queries, size = [], 0
 
 
 def _parcel(rows: Sequence[TreeRow], of: Any) -> Parcel:
@@ -105,7 +99,7 @@ class Worker:
 
     def about(self) -> tuple[Identity, BackendOptions]:
         """What is loaded, and how it is run; the same for all workers of a checkpoint."""
-        return self._identity, self._local.habits
+        return self._identity, self._local.options
 
     def answer(self, asked: Sequence[Query]) -> tuple[dict[Query, Answer], Tokens]:
         """Answers and their cost; raises as `harness.engine.backends.in_process.InProcess` does."""
@@ -116,7 +110,7 @@ class Worker:
         return found, self._local.tokens - before
 
 
-class Workers:
+class RayWorkers:
     """Actors that hold one checkpoint each.
 
     Args:
@@ -128,15 +122,19 @@ class Workers:
     Attributes:
         tokens: what the answers so far have cost.
         identity: of the checkpoint.
-        habits: how the workers answer.
+        tokenizer: of the checkpoint, which is loaded here as well.
+        options: how the workers compute answers.
 
     Raises:
         CheckpointError: a worker cannot load it.
     """
 
     def __init__(self, name: str, settings: Settings, budget: int | None, crew: Crew) -> None:
+        from harness.engine.checkpoint.load import tokenizer_and_context
+
         ray = _ray()
         self.tokens = Tokens()
+        self.tokenizer, _ = tokenizer_and_context(name, settings)
         # Workers are counted by their threads, so that two do not share a core.
         settings = replace(settings, threads=settings.threads or 1)
         there = ray.cluster_resources()
@@ -165,7 +163,7 @@ class Workers:
             reason = str(cause).strip().split("\n")[-1][:300]
             raise CheckpointError(f"a worker could not load {name!r}: {reason}") from error
         self.identity: Identity = about[0][0]
-        self.habits: BackendOptions = about[0][1]
+        self.options: BackendOptions = about[0][1]
 
     def close(self) -> None:
         """Let the actors go, and what they hold; once they are gone this does nothing."""
@@ -175,16 +173,16 @@ class Workers:
             ray.kill(actor)
 
     def answer(
-        self, asked: Sequence[Query], known: Collection[Query], advance: Advance
+        self, queries: Sequence[Query], known: Collection[Query], advance: Advance
     ) -> Iterator[dict[Query, Answer]]:
         """The answers of each parcel, as it comes back.
 
         Raises:
-            NumericsError: a log-probability is not finite; its `request` is the index in `asked`.
+            NumericsError: a log-probability is not finite; its `request` is the index in `queries`.
             HarnessError: a worker could not answer.
         """
         ray = _ray()
-        waiting = deque(parcels(asked, known, self.habits))
+        waiting = deque(parcels(queries, known, self.options))
         total = sum(parcel.size for parcel in waiting)
         done = 0
         advance(done, total)
@@ -197,14 +195,14 @@ class Workers:
             [ready], _ = ray.wait(list(flying), num_returns=1)
             actor, parcel = flying.pop(ready)
             free.append(actor)
-            answers, cost = self._result(ready, parcel, asked)
+            answers, cost = self._result(ready, parcel, queries)
             self.tokens += cost
             done += parcel.size
             advance(done, total)
             yield answers
 
     def _result(
-        self, ready: Any, parcel: Parcel, asked: Sequence[Query]
+        self, ready: Any, parcel: Parcel, queries: Sequence[Query]
     ) -> tuple[dict[Query, Answer], Tokens]:
         """What came back; an error of ours as it was raised there."""
         ray = _ray()
@@ -213,7 +211,7 @@ class Workers:
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, NumericsError) and cause.request is not None:
-                at = asked.index(parcel.questions[cause.request])
+                at = queries.index(parcel.questions[cause.request])
                 raise NumericsError(str(cause), at) from error
             if isinstance(cause, HarnessError):
                 raise type(cause)(str(cause)) from error

@@ -16,12 +16,11 @@ import numpy as np
 
 from harness.core import Generated, Word
 from harness.engine.cache.codec import plausible, unpack_scores, unpack_word, unpack_written
-from harness.engine.cache.store import Producer, Store, Stored
+from harness.engine.cache.store import CheckpointKey, Store, StoredAnswer
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.onednn import products
 from harness.engine.checkpoint.settings import Identity
-from harness.engine.queries.encode import Span
-from harness.engine.queries.query import Answer, Query, SpanScores, WordQuery
+from harness.engine.queries.query import Answer, Query, Span, SpanScores, WordQuery
 
 ENGINE = 3  # raised with any change of the engine that can change an answer
 
@@ -55,7 +54,7 @@ class ResponseCache:
         self, store: Store | None, identity: Identity, numerics: str, ends: Collection[int]
     ) -> None:
         self._store, self._name = store, identity.name
-        self._producer = Producer(identity.digest, identity.tokenizer, numerics)
+        self._producer = CheckpointKey(identity.digest, identity.tokenizer, numerics)
         self._ends = frozenset(ends)
 
     def recall(self, asked: Iterable[Query], *, count: bool = True) -> dict[Query, Answer]:
@@ -65,7 +64,7 @@ class ResponseCache:
         questions = {key(question, self._ends): question for question in asked}
         known: dict[Query, Answer] = {}
 
-        def read(k: bytes, stored: Stored) -> None:
+        def read(k: bytes, stored: StoredAnswer) -> None:
             known[questions[k]] = _answer(questions[k], stored)
 
         self._store.get(self._producer, questions, count=count, check=read)
@@ -75,7 +74,7 @@ class ResponseCache:
         """Store answers in one transaction; those that are not log-probabilities are left out."""
         if self._store is not None:
             packed = {
-                key(question, self._ends): Stored(answer.asked, pack(answer.value))
+                key(question, self._ends): StoredAnswer(answer.asked, pack(answer.value))
                 for question, answer in answers.items()
                 if _storable(answer.value)
             }
@@ -144,7 +143,7 @@ def unpack(question: Query, value: bytes) -> SpanScores | Word | Generated:
     return written
 
 
-def _answer(question: Query, stored: Stored) -> Answer:
+def _answer(question: Query, stored: StoredAnswer) -> Answer:
     """The stored answer to a question; a ValueError says that it does not fit."""
     value = unpack(question, stored.value)
     least = len(question[0])

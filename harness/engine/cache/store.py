@@ -22,8 +22,8 @@ from harness.engine.checkpoint.digest import cache_root
 
 log = logging.getLogger(__name__)
 
-FILE = "answers.sqlite"
-FOLDER = "answers"  # in the user's cache
+FILE_NAME = "answers.sqlite"
+FOLDER_NAME = "answers"  # in the user's cache
 _AT_ONCE = 500  # keys of one query
 _LATEST = 253402300799.0  # the end of year 9999, in seconds since 1970
 # A checkpoint that can be known again.
@@ -31,7 +31,7 @@ _NAMED = "typeof(weights) = 'text' AND typeof(tokenizer) = 'text' AND typeof(num
 T = TypeVar("T")
 
 
-class Producer(NamedTuple):
+class CheckpointKey(NamedTuple):
     """What an answer depends on besides its question."""
 
     weights: str  # digest
@@ -39,24 +39,24 @@ class Producer(NamedTuple):
     numerics: str
 
 
-class Stored(NamedTuple):
+class StoredAnswer(NamedTuple):
     """One answer as bytes."""
 
     asked: int  # tokens that it would cost to ask separately
     value: bytes
 
 
-Check = Callable[[bytes, Stored], object]
+Check = Callable[[bytes, StoredAnswer], object]
 """Called with a key and what is stored under it; a ValueError says that it is damaged."""
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class CheckpointEntry:
     """What a store has of one checkpoint."""
 
     id: int
     name: str  # under which it was used last
-    producer: Producer
+    key: CheckpointKey
     answers: int
     bytes: int
     hits: int  # answers that were taken from here
@@ -65,7 +65,7 @@ class Holding:
 
 def default_folder() -> Path:
     """Where answers are stored if nobody says otherwise."""
-    return cache_root() / FOLDER
+    return cache_root() / FOLDER_NAME
 
 
 class Store:
@@ -75,7 +75,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._path = folder / FILE if folder else None
+        self._path = folder / FILE_NAME if folder else None
         self._open: sqlite3.Connection | None = None
         self._writing = True
         self._timeout = sqlite_file.TIMEOUT
@@ -92,12 +92,12 @@ class Store:
 
     def get(
         self,
-        producer: Producer,
+        producer: CheckpointKey,
         keys: Iterable[bytes],
         *,
         count: bool = True,
         check: Check = lambda key, stored: None,
-    ) -> dict[bytes, Stored]:
+    ) -> dict[bytes, StoredAnswer]:
         """The answers to those keys that are there, and sound.
 
         Args:
@@ -106,7 +106,7 @@ class Store:
             count: whether they count as taken from here.
             check: refuses answers that do not fit their question; they are damaged as well.
         """
-        found: dict[bytes, Stored] = {}
+        found: dict[bytes, StoredAnswer] = {}
         bad: list[tuple[int, bytes]] = []
         owner = self._guarded(lambda: self._read(producer, keys, check, found, bad), None)
         if bad:
@@ -116,12 +116,14 @@ class Store:
             self._guarded(lambda: self._note(owner, taken, bad), None)
         return found
 
-    def put(self, producer: Producer, name: str, answers: Mapping[bytes, Stored]) -> None:
+    def put(
+        self, producer: CheckpointKey, name: str, answers: Mapping[bytes, StoredAnswer]
+    ) -> None:
         """Keep answers, all of them or none; those that are there already stay."""
         if self._writing and answers:
             self._guarded(lambda: self._put(producer, name, answers), None)
 
-    def holdings(self) -> list[Holding]:
+    def entries(self) -> list[CheckpointEntry]:
         """What there is of each checkpoint, the last used first."""
         rows: list[Any] = self._guarded(
             lambda: (
@@ -215,10 +217,10 @@ class Store:
 
     def _read(
         self,
-        producer: Producer,
+        producer: CheckpointKey,
         keys: Iterable[bytes],
         check: Check,
-        found: dict[bytes, Stored],
+        found: dict[bytes, StoredAnswer],
         bad: list[tuple[int, bytes]],
     ) -> int | None:
         """Fill in what is there and what of it is damaged; the checkpoint's id."""
@@ -260,7 +262,9 @@ class Store:
                 f"UPDATE checkpoints SET {column} = ? WHERE typeof({column}) <> ?", [value, kind]
             )
 
-    def _put(self, producer: Producer, name: str, answers: Mapping[bytes, Stored]) -> None:
+    def _put(
+        self, producer: CheckpointKey, name: str, answers: Mapping[bytes, StoredAnswer]
+    ) -> None:
         now = time.time()
         with self._transaction() as connection:
             owner = self._known(producer)
@@ -279,7 +283,7 @@ class Store:
                 "UPDATE checkpoints SET used = ?, name = ? WHERE id = ?", [now, name, owner]
             )
 
-    def _known(self, producer: Producer) -> int | None:
+    def _known(self, producer: CheckpointKey) -> int | None:
         """The id of a checkpoint; another process may have pruned it, so it is asked each time."""
         row = (
             self._connection()
@@ -298,7 +302,7 @@ class Store:
 
     def _drop_oldest(self, size: int) -> int:
         connection = self._connection()
-        total = sum(holding.bytes for holding in self.holdings())
+        total = sum(holding.bytes for holding in self.entries())
         gone: list[tuple[int, bytes]] = []
         for owner, key, length in connection.execute(
             "SELECT checkpoint, key, length(value) + length(key) FROM answers ORDER BY stored"
@@ -357,13 +361,13 @@ class Store:
         aside = next(
             path
             for n in count(1)
-            if not (path := self._path.with_name(f"{FILE}.damaged{n}")).exists()
+            if not (path := self._path.with_name(f"{FILE_NAME}.damaged{n}")).exists()
         )
         log.warning("the store is damaged (%s): set aside as %s, begun afresh", error, aside)
         try:
             self._path.rename(aside)
             for ending in ("-wal", "-shm"):
-                self._path.with_name(FILE + ending).unlink(missing_ok=True)
+                self._path.with_name(FILE_NAME + ending).unlink(missing_ok=True)
         except OSError as problem:
             self._stop(problem)
 
@@ -381,13 +385,13 @@ class Store:
                 self._open.execute("PRAGMA busy_timeout = 0")
 
 
-def _sound(key: Any, asked: Any, value: Any, crc: Any, check: Check) -> Stored | None:
+def _sound(key: Any, asked: Any, value: Any, crc: Any, check: Check) -> StoredAnswer | None:
     """A row of the file as an answer; None if it is damaged."""
     if [type(x) for x in (key, asked, value)] != [bytes, int, bytes] or asked < 0:
         return None
     if _crc(key, asked, value) != crc:
         return None
-    stored = Stored(asked, value)
+    stored = StoredAnswer(asked, value)
     try:
         check(key, stored)
     except ValueError:
@@ -395,14 +399,14 @@ def _sound(key: Any, asked: Any, value: Any, crc: Any, check: Check) -> Stored |
     return stored
 
 
-def _holding(row: Sequence[Any]) -> Holding:
+def _holding(row: Sequence[Any]) -> CheckpointEntry:
     """A row of the file; what is of a wrong type there stands for nothing."""
     owner, name, *producer, answers, size, hits, used = row
     sound = isinstance(used, float) and math.isfinite(used) and 0 <= used <= _LATEST
-    return Holding(
+    return CheckpointEntry(
         owner,
         name if isinstance(name, str) else "unknown",
-        Producer(*(text if isinstance(text, str) else "unknown" for text in producer)),
+        CheckpointKey(*(text if isinstance(text, str) else "unknown" for text in producer)),
         answers,
         int(size),
         hits if isinstance(hits, int) else 0,

@@ -91,7 +91,7 @@ def _store(memory: Path, known: dict[str, str]) -> None:
     kept = dict(list(known.items())[-_REMEMBERED:])
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        atomic.sweep(memory.parent, "digests.*.tmp")
+        atomic.remove_leftovers(memory.parent, "digests.*.tmp")
         temporary = memory.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(json.dumps(kept), "utf-8")
         temporary.replace(memory)

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harness.engine.checkpoint.messages import clipped, short
 from harness.engine.checkpoint.weight_files import tensor_names
-from harness.errors import CheckpointError, HarnessError
+from harness.errors import CheckpointError, HarnessError, clipped_repr, short_reason
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def _reason(error: Exception) -> str:
             f"its pickled weights hold other things than plain tensors{inside}, which are not "
             "loaded, for they may run code; expected safetensors, or the pickle of a state dict"
         )
-    return f"{type(error).__name__}: {short(error)}"
+    return f"{type(error).__name__}: {short_reason(error)}"
 
 
 def load_model(folder: Path, config: Any, name: str, files: Sequence[Path], **options: Any) -> Any:
@@ -123,7 +122,8 @@ def _check_quantization(config: Any, name: str) -> None:
     if stated and not known.supports_quant_method(stated):
         raise CheckpointError(
             f"model {name!r}: transformers does not know the quantization_config in config.json "
-            f"({clipped(stated.get('quant_method'))}); its weights would be read as plain numbers"
+            f"({clipped_repr(stated.get('quant_method'))}); its weights would be read as plain "
+            "numbers"
         )
 
 

@@ -16,12 +16,11 @@ from harness.engine.checkpoint.digest import file_digest
 from harness.engine.checkpoint.from_pretrained import load_model, one_line
 from harness.engine.checkpoint.identity import model_digest
 from harness.engine.checkpoint.locate import locate
-from harness.engine.checkpoint.messages import clipped, short
 from harness.engine.checkpoint.onednn import pack, trial
 from harness.engine.checkpoint.settings import Identity, Settings
 from harness.engine.checkpoint.weight_files import check_sizes, is_ends, weight_files
 from harness.engine.tokenizer.tokenizer import Tokenizer
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, clipped_repr, short_reason
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TOKENIZER_FILES = ("config.json", "*token*.json", "vocab.*", "merges.txt", "*.model", "*.py")
@@ -37,7 +36,7 @@ class Checkpoint:
     model: Any  # a transformers causal language model in eval mode
     tokenizer: Tokenizer
     device: torch.device
-    ends: frozenset[int]  # tokens after which a generated text is over
+    end_tokens: frozenset[int]  # tokens after which a generated text is over
     compiled: bool = False  # whether plain passes are to go through torch.compile
 
 
@@ -89,7 +88,9 @@ def load(name: str, settings: Settings) -> Checkpoint:
         trust_remote_code=settings.trust_remote_code,
         threads=torch.get_num_threads(),
     )
-    return Checkpoint(identity, model, tokenizer, device, tokenizer.ends | ends, settings.compiled)
+    return Checkpoint(
+        identity, model, tokenizer, device, tokenizer.end_tokens | ends, settings.compiled
+    )
 
 
 def _stated_ends(model: Any, name: str) -> frozenset[int]:
@@ -101,8 +102,8 @@ def _stated_ends(model: Any, name: str) -> frozenset[int]:
     stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if not is_ends(stated):
         raise CheckpointError(
-            f"model {name!r}: eos_token_id is {clipped(stated)}; expected a token id or a list of "
-            "them"
+            f"model {name!r}: eos_token_id is {clipped_repr(stated)}; expected a token id or "
+            "a list of them"
         )
     return frozenset([stated] if isinstance(stated, int) else stated or ())
 
@@ -121,7 +122,7 @@ def pick_device(wish: str | None) -> torch.device:
         device = torch.device(wish)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = short(error)
+        reason = short_reason(error)
         raise CheckpointError(f"device {wish!r} cannot be used ({reason}); {there}") from error
     if device.type == "meta":
         raise CheckpointError(f"device {wish!r} holds no numbers; {there}")
@@ -144,7 +145,7 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Tokenize
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
     except Exception as error:
-        reason = short(error)
+        reason = short_reason(error)
         raise CheckpointError(
             f"model {name!r} has no tokenizer that can be loaded ({reason}); expected "
             "tokenizer.json, or vocab.json with merges.txt, beside its weights"
@@ -204,6 +205,6 @@ def _trial(model: Any, name: str) -> torch.Tensor:
         raise
     except Exception as error:
         raise CheckpointError(
-            f"model {name!r} cannot run: {type(error).__name__}: {short(error)}; its config.json "
-            "may hold sizes that do not fit each other"
+            f"model {name!r} cannot run: {type(error).__name__}: {short_reason(error)}; its "
+            "config.json may hold sizes that do not fit each other"
         ) from error

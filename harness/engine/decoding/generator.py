@@ -1,50 +1,56 @@
-"""Prompts -> answers: a shared prefix is computed once, its branches are decoded in step.
+"""Prompts -> completions: a shared prefix is computed once, its completions are decoded in step.
 
-    prompts --arrange--> rows --admit--> slots of keys and values --feed--> one token a branch
+    queries --plan--> rows --admit--> slots of keys and values --feed--> one token per completion
 
-Answers that differ in their seeds share their prompt. Groups of answers are planned from all
-questions, those with a known answer included, so that a run that was stopped is continued with the
-very groups of an undisturbed one. When memory runs out, what is not complete of a group begins
-again with half as much at once, and comes to the same answers.
+Completions that differ only in their seeds share their prompt. Groups of rows are planned from all
+queries, including those with a known answer, so that an interrupted run is resumed with the same
+groups as an undisturbed one. After running out of memory, the unfinished completions of a group
+start again with half as much at once, and give the same answers.
 """
 
 import logging
 import math
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from harness.core import Generated, Tokens
-from harness.engine.checkpoint.messages import out_of_memory
 from harness.engine.decoding.completion import Completion, Endings
-from harness.engine.decoding.decoding_test import Decoding
-from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, Step, Steps
+from harness.engine.decoding.plan import (
+    MAX_PROMPTS,
+    PromptRow,
+    longest,
+    plan_generation,
+    split_by_rope_limit,
+)
+from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows
 from harness.engine.decoding.sampling import choose
 from harness.engine.decoding.shared_rows import SharedRows
+from harness.engine.decoding.verify_decoding import DecodingMethods
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
 from harness.errors import CheckpointError, NumericsError
 
 log = logging.getLogger(__name__)
 
-GROUP = 256  # answers that are decoded, and stored, together: what a stop can cost
-MAX_SPANS = 32  # prompts of a row: every branch pays attention to all columns, masked or not
+GROUP_SIZE = 256  # completions decoded, and stored, together: what an interrupted run loses
 
 
 class Generator:
-    """Decodes answers with one model.
+    """Generates text with one model.
 
     Args:
         forward: the model.
-        planner: arranges rows.
-        endings: what ends an answer.
-        limits: how much at once.
+        planner: arranges prompts in rows.
+        endings: decides when a completion ends.
+        limits: how much is decoded at once.
 
     Attributes:
-        tokens: what the answers so far have cost.
+        tokens: cost of the answers so far.
     """
 
     def __init__(
@@ -53,148 +59,161 @@ class Generator:
         self.tokens = Tokens()
         self._forward, self._planner = forward, planner
         self._endings, self._limits = endings, limits
-        self._decoding = Decoding(forward)
+        self._methods = DecodingMethods(forward)
 
     def answer(
-        self, asked: Sequence[GenerationQuery], known: Collection[Query], advance: Advance
+        self, queries: Sequence[GenerationQuery], known: Collection[Query], advance: Advance
     ) -> Iterator[dict[Query, Answer]]:
         """The answers of each group, when all of them are complete.
 
         Args:
-            asked: distinct questions.
-            known: those among them that need no answer.
+            queries: distinct queries.
+            known: those that need no answer.
             advance: called with the prompt tokens done so far and in all.
 
         Raises:
-            NumericsError: a log-probability is not finite; its `request` is the question's index.
-            CheckpointError: memory does not hold even one answer.
+            NumericsError: a log-probability is not finite; its `request` is the query's index.
+            CheckpointError: memory does not suffice even for one completion.
         """
-        groups = self._groups(asked) if any(question not in known for question in asked) else []
-        total = sum(size for _, size in groups)
+        groups = self._groups(queries) if any(query not in known for query in queries) else []
+        index = {query: i for i, query in enumerate(queries)}
+        total = sum(len(planned.row) for group in groups for planned in group)
         done = 0
-        for group, size in groups:
-            left = [question for question in group if question not in known]
-            try:
-                found = self._answer_group(left, _behind(advance, done, total))
-            except NumericsError as error:
-                if error.request is not None:
-                    error.request = asked.index(left[error.request])
-                raise
-            done += size
+        for group in groups:
+            missing = [q for planned in group for q in planned.all_queries() if q not in known]
+            answers: dict[Query, Answer] = {}
+            while len(answers) < len(missing):
+                completions = {q: Completion(q, index[q]) for q in missing if q not in answers}
+                progress = partial(_advance_from, advance, done, total)
+                try:
+                    for completion, generated in self._decode(group, completions, progress):
+                        query = completion.query
+                        fed = len(query.prompt) + len(generated.tokens) - 1
+                        answers[query] = Answer(generated, fed)
+                except (RuntimeError, MemoryError) as error:
+                    self._shrink(error)
+            done += sum(len(planned.row) for planned in group)
             advance(done, total)
-            if found:
-                yield found
+            if answers:
+                yield answers
 
-    def full_passes(self, asked: Sequence[GenerationQuery]) -> list[GenerationQuery]:
-        """Those questions whose answers are decoded without a cache; made-up tokens are fed."""
-        near, far = by_rope_limit(asked, self._forward)
-        if not near or (self._planner.shares and self._decoding.shares()):
-            return far
-        return far if self._decoding.steps(_longest(near)).cached else [*near, *far]
+    def plan(self, queries: Sequence[GenerationQuery]) -> list[PromptRow]:
+        """Rows for the prompts of queries."""
+        arrange_prompts = partial(self._planner.prompt_rows, max_prompts=self._max_prompts)
+        return plan_generation(queries, arrange_prompts, self._forward.rope_limit)
 
-    def _groups(self, asked: Sequence[GenerationQuery]) -> list[tuple[list[GenerationQuery], int]]:
-        """Questions that are answered together, in whole rows, and the tokens of those rows."""
-        groups: list[tuple[list[GenerationQuery], int]] = []
-        for mine, tokens in self._planned(asked):
-            if groups and len(groups[-1][0]) + len(mine) <= GROUP:
-                before, size = groups[-1]
-                groups[-1] = ([*before, *mine], size + tokens)
-            else:
-                groups.append((mine, tokens))
-        return groups
-
-    def _planned(
-        self, asked: Sequence[GenerationQuery]
-    ) -> Iterator[tuple[list[GenerationQuery], int]]:
-        """The questions of each row, and its tokens."""
-        near, far = by_rope_limit(asked, self._forward)
-        if near:
-            of = _by_prompt(near)
-            mine = list(of.values())
-            for row in self._planner.answer_rows(_spans(of), _longest(near), self._most):
-                yield [question for s in row.nodes for question in mine[s]], len(row)
-        for prompt, questions in _by_prompt(far).items():
-            yield questions, len(prompt)
-
-    def _answer_group(
-        self, asked: Sequence[GenerationQuery], advance: Advance
-    ) -> dict[Query, Answer]:
-        """All answers of a group, however often memory runs out meanwhile."""
-        found: dict[Query, Answer] = {}
-        todo = dict.fromkeys(range(len(asked)))
-        while todo:
-            drafts = {j: Completion(asked[j], self._endings) for j in todo}
-            try:
-                for complete in self._decode(drafts, advance):
-                    for j, text in complete.items():
-                        del todo[j]
-                        fed = len(asked[j].prompt) + len(text.tokens) - 1
-                        found[asked[j]] = Answer(text, fed)
-            except (RuntimeError, MemoryError) as error:
-                self._shrink(error)
-        return found
+    def full_passes(self, queries: Sequence[GenerationQuery]) -> list[GenerationQuery]:
+        """Those queries that are decoded without a cache; runs the self-tests."""
+        within, beyond = split_by_rope_limit(queries, self._forward.rope_limit)
+        if not within or self._shares() or self._methods.step_method(longest(within)).cached:
+            return beyond
+        return [*within, *beyond]
 
     @property
-    def _most(self) -> int:
-        """Prompts of a row at most."""
-        return min(MAX_SPANS, self._limits.branches)
+    def _max_prompts(self) -> int:
+        """Prompts per row."""
+        return min(MAX_PROMPTS, self._limits.branches)
+
+    def _shares(self) -> bool:
+        return self._planner.sharing is not None and self._methods.shares()
+
+    def _groups(self, queries: Sequence[GenerationQuery]) -> list[list[PromptRow]]:
+        """Rows that are decoded, and whose answers are stored, together."""
+        groups: list[list[PromptRow]] = []
+        size = 0
+        for planned in self.plan(queries):
+            count = len(planned.all_queries())
+            if groups and size + count <= GROUP_SIZE:
+                groups[-1].append(planned)
+                size += count
+            else:
+                groups.append([planned])
+                size = count
+        return groups
 
     def _decode(
-        self, drafts: Mapping[int, Completion], advance: Advance
-    ) -> Iterator[dict[int, Generated]]:
-        """Rows for the drafts, decoded to the end; counts what that cost, complete or not."""
-        parts = self._parts({draft.asked: j for j, draft in drafts.items()})
-        total = sum(size for _, size in parts)
+        self,
+        group: Sequence[PromptRow],
+        completions: Mapping[GenerationQuery, Completion],
+        progress: Callable[[int], None],
+    ) -> Iterator[tuple[Completion, Generated]]:
+        """Decode a group, or those of its queries that are left, to the end."""
+        planned_as_is = sum(len(planned.all_queries()) for planned in group) == len(completions)
+        if not planned_as_is or any(len(p.row.nodes) > self._max_prompts for p in group):
+            group = self.plan([*completions])
+        parts = self._rows(group, completions)
         done = 0
-        advance(done, total)
+        progress(done)
         try:
-            for rows, size in parts:
-                for complete in decode(self._forward, rows, drafts):
-                    advance(done + rows.done, total)
-                    yield complete
-                done += size
+            for rows in parts:
+                while True:
+                    with torch.inference_mode():
+                        step = rows.admit() or rows.feed()
+                        if step is None:
+                            break
+                        finished = self._choose_tokens(*step)
+                        for completion, _ in finished:
+                            rows.leave(completion)
+                    if finished:
+                        progress(done + rows.done)
+                    yield from finished
+                done += rows.done
         finally:
-            computed = sum(rows.computed for rows, _ in parts)
-            read = sum(len(draft.tokens) for draft in drafts.values())
+            computed = sum(rows.computed for rows in parts)
+            read = sum(len(completion.tokens) for completion in completions.values())
             self.tokens += Tokens(computed=computed, scored=read)
 
-    def _parts(self, jobs: Mapping[GenerationQuery, int]) -> list[tuple[Rows, int]]:
-        """Rows that are decoded one after the other, and the tokens of their prompts."""
-        near, far = by_rope_limit(list(jobs), self._forward)
-        found = [self._near_rows(near, jobs)] if near else []
-        return [*found, self._plain_rows(far, jobs, FULL_PASSES)] if far else found
+    def _rows(
+        self, group: Sequence[PromptRow], completions: Mapping[GenerationQuery, Completion]
+    ) -> list[Rows]:
+        """Rows to be decoded one after the other, with a method that has passed its self-test."""
+        within = [planned for planned in group if not planned.beyond_rope_limit]
+        beyond = [planned for planned in group if planned.beyond_rope_limit]
+        queries = [q for planned in within for q in planned.all_queries()]
+        parts: list[Rows] = []
+        if within and self._shares():
+            parts.append(SharedRows(self._forward, within, completions, self._limits))
+        elif within:
+            method = self._methods.step_method(longest(queries))
+            alone = [completions[query] for query in queries]
+            parts.append(PlainRows(self._forward, alone, self._limits, method))
+        if beyond:
+            alone = [completions[q] for planned in beyond for q in planned.all_queries()]
+            parts.append(PlainRows(self._forward, alone, self._limits, FULL_PASSES))
+        return parts
 
-    def _near_rows(
-        self, asked: Sequence[GenerationQuery], jobs: Mapping[GenerationQuery, int]
-    ) -> tuple[Rows, int]:
-        """Rows in the best way that the model has been seen to decode rightly."""
-        of, grown = _by_prompt(asked), _longest(asked)
-        planned = self._planner.answer_rows(_spans(of), grown, self._most)
-        if not (self._planner.shares and self._decoding.shares()):
-            return self._plain_rows(asked, jobs, self._decoding.steps(grown))
-        rows = SharedRows(
-            self._forward,
-            planned,
-            jobs=_jobs(of, jobs),
-            room={jobs[question]: question.max_new_tokens for question in asked},
-            limits=self._limits,
-        )
-        return rows, sum(len(row) for row in planned)
+    def _choose_tokens(
+        self, completions: Sequence[Completion], states: Tensor
+    ) -> list[tuple[Completion, Generated]]:
+        """Append the next token to each completion; those that are finished by it.
 
-    def _plain_rows(
-        self, asked: Sequence[GenerationQuery], jobs: Mapping[GenerationQuery, int], steps: Steps
-    ) -> tuple[Rows, int]:
-        of = _by_prompt(asked)
-        rows = PlainRows(
-            self._forward, _spans(of), jobs=_jobs(of, jobs), limits=self._limits, steps=steps
+        Raises:
+            NumericsError: a log-probability is not finite.
+        """
+        chosen = choose(
+            self._forward.head(states),
+            [completion.query.top_k for completion in completions],
+            [completion.draw for completion in completions],
         )
-        return rows, sum(len(question.prompt) for question in asked)
+        tokens, logprobs = chosen.cpu().tolist()  # the one copy to the host
+        finished: list[tuple[Completion, Generated]] = []
+        for completion, token, logprob in zip(completions, tokens, logprobs, strict=True):
+            if not math.isfinite(logprob):
+                raise NumericsError(
+                    f"a log-probability is {logprob}, expected a finite number", completion.index
+                )
+            completion.tokens.append(int(token))
+            completion.logprobs.append(logprob)
+            generated = self._endings.finished(completion)
+            if generated is not None:
+                finished.append((completion, generated))
+        return finished
 
     def _shrink(self, error: RuntimeError | MemoryError) -> None:
-        """Halve the limits after running out of memory; anything else is raised again."""
-        if not out_of_memory(error):
+        """Halve the limits after running out of memory; raise any other error again."""
+        if not is_out_of_memory(error):
             raise error
-        if self._limits.least:
+        if self._limits.branches == 1:
             raise CheckpointError(
                 "out of memory on a single answer; use a smaller --context, --dtype bfloat16 or "
                 "another device"
@@ -205,87 +224,6 @@ class Generator:
         log.warning("out of memory: going on with %d answers at once", self._limits.branches)
 
 
-def _behind(advance: Advance, before: int, total: int) -> Advance:
-    """Progress of one group among all."""
-    return lambda done, _: advance(before + done, total)
-
-
-def by_rope_limit(
-    asked: Sequence[GenerationQuery], forward: Forward
-) -> tuple[list[GenerationQuery], list[GenerationQuery]]:
-    """Questions on either side of the length from which the model turns all positions anew.
-
-    A cache of an answer that grows beyond it would hold keys that a full pass turns otherwise.
-    """
-    limit = forward.rope_limit
-    if limit is None:
-        return [*asked], []
-    near = [q for q in asked if len(q.prompt) + q.max_new_tokens - 1 <= limit]
-    return near, [q for q in asked if len(q.prompt) + q.max_new_tokens - 1 > limit]
-
-
-def _by_prompt(asked: Sequence[GenerationQuery]) -> dict[tuple[int, ...], list[GenerationQuery]]:
-    found: dict[tuple[int, ...], list[GenerationQuery]] = defaultdict(list)
-    for question in asked:
-        found[question.prompt].append(question)
-    return found
-
-
-def _spans(prompts: Iterable[tuple[int, ...]]) -> list[Span]:
-    return [Span(prompt, (), top=True) for prompt in prompts]
-
-
-def _jobs(
-    of: Mapping[tuple[int, ...], Sequence[GenerationQuery]], jobs: Mapping[GenerationQuery, int]
-) -> dict[int, list[int]]:
-    """Span -> its jobs."""
-    return {s: [jobs[question] for question in mine] for s, mine in enumerate(of.values())}
-
-
-def _longest(asked: Sequence[GenerationQuery]) -> int:
-    """Tokens of the longest prompt with its answer."""
-    return max(len(question.prompt) + question.max_new_tokens for question in asked)
-
-
-def decode(
-    forward: Forward, rows: Rows, drafts: Mapping[int, Completion]
-) -> Iterator[dict[int, Generated]]:
-    """The answers, by draft, that each step completes.
-
-    Raises:
-        NumericsError: a log-probability is not finite; its `request` is the draft.
-    """
-    while True:
-        with torch.inference_mode():
-            step = rows.admit() or rows.feed()
-            if step is None:
-                return
-            complete = _advance(forward, rows, drafts, step)
-        if complete:
-            yield complete
-
-
-def _advance(
-    forward: Forward, rows: Rows, drafts: Mapping[int, Completion], step: Step
-) -> dict[int, Generated]:
-    """Choose the next token of each branch; the answers that are complete leave."""
-    branches, states = step
-    mine = [drafts[branch.job] for branch in branches]
-    chosen = choose(
-        forward.head(states),
-        [draft.asked.top_k for draft in mine],
-        [draft.draw for draft in mine],
-    )
-    tokens, logprobs = chosen.cpu().tolist()  # the one copy out
-    complete: dict[int, Generated] = {}
-    for branch, draft, token, logprob in zip(branches, mine, tokens, logprobs, strict=True):
-        if not math.isfinite(logprob):
-            raise NumericsError(
-                f"a log-probability is {logprob}, expected a finite number", branch.job
-            )
-        branch.token = int(token)
-        answer = draft.take(branch.token, logprob)
-        if answer is not None:
-            rows.leave(branch)
-            complete[branch.job] = answer
-    return complete
+def _advance_from(advance: Advance, before: int, total: int, done: int) -> None:
+    """Report the progress of one group among all."""
+    advance(before + done, total)

@@ -1,191 +1,162 @@
-"""Where answers grow: what the decoding loop asks of rows, and the rows that share nothing.
+"""What the decoding loop needs of rows, and rows that share nothing.
 
-`shared_rows` has those that do. Letters: T tokens of a row, N branches.
+Rows that share prefixes are in `shared_rows`. Letters: T tokens of a row, N completions.
 """
 
 import inspect
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.engine.decoding.completion import Completion
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
 from harness.engine.scoring.logprobs import to_device
 
-Ids = NDArray[np.int64]
-Step = tuple[list["Branch"], Tensor]
-"""Branches and the hidden states (N, H) from which the next token of each is chosen."""
-
-
-@dataclass(slots=True, eq=False)
-class Branch:
-    """One answer's place in a row."""
-
-    job: int
-    place: int  # among the branches of its row
-    position: int  # of the token that is fed next
-    token: int = 0  # fed next
-    columns: list[int] = field(default_factory=list)  # of its row, that it sees
+Step = tuple[list[Completion], Tensor]
+"""Completions, and the hidden states (N, H) from which the next token of each is chosen."""
 
 
 class Rows(Protocol):
-    """What the decoding loop needs of either kind of rows."""
+    """Completions that are being decoded."""
 
     computed: int  # tokens fed so far
-    done: int  # tokens of the prompts whose answers are complete
+    done: int  # prompt tokens whose completions are finished
 
     def admit(self) -> Step | None:
-        """Prefill what there is room for; None if there is none, or nothing waits."""
+        """Prefill waiting prompts; None if there is no room, or none are waiting."""
         ...
 
     def feed(self) -> Step | None:
-        """Feed one token of every branch; None if there are no branches."""
+        """Feed the last token of every completion; None if there are no completions."""
         ...
 
-    def leave(self, branch: Branch) -> None:
-        """Take out a branch whose answer is complete."""
+    def leave(self, completion: Completion) -> None:
+        """Take out a finished completion."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is decoded at once; changes no answer."""
+    """How much is decoded at once. Limits change no answer."""
 
     prefill: int  # padded tokens
-    branches: int
+    branches: int  # completions
     cache_bytes: int
 
     def halved(self) -> "Limits":
-        """For going on after memory ran out."""
+        """Smaller limits, for use after running out of memory."""
         return Limits(
             max(self.prefill // 2, 1), max(self.branches // 2, 1), max(self.cache_bytes // 2, 1)
         )
 
-    @property
-    def least(self) -> bool:
-        """Whether one row with one branch is all that is left."""
-        return self.branches == 1
-
 
 @dataclass(frozen=True, slots=True)
-class Steps:
-    """How the tokens of an answer are fed after its prompt.
+class StepMethod:
+    """How the tokens of a completion are fed; `verify_decoding` finds one that is correct."""
 
-    `decoding_test` finds out which of these agree with the model's full pass.
-    """
-
-    cached: bool = True  # over keys and values that were kept; if not, all is fed again
-    windows: bool = True  # the cache may forget what lies before an attention window
-    positions: bool = True  # position ids are given; if not, the model counts for itself
-    cut: bool = True  # complete rows are taken out of the cache; if not, nobody reads them
+    cached: bool = True  # over a KV cache; if not, all tokens are fed again
+    windows: bool = True  # the cache may drop what lies before an attention window
+    positions: bool = True  # position ids are passed; if not, the model counts for itself
+    cut: bool = True  # finished rows are removed from the cache; if not, they are fed along
 
 
-FULL_PASSES = Steps(cached=False)
+FULL_PASSES = StepMethod(cached=False)
 
 
 class PlainRows:
-    """Prompts of equal length side by side on the plain causal path: no mask, no sharing.
+    """Prompts of equal length on the plain causal path: no mask, no sharing.
 
-    Any causal model can do that, at the latest by full passes.
+    Any causal model supports this, if need be by full passes.
 
     Args:
         forward: the model.
-        spans: the prompts.
-        jobs: span -> the drafts that begin at its end, several where seeds differ.
-        limits: how much at once.
-        steps: how tokens are fed after the prompts.
+        completions: those to decode; several may have the same prompt.
+        limits: how much is decoded at once.
+        method: how tokens are fed after the prompts.
     """
 
     def __init__(
         self,
         forward: Forward,
-        spans: Sequence[Span],
-        *,
-        jobs: Mapping[int, Sequence[int]],
+        completions: Sequence[Completion],
         limits: Limits,
-        steps: Steps,
+        method: StepMethod,
     ) -> None:
         self.computed = self.done = 0
-        self._forward, self._limits, self._steps = forward, limits, steps
-        by_length: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
-        for s, span in enumerate(spans):
-            by_length[len(span.inputs)] += [(job, span.inputs) for job in jobs[s]]
-        self._waiting = deque(
-            group[i : i + self._side_by_side(length)]
-            for length, group in sorted(by_length.items(), reverse=True)
-            for i in range(0, len(group), self._side_by_side(length))
-        )
-        self._branches: list[Branch] = []
-        self._kept: list[Branch] = []  # the rows of the cache
-        self._texts: dict[int, list[int]] = {}  # job -> all its tokens, where nothing is kept
+        self._forward, self._method = forward, method
+        by_length: dict[int, list[Completion]] = defaultdict(list)
+        for completion in completions:
+            by_length[len(completion.query.prompt)].append(completion)
+        self._waiting: deque[list[Completion]] = deque()
+        for length in sorted(by_length, reverse=True):
+            group, count = by_length[length], max(1, min(limits.prefill // length, limits.branches))
+            self._waiting += [group[i : i + count] for i in range(0, len(group), count)]
+        self._active: list[Completion] = []
+        self._cached: list[Completion] = []  # one per row of the cache
         self._cache: Any = None
         self._filled = 0  # tokens of each row in the cache
-        self._names = inspect.signature(forward.model.base_model.forward).parameters.keys()
-
-    def _side_by_side(self, length: int) -> int:
-        return max(1, min(self._limits.prefill // length, self._limits.branches))
+        self._takes = inspect.signature(forward.model.base_model.forward).parameters.keys()
 
     def admit(self) -> Step | None:
-        """The next group, once the one before is complete."""
-        if self._branches or not self._waiting:
+        """Prefill the next group once the one before is finished."""
+        if self._active or not self._waiting:
             return None
-        group = self._waiting.popleft()
-        self._branches = [Branch(job, 0, len(tokens)) for job, tokens in group]
-        self._kept = [*self._branches]
-        ids = np.array([tokens for _, tokens in group], np.int64)
-        if self._steps.cached:
-            windows = self._steps.windows
-            self._cache = self._forward.empty_cache() if windows else self._forward.full_cache()
-            self._filled = 0
-            return [*self._branches], self._over_cache(ids)
-        self._texts = {job: [*tokens] for job, tokens in group}
-        return [*self._branches], self._last(ids)
+        self._active = self._waiting.popleft()
+        if not self._method.cached:
+            return self._full_pass()
+        self._cached, self._filled = [*self._active], 0
+        windows = self._method.windows
+        self._cache = self._forward.empty_cache() if windows else self._forward.full_cache()
+        return [*self._active], self._over_cache([c.query.prompt for c in self._active])
 
     def feed(self) -> Step | None:
-        """One token of every branch."""
-        if not self._branches:
+        """Feed one token per completion, or everything again where nothing is cached."""
+        if not self._active:
             return None
-        if not self._steps.cached:
-            for branch in self._branches:
-                self._texts[branch.job].append(branch.token)
-            texts = np.array([self._texts[branch.job] for branch in self._branches], np.int64)
-            return [*self._branches], self._last(texts)
-        if len(self._kept) > len(self._branches) and self._steps.cut:
-            rows = [k for k, branch in enumerate(self._kept) if branch in self._branches]
-            # Not `batch_select_indices`: linear layers have none, hybrid ones half of it.
-            self._cache.reorder_cache(torch.tensor(rows, device=self._forward.device))
-            self._kept = [*self._branches]
-        ids = np.array([[branch.token] for branch in self._kept], np.int64)
-        states = self._over_cache(ids, **self._places(len(ids)))
-        if len(self._kept) > len(self._branches):
-            states = states[[k for k, branch in enumerate(self._kept) if branch in self._branches]]
-        return [*self._branches], states
+        if not self._method.cached:
+            return self._full_pass()
+        if len(self._cached) > len(self._active) and self._method.cut:
+            # Not `batch_select_indices`: linear layers lack it, hybrid ones implement half of it.
+            rows = torch.tensor(self._active_rows(), device=self._forward.device)
+            self._cache.reorder_cache(rows)
+            self._cached = [*self._active]
+        states = self._over_cache([c.tokens[-1:] for c in self._cached], **self._positions())
+        if len(self._cached) > len(self._active):
+            states = states[self._active_rows()]
+        return [*self._active], states
 
-    def _places(self, rows: int) -> dict[str, Tensor]:
-        """Where the next token of each row stands, as far as the model wants to be told."""
-        if not self._steps.positions:
+    def leave(self, completion: Completion) -> None:
+        """Take out a finished completion."""
+        self._active.remove(completion)
+        self.done += len(completion.query.prompt)
+
+    def _active_rows(self) -> list[int]:
+        """The rows of the cache whose completions are not finished."""
+        return [k for k, completion in enumerate(self._cached) if completion in self._active]
+
+    def _positions(self) -> dict[str, Tensor]:
+        """Position arguments for the next token, as far as the model takes them."""
+        if not self._method.positions:
             return {}
-        at = torch.full((rows, 1), self._filled, device=self._forward.device)
-        known = {"position_ids": at, "cache_position": at[0]}
-        return {name: place for name, place in known.items() if name in self._names}
+        ids = torch.full((len(self._cached), 1), self._filled, device=self._forward.device)
+        arguments = {"position_ids": ids, "cache_position": ids[0]}
+        return {name: value for name, value in arguments.items() if name in self._takes}
 
-    def _over_cache(self, ids: Ids, **places: Tensor) -> Tensor:
-        states = self._last(ids, past_key_values=self._cache, **places)
-        self._filled += ids.shape[1]
+    def _full_pass(self) -> Step:
+        return [*self._active], self._last([[*c.query.prompt, *c.tokens] for c in self._active])
+
+    def _over_cache(self, rows: Sequence[Sequence[int]], **positions: Tensor) -> Tensor:
+        states = self._last(rows, past_key_values=self._cache, **positions)
+        self._filled += len(rows[0])
         return states
 
-    def _last(self, ids: Ids, **given: Any) -> Tensor:
-        """Hidden states (N, H) of the last tokens of rows (N, T) that follow what is kept."""
+    def _last(self, rows: Sequence[Sequence[int]], **arguments: Any) -> Tensor:
+        """Hidden states (N, H) of the last tokens of rows (N, T)."""
+        ids = np.array(rows, np.int64)
         self.computed += ids.size
-        return self._forward.trunk(to_device([ids], self._forward.device)[0], **given)[:, -1]
-
-    def leave(self, branch: Branch) -> None:
-        """Take out a branch."""
-        self._branches.remove(branch)
-        self.done += branch.position
+        return self._forward.trunk(to_device([ids], self._forward.device)[0], **arguments)[:, -1]

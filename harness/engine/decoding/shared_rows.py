@@ -1,9 +1,8 @@
-"""Rows whose prompts share prefixes: prefilled once, then fed a token a branch.
+"""Rows whose prompts share prefixes: prefilled once, then fed one token per completion.
 
-A row is prefilled as in scoring, a tree or a path. Each of its branches then grows from its own
-node: it sees the tokens on its path from the root and those that it has written itself. A
-branch leaves as soon as its answer is complete, and a row without branches makes room for the
-next.
+A row is prefilled as in scoring, as a tree or a path. Each of its completions then grows from the
+end of its prompt: it sees the tokens on its path from the root and those that it has generated. A
+row whose completions are all finished makes room for the next.
 
 Letters: B slots in use, M branches of the fullest, T padded tokens of a prefill, N branches.
 """
@@ -16,23 +15,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.engine.decoding.completion import Completion
 from harness.engine.decoding.kv_slots import Slots
-from harness.engine.decoding.rows import Branch, Limits, Step
+from harness.engine.decoding.plan import PromptRow
+from harness.engine.decoding.rows import Limits, Step
 from harness.engine.model.forward import Forward
-from harness.engine.queries.prefix_tree import TreeRow
-from harness.engine.scoring.logprobs import batch_states, lay, to_device
+from harness.engine.queries.query import GenerationQuery
+from harness.engine.scoring.logprobs import batch_states, to_device, to_device_batch
 
-SLACK = 128  # columns that nobody sees any more, from which on a row is packed together
+MIN_DEAD_COLUMNS = 128  # columns that no branch sees, from which on a row is compacted
+
+
+@dataclass(slots=True, eq=False)
+class _Branch:
+    """One completion's place in a row."""
+
+    completion: Completion
+    place: int  # among the branches of its row
+    position: int  # of the next token
+    columns: list[int]  # of its row, those that it sees
 
 
 @dataclass(slots=True, eq=False)
 class _Slot:
     """One row that is being decoded."""
 
-    row: TreeRow
     index: int
+    prompt_tokens: int
     filled: int  # columns in use
-    branches: list[Branch] = field(default_factory=list)
+    branches: list[_Branch] = field(default_factory=list)
 
 
 class SharedRows:
@@ -40,33 +51,33 @@ class SharedRows:
 
     Args:
         forward: a model that honours tree masks.
-        rows: planned rows, every span with its node.
-        jobs: span -> the drafts that begin at its end, several where seeds differ.
-        room: job -> how many tokens its answer may have.
-        limits: how much at once.
+        rows: the plan.
+        completions: one per query of the plan.
+        limits: how much is decoded at once.
     """
 
     def __init__(
         self,
         forward: Forward,
-        rows: Sequence[TreeRow],
-        *,
-        jobs: Mapping[int, Sequence[int]],
-        room: Mapping[int, int],
+        rows: Sequence[PromptRow],
+        completions: Mapping[GenerationQuery, Completion],
         limits: Limits,
     ) -> None:
         self.computed = self.done = 0
-        self._forward, self._jobs, self._limits = forward, jobs, limits
+        self._forward, self._completions, self._limits = forward, completions, limits
         self._waiting = deque(rows)
         self._active: list[_Slot] = []
-        grown = {s: sum(room[job] - 1 for job in jobs[s]) for row in rows for s in row.nodes}
-        columns = 1 + max(len(row) + sum(grown[s] for s in row.nodes) for row in rows)
+        queries = [row.all_queries() for row in rows]
+        new = [sum(query.max_new_tokens - 1 for query in of_row) for of_row in queries]
+        columns = 1 + max(len(row.row) + count for row, count in zip(rows, new, strict=True))
         count = max(1, limits.cache_bytes // (columns * forward.cache_bytes_per_token()))
         self._slots = Slots(min(count, len(rows)), columns)
-        self._width = max(sum(len(jobs[s]) for s in row.nodes) for row in rows)
+        self._max_branches = max(map(len, queries))  # of a row
         # (slot, branch, column): whether the branch sees the column
-        self._seen = torch.zeros(
-            (self._slots.rows, self._width, columns), dtype=torch.bool, device=forward.device
+        self._visible = torch.zeros(
+            (self._slots.rows, self._max_branches, columns),
+            dtype=torch.bool,
+            device=forward.device,
         )
 
     def admit(self) -> Step | None:
@@ -75,78 +86,64 @@ class SharedRows:
         if not batch:
             return None
         cache = self._forward.full_cache()
-        opened = [self._open(row) for row in batch]
-        branches = [branch for slot in opened for branch in slot.branches]
-        width = max(len(row) for row in batch)
+        slots = [self._open(row) for row in batch]
+        width = max(len(planned.row) for planned in batch)
         reads = [
-            b * width + slot.row.nodes[s][-1]
-            for b, slot in enumerate(opened)
-            for s in slot.row.nodes
-            for _ in self._jobs[s]
+            b * width + planned.row.nodes[s][-1]
+            for b, planned in enumerate(batch)
+            for s in planned.row.nodes
+            for _ in planned.queries[s]
         ]
-        laid, places, _ = lay(self._forward, batch, np.array(reads))
-        states = batch_states(self._forward, laid, places, cache)  # (N, H)
-        for b, slot in enumerate(opened):
-            self._slots.put(slot.index, cache, b, len(slot.row))
-        self.computed += sum(len(row) for row in batch)
-        return branches, states
+        rows = [planned.row for planned in batch]
+        device_batch, _ = to_device_batch(self._forward, rows, np.array(reads))
+        states = batch_states(self._forward, device_batch, cache)  # (N, H)
+        for b, slot in enumerate(slots):
+            self._slots.put(slot.index, cache, b, slot.prompt_tokens)
+        self.computed += sum(slot.prompt_tokens for slot in slots)
+        return [branch.completion for slot in slots for branch in slot.branches], states
 
-    def _next_rows(self) -> list[TreeRow]:
-        """Rows for which there is room, of one kind, within the prefill budget."""
-        batch: list[TreeRow] = []
-        held = sum(len(slot.branches) for slot in self._active)
-        longest = 0
+    def _next_rows(self) -> list[PromptRow]:
+        """Waiting rows for which there is room, of one kind, within the prefill limit."""
+        batch: list[PromptRow] = []
+        branches = sum(len(slot.branches) for slot in self._active)
+        width = 0
         while self._waiting and len(self._active) + len(batch) < self._slots.rows:
-            row = self._waiting[0]
-            longest = max(longest, len(row))
-            count = self._count(row)
-            alone = not batch and not self._active
-            fits = longest * (len(batch) + 1) <= self._limits.prefill or not batch
-            kind = not batch or batch[0].branches == row.branches
-            if not alone and not (fits and kind and held + count <= self._limits.branches):
-                break
+            planned = self._waiting[0]
+            width = max(width, len(planned.row))
+            branches += len(planned.all_queries())
+            if batch or self._active:  # a row that exceeds the limits runs alone
+                if branches > self._limits.branches:
+                    break
+                if batch and width * (len(batch) + 1) > self._limits.prefill:
+                    break
+                if batch and batch[0].row.branches != planned.row.branches:
+                    break
             batch.append(self._waiting.popleft())
-            held += count
         return batch
 
-    def _count(self, row: TreeRow) -> int:
-        return sum(len(self._jobs[s]) for s in row.nodes)
-
-    def _open(self, row: TreeRow) -> _Slot:
-        """A slot for a row, its branches, and what they see of the row."""
-        slot = _Slot(row, len(self._active), len(row))
+    def _open(self, planned: PromptRow) -> _Slot:
+        """A slot for a row, with its branches and what they see of the row."""
+        slot = _Slot(len(self._active), len(planned.row), len(planned.row))
         self._active.append(slot)
-        ends = np.array(row.ends)
-        for s, nodes in row.nodes.items():
+        ends = np.array(planned.row.ends)
+        for s, nodes in planned.row.nodes.items():
             node = nodes[-1]
             path = np.flatnonzero(ends[: node + 1] > node).tolist()
-            for job in self._jobs[s]:
-                place = len(slot.branches)
-                slot.branches.append(Branch(job, place, len(path), columns=[*path]))
-        self._show(slot)
+            for query in planned.queries[s]:
+                completion, place = self._completions[query], len(slot.branches)
+                slot.branches.append(_Branch(completion, place, len(path), [*path]))
+        self._upload_visible(slot)
         return slot
 
-    def _show(self, slot: _Slot) -> None:
-        """Bring what the branches of a slot see to the device."""
-        seen = np.zeros((self._width, self._slots.columns), np.bool_)
+    def _upload_visible(self, slot: _Slot) -> None:
+        """Copy what the branches of a slot see to the device."""
+        visible = np.zeros((self._max_branches, self._slots.columns), np.bool_)
         for branch in slot.branches:
-            seen[branch.place, branch.columns] = True
-        self._seen[slot.index] = torch.from_numpy(seen).to(self._seen.device)
-
-    def _pack(self, slot: _Slot) -> None:
-        """Drop the columns that no branch sees any more, once they are the most of a row."""
-        needed = sorted(set().union(*(branch.columns for branch in slot.branches)))
-        if slot.filled - len(needed) < max(SLACK, len(needed)):
-            return
-        self._slots.pick(slot.index, needed)
-        new = {column: k for k, column in enumerate(needed)}
-        for branch in slot.branches:
-            branch.columns = [new[column] for column in branch.columns]
-        slot.filled = len(needed)
-        self._show(slot)
+            visible[branch.place, branch.columns] = True
+        self._visible[slot.index] = torch.from_numpy(visible).to(self._visible.device)
 
     def feed(self) -> Step | None:
-        """One token of every branch, each in a new column of its row."""
+        """Feed one token per branch, each into a new column of its row."""
         if not self._active:
             return None
         b, m = len(self._active), max(len(slot.branches) for slot in self._active)
@@ -154,29 +151,27 @@ class SharedRows:
         table[2] = self._slots.columns - 1
         valid = np.zeros((b, m), np.bool_)
         for slot in self._active:
-            count = len(slot.branches)
             for i, branch in enumerate(slot.branches):
-                column = slot.filled + i
-                table[:, slot.index, i] = branch.token, branch.position, column, branch.place
+                token, column = branch.completion.tokens[-1], slot.filled + i
+                table[:, slot.index, i] = token, branch.position, column, branch.place
                 branch.position += 1
                 branch.columns.append(column)
-            slot.filled += count
-            valid[slot.index, :count] = True
-        branches = [branch for slot in self._active for branch in slot.branches]
-        self.computed += len(branches)
+            slot.filled += len(slot.branches)
+            valid[slot.index, : len(slot.branches)] = True
+        completions = [branch.completion for slot in self._active for branch in slot.branches]
+        self.computed += len(completions)
         reads = np.flatnonzero(valid.ravel())
-        moved = to_device([table, reads], self._forward.device)
-        states = self._pass(moved[0], moved[1])
-        return branches, states[moved[1]]
+        device_table, device_reads = to_device([table, reads], self._forward.device)
+        return completions, self._pass(device_table, device_reads)[device_reads]
 
     def _pass(self, table: Tensor, reads: Tensor) -> Tensor:
         """Hidden states (B * M, H) of the tokens in `table` (4, B, M); `reads` are no padding."""
         ids, positions, columns, places = table.unbind(0)
         width = max(slot.filled for slot in self._active)
         rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
-        real = (rows.flatten()[reads], places.flatten()[reads], columns.flatten()[reads])
-        self._seen[real] = True
-        allowed = self._seen[:, :, :width][rows, places]  # (B, M, width)
+        fed = (rows.flatten()[reads], places.flatten()[reads], columns.flatten()[reads])
+        self._visible[fed] = True
+        allowed = self._visible[:, :, :width][rows, places]  # (B, M, width)
         states = self._forward.trunk(
             ids,
             position_ids=positions,
@@ -185,17 +180,34 @@ class SharedRows:
         )
         return states.reshape(-1, states.shape[-1])
 
-    def leave(self, branch: Branch) -> None:
-        """Take out a branch; a row without any gives its slot to the last one."""
-        slot = next(slot for slot in self._active if branch in slot.branches)
+    def leave(self, completion: Completion) -> None:
+        """Take out a finished completion; the last slot moves into one that becomes free."""
+        slot, branch = next(
+            (slot, branch)
+            for slot in self._active
+            for branch in slot.branches
+            if branch.completion is completion
+        )
         slot.branches.remove(branch)
         if slot.branches:
-            self._pack(slot)
+            self._compact(slot)
             return
-        self.done += len(slot.row)
+        self.done += slot.prompt_tokens
         last = self._active.pop()
         if last is not slot:
             self._slots.move(last.index, slot.index, last.filled)
-            self._seen[slot.index] = self._seen[last.index]
+            self._visible[slot.index] = self._visible[last.index]
             last.index = slot.index
             self._active[last.index] = last
+
+    def _compact(self, slot: _Slot) -> None:
+        """Drop columns that no branch sees, once they are many and the majority of a row."""
+        needed = sorted(set().union(*(branch.columns for branch in slot.branches)))
+        if slot.filled - len(needed) < max(MIN_DEAD_COLUMNS, len(needed)):
+            return
+        self._slots.pick(slot.index, needed)
+        new_column = {column: k for k, column in enumerate(needed)}
+        for branch in slot.branches:
+            branch.columns = [new_column[column] for column in branch.columns]
+        slot.filled = len(needed)
+        self._upload_visible(slot)

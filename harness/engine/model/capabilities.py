@@ -1,30 +1,29 @@
-"""What a model can do is tried, not believed: how does it come apart, and is it causal?
+"""Test how a model splits into trunk and head, and whether it is causal.
 
-Each check runs a few rows and compares with the plain way. `prefix_sharing_test` tries rows
-that share prefixes.
+Its config is not trusted: each test runs a few rows and compares them with the plain way.
 """
 
-import logging
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.engine.model.forward import Forward
 from harness.engine.model.head import OwnHead, watch
+from harness.engine.model.self_test import (
+    Tolerance,
+    all_close,
+    attempt,
+    largest,
+    made_up_tokens,
+)
 from harness.errors import CheckpointError
 
-log = logging.getLogger(__name__)
-
-_ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}  # of the largest state
-_HALF_ROUNDING = 3e-2  # bfloat16 has 8 bits
-_HEAD_ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-4}  # of the largest logit
-_HALF_HEAD_ROUNDING = 2e-2  # of one product, not of a whole pass
-# Logits so large that any cap is reached, of states that half precision holds.
-_LARGE_LOGIT, _LARGEST_STATE = 1e3, 1e4
-_STEPS_TO_LOGITS = (  # what configs call steps behind the last product
+STATES = Tolerance(1e-4, 3e-2)  # relative to the largest state
+LOGITS = Tolerance(1e-4, 2e-2)  # relative to the largest logit; of one product, not a whole pass
+# Logits so large that any cap is reached, of states that half precision represents.
+_LARGE_LOGIT, _MAX_STATE = 1e3, 1e4
+_STEPS_TO_LOGITS = (  # config entries that speak of steps after the last product
     "final_logit_softcapping",
     "logits_soft_cap",
     "logit_scale",
@@ -35,45 +34,46 @@ _STEPS_TO_LOGITS = (  # what configs call steps behind the last product
 
 
 def check_model(forward: Forward, name: str) -> None:
-    """Find out how the model comes apart in trunk and head, and whether it is causal.
+    """Split the model into trunk and head, and check that it is causal.
 
     Raises:
         CheckpointError: a later token changes an earlier state, so the model is not causal.
     """
-    ids = torch.tensor([_tokens(forward, 8)], device=forward.device)
+    ids = torch.tensor([made_up_tokens(forward, 8)], device=forward.device)
     _split(forward, ids)
     other = ids.clone()
     other[0, -1] = (ids[0, -1] + 1) % forward.vocabulary
     before, after = forward.trunk(ids)[0, :-1], forward.trunk(other)[0, :-1]
-    if not _equal(before, after, _rounding(forward)):
+    if not all_close(before, after, STATES.of(forward)):
         raise CheckpointError(
             f"model {name!r} is not a causal language model: a later token changes the states of "
             "earlier ones; expected a decoder"
         )
-    if forward.last_block and not _reads_alone(forward, ids):
+    if forward.last_block and not _last_block_is_position_wise(forward, ids):
         forward.last_block = ()
 
 
 def _split(forward: Forward, ids: Tensor) -> None:
     """Find the trunk, and how its states become the model's own logits.
 
-    The model's own steps are known to be right if they give its logits. A plain product is cheaper,
-    and taken where it gives the same: also for states so large that a cap would be reached, and
-    only if the config says nothing of steps behind it. If neither is right, logits are computed
-    for every position.
+    The model's own steps are correct if they give its logits. A plain product is cheaper, and taken
+    if it gives the same, also for states so large that a cap would be reached, and if the config
+    mentions no further steps. If neither is correct, logits are computed for every position.
     """
     model = forward.model
-    logits, seen = watch(model, ids)
-    own: Tensor = logits[0].float()
-    trunks = [(model.base_model, None)] if model.base_model is not model else []
-    for trunk, output in [*trunks, *seen]:
+    logits, trunks = watch(model, ids)
+    expected = logits[0].float()
+    candidates = [(model.base_model, None)] if model.base_model is not model else []
+    for trunk, output in [*candidates, *trunks]:
         forward.split(trunk)
-        states = _tried(lambda: forward.trunk(ids)[0])
+        states = attempt(lambda: forward.trunk(ids)[0])
         if states is None:
             continue
-        heads = [OwnHead(model, *pair) for pair in ([(trunk, output)] if output else seen)]
-        own_head = next((head for head in heads if _gives(forward, head, states, own)), None)
-        if _gives(forward, forward.product, states, own) and _plain(forward, own_head, states):
+        heads = [OwnHead(model, *pair) for pair in ([(trunk, output)] if output else trunks)]
+        own_head = next((head for head in heads if _gives(forward, head, states, expected)), None)
+        if _gives(forward, forward.product, states, expected) and _is_plain_product(
+            forward, own_head, states
+        ):
             return
         if own_head is not None:
             forward.split(trunk, own_head)
@@ -82,97 +82,54 @@ def _split(forward: Forward, ids: Tensor) -> None:
 
 
 def _gives(
-    forward: Forward, head: Callable[[Tensor], Tensor], states: Tensor, want: Tensor
+    forward: Forward, head: Callable[[Tensor], Tensor], states: Tensor, expected: Tensor
 ) -> bool:
-    """Whether a head makes these logits of these states, in any order and number."""
-    turned = _tried(lambda: head(states.flip(0)).float().flip(0))
-    alone = _tried(lambda: head(states[:1]).float())
-    rounding = _HEAD_ROUNDING.get(forward.model.dtype, _HALF_HEAD_ROUNDING)
+    """Whether a head gives these logits for these states, in any order and number."""
+    flipped = attempt(lambda: head(states.flip(0)).float().flip(0))
+    first = attempt(lambda: head(states[:1]).float())
+    tolerance = LOGITS.of(forward)
     return (
-        turned is not None
-        and alone is not None
-        and turned.shape == want.shape
-        and _equal(want, turned, rounding)
-        and _equal(want[:1], alone, rounding)
+        flipped is not None
+        and first is not None
+        and all_close(expected, flipped, tolerance)
+        and all_close(expected[:1], first, tolerance)
     )
 
 
-def _plain(forward: Forward, own_head: OwnHead | None, states: Tensor) -> bool:
-    """Whether nothing but a product makes logits of states, however large they are."""
+def _is_plain_product(forward: Forward, own_head: OwnHead | None, states: Tensor) -> bool:
+    """Whether logits are a plain product of states, however large they are."""
     config = forward.model.config.get_text_config()
     if any(getattr(config, name, None) not in (None, 0, 1) for name in _STEPS_TO_LOGITS):
         return False
     if own_head is None:
         return True
-    peak = float(forward.product(states).nan_to_num().abs().max())
-    widest = float(states.float().nan_to_num().abs().max())
-    factor = min(_LARGE_LOGIT / max(peak, 1e-3), _LARGEST_STATE / max(widest, 1e-3))
-    large = states * factor
-    return _gives(forward, forward.product, large, own_head(large).float())
+    peak = max(largest(forward.product(states)), 1e-3)
+    factor = min(_LARGE_LOGIT / peak, _MAX_STATE / max(largest(states), 1e-3))
+    scaled = states * factor
+    return _gives(forward, forward.product, scaled, own_head(scaled).float())
 
 
-def _tried(action: Callable[[], Tensor]) -> Tensor | None:
-    """What an action returns; None if it raises, whatever it raises."""
-    try:
-        return action()
-    except Exception as error:
-        log.debug("the model cannot do this: %s", error)
-        return None
-
-
-def _reads_alone(forward: Forward, ids: Tensor) -> bool:
-    """Whether states that are read come out the same where no others are computed."""
-    places = torch.tensor([2, ids.numel() - 1], device=forward.device)
-    all_states = forward.trunk(ids).flatten(0, 1)[places]
-    alone = _tried(lambda: forward.trunk(ids, places).flatten(0, 1)[places])
-    return alone is not None and _equal(all_states, alone, _rounding(forward))
+def _last_block_is_position_wise(forward: Forward, ids: Tensor) -> bool:
+    """Whether states that are read are the same if the last block computes no others."""
+    reads = torch.tensor([2, ids.numel() - 1], device=forward.device)
+    all_states = forward.trunk(ids).flatten(0, 1)[reads]
+    alone = attempt(lambda: forward.trunk(ids, reads).flatten(0, 1)[reads])
+    return alone is not None and all_close(all_states, alone, STATES.of(forward))
 
 
 def reads_ahead(forward: Forward, length: int) -> bool:
-    """Whether states change with what follows, or how much, in a row of `length` tokens.
+    """Whether states depend on later tokens in a row of `length` tokens.
 
-    Layers that choose the tokens they look at may be causal in short rows only. A row that the
-    model cannot run says nothing; the run will meet it, and report it.
+    Layers that choose the tokens they attend to may be causal in short rows only. A row that the
+    model cannot run gives False: the run itself will fail on it with an error.
     """
-    ids = torch.tensor([_tokens(forward, length)], device=forward.device)
-    most = length * 7 // 8  # what is chosen differs where a token has many before it
-    long = _tried(lambda: forward.trunk(ids)[0, :most].float())
-    if long is None:
+    ids = torch.tensor([made_up_tokens(forward, length)], device=forward.device)
+    prefix = length * 7 // 8  # choices differ where a token has many before it
+    in_long_row = attempt(lambda: forward.trunk(ids)[0, :prefix].float())
+    if in_long_row is None:
         return False
-    short = forward.trunk(ids[:, :most])[0].float()
-    bound = 10 * _rounding(forward) * float(short.nan_to_num().abs().max())
-    moved = ~torch.isclose(long, short, atol=bound, rtol=0, equal_nan=True).all(dim=-1)
-    return int(moved.sum()) > most // 32  # not single states that an expert's tie moves
-
-
-def _equal(one: Tensor, two: Tensor, rounding: float) -> bool:
-    """Whether two tensors differ by rounding only, measured against their largest entry.
-
-    NaN equals NaN here: that is found, and its item named, where scores are checked.
-    """
-    one, two = one.float(), two.float()
-    bound = rounding * float(one.nan_to_num().abs().max())
-    return torch.allclose(one, two, atol=bound, rtol=0, equal_nan=True)
-
-
-def _rounding(forward: Forward) -> float:
-    """What states may differ by, as a fraction of the largest."""
-    return _ROUNDING.get(forward.model.dtype, _HALF_ROUNDING)
-
-
-def _tokens(forward: Forward, count: int) -> tuple[int, ...]:
-    """Token ids from all over the vocabulary, the same at every call."""
-    drawn = np.random.default_rng(0).choice(usable_tokens(forward), count)
-    return tuple(drawn.tolist())
-
-
-def usable_tokens(forward: Forward) -> NDArray[np.int64]:
-    """Token ids, ascending, without those that stand for something else: padding, images."""
-    config = forward.model.config
-    named = {
-        value
-        for part in (config, config.get_text_config())
-        for name, value in vars(part).items()
-        if name.endswith(("_token_id", "_token_index")) and isinstance(value, int) and value >= 0
-    }
-    return np.delete(np.arange(forward.vocabulary), [t for t in named if t < forward.vocabulary])
+    in_short_row = forward.trunk(ids[:, :prefix])[0].float()
+    tolerance = 10 * STATES.of(forward) * largest(in_short_row)
+    close = torch.isclose(in_long_row, in_short_row, atol=tolerance, rtol=0, equal_nan=True)
+    moved = int((~close.all(dim=-1)).sum())
+    return moved > prefix // 32  # not single states, which a tie between experts moves

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from harness.engine.checkpoint.load import Checkpoint
-from harness.engine.checkpoint.messages import out_of_memory, short
 from harness.engine.model.compiled import Compiled
 from harness.engine.model.head import OwnHead, last_states
 from harness.engine.model.last_block import only, position_wise
-from harness.engine.queries.prefix_tree import Sharing
-from harness.errors import CheckpointError
+from harness.engine.model.out_of_memory import is_out_of_memory
+from harness.engine.queries.query import Sharing
+from harness.errors import CheckpointError, short_reason
 
 # Bytes of logits at a time. On a CPU, blocks beyond 32 MB come fresh from the system at every use.
 _CPU_LOGITS, _ACCELERATOR_LOGITS = 20 << 20, 64 << 20
@@ -104,11 +104,11 @@ class Forward:
         try:
             output = self._base(input_ids=ids, **tree)
         except Exception as error:  # models raise whatever their own code raises
-            if out_of_memory(error) or tree.get("attention_mask") is not None:
+            if is_out_of_memory(error) or tree.get("attention_mask") is not None:
                 raise
             raise CheckpointError(
                 f"the model's own pass over {ids.shape[1]} tokens ends in {type(error).__name__}: "
-                f"{short(error)}; try a smaller --context"
+                f"{short_reason(error)}; try a smaller --context"
             ) from error
         states = output.logits if self.whole else last_states(output)
         assert states is not None, "a trunk is what returns hidden states"

@@ -14,7 +14,7 @@ A row without branches needs no mask: the plain causal path serves it.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from harness.engine.queries.encode import Span
+from harness.engine.queries.query import Sharing, Span
 
 
 @dataclass(slots=True)
@@ -43,22 +43,6 @@ class TreeRow:
         """How many tokens at the beginning are one path: all up to the end of the first branch."""
         bends = (i for i, position in enumerate(self.positions) if position != i)
         return next(bends, len(self))
-
-
-@dataclass(frozen=True, slots=True)
-class Sharing:
-    """When spans may share a row.
-
-    Attributes:
-        pair_cost: attention's cost of one (query, key) pair, as a fraction of a token's cost in
-            matrix products; sharing pays while the tokens saved outweigh the larger square.
-        max_row: the longest row, in tokens.
-        max_spans: the most spans of a row, where each of them will grow by itself.
-    """
-
-    pair_cost: float
-    max_row: int
-    max_spans: int | None = None
 
 
 def arrange(

@@ -1,106 +1,100 @@
-"""What is asked of the model, without saying by whom: equal questions are answered once.
+"""Queries and answers: what a backend receives and returns.
 
-A request becomes one or more questions, plain tuples of token ids and parameters. They are what
-answers are stored under, so that everything that can move an answer is in them.
+A request becomes one or more queries, plain tuples of token ids and parameters. Equal queries are
+answered once. Answers are cached under their query, so it holds everything that can change them.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.core import Generate, Generated, NextWord, Request, Tokens, Word
-from harness.engine.queries.encode import Encoded, Span
-from harness.engine.queries.prefix_tree import Sharing
+from harness.core import Generated, Word, WordRule
 
 
-@dataclass(frozen=True, slots=True)
-class SpanScores:
-    """What was read for one span."""
+class Span(NamedTuple):
+    """Tokens to feed and tokens to predict: a query for log-probabilities.
 
-    logprobs: NDArray[np.float32]  # one a target, in nats
-    greedy: NDArray[np.bool_]
-    top: tuple[int, ...] = ()  # most probable next tokens, the best first, if asked for
+    `targets` are predicted at the last `len(targets)` inputs. With `top`, the most probable tokens
+    after the last input are returned as well.
+    """
+
+    inputs: tuple[int, ...]
+    targets: tuple[int, ...]
+    top: bool = False
+
+    @property
+    def span(self) -> "Span":
+        """The tokens to feed: the query itself."""
+        return self
 
 
 class WordQuery(NamedTuple):
-    """Which is the best whole word after `inputs`? As in `NextWord`."""
+    """Which whole word is the best continuation of `inputs`? Parameters as in `NextWord`."""
 
     inputs: tuple[int, ...]
     skip: frozenset[str]
     among: frozenset[str] | None
-    rule: str
+    rule: WordRule
+
+    @property
+    def span(self) -> Span:
+        """The tokens to feed before the search."""
+        return Span(self.inputs, (), top=True)
 
 
 class GenerationQuery(NamedTuple):
-    """What does the model write after `prompt`? As in `Generate`."""
+    """What does the model generate after `prompt`? Parameters as in `Generate`."""
 
     prompt: tuple[int, ...]
     max_new_tokens: int
     stop: tuple[str, ...]
     top_k: int
-    seed: tuple[int, ...]  # empty for greedy answers, which do not depend on it
+    seed: tuple[int, ...]  # empty under greedy decoding, which does not depend on it
+
+    @property
+    def span(self) -> Span:
+        """The tokens to feed before decoding."""
+        return Span(self.prompt, (), top=True)
 
 
-# Tuples compare by content alone; these three differ in length, so that no two are equal.
 Query = Span | WordQuery | GenerationQuery
+"""Tuples compare by content alone; these types differ in length, so two are never equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanScores:
+    """The model's output for one span."""
+
+    logprobs: NDArray[np.float32]  # one per target, in nats
+    greedy: NDArray[np.bool_]  # whether each target was the most probable token
+    top: tuple[int, ...] = ()  # most probable next tokens, the best first, if asked for
 
 
 class Answer(NamedTuple):
-    """What the model said."""
+    """The answer to one query."""
 
     value: SpanScores | Word | Generated
-    asked: int  # tokens that a separate run of this question would feed
+    asked: int  # tokens that a separate run of this query would feed
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """When spans may share a row of a batch.
+
+    Attributes:
+        pair_cost: cost of one (query, key) pair in attention, as a fraction of one token's cost in
+            matrix products; sharing pays while the saved tokens outweigh the larger square.
+        max_row: length of the longest row, in tokens.
+        max_spans: most spans per row, where each of them will grow; None for no limit.
+    """
+
+    pair_cost: float
+    max_row: int
+    max_spans: int | None = None
 
 
 Advance = Callable[[int, int], None]
-"""Called after each batch with the tokens done so far and in all."""
-
-
-class BackendOptions(NamedTuple):
-    """How questions are answered, beside the checkpoint."""
-
-    numerics: str  # what moves the last digits of answers
-    sharing: Sharing | None  # how prefixes are shared
-    budget: int  # padded tokens a batch
-    ends: frozenset[int]  # ids of the tokens that end a written text
-    vocabulary: int | None = None  # tokens that the model has; None if that is not known
-
-
-class Backend(Protocol):
-    """What answers questions: this process, or workers."""
-
-    tokens: Tokens  # what the answers so far have cost
-
-    @property
-    def habits(self) -> BackendOptions: ...  # noqa: D102
-    def answer(
-        self, asked: Sequence[Query], known: Collection[Query], advance: Advance
-    ) -> Iterator[dict[Query, Answer]]:
-        """The answers of each batch.
-
-        Args:
-            asked: distinct questions.
-            known: those among them that need no answer.
-            advance: called with the tokens done so far and in all.
-
-        Raises:
-            NumericsError: a log-probability is not finite; its `request` is the index in `asked`.
-            CheckpointError: memory does not hold even one question.
-        """
-        ...
-
-
-def queries(request: Request, encoded: Encoded) -> tuple[Query, ...]:
-    """The questions of one request, in the order of its spans."""
-    if isinstance(request, NextWord):
-        [span] = encoded.spans
-        return (WordQuery(span.inputs, request.skip, request.among, request.rule),)
-    if isinstance(request, Generate):
-        [span] = encoded.spans
-        seed = request.seed if request.top_k > 1 else ()
-        limit = request.max_new_tokens
-        return (GenerationQuery(span.inputs, limit, request.stop, request.top_k, seed),)
-    return encoded.spans
+"""Progress callback: (tokens done so far, tokens in all)."""

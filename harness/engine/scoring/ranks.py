@@ -1,9 +1,9 @@
-"""How high each target stands in the vocabulary: for looking at single items, not for scores."""
+"""The rank of each target in the vocabulary: for inspecting single examples, not for scores."""
 
 import torch
 
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
+from harness.engine.queries.query import Span
 
 
 def ranks(forward: Forward, span: Span) -> tuple[int, ...]:
@@ -12,16 +12,16 @@ def ranks(forward: Forward, span: Span) -> tuple[int, ...]:
     Equal logits are ranked by token id, as an argmax would.
     """
     targets = torch.tensor(span.targets, device=forward.device)  # (N,)
-    ids = torch.tensor([span.inputs], device=forward.device)  # (1, T)
-    places = torch.arange(forward.vocabulary, device=forward.device)  # (V,)
-    found: list[int] = []
+    inputs = torch.tensor([span.inputs], device=forward.device)  # (1, T)
+    ids = torch.arange(forward.vocabulary, device=forward.device)  # (V,)
+    result: list[int] = []
     with torch.inference_mode():
-        states = forward.trunk(ids)[0, len(span.inputs) - len(span.targets) :]  # (N, H)
+        states = forward.trunk(inputs)[0, len(span.inputs) - len(span.targets) :]  # (N, H)
         chunk = forward.chunk
         for begin in range(0, len(states), chunk):
-            wanted = targets[begin : begin + chunk]
-            logits = forward.head(states[begin : begin + chunk])[:, : len(places)]  # (C, V)
-            own = logits.gather(1, wanted[:, None])
-            above = (logits > own) | ((logits == own) & (places < wanted[:, None]))
-            found += (1 + above.sum(dim=1)).tolist()
-    return tuple(found)
+            target = targets[begin : begin + chunk, None]  # (C, 1)
+            logits = forward.head(states[begin : begin + chunk])[:, : len(ids)]  # (C, V)
+            own = logits.gather(1, target)
+            above = (logits > own) | ((logits == own) & (ids < target))
+            result += (1 + above.sum(dim=1)).tolist()
+    return tuple(result)

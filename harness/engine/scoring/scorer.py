@@ -1,29 +1,30 @@
-"""Spans and searches -> answers: batch after batch, each complete when it is handed on.
+"""Spans and word queries -> answers, batch by batch.
 
-Rows run longest first. When memory runs out the budget is halved and the same rows go on.
-Batches are planned from all questions, those with a known answer included, so that a run that
-was stopped is continued with the very batches of an undisturbed one, and comes to the same bits.
+Rows run longest first. After running out of memory the budget is halved and the remaining rows go
+on. Batches are planned from all queries, including those with a known answer, so that an
+interrupted run is resumed with the same batches as an undisturbed one, and gives the same bits.
 """
 
 import logging
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
 
-from harness.core import NextWord, Tokens
-from harness.engine.checkpoint.messages import out_of_memory
+from harness.core import Tokens
 from harness.engine.model.forward import Forward
-from harness.engine.queries.encode import Span
+from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.queries.prefix_tree import TreeRow, batches
-from harness.engine.queries.query import Advance, Answer, Query, SpanScores, WordQuery
-from harness.engine.scoring.logprobs import Prefilled, score
-from harness.engine.scoring.next_word import Following, WordSearch, search_all
+from harness.engine.queries.query import Advance, Answer, Query, Span, SpanScores, WordQuery
+from harness.engine.scoring.logprobs import PrefilledBatch, score
+from harness.engine.scoring.next_word import NextTokens, WordSearch, run_searches
 from harness.engine.scoring.planner import Planner
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import CheckpointError
 
 log = logging.getLogger(__name__)
+
+Needed = Mapping[Span, Sequence[WordQuery]]
+"""Spans that need an answer, and the word queries that begin at each."""
 
 
 class Scorer:
@@ -33,10 +34,10 @@ class Scorer:
         forward: the model.
         planner: arranges rows.
         tokenizer: for the texts of tokens.
-        budget: padded tokens a batch.
+        budget: padded tokens per batch.
 
     Attributes:
-        tokens: what the answers so far have cost.
+        tokens: cost of the answers so far.
     """
 
     def __init__(
@@ -45,34 +46,36 @@ class Scorer:
         self.tokens = Tokens()
         self._forward, self._planner, self._budget = forward, planner, budget
         self._strings = _Strings(tokenizer)
-        self._space_apart = tokenizer.space_apart
+        self._space_apart = tokenizer.has_lone_spaces
 
     def answer(
-        self, asked: Sequence[Span | WordQuery], known: Collection[Query], advance: Advance
+        self, queries: Sequence[Span | WordQuery], known: Collection[Query], advance: Advance
     ) -> Iterator[dict[Query, Answer]]:
         """The answers of each batch.
 
         Args:
-            asked: distinct questions.
-            known: those among them that need no answer.
+            queries: distinct queries.
+            known: those that need no answer.
             advance: called with the row tokens done so far and in all.
 
         Raises:
-            CheckpointError: memory does not hold a single row.
+            CheckpointError: memory does not suffice even for one row.
         """
-        wanted: dict[Span, list[WordQuery]] = defaultdict(list)
-        spans = list(dict.fromkeys(fed(question) for question in asked))
-        for question in asked:
-            if question not in known:
-                wanted[fed(question)] += [question] if isinstance(question, WordQuery) else []
-        rows = self._planner.rows(spans) if wanted else []
+        spans = list(dict.fromkeys(query.span for query in queries))
+        needed: dict[Span, list[WordQuery]] = {}
+        for query in queries:
+            if query not in known:
+                searches = needed.setdefault(query.span, [])
+                if isinstance(query, WordQuery):
+                    searches.append(query)
+        rows = self._planner.rows(spans) if needed else []
         total = sum(len(row) for row in rows)
         done = 0
         advance(done, total)
         while rows:
             batch = next(batches(rows, self._budget, self._forward.rope_limit))
             try:
-                answers = self._answer_batch(batch, spans, wanted)
+                answers = self._answer_batch(batch, spans, needed)
             except (RuntimeError, MemoryError) as error:
                 self._shrink(error, batch)
                 continue
@@ -83,68 +86,59 @@ class Scorer:
                 yield answers
 
     def _answer_batch(
-        self,
-        batch: Sequence[TreeRow],
-        spans: Sequence[Span],
-        wanted: Mapping[Span, list[WordQuery]],
+        self, batch: Sequence[TreeRow], spans: Sequence[Span], needed: Needed
     ) -> dict[Query, Answer]:
-        """Answers to what is wanted of a batch; it runs as planned if that is all of it."""
-        held = [spans[s] for row in batch for s in row.nodes]
-        mine = [span for span in held if span in wanted]
-        if len(mine) == len(held):
-            return self._score(batch, spans, wanted)
-        found: dict[Query, Answer] = {}
-        rest = self._planner.rows(mine)
-        while rest:
-            part = next(batches(rest, self._budget, self._forward.rope_limit))
-            found |= self._score(part, mine, wanted)
-            rest = rest[len(part) :]
-        return found
+        """The answers needed of a batch. It runs as planned if all of its spans are needed."""
+        in_batch = [spans[s] for row in batch for s in row.nodes]
+        left = [span for span in in_batch if span in needed]
+        if len(left) == len(in_batch):
+            return self._score(batch, spans, needed)
+        answers: dict[Query, Answer] = {}
+        rows = self._planner.rows(left)
+        for part in batches(rows, self._budget, self._forward.rope_limit):
+            answers |= self._score(part, left, needed)
+        return answers
 
     def _score(
-        self,
-        batch: Sequence[TreeRow],
-        spans: Sequence[Span],
-        wanted: Mapping[Span, list[WordQuery]],
+        self, batch: Sequence[TreeRow], spans: Sequence[Span], needed: Needed
     ) -> dict[Query, Answer]:
-        keep = self._planner.shares and any(spans[s].top for row in batch for s in row.nodes)
+        in_batch = [spans[s] for row in batch for s in row.nodes]
+        keep = self._planner.sharing is not None and any(span.top for span in in_batch)
         with torch.inference_mode():
-            scores, kept = score(self._forward, batch, spans, keep=keep)
-            found = self._search(scores, kept, spans, wanted)
-        reads = sum(max(len(spans[s].targets), 1) for row in batch for s in row.nodes)
+            scores, prefilled = score(self._forward, batch, spans, keep=keep)
+            answers = self._search(scores, prefilled, spans, needed)
+        reads = sum(max(len(span.targets), 1) for span in in_batch)
         self.tokens += Tokens(computed=sum(len(row) for row in batch), scored=reads)
-        for s, scored in scores.items():
+        for s, span_scores in scores.items():
             if not spans[s].top:
-                found[spans[s]] = Answer(scored, len(spans[s].inputs))
-        return found
+                answers[spans[s]] = Answer(span_scores, len(spans[s].inputs))
+        return answers
 
     def _search(
         self,
         scores: Mapping[int, SpanScores],
-        kept: Prefilled | None,
+        prefilled: PrefilledBatch | None,
         spans: Sequence[Span],
-        wanted: Mapping[Span, list[WordQuery]],
+        needed: Needed,
     ) -> dict[Query, Answer]:
-        """The words of all searches of a batch."""
-        searches: dict[int, tuple[int, WordSearch]] = {}
-        asked: list[WordQuery] = []
-        for s, scored in scores.items():
-            for search in wanted[spans[s]] if spans[s].top else ():
-                request = NextWord("", search.skip, search.among, search.rule)  # type: ignore[arg-type]
+        """The answers to all word queries of a batch."""
+        searches: list[tuple[int, WordSearch]] = []
+        for s, span_scores in scores.items():
+            for query in needed[spans[s]] if spans[s].top else ():
                 string, apart = self._strings.__getitem__, self._space_apart
-                searches[len(asked)] = s, WordSearch(request, scored.top, string, apart)
-                asked.append(search)
-        following = Following(self._forward, spans, kept, self._budget)
-        words = search_all(searches, following)
-        self.tokens += following.tokens
+                searches.append((s, WordSearch(query, span_scores.top, string, apart)))
+        next_tokens = NextTokens(self._forward, spans, prefilled, self._budget)
+        run_searches(searches, next_tokens)
+        self.tokens += next_tokens.tokens
         return {
-            asked[k]: Answer(word, searches[k][1].asked(len(asked[k].inputs)))
-            for k, word in words.items()
+            search.query: Answer(search.result, search.tokens_fed())
+            for _, search in searches
+            if search.result is not None
         }
 
     def _shrink(self, error: RuntimeError | MemoryError, batch: Sequence[TreeRow]) -> None:
-        """Halve the budget after running out of memory; anything else is raised again."""
-        if not out_of_memory(error):
+        """Halve the budget after running out of memory; raise any other error again."""
+        if not is_out_of_memory(error):
             raise error
         if len(batch) == 1:
             raise CheckpointError(
@@ -158,11 +152,6 @@ class Scorer:
         log.warning("out of memory: going on with batches of %d tokens", self._budget)
 
 
-def fed(question: Span | WordQuery) -> Span:
-    """The span that is fed for a question."""
-    return question if isinstance(question, Span) else Span(question.inputs, (), top=True)
-
-
 class _Strings(dict[int, str]):
     """Token id -> its text, decoded once."""
 
@@ -171,5 +160,5 @@ class _Strings(dict[int, str]):
         self._tokenizer = tokenizer
 
     def __missing__(self, token: int) -> str:
-        text = self[token] = self._tokenizer.strings([token])[0]
+        text = self[token] = self._tokenizer.token_texts([token])[0]
         return text

@@ -73,11 +73,11 @@ class Tokenizer:
         return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
 
     @cached_property
-    def largest(self) -> int:
+    def largest_id(self) -> int:
         """The largest id of an entry."""
         return int(max(self._ids))
 
-    def name(self, token: int) -> str:
+    def token_name(self, token: int) -> str:
         """How the vocabulary writes a token; empty for an id that it does not have."""
         return str(self._backend.id_to_token(token) or "")
 
@@ -102,7 +102,7 @@ class Tokenizer:
         """The same ids as objects that all texts share: the back end makes one for each token."""
         return list(map(self._ids.__getitem__, ids))
 
-    def encode_inside(self, text: str) -> list[int]:
+    def encode_continuation(self, text: str) -> list[int]:
         """Token ids of a text that goes on where another one ended; raises as `encode`."""
         before, count = self._opening(text)
         return self.encode([before + text])[0][count:]
@@ -136,7 +136,7 @@ class Tokenizer:
         own = whole[:count] == opening and self._inside(self._tokens(whole[count:])) == text
         return count if own else None
 
-    def normalized(self, text: str) -> str:
+    def normalize(self, text: str) -> str:
         """A text as the tokenizer's normaliser leaves it."""
         normalizer = self._backend.normalizer
         return str(normalizer.normalize_str(text)) if normalizer else text
@@ -148,7 +148,7 @@ class Tokenizer:
         except Exception as error:
             raise EncodingError(f"the tokenizer cannot encode {text[:60]!r}: {error}") from error
 
-    def encode_long(self, text: str) -> tuple[list[int], NDArray[np.int64]]:
+    def encode_with_starts(self, text: str) -> tuple[list[int], NDArray[np.int64]]:
         """Token ids of one text and the character at which each token begins.
 
         Characters U+DC80 to U+DCFF stand for single invalid bytes and become single-byte tokens.
@@ -165,20 +165,20 @@ class Tokenizer:
                 ids.append(self._byte_id(ord(part) - 0xDC00))
                 starts.append(np.array([position]))
             elif part:
-                some, their_starts = self._encode_with_starts(part, inside=position > 0)
+                some, their_starts = self._encode_part(part, inside=position > 0)
                 ids.extend(some)
                 starts.append(their_starts + position)
             position += len(part)
         return ids, np.concatenate(starts) if starts else np.zeros(0, np.int64)
 
-    def _encode_with_starts(self, text: str, inside: bool) -> tuple[list[int], NDArray[np.int64]]:
+    def _encode_part(self, text: str, inside: bool) -> tuple[list[int], NDArray[np.int64]]:
         before, count = self._opening(text) if inside else ("", 0)
         encoding = self.encoding(before + text)
         ids = self._shared(encoding.ids[count:])
         spans = [(a - len(before), b - len(before)) for a, b in encoding.offsets[count:]]
         return ids, token_starts(text, spans, lambda k: self._piece(ids[k]))
 
-    def start(self, bos: Bos) -> tuple[int, ...]:
+    def start_tokens(self, bos: Bos) -> tuple[int, ...]:
         """The start tokens of `bos`: none or one (see `harness.core.Encoding`)."""
         if bos == "none":
             return ()
@@ -188,11 +188,11 @@ class Tokenizer:
         found = own if own is not None else self._end_of_text()
         return () if found is None else (int(found),)
 
-    def text(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int]) -> str:
         """Text of some tokens; incomplete UTF-8 shows as U+FFFD."""
-        return self.texts([ids])[0] if ids else ""  # some decoders take no empty text
+        return self.decode_batch([ids])[0] if ids else ""  # some decoders take no empty text
 
-    def texts(self, many: Sequence[Sequence[int]]) -> list[str]:
+    def decode_batch(self, many: Sequence[Sequence[int]]) -> list[str]:
         """Text of each sequence of tokens, special ones written out."""
         found: list[str] = []
         for start in range(0, len(many), _AT_ONCE):
@@ -213,12 +213,12 @@ class Tokenizer:
         waiting = self._piece(before[-1])[len(opened) :] if tokens else ""
         return waiting + self._inside(tokens)
 
-    def holding(self, characters: set[str], size: int) -> NDArray[np.bool_]:
+    def tokens_with(self, characters: set[str], size: int) -> NDArray[np.bool_]:
         """Which of the tokens 0 to `size` - 1 may complete a text with one of the characters."""
-        texts = self.strings(range(size))
+        texts = self.token_texts(range(size))
         found = np.zeros(size, np.bool_)
         for i, text in enumerate(texts):
-            raw = self.name(i).replace("\u2581", " ")
+            raw = self.token_name(i).replace("\u2581", " ")
             found[i] = "\ufffd" in text or any(c in text or c in raw for c in characters)
         if " " in characters and any(self._waits(i, text) for i, text in enumerate(texts)):
             found[:] = True  # the space shows when the next token comes, whichever that is
@@ -226,10 +226,10 @@ class Tokenizer:
 
     def _waits(self, token: int, text: str) -> bool:
         """Whether the space that ends a token shows only when another follows (`BPEDecoder`)."""
-        return text.endswith(" ") and self._inside([self.name(token)]) != text
+        return text.endswith(" ") and self._inside([self.token_name(token)]) != text
 
     @cached_property
-    def ends(self) -> frozenset[int]:
+    def end_tokens(self) -> frozenset[int]:
         """Tokens after which a text is over: the tokenizer's own, and `<|endoftext|>`."""
         return frozenset(
             int(token)
@@ -237,7 +237,7 @@ class Tokenizer:
             if token is not None
         )
 
-    def strings(self, ids: Sequence[int]) -> list[str]:
+    def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text that each token adds inside a running text, with its leading space.
 
         Incomplete UTF-8 shows as U+FFFD; an id that the vocabulary does not have adds nothing.
@@ -246,20 +246,20 @@ class Tokenizer:
 
     def _piece(self, token: int) -> str:
         """Decoded between two others and cut out: some decoders change the ends of a text."""
-        name = self.name(token)
+        name = self.token_name(token)
         if not name:
             return ""
         whole = self._decode([_BEFORE, name, _AFTER])
         return whole[len(_BEFORE) : len(whole) - len(self._opened_after)]
 
     @cached_property
-    def space_apart(self) -> bool:
+    def has_lone_spaces(self) -> bool:
         """Whether the space in front of some English letter is a token of its own."""
         try:
             encoded = self.encode([f"a {letter}" for letter in ascii_letters])
         except EncodingError:
             return False
-        return any(" " in self.strings(ids[1:-1]) for ids in encoded)
+        return any(" " in self.token_texts(ids[1:-1]) for ids in encoded)
 
     @cached_property
     def _opened_after(self) -> str:
@@ -275,10 +275,10 @@ class Tokenizer:
 
     def _tokens(self, ids: Sequence[int]) -> list[str]:
         """How the vocabulary writes tokens, without special and unknown ids."""
-        return [name for i in ids if i not in self._special and (name := self.name(i))]
+        return [name for i in ids if i not in self._special and (name := self.token_name(i))]
 
     @cached_property
-    def unknown(self) -> int | None:
+    def unknown_id(self) -> int | None:
         """The token for what the vocabulary does not have; None if there is no such token."""
         model = self._backend.model
         if not hasattr(model, "unk_token"):  # a unigram model, which tells only its file

@@ -1,37 +1,19 @@
 """Which runs stand in one column of the page: a checkpoint under one protocol.
 
-Unlike `harness.analysis.runs`, a record without its items is taken too; it has its place in the
-tables and none in the comparison and among the items.
+A record without outcomes is shown in the tables, but not in the comparison or among the items.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.analysis.leaderboard import row_key
 from harness.analysis.runs import Run, label
-from harness.errors import RecordError
-from harness.records import lm_eval
-from harness.records.items import Items
-from harness.records.record import Record, files, items_path, read, read_items
+from harness.records.record import Record
 
 LONGEST_LABEL = 60  # characters
-KEY = ("origin", "name", "digest", "protocol", "road", "dtype", "device", "context")
+KEY = ("origin", "name", "digest", "protocol", "source", "dtype", "device", "context")
 """What the parts of a column's key are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A record, with its items if they lie beside it."""
-
-    record: Record
-    items: Items | None
-    source: str  # the file it came from
-
-    @property
-    def run(self) -> Run | None:
-        """What can be compared item by item."""
-        return None if self.items is None else Run(self.record, self.items, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +21,7 @@ class Column:
     """One column: a checkpoint under one protocol, the newest record of each benchmark."""
 
     label: str
-    entries: tuple[Entry, ...]
+    entries: tuple[Run, ...]
 
     @property
     def records(self) -> list[Record]:
@@ -49,34 +31,10 @@ class Column:
     @property
     def runs(self) -> list[Run]:
         """Those with items."""
-        return [run for entry in self.entries if (run := entry.run)]
+        return [run for run in self.entries if run.has_outcomes]
 
 
-def load(paths: Iterable[Path]) -> list[Entry]:
-    """The records in files and below folders, those in results files of lm-eval too.
-
-    Raises:
-        UsageError: a path does not exist or has no record.
-        RecordError: a file is no record, or the items beside it are damaged.
-    """
-    found: list[Entry] = []
-    for file in files(paths):
-        found += _entries(file)
-    return found
-
-
-def _entries(path: Path) -> list[Entry]:
-    if lm_eval.is_results(path):
-        try:
-            return [Entry(record, items, str(path)) for record, items in lm_eval.read(path)]
-        except RecordError:  # samples were not logged; the scores are there all the same
-            return [Entry(record, None, str(path)) for record in lm_eval.scores(path)]
-    record = read(path)
-    there = record.items_sha256 is not None and items_path(path, record).exists()
-    return [Entry(record, read_items(path, record) if there else None, str(path))]
-
-
-def columns(entries: Sequence[Entry]) -> list[Column]:
+def columns(entries: Sequence[Run]) -> list[Column]:
     """Columns in the order in which their first record was given.
 
     Benchmarks of one checkpoint share a column whatever their numbers of rows are. A benchmark that
@@ -102,7 +60,7 @@ def columns(entries: Sequence[Entry]) -> list[Column]:
     ]
 
 
-_Column = dict[tuple[str, str], Entry]
+_Column = dict[tuple[str, str], Run]
 
 
 def _key(record: Record) -> tuple[str, ...]:
@@ -131,7 +89,7 @@ def _label(
     name: str, fact: dict[str, str], names: Sequence[str], facts: Sequence[dict[str, str]]
 ) -> str:
     same = [other for n, other in zip(names, facts, strict=True) if n == name]
-    shown = [k for k in KEY if k not in ("name", "road") and len({f[k] for f in same}) > 1]
+    shown = [k for k in KEY if k not in ("name", "source") and len({f[k] for f in same}) > 1]
     parts = (clip(fact[k][:8] if k == "digest" else fact[k], LONGEST_LABEL) for k in shown)
     return ", ".join([name, *parts])
 

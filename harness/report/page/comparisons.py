@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.compare import Comparison, compare
-from harness.analysis.compare import Line as Pair
+from harness.analysis.compare import ScoreComparison as Pair
 from harness.report.number_format import number, p_value, signed, signed_interval
 from harness.report.page.columns import Column
 
@@ -50,13 +50,15 @@ def changes(sides: Sequence[Column]) -> list[Change]:
     found = []
     for other in others[:MOST]:
         compared = compare(first.runs, other.runs)
-        if compared.lines:
+        if compared.scores:
             found.append(_change(first, other, compared))
     return found
 
 
 def _change(a: Column, b: Column, found: Comparison) -> Change:
-    return Change(a.label, b.label, tuple(map(_line, found.lines)), found.marks, found.refused)
+    return Change(
+        a.label, b.label, tuple(map(_line, found.scores)), found.notes, found.not_compared
+    )
 
 
 def _line(pair: Pair) -> Line:
@@ -71,7 +73,7 @@ def _line(pair: Pair) -> Line:
         interval=signed_interval(d.low, d.high, pair.unit),
         p=p_value(d.p),
         adjusted=p_value(pair.adjusted),
-        items=f"{pair.items:,}",
+        items=f"{pair.examples:,}",
         flips="" if d.lost is None else f"{d.lost} / {d.won}",
         flipped=bool(d.lost or d.won),
         significant=p is not None and p < SIGNIFICANT,

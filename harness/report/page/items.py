@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.paper import published
-from harness.analysis.runs import SAME, label, main_measures, measures, parts
+from harness.analysis.runs import Run, label, main_measures, measures
 from harness.errors import RecordError
 from harness.metrics import Metric
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.records.record import Record
 from harness.report.number_format import number
-from harness.report.page.columns import Column, Entry, clip
+from harness.report.page.columns import Column, clip
 from harness.stats.paired import values
 from harness.task import Measure
 
@@ -72,27 +72,26 @@ class Shown:
 
 def groups(sides: Sequence[Column]) -> list[Group]:
     """All items of all benchmarks, those of the paper first."""
-    found: dict[tuple[str, ...], list[tuple[int, Entry]]] = {}
+    found: dict[tuple[str, ...], list[tuple[int, Run]]] = {}
     for place, side in enumerate(sides):
         for entry in side.entries:
-            if entry.items is not None:
-                fields = parts(entry.record)
-                key = (label(entry.record)[0], *(fields.get(name, "") for name in SAME))
+            if entry.has_outcomes:
+                key = (label(entry.record)[0], *entry.record.signature.identity())
                 found.setdefault(key, []).append((place, entry))
     order = published.in_order(dict.fromkeys(key[0] for key in found))
     ordered = sorted(found, key=lambda key: order.index(key[0]))
     return [_group(key[0], found[key]) for key in ordered]
 
 
-def _group(task: str, entries: Sequence[tuple[int, Entry]]) -> Group:
+def _group(task: str, entries: Sequence[tuple[int, Run]]) -> Group:
     merged: dict[str, list[Said]] = {}
     texts: dict[str, tuple[str, str]] = {}
     for place, entry in entries:
-        assert entry.items is not None
         judged = _judge(entry)
-        for row, (name, shown) in enumerate(zip(entry.items.ids, entry.items.shown, strict=True)):
-            texts.setdefault(name, (shown.asked, shown.wanted))
-            said = Said(place, shown.got, *judged(row))
+        texts_by_id = zip(entry.outcomes.ids, entry.outcomes.shown, strict=True)
+        for row, (name, shown) in enumerate(texts_by_id):
+            texts.setdefault(name, (shown.prompt, shown.reference))
+            said = Said(place, shown.response, *judged(row))
             merged.setdefault(name, []).append(said)
     items = tuple(Item(name, *texts[name], tuple(said)) for name, said in merged.items())
     flipped = sum(item.flipped for item in items)
@@ -103,17 +102,16 @@ def _group(task: str, entries: Sequence[tuple[int, Entry]]) -> Group:
 class _Judge:
     """An entry's outcomes by item, and what they come to."""
 
-    def __init__(self, entry: Entry, known: Sequence[Measure]) -> None:
-        assert entry.items is not None
+    def __init__(self, entry: Run, known: Sequence[Measure]) -> None:
         self._metrics: list[tuple[str, Metric]] = []
         self._sums: dict[str, dict[int, tuple[float, ...]]] = {}
         for measure in known:
             metric = measure.metric
             if isinstance(metric, ModuleMetric) or metric.select:
                 continue
-            if entry.items.has(measure.name):
+            if entry.outcomes.has(measure.name):
                 self._metrics.append((measure.name, metric))
-                self._sums[measure.name] = _sums(*entry.items.outcomes[measure.name])
+                self._sums[measure.name] = _sums(*entry.outcomes.metrics[measure.name])
 
     def __call__(self, row: int) -> tuple[str, tuple[tuple[str, str], ...], float | None]:
         """State, values and loss of the item in a row."""
@@ -132,7 +130,7 @@ class _Judge:
         return state, tuple(shown[:MEASURES]), loss
 
 
-def _judge(entry: Entry) -> _Judge:
+def _judge(entry: Run) -> _Judge:
     try:
         known = measures(entry.record)
     except RecordError:  # a benchmark that is not installed: its texts can be read all the same

@@ -8,7 +8,7 @@ from harness.engine.tokenizer.tokenizer import STRAY, Tokenizer
 from harness.errors import EncodingError
 
 
-class Read(NamedTuple):
+class EncodedText(NamedTuple):
     """A request's text as it was encoded.
 
     Characters U+DC80 to U+DCFF stand for single bytes and are never lost.
@@ -19,7 +19,7 @@ class Read(NamedTuple):
     scored: int  # from which character the text is scored
 
 
-class Loss(NamedTuple):
+class TextLoss(NamedTuple):
     """What is lost of one text; spaces that open it do not count."""
 
     lost: int = 0
@@ -32,10 +32,10 @@ class Loss(NamedTuple):
     """One of the unknown pieces."""
 
 
-NOTHING = Loss()
+NO_LOSS = TextLoss()
 
 
-def losses(tokenizer: Tokenizer, read: Sequence[Read]) -> list[Loss]:
+def text_losses(tokenizer: Tokenizer, read: Sequence[EncodedText]) -> list[TextLoss]:
     """What is lost of each text; equal texts are looked at once.
 
     Raises:
@@ -43,13 +43,13 @@ def losses(tokenizer: Tokenizer, read: Sequence[Read]) -> list[Loss]:
             `request` is the place in `read`.
     """
     ids = {each.text: each.ids for each in read}
-    decoded = tokenizer.texts(list(ids.values()))
+    decoded = tokenizer.decode_batch(list(ids.values()))
     lossy = {
         text: _loss(tokenizer, text)
         for text, back in zip(ids, decoded, strict=True)
         if not _same(text, back)
     }
-    found = [lossy.get(each.text, NOTHING) for each in read]
+    found = [lossy.get(each.text, NO_LOSS) for each in read]
     for i, (each, loss) in enumerate(zip(read, found, strict=True)):
         if loss.unknown > _loss(tokenizer, each.text[: each.scored]).unknown:
             share = sum(loss.lost for loss in found) / sum(len(each.text) for each in read)
@@ -75,7 +75,7 @@ def _comparable(text: str) -> str:
     return text.lstrip(" ").replace("\ufffd", "")
 
 
-def _loss(tokenizer: Tokenizer, text: str) -> Loss:
+def _loss(tokenizer: Tokenizer, text: str) -> TextLoss:
     """Counts characters, wherever they stand: tokenizers that drop some misplace the others."""
     text = STRAY.sub("", text)
     encoding = tokenizer.encoding(text)
@@ -83,24 +83,24 @@ def _loss(tokenizer: Tokenizer, text: str) -> Loss:
     example = ""
     for token, (first, last) in zip(encoding.ids, encoding.offsets, strict=True):
         source = text[first:last].strip()
-        if token == tokenizer.unknown and source != tokenizer.name(token):
+        if token == tokenizer.unknown_id and source != tokenizer.token_name(token):
             example = example or source
         else:
             known.append(token)
-    back = Counter(tokenizer.text(known))
-    unknown = _visible(Counter(tokenizer.normalized(text)) - back, tokenizer, text)
+    back = Counter(tokenizer.decode(known))
+    unknown = _visible(Counter(tokenizer.normalize(text)) - back, tokenizer, text)
     lost = (Counter(_comparable(text)) - back).total()
     count = max(unknown.total(), len(example))
-    return Loss(max(lost, count), count, example or next(iter(unknown), ""))
+    return TextLoss(max(lost, count), count, example or next(iter(unknown), ""))
 
 
 def _visible(found: Counter[str], tokenizer: Tokenizer, text: str) -> Counter[str]:
     """Those of normalised characters that stand for characters to be seen, not for spaces."""
-    spaces = set(tokenizer.normalized(" "))
+    spaces = set(tokenizer.normalize(" "))
     found = Counter(
         {c: n for c, n in found.items() if c not in spaces and c.isprintable() and not c.isspace()}
     )
     if found:
-        normalised = {n for c in set(text) if not c.isspace() for n in tokenizer.normalized(c)}
+        normalised = {n for c in set(text) if not c.isspace() for n in tokenizer.normalize(c)}
         found = Counter({c: n for c, n in found.items() if c in normalised})
     return found

@@ -1,24 +1,23 @@
-"""The command that begins a benchmark; `harness.cli.group` adds it."""
+"""`harness init-task`."""
 
 from pathlib import Path
 
 import click
 
+from harness.cli.options import PATH
+
 
 @click.command(name="init-task")
 @click.argument("name")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    help="folder to put the package in; default: this one",
+    "--out", type=PATH, default=Path(), help="create the package in this folder; default: here"
 )
 @click.pass_context
 def init_task(context: click.Context, name: str, out: Path) -> None:
-    """Begin a benchmark: write a package NAME that works at once.
+    """Create a package for a new task NAME that works at once.
 
-    It holds a task, a prompt, a few rows, golden requests and tests. Install it, run it, and then
-    put your own data and rules in their place.
+    It has a task, a prompt, a few rows, expected requests and tests. Install it, run it, then put
+    your own data and rules in their place.
     """
     from harness.commands.setup import init_task as scaffold
     from harness.display import terminal
@@ -28,7 +27,7 @@ def init_task(context: click.Context, name: str, out: Path) -> None:
     scaffold.check_name(name, root.command.list_commands(root))
     folder = scaffold.write(name, out)
     terminal.OUT.print(
-        f"wrote {folder}: a benchmark that works at once; its README says what to change\n"
+        f"wrote {folder}: a task that works at once; its README says what to change\n"
         f"  pip install -e {folder}\n"
         f"  harness {name} --model smollm2-135m --sample\n"
         f"  python -m pytest {folder}",
@@ -36,6 +35,3 @@ def init_task(context: click.Context, name: str, out: Path) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-COMMANDS = (init_task,)

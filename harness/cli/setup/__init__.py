@@ -1,0 +1,1 @@
+"""Commands for the installation: checks, the response cache, new tasks, shell completion."""

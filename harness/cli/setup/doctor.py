@@ -1,0 +1,34 @@
+"""`harness doctor`."""
+
+import click
+
+from harness.cli.options import JSON, Command, given, part, takes
+from harness.commands.options import DataOptions, ModelOptions
+from harness.errors import UsageError
+
+
+@click.command(cls=Command)
+@JSON
+@takes(
+    model=part(
+        ModelOptions, "names", "revision", "trust_remote_code", "device", "dtype", "threads",
+        optional=True,
+    ),
+    data=part(DataOptions, "data_dir"),
+)  # fmt: skip
+@click.pass_context
+def doctor(
+    context: click.Context, /, as_json: bool, model: ModelOptions, data: DataOptions
+) -> None:
+    """Check this installation and, with --model, a checkpoint.
+
+    Checks versions, device, threads, speed of matrix products, the hub, and the data of every task.
+    With --model, asks small questions whose answers are known. Each line says what was seen and
+    what to do. Exit code 0: nothing failed. 1: something failed.
+    """
+    from harness.commands.setup.doctor import run_doctor
+
+    for name in ("dtype", "revision", "trust_remote_code"):
+        if given(name) and not model.names:
+            raise UsageError(f"--{name.replace('_', '-')} says how a model is loaded; give --model")
+    context.exit(run_doctor(model, data, as_json=as_json))

@@ -1,0 +1,59 @@
+"""`harness check`: verdicts for people, for other programs and for GitHub."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from harness.analysis import baseline as baselines
+from harness.analysis import noise_floor
+from harness.analysis.check import check, exit_code
+from harness.analysis.runs import load
+from harness.display import comparisons, terminal
+from harness.display.console import in_github_actions
+from harness.files.output import check_file, write_bytes
+from harness.report import ci
+
+
+def run_check(
+    paths: Sequence[Path], baseline: Path, *, junit: Path | None, jitter: Path | None, as_json: bool
+) -> int:
+    """Check runs against a baseline and return the exit code.
+
+    Raises:
+        RecordError: a file cannot be read or written.
+    """
+    if junit:
+        check_file(junit, "--junit")
+    expected = baselines.read(baseline)
+    runs = load(paths)
+    models = {run.record.model["digest"]: run.record.model["name"] for run in runs}
+    if len(models) > 1:
+        terminal.note(f"the runs are of {len(models)} checkpoints: {', '.join(models.values())}")
+    verdicts = check(runs, expected, noise_floor.read(jitter) if jitter else {})
+    code = exit_code(verdicts)
+    if junit:
+        write_bytes(junit, ci.junit(verdicts))
+    # Files first: the reader of the standard output may be gone.
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        _append(Path(summary), ci.summary(verdicts))
+    if as_json:
+        value = {"exit": code, "verdicts": [asdict(verdict) for verdict in verdicts]}
+        terminal.print_json(value)
+    else:
+        comparisons.show_verdicts(verdicts)
+    if in_github_actions():
+        # Not through the console, which removes workflow commands from everything it prints.
+        stream = (terminal.ERR if as_json else terminal.OUT).file
+        stream.writelines(f"{line}\n" for line in ci.annotations(verdicts))
+        stream.flush()
+    return code
+
+
+def _append(path: Path, text: str) -> None:
+    """Add to the job's summary; a failure does not change the verdicts."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        terminal.note(f"cannot write the job summary {str(path)!r}: {error.strerror}")

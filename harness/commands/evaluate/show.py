@@ -1,0 +1,35 @@
+"""`harness show`: print what the model would read, without loading or computing anything."""
+
+from harness.commands.evaluate.session import job_for
+from harness.commands.options import DataOptions, ModelOptions, ProtocolOptions
+from harness.display import terminal
+from harness.display.preview import preview
+from harness.plugins.registry import load_task
+from harness.records.trace import trace
+from harness.runner import prepare
+from harness.task import encoding
+
+
+def show_examples(
+    name: str, count: int, model: ModelOptions, data: DataOptions, protocol: ProtocolOptions
+) -> None:
+    """Print the requests of the first `count` examples as tokens; no weights are loaded."""
+    from harness.engine.checkpoint.load import tokenizer_and_context
+    from harness.engine.queries.encode import Encoder
+
+    model_name = model.only_name("show")
+    task = load_task(name)
+    job = job_for(task, task.protocol(protocol.name, protocol.overrides()), data)
+    terminal.start_logging()
+    tokenizer, context = tokenizer_and_context(model_name, model.settings())
+    asked = prepare(job)
+    encoder = Encoder(tokenizer, context)
+    for example, requests in list(zip(asked.examples, asked.groups, strict=True))[:count]:
+        references = f"  references: {list(example.references)}" if example.references else ""
+        terminal.OUT.print(f"{name} item {example.id}{references}", markup=False)
+        encoded = encoder.encode(requests, encoding(job.protocol.options))
+        traces = [
+            trace(r, e, tokenizer.token_texts) for r, e in zip(requests, encoded, strict=True)
+        ]
+        for line in preview(traces):
+            terminal.OUT.print(line)

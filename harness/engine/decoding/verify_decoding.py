@@ -1,0 +1,182 @@
+"""Choose a way of decoding that agrees with the model's own full pass.
+
+A step over a KV cache is correct only if the model counts positions, masks and states as in a full
+pass, and not every model does. Before a method is used, a few made-up tokens are decoded with it,
+and the log-probabilities of every next token are compared with those of a full pass. A model that
+fails with every method is decoded by full passes.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.engine.decoding.completion import Completion
+from harness.engine.decoding.plan import plan_generation
+from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, StepMethod
+from harness.engine.decoding.shared_rows import SharedRows
+from harness.engine.model.forward import Forward
+from harness.engine.model.out_of_memory import is_out_of_memory
+from harness.engine.model.self_test import (
+    Tolerance,
+    failure,
+    largest,
+    largest_difference,
+    made_up_tokens,
+)
+from harness.engine.queries.prefix_tree import arrange
+from harness.engine.queries.query import GenerationQuery, Sharing
+
+log = logging.getLogger(__name__)
+
+# In order of preference: as `generate` does it, with the masks of a full pass, with the model's own
+# positions, and for a model whose state is not all in a cache that can be cut.
+CACHED_METHODS = (
+    StepMethod(),
+    StepMethod(windows=False),
+    StepMethod(positions=False),
+    StepMethod(cut=False),
+)
+SHORT_PROMPT = 5  # tokens; rows that share nothing are tested at their own length too
+NEW_TOKENS = 2  # after a prompt
+# Relative to the largest log-probability. Rounding alone makes 2e-6 in float32, 1e-2 in bfloat16.
+TOLERANCE = Tolerance(2e-5, 3e-2)
+_ALWAYS_SHARE = Sharing(pair_cost=0.0, max_row=1 << 20)
+_LIMITS = Limits(prefill=1 << 20, branches=8, cache_bytes=1)
+
+
+class Text(NamedTuple):
+    """Made-up tokens to decode."""
+
+    prompt: tuple[int, ...]
+    new: tuple[int, ...]
+
+    def completion(self) -> Completion:
+        """One that will be fed the new tokens."""
+        query = GenerationQuery(self.prompt, len(self.new) + 1, (), 1, ())
+        return Completion(query, index=0)
+
+
+class DecodingMethods:
+    """Chooses how completions of one model are decoded."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._shares: bool | None = None  # None: not tested yet
+        self._methods = [*CACHED_METHODS] if forward.takes_cache else []
+        self._verified = 0  # longest text, in tokens, on which the first method has passed
+        self._fault = "the model takes no cache of keys and values"
+        self._warned = False
+
+    def shares(self) -> bool:
+        """Whether completions can be decoded over one copy of the prefix of their prompts."""
+        if self._shares is None:
+            texts = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
+            fault = self._test(lambda completions: self._shared_rows(completions), texts)
+            self._shares = not fault
+            if fault:
+                log.warning("answers are decoded without shared prefixes: %s", fault)
+        return self._shares
+
+    def step_method(self, longest: int) -> StepMethod:
+        """How tokens are fed to rows that share nothing.
+
+        Args:
+            longest: tokens of the longest prompt with its completion. A shorter attention window
+                shows only at that length.
+        """
+        lengths = sorted({SHORT_PROMPT, max(SHORT_PROMPT, longest - NEW_TOKENS)})
+        while self._methods and self._verified < lengths[-1]:
+            length = next(n for n in lengths if n > self._verified)
+            method = self._methods[0]
+            texts = _texts(self._forward, length, [0, 0] if length == SHORT_PROMPT else [0])
+            self._fault = self._test(
+                lambda completions, m=method: PlainRows(self._forward, completions, _LIMITS, m),  # type: ignore[misc]
+                texts,
+            )
+            self._verified = 0 if self._fault else length
+            if self._fault:
+                self._methods.pop(0)
+        if self._methods:
+            return self._methods[0]
+        if not self._warned:
+            log.warning("answers are decoded by full passes, which is slower: %s", self._fault)
+            self._warned = True
+        return FULL_PASSES
+
+    def _shared_rows(self, completions: Sequence[Completion]) -> Rows:
+        by_query = {completion.query: completion for completion in completions}
+        rows = plan_generation([*by_query], lambda spans, _: arrange(spans, _ALWAYS_SHARE), None)
+        return SharedRows(self._forward, rows, by_query, _LIMITS)
+
+    def _test(self, make_rows: Callable[[list[Completion]], Rows], texts: Sequence[Text]) -> str:
+        """How decoding these rows differs from a full pass; empty if it does not."""
+        with torch.inference_mode():
+            expected = _full_pass(self._forward, texts)
+            try:
+                decoded = _decode(self._forward, make_rows, texts)
+            except Exception as error:  # a model's own code may raise anything
+                if is_out_of_memory(error):
+                    raise
+                return failure(error)
+        pairs = zip(decoded, expected, strict=True)
+        difference = max(largest_difference(one, two) for one, two in pairs)
+        scale = max(1.0, *(largest(logprobs) for logprobs in expected))
+        if difference <= TOLERANCE.of(self._forward) * scale:
+            return ""
+        length = max(len(prompt) + len(new) for prompt, new in texts)
+        return f"at {length} tokens cached steps differ from the full pass by {difference:.1g} nats"
+
+
+def _texts(
+    forward: Forward, length: int, extra: Sequence[int], *, shared: bool = False
+) -> list[Text]:
+    """Texts of made-up tokens; where there are two, the first is finished before the second.
+
+    Args:
+        forward: the model.
+        length: tokens of a prompt.
+        extra: for each text, how many more tokens its prompt has.
+        shared: whether the prompts share their first `length` tokens.
+    """
+    length = max(1, min(length, forward.context - NEW_TOKENS - max(extra)))
+    texts: list[Text] = []
+    for k, more in enumerate(extra):
+        seed = 0 if shared else k
+        tokens = made_up_tokens(forward, length + more + NEW_TOKENS, seed)
+        stop = len(tokens) if k + 1 == len(extra) else -1
+        texts.append(Text(tokens[: length + more], tokens[length + more : stop]))
+    return texts
+
+
+def _decode(
+    forward: Forward, make_rows: Callable[[list[Completion]], Rows], texts: Sequence[Text]
+) -> list[Tensor]:
+    """Log-probabilities (N, V) of what may follow each prompt and each new token of each text."""
+    completions = [text.completion() for text in texts]
+    logprobs: list[list[Tensor]] = [[] for _ in texts]
+    rows = make_rows(completions)
+    while (step := rows.admit() or rows.feed()) is not None:
+        for completion, row in zip(step[0], forward.head(step[1]).log_softmax(-1), strict=True):
+            t = completions.index(completion)
+            if len(completion.tokens) == len(texts[t].new):
+                rows.leave(completion)
+            else:
+                completion.tokens.append(texts[t].new[len(completion.tokens)])
+            logprobs[t].append(row)
+    return [torch.stack(of_text) for of_text in logprobs]
+
+
+def _full_pass(forward: Forward, texts: Sequence[Text]) -> list[Tensor]:
+    """The same log-probabilities by one pass over the texts."""
+    width = max(len(prompt) + len(new) for prompt, new in texts)
+    ids = torch.zeros((len(texts), width), dtype=torch.long)
+    for t, (prompt, new) in enumerate(texts):
+        ids[t, : len(prompt) + len(new)] = torch.tensor((*prompt, *new))
+    states = forward.trunk(ids.to(forward.device))
+    return [
+        forward.head(states[t, len(prompt) - 1 : len(prompt) + len(new)]).log_softmax(-1)
+        for t, (prompt, new) in enumerate(texts)
+    ]

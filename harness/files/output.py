@@ -1,0 +1,69 @@
+"""Files that a command writes: checked before anything is computed, replaced in one step."""
+
+from pathlib import Path
+
+from harness.errors import RecordError
+from harness.files import atomic
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as `write_bytes` does; half of a surrogate pair becomes `?`."""
+    write_bytes(path, text.encode("utf-8", "replace"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace the content of a file in one step.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
+    try:
+        atomic.replace_content(path, data)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> RecordError:
+    """The error for a file that cannot be written."""
+    return RecordError(
+        f"cannot write {str(path)!r}: {error.strerror}; give a folder that can be written"
+    )
+
+
+def check_writable(folder: Path) -> None:
+    """Check, before anything is computed, that records can be written to a folder.
+
+    Raises:
+        RecordError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.remove_leftovers(folder)
+        made = atomic.temporary_path(folder)
+        made.touch()
+        made.unlink()
+    except OSError as error:
+        raise RecordError(
+            f"cannot write to output folder {str(folder)!r}: {error.strerror}; give --out a "
+            "folder that can be written"
+        ) from error
+
+
+def check_file(path: Path, option: str) -> None:
+    """Check, before anything is computed, that a file can be written, and leave none behind.
+
+    Raises:
+        RecordError: it cannot; the message names the option that gave the file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = not path.exists()
+        with path.open("ab"):
+            pass
+        if new:
+            path.resolve().unlink()  # keeps a link whose target does not exist yet
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {option} {str(path)!r}: {error.strerror}; name a file that can be "
+            "written"
+        ) from error

@@ -1,0 +1,115 @@
+"""The scores of a run on the examples without overlap, with some, and with much."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.runs import Run, main_measures, measures
+from harness.errors import NumericsError, RecordError
+from harness.metrics import Outcome
+from harness.overlap.shares import LARGE_PERCENT, Overlap, PieceOverlap
+from harness.records.outcomes import Outcomes
+from harness.records.record import Record
+from harness.runner import Job
+from harness.stats import intervals
+from harness.task import Measure
+
+OPTIONS_OF_SCORING = ("stride", "windows", "bos")  # these do not change the texts
+GROUPS: dict[str, Callable[[float], bool]] = {
+    "all": lambda percent: percent >= 0,
+    "no overlap": lambda percent: percent == 0,
+    "any overlap": lambda percent: percent > 0,
+    f"over {LARGE_PERCENT:g} %": lambda percent: percent > LARGE_PERCENT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetScore:
+    """A score on some of a run's examples."""
+
+    task: str
+    model: str
+    metric: str
+    unit: str
+    group: str
+    outcomes: int
+    value: float | None  # None if the group is empty
+    low: float | None
+    high: float | None
+
+
+def subset_scores(run: Run, overlap: Overlap) -> list[SubsetScore]:
+    """The run's main scores on each of GROUPS.
+
+    A text shorter than an n-gram counts as free of overlap.
+
+    Args:
+        run: of the same texts, see `incompatibility`.
+        overlap: of the benchmark of the run.
+
+    Raises:
+        RecordError: the run has none of the examples.
+    """
+    scores = []
+    for measure in main_measures(measures(run.record)):
+        if not run.outcomes.has(measure.name):
+            continue
+        values = run.outcomes.metrics[measure.name].values
+        percents = list(_percents(run.outcomes, measure.name, overlap))
+        if all(percent is None for percent in percents):
+            raise RecordError(
+                f"{run.file} has none of these examples of {overlap.task}; use the --limit and "
+                "--seed of that run"
+            )
+        for group, belongs in GROUPS.items():
+            pairs = zip(values, percents, strict=True)
+            chosen = [value for value, percent in pairs if percent is not None and belongs(percent)]
+            model = str(run.record.model["name"])
+            subset = (overlap.task, model, measure.name, measure.metric.unit, group, len(chosen))
+            scores.append(SubsetScore(*subset, *_score(measure, chosen, run.record.seed)))
+    return scores
+
+
+def _score(
+    measure: Measure, outcomes: Sequence[Outcome], seed: int
+) -> tuple[float | None, float | None, float | None]:
+    """Value and interval; None if the outcomes have no finite score."""
+    try:
+        score = intervals.score(measure, outcomes, seed)
+    except NumericsError:
+        return None, None, None
+    return score.value, score.low, score.high
+
+
+def incompatibility(record: Record, job: Job) -> str:
+    """Why a record was not made from the texts of a job; empty if it was."""
+    theirs = {k: str(v) for k, v in record.options.items() if k not in OPTIONS_OF_SCORING}
+    ours = {k: v for k, v in job.protocol.options.items() if k not in OPTIONS_OF_SCORING}
+    facts = [
+        ("version", record.version, job.task.version),
+        ("data", record.data["sha256"][:12], job.data.facts()["sha256"][:12]),
+        *((f"--set {k}", theirs.get(k), ours.get(k)) for k in dict.fromkeys([*theirs, *ours])),
+    ]
+    return "; ".join(f"{name} is {a} there, {b} here" for name, a, b in facts if a != b)
+
+
+def _percents(outcomes: Outcomes, measure: str, overlap: Overlap) -> Iterator[float | None]:
+    """The overlap of the text behind each outcome; None if it was not looked up.
+
+    That is one piece where each piece has an outcome, else the whole example.
+    """
+    pieces: dict[str, list[PieceOverlap]] = defaultdict(list)
+    for piece in overlap.pieces:
+        pieces[piece.example].append(piece)
+    keys = outcomes.keys(measure)
+    counts: dict[str, int] = defaultdict(int)
+    for example, _ in keys:
+        counts[example] += 1
+    for example, part in keys:
+        own = pieces.get(example)
+        if own is None:
+            yield None
+            continue
+        chosen = own[part : part + 1] if counts[example] == len(own) else own
+        grams = sum(piece.grams for piece in chosen)
+        yield 100 * sum(piece.matches for piece in chosen) / grams if grams else 0.0
