@@ -127,7 +127,6 @@ def _gap_start(with_choice: Sequence[str]) -> int:
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     """One request per choice; their common context is computed once."""
-    del prompt, options
     pairs = zip(example.fields["contexts"], example.fields["continuations"], strict=True)
     return [Loglikelihood(context, continuation) for context, continuation in pairs]
 

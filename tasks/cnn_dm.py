@@ -105,7 +105,6 @@ SOURCE = Source(
 
 def read_row(row: Row, options: Options) -> Example:
     """An article and its highlights."""
-    del options
     article = row.fields["article"].strip()
     return Example(str(row.number), {"article": article}, (row.fields["highlights"].strip(),))
 
@@ -139,15 +138,12 @@ def measures(options: Options) -> tuple[Measure, ...]:
     count = int(options["sentences"])
 
     def written(example: Example, responses: Sequence[Response]) -> list[list[str]]:
-        del example
         return [sentences(generated(response).text)[:count] for response in responses]
 
     def lead(example: Example, responses: Sequence[Response]) -> list[list[str]]:
-        del responses
         return [lead_sentences(example.fields["article"], count)]
 
     def random(example: Example, responses: Sequence[Response]) -> list[list[str]]:
-        del responses
         return [random_sentences(example.fields["article"], count, seed=example.id)]
 
     stem, runs = options["stem"] == "on", _seeds(options)
@@ -208,7 +204,6 @@ def _rouge(summary: tuple[str, ...], reference: str, stem: bool) -> tuple[float,
 
 def notes(examples: Sequence[Example], options: Options) -> dict[str, float | str]:
     """The tools behind the numbers."""
-    del examples
     stem = "Porter stemmer" if options["stem"] == "on" else "no stemmer"
     return {"sentence splitter": SPLITTER, "ROUGE": f"rouge-score, rougeLsum for L, {stem}"}
 

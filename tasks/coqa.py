@@ -2,8 +2,8 @@
 
 Radford et al. 2019, section 3.5: the model reads the story, the conversation so far and a final
 `A:`, and decodes greedily; 55 F1 on the development set. The paper leaves open what ends an answer,
-what separates the parts and what is dropped when they do not fit the context; these are options.
-Scores follow the official script, CoQA's evaluate-v1.0.
+what separates the parts and what is dropped beyond the context; these are options here. Scores
+follow the official script, CoQA's evaluate-v1.0.
 """
 
 import json
@@ -76,8 +76,7 @@ def _story(number: int, story: object) -> Fields:
         others = dict(story.get("additional_answers") or {}).values()
         answers = [_texts(answer_set) for answer_set in (story["answers"], *others)]
         source, text = story["source"], story["story"]
-        assert is_text(source)
-        assert is_text(text)
+        assert all(map(is_text, (source, text)))
         assert text.strip()
     except (AssertionError, KeyError, TypeError, ValueError):
         raise DataError(
@@ -203,8 +202,7 @@ def _scores(
     """The answer of every scored turn, and its scores with each reference."""
     turns = example.fields["references"]
     answers = [answer(generated(response), options) for response in responses[-len(turns) :]]
-    pairs = zip(answers, turns, strict=True)
-    return [(text, [compare(text, ref) for ref in references]) for text, references in pairs]
+    return [(a, [compare(a, ref) for ref in refs]) for a, refs in zip(answers, turns, strict=True)]
 
 
 def _measure(

@@ -180,7 +180,6 @@ def measures(options: Options) -> tuple[Measure, ...]:
         return confidence(generated(responses[0]), options), em(example, responses)
 
     def guessed(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-        del responses
         by_word = example.fields["guesses"]
         if by_word is None:
             return []

@@ -63,7 +63,6 @@ def source(options: Options) -> Source:
 
 def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
     """One text."""
-    del options
     return [wikipedia_dump.example(rows, [row.fields["bytes"] for row in rows])]
 
 

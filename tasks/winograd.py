@@ -84,7 +84,6 @@ def restore(rows: Iterable[Fields]) -> bytes:
 
 def source(options: Options) -> Source:
     """The collection; the hub's file has only its first 273 schemas."""
-    del options
     return Source(
         title="Winograd Schema Challenge collection",
         files=("WSCollection.xml",),
@@ -138,7 +137,6 @@ def substitute(fields: Fields, candidate: str) -> tuple[str, str]:
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     """What follows each candidate, then the sentence with each candidate."""
-    del prompt, options
     texts = example.fields["texts"]
     partial: list[Request] = [Loglikelihood(head, tail) for head, tail in texts]
     return [*partial, *(Loglikelihood("", head + tail) for head, tail in texts)]

@@ -156,7 +156,6 @@ def pairs(pool: Pool, options: Options, direction: str) -> Fields:
 
 def prompt(options: Options) -> Prompt:
     """The example pairs and the sentence."""
-    del options
     return Prompt.load("wmt14.txt")
 
 
@@ -235,7 +234,6 @@ def task(name: str, direction: str, column: str, languages: str) -> Task:
     source, target = direction.split("-")
 
     def read_row(row: Row, options: Options) -> Example:
-        del options
         return Example(
             str(row.number), {"source": row.fields[source].strip()}, (row.fields[target].strip(),)
         )

@@ -171,7 +171,7 @@ def test_a_benchmark_named_like_a_command_is_named_and_left_out(install: Install
     benchmarks = result.out.split("Tasks:")[1]
     assert "lambada" in benchmarks
     assert "show" not in benchmarks
-    assert "Show what the model would see" in harness("show", "--help").out
+    assert "Show what the model reads" in harness("show", "--help").out
     assert harness("tasks", "lambada").code == 0
 
 

@@ -38,45 +38,38 @@ def texts(example: Example, responses: Sequence[Response]) -> list[tuple[str, tu
 
 def target_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
     """(surprisal of the first request's continuation in nats, 1)."""
-    del example
     return [(-scored(responses[0]).logprob, 1.0)]
 
 
 def last_token_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
     """(surprisal of the continuation's last token, 1)."""
-    del example
     return [(-scored(responses[0]).logprobs[-1], 1.0)]
 
 
 def token_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
     """(surprisal of the continuation, its number of tokens)."""
-    del example
     response = scored(responses[0])
     return [(-response.logprob, float(response.num_tokens))]
 
 
 def nats_steps(example: Example, responses: Sequence[Response]) -> Iterator[tuple[str, Any]]:
     """The log-probabilities behind `target_nats`, `last_token_nats` and `token_nats`."""
-    del example
     yield "log-probability of each token", scored(responses[0]).logprobs
     yield "log-probability of the continuation", scored(responses[0]).logprob
 
 
 def all_greedy(example: Example, responses: Sequence[Response]) -> list[Outcome]:
     """(1 if every token of the continuation is the argmax, 1)."""
-    del example
     return [(float(scored(responses[0]).is_greedy), 1.0)]
 
 
 def last_greedy(example: Example, responses: Sequence[Response]) -> list[Outcome]:
     """(1 if the last token of the continuation is the argmax, 1)."""
-    del example
     return [(float(scored(responses[0]).greedy[-1]), 1.0)]
 
 
 def greedy_steps(example: Example, responses: Sequence[Response]) -> Iterator[tuple[str, Any]]:
     """The tokens behind `all_greedy` and `last_greedy`."""
-    del example
     yield "whether each token is the argmax", scored(responses[0]).greedy
 
 

@@ -7,6 +7,7 @@ therefore one line everywhere: the function, the example, the error and its plac
 import functools
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -193,7 +194,7 @@ class _Guard:
         else:
             count = len(measure.statistics)
             is_outcome = functools.partial(_is_numbers, count=count)
-            expected = f"tuples of {count} numbers: {', '.join(measure.statistics)}"
+            expected = f"tuples of {count} finite numbers: {', '.join(measure.statistics)}"
 
         def of_responses(
             name: str, function: Callable[..., Any], is_member: Callable[[Any], bool], expected: str
@@ -263,10 +264,10 @@ def _is_step(value: object) -> bool:
 
 
 def _is_numbers(outcome: object, *, count: int) -> bool:
-    """Whether an outcome is `count` numbers; those of numpy and torch are numbers too."""
+    """Whether an outcome is `count` finite numbers; those of numpy and torch are numbers too."""
     if not isinstance(outcome, tuple | list) or len(outcome) != count:
         return False
-    return all(hasattr(type(number), "__float__") for number in outcome)
+    return all(hasattr(type(n), "__float__") and math.isfinite(n) for n in outcome)
 
 
 def _is_texts(outcome: object) -> bool:

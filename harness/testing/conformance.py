@@ -10,21 +10,17 @@ called.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.core import Example, Response
 from harness.errors import HarnessError
-from harness.metrics import Outcome
-from harness.metrics.extract import Extract
-from harness.metrics.hf_evaluate import ModuleMetric
 from harness.plugins.registry import load_task
 from harness.records.outcomes import Outcomes
 from harness.runner import Job, Prepared, evaluate, prepare
-from harness.task import Measure, Options, Task
+from harness.task import Task
 from harness.testing import static_checks as static
 
 if TYPE_CHECKING:
@@ -121,7 +117,7 @@ class _Subject:
 
 def _run(job: Job, engine: "Engine", prepared: Prepared) -> Run:
     options = static.WatchedOptions(job.protocol.options)
-    job = replace(job, task=_checked(job.task), protocol=replace(job.protocol, options=options))
+    job = replace(job, protocol=replace(job.protocol, options=options))
     record = evaluate(job, engine, prepared=prepared)
     assert record.outcomes is not None, "a new record has its outcomes"
     return Run(record.outcomes, options.read)
@@ -135,37 +131,8 @@ def _engine(budget: int | None = None, *, share: bool = True) -> "Engine":
     return Engine(random_model.checkpoint(CONTEXT), budget=budget, share=share)
 
 
-def _checked(task: Task) -> Task:
-    """The task with measures that refuse outcomes other than those they declare."""
-
-    def checked(measure: Measure) -> Measure:
-        if isinstance(measure.metric, ModuleMetric):
-            return measure
-        return replace(measure, extract=_checked_extract(measure))
-
-    def measures(options: Options) -> tuple[Measure, ...]:
-        return tuple(map(checked, task.measures(options)))
-
-    return replace(task, measures=measures)
-
-
-def _checked_extract(measure: Measure) -> Extract:
-    count = len(measure.statistics)
-    expected = f"expected {count} finite numbers: {', '.join(measure.statistics)}"
-
-    def extract(example: Example, responses: Sequence[Response]) -> Sequence[Outcome]:
-        outcomes = measure.extract(example, responses)
-        for outcome in outcomes:
-            if len(outcome) != count or not all(map(math.isfinite, outcome)):
-                where = f"{measure.name} of item {example.id}"
-                raise ConformanceError(f"{where} has the outcome {outcome}, {expected}")
-        return outcomes
-
-    return extract
-
-
 def scoring_errors(compute_runs: Callable[[], Runs]) -> list[str]:
-    """Why there are no scores: an outcome or a score is not a number or not as declared."""
+    """The error that keeps the task from being scored, if there is one."""
     try:
         compute_runs()
     except HarnessError as error:

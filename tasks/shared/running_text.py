@@ -70,7 +70,6 @@ def example(
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     """One request for the text."""
-    del prompt, options
     return [RollingLoglikelihood(example.fields["pieces"])]
 
 
@@ -96,7 +95,6 @@ def measures(column: str) -> Callable[[Options], tuple[Measure, ...]]:
 
 def notes(examples: Sequence[Example], options: Options) -> Mapping[str, float]:
     """Counts on the original text, and how many lines were not detokenised."""
-    del options
     pieces = sum(len(e.fields["pieces"]) for e in examples)
     return {
         "texts": len(examples),

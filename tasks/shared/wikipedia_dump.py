@@ -119,7 +119,6 @@ def example(rows: Sequence[Row], pieces: Sequence[bytes]) -> Example:
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
     """One request for the text, as bytes."""
-    del prompt, options
     return [RollingLoglikelihood(example.fields["pieces"])]
 
 
@@ -139,5 +138,4 @@ def measures(name: str, unit: str, column: str) -> Callable[[Options], tuple[Mea
 
 def notes(examples: Sequence[Example], options: Options) -> Mapping[str, float]:
     """The number of scored bytes."""
-    del options
     return {"texts": len(examples), "bytes": sum(sum(e.fields["bytes"]) for e in examples)}
