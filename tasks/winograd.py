@@ -68,18 +68,18 @@ def _text(element: ET.Element | None) -> str:
 
 def restore(rows: Iterable[Fields]) -> bytes:
     """Rows of the hub -> the XML file's form."""
-    found = []
+    schemas = []
     for row in rows:
         at, pronoun = row["pronoun_loc"], row["pronoun"]
         parts = (row["text"][:at], pronoun, row["text"][at + len(pronoun) :])
         txt1, pron, txt2 = (escape(part) for part in parts)
         answers = "".join(f"<answer>{escape(option)}</answer>" for option in row["options"])
-        found.append(
+        schemas.append(
             f"<schema><text><txt1>{txt1}</txt1><pron>{pron}</pron><txt2>{txt2}</txt2></text>"
             f"<answers>{answers}</answers><correctAnswer>{'AB'[row['label']]}</correctAnswer>"
             "</schema>\n"
         )
-    return f"<collection>\n{''.join(found)}</collection>\n".encode()
+    return f"<collection>\n{''.join(schemas)}</collection>\n".encode()
 
 
 def source(options: Options) -> Source:
