@@ -55,7 +55,8 @@ def parse(data: bytes) -> list[Fields]:
         file, reason = strict_json.loads(text), ""
     except ValueError as error:
         file, reason = None, f"; as one JSON file: {error}"
-    if isinstance(file, Mapping) and "data" in file:
+    official = isinstance(file, Mapping) and "data" in file
+    if official:
         stories = file["data"]
         if not isinstance(stories, list):
             raise DataError(f"expected a list of stories under 'data', got {str(stories)[:40]}")
@@ -66,15 +67,15 @@ def parse(data: bytes) -> list[Fields]:
             for number, line in enumerate(text.split("\n"), 1)
             if line.strip()
         ]
-    return [_story(number, story) for number, story in enumerate(stories, 1)]
+    return [_story(number, story, official) for number, story in enumerate(stories, 1)]
 
 
-def _story(number: int, story: object) -> Fields:
+def _story(number: int, story: object, official: bool) -> Fields:
     try:
         assert isinstance(story, Mapping)
-        questions = _texts(story["questions"])
+        questions = _texts(story["questions"], official)
         others = dict(story.get("additional_answers") or {}).values()
-        answers = [_texts(answer_set) for answer_set in (story["answers"], *others)]
+        answers = [_texts(answer_set, official) for answer_set in (story["answers"], *others)]
         source, text = story["source"], story["story"]
         assert all(map(is_text, (source, text)))
         assert text.strip()
@@ -92,12 +93,12 @@ def _story(number: int, story: object) -> Fields:
     return {"source": source, "story": text, "questions": questions, "references": references}
 
 
-def _texts(turns: object) -> tuple[str, ...]:
-    """The texts of turns: strings, the official file's numbered objects, the hub's one of lists."""
-    if isinstance(turns, Mapping):
+def _texts(turns: object, official: bool) -> tuple[str, ...]:
+    """The texts of turns: the official file's numbered objects, strings, or the hub's lists."""
+    if isinstance(turns, Mapping) and not official:
         turns = turns["input_text"]
     assert isinstance(turns, list)
-    if all(isinstance(turn, Mapping) for turn in turns):
+    if official:
         assert [turn["turn_id"] for turn in turns] == list(range(1, len(turns) + 1))
         turns = [turn["input_text"] for turn in turns]
     assert all(map(is_text, turns))
