@@ -97,7 +97,7 @@ def test_an_outside_package_is_found(install: Install) -> None:
 def test_same_name_from_two_distributions(install: Install) -> None:
     install("one-task", {"mine": "one:TASK"})
     install("other-task", {"mine": "other:TASK"})
-    words = r"the benchmark 'mine': .*one:TASK \(one-task\).*; uninstall one"
+    words = r"the task 'mine': .*one:TASK \(one-task\).*; uninstall one"
     with pytest.raises(PluginError, match=words):
         load_task("mine")
     assert "mine" in task_names()
@@ -114,7 +114,7 @@ def test_same_name_from_two_distributions(install: Install) -> None:
         ({"renamed": "outside_bad:TASK"}, "is named 'outside', its entry point 'renamed'"),
         (
             {"gone": "outside_bad:NOTHING"},
-            r"benchmark 'gone' \(outside_bad:NOTHING\) cannot be imported: AttributeError",
+            r"task 'gone' \(outside_bad:NOTHING\) cannot be imported: AttributeError",
         ),
         (
             {"absent": "no_such_module:TASK"},

@@ -14,7 +14,10 @@ def show_summary(records: Sequence[Record], size: str) -> None:
 
     These are the scores that the paper's tables have, or else the first score of a task.
     """
-    rows = table("task", "protocol", "score", ">value", "unit", ">95 % interval", f">paper {size}")
+    rows = table(
+        "task", "protocol", "score", ">value", "unit", ">95 % interval", f">paper {size}",
+        optional=("protocol", "unit"),
+    )  # fmt: skip
     for record in records:
         main = [score for score in record.scores if score.column] or record.scores[:1]
         for score in main:
