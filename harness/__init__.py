@@ -1,14 +1,34 @@
 """Zero-shot benchmarks of the GPT-2 paper for any Hugging Face causal checkpoint.
 
-The public Python API, all of it:
+The public Python API:
 
-    task = load_task("lambada")
+    import harness as h
+
+    task = h.load_task("lambada")
     protocol = task.protocol("paper", {"bos": "none"})
-    rows = load_data(task.source(protocol.options), Where(sample=True))
-    engine = Engine(load_checkpoint("gpt2", Settings(dtype="float32")))
-    record = evaluate(Job(task, protocol, rows), engine)
+    rows = h.load_data(task.source(protocol.options), h.Where(sample=True))
+    engine = h.Engine(h.load_checkpoint("gpt2", h.Settings(dtype="float32")))
+    record = h.evaluate(h.Job(task, protocol, rows), engine)
+    frame = h.scores([record])  # a pandas.DataFrame with one row per score
 
-Names are imported when they are first used, so that `import harness` loads no torch.
+How data flows (`harness.runner`, `harness.engine`, `harness.analysis`):
+
+    data file -> rows -> examples -> requests           a task reads and asks
+    requests -> queries -> answers -> responses         an engine encodes, computes, decodes
+    responses -> outcomes -> scores -> record           measures extract, metrics sum
+    records -> comparison, baseline, verdict, report    analysis of one or more runs
+
+Words (all of them in docs/glossary.md):
+
+    task        one benchmark                      protocol    named values of a task's options
+    row         one line of a data file            example     what a task asks about and scores
+    request     what a task asks, in text          response    the answer to a request
+    query       a request as token ids             outcome     numbers of one example
+    metric      outcomes -> a score                record      scores of one task and checkpoint
+    run         a record with its outcomes         checkpoint  a model with its weights
+    baseline    scores to check later runs against verdict     result of such a check
+
+Names are imported when they are first used, so `import harness` does not load torch.
 """
 
 from importlib import import_module
@@ -25,6 +45,7 @@ _PUBLIC = {
     "load_checkpoint": ("harness.engine.checkpoint.load", "load"),
     "load_data": ("harness.data.load", "load"),
     "load_task": ("harness.plugins.registry", "load_task"),
+    "scores": ("harness.analysis.scores", "scores"),
     "task_names": ("harness.plugins.registry", "task_names"),
 }
 

@@ -1,12 +1,13 @@
 """The values that flow through the harness: rows, examples, requests, responses, scores.
 
-Everything is frozen; each stage makes new values out of the ones before. Standard library
-only, so that every module and every plugin may import it.
+All are frozen. This module needs the standard library only, so every other module and every plugin
+may import it.
 """
 
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -14,53 +15,52 @@ Fields = Mapping[str, Any]
 
 
 class Row(NamedTuple):
-    """One row of a benchmark's file."""
+    """One row of a data file."""
 
-    number: int  # place in the file, from 0; what an example's id is made of
+    number: int  # place in the file, from 0; examples take their ids from it
     fields: Fields
 
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """One file of a data set on the Hugging Face hub, pinned to a commit."""
+    """One file of a data set on the Hugging Face hub, at a fixed commit."""
 
     repo: str  # owner/name
     file: str  # path inside the repository
-    revision: str  # 40 hexadecimal digits, or a ref where the commit is not known
+    revision: str  # 40 hexadecimal digits, or a ref if the commit is not known
     restore: Callable[[Iterable[Fields]], bytes | tuple[bytes, ...]] | None = None
-    """Parquet rows -> the bytes of the original file, or of each where there are two; None where
-    the hub has that file itself."""
+    """Parquet rows -> the bytes of the original file or files; None if the hub has the original."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Three roads to the same rows: original file, hub, built-in sample."""
+    """Where rows come from: the original file, the hub or the built-in sample."""
 
     title: str  # what the rows are, for people
-    files: tuple[str, ...]  # name patterns of the original file, the best first
+    files: tuple[str, ...]  # name patterns of the original file, the preferred one first
     parse: Callable[..., Sequence[Fields]]
-    """The file's bytes -> fields; gets those of the companion too, if there is one. Raises
-    DataError with the first bad line."""
+    """The bytes of the file, and of its companion if there is one -> fields of each row. Raises
+    DataError for the first bad line."""
     sample: str  # path of the built-in sample inside `package`
-    origin: str  # where a person gets the original file
+    origin: str  # where to download the original file
     sha256: tuple[str, ...] = ()  # published checksums of the original file
     rows: int | None = None  # published number of rows
     hub: Hub | None = None
     package: str = "harness.tasks"
     companion: Callable[[str], str] | None = None
-    """Name of the file -> name of the one beside it that has the other half of every row."""
+    """Name of the file -> name of a second file that has the other half of every row."""
 
 
 class Pool(NamedTuple):
-    """Rows to draw example pairs from."""
+    """Rows that example pairs are drawn from."""
 
     rows: tuple[Row, ...]
-    sample: bool  # whether they are the built-in ones
+    sample: bool  # whether they are the built-in sample
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a benchmark asks about: one passage, one question, one text."""
+    """What a task asks about and scores: one passage, question or text."""
 
     id: str
     fields: Fields
@@ -74,8 +74,8 @@ class Example:
 class Loglikelihood:
     """How probable is `continuation` after `context`?
 
-    The space of a word boundary opens the continuation: GPT-2's vocabulary has " word" as
-    one token. An empty context leaves the start token as the only context.
+    A space between the two belongs to the continuation, because GPT-2's vocabulary has " word" as
+    one token. If the context is empty, the start token is the only context.
     """
 
     kind: ClassVar[str] = "loglikelihood"
@@ -86,11 +86,10 @@ class Loglikelihood:
 
 @dataclass(frozen=True, slots=True)
 class RollingLoglikelihood:
-    """How probable is a whole text? Every token is scored exactly once.
+    """How probable is a text? Every token is scored exactly once.
 
-    The text comes in pieces (lines, say) that are joined before tokenising; the response
-    keeps them apart, so that statistics can be taken over them. Bytes are encoded byte by
-    byte where they are no valid UTF-8.
+    The text comes in pieces, such as lines, that are joined before tokenising. The response has
+    one part per piece. Bytes that are not valid UTF-8 are encoded one by one.
     """
 
     kind: ClassVar[str] = "rolling"
@@ -109,26 +108,26 @@ WordRule = Literal["word", "first-token", "every-token"]
 
 @dataclass(frozen=True, slots=True)
 class NextWord:
-    """What is the best whole word after `context` that is not in `skip`?
+    """What is the best word after `context` that is not in `skip`?
 
-    First tokens are taken in order of probability, each extended greedily to a whole word.
+    Candidates start with the most probable first tokens, in order; each is completed greedily.
     """
 
     kind: ClassVar[str] = "next_word"
 
     context: str
-    skip: frozenset[str]  # lower-cased words that are passed over
-    among: frozenset[str] | None = None  # if given, only these words are accepted
+    skip: frozenset[str]  # lower-case words to pass over
+    among: frozenset[str] | None = None  # if given, the only words to accept
     rule: WordRule = "word"
-    """What `skip` is held against: the completed word, the first token, or each token."""
+    """What is looked up in `skip`: the completed word, its first token, or each of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
     """What does the model write after a prompt?
 
-    The prompt comes in parts, which are joined before tokenising; `overflow` says what gives way
-    where prompt and new tokens do not fit the context together.
+    The prompt comes in parts that are joined before tokenising. `overflow` says what is dropped if
+    the prompt and the new tokens do not fit the context.
     """
 
     kind: ClassVar[str] = "generate"
@@ -136,15 +135,15 @@ class Generate:
     parts: tuple[str, ...]
     max_new_tokens: int
     stop: tuple[str, ...] = ()  # the text ends before the first of these
-    top_k: int = 1  # 1 is greedy; else sampled among so many, at temperature 1
-    seed: tuple[int, ...] = (0,)  # of a sample; greedy answers do not depend on it
+    top_k: int = 1  # 1 is greedy; otherwise the number of tokens to sample from, at temperature 1
+    seed: tuple[int, ...] = (0,)  # of the sample; greedy decoding ignores it
     overflow: Literal["left", "turns", "right"] = "left"
-    """`left`: the beginning; `turns`: whole middle parts, the oldest first, then the beginning;
-    `right`: the end of the first part."""
+    """`left`: the beginning; `turns`: middle parts, the oldest first, then the beginning; `right`:
+    the end of the first part."""
 
     @property
     def prompt(self) -> str:
-        """The whole prompt."""
+        """The joined parts."""
         return "".join(self.parts)
 
 
@@ -166,7 +165,7 @@ def request_text(request: Request) -> str:
 
 @dataclass(frozen=True)
 class Scored:
-    """Log-probabilities of the tokens asked about, in nats, and whether each was the argmax."""
+    """The log-probability of each scored token, in nats, and whether it is the argmax."""
 
     logprobs: tuple[float, ...]
     greedy: tuple[bool, ...]
@@ -178,20 +177,20 @@ class Scored:
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens were scored."""
+        """The number of scored tokens."""
         return len(self.logprobs)
 
     @property
     def is_greedy(self) -> bool:
-        """Whether greedy decoding would have produced exactly these tokens."""
+        """Whether greedy decoding would produce these tokens."""
         return all(self.greedy)
 
 
 @dataclass(frozen=True)
 class Rolled:
-    """The response to a rolling request: one `Scored` a piece.
+    """The response to `RollingLoglikelihood`: one `Scored` per piece.
 
-    A token belongs to the piece that its first character is in.
+    A token belongs to the piece that contains its first character.
     """
 
     pieces: tuple[Scored, ...]
@@ -203,31 +202,30 @@ class Rolled:
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens were scored."""
+        """The number of scored tokens."""
         return sum(piece.num_tokens for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """The word found by `NextWord`, without outer white space; empty if none was found."""
+    """The response to `NextWord`: the word without outer white space; empty if there is none."""
 
     text: str
-    skipped: tuple[str, ...]  # candidates passed over before it
+    skipped: tuple[str, ...]  # candidates that were passed over
 
 
 @dataclass(frozen=True)
 class Generated:
     """The response to `Generate`.
 
-    Log-probabilities are the model's own over its whole vocabulary, in nats, also where only
-    the best few tokens were drawn from.
+    Log-probabilities are over the whole vocabulary, in nats, even if sampling was restricted.
     """
 
-    text: str  # new text only, cut before the stop
-    tokens: tuple[int, ...]  # all that were decoded, those of the stop included
-    logprobs: tuple[float, ...]  # one a token
-    num_tokens: int  # how many of them the text is made of
-    ended: Literal["stop", "end", "length"]  # a stop string, the end-of-text token, the limit
+    text: str  # the new text, cut before the stop string
+    tokens: tuple[int, ...]  # all decoded tokens, including those of the stop string
+    logprobs: tuple[float, ...]  # one per token
+    num_tokens: int  # number of tokens that make up the text
+    ended: Literal["stop", "end", "length"]  # by a stop string, the end-of-text token, the limit
 
     @cached_property
     def logprob(self) -> float:
@@ -246,16 +244,16 @@ Windows = Literal["plain", "lm-eval", "hf"]
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """The part of a protocol that the engine must know."""
+    """How requests become tokens: the part of a protocol that concerns the engine."""
 
     bos: Bos = "auto"
     """Start token: the tokenizer's own (`auto`), the end-of-text token (`eot`), what the
-    tokenizer adds by itself (`tokenizer`), or `none`."""
+    tokenizer adds by default (`tokenizer`), or `none`."""
     stride: int | None = None
-    """By how many tokens a rolling window advances; None: the context, which means disjoint."""
+    """Number of tokens that a rolling window advances; None for disjoint windows."""
     windows: Windows = "plain"
-    """`plain`; `lm-eval` (last window filled up to the left); `hf` (no target beyond a window's
-    own tokens, so that its first token is context only)."""
+    """`plain`; `lm-eval` (the last window is filled up to the left); `hf` (the first token of a
+    window is context only)."""
 
 
 # --- scores -----------------------------------------------------------------------------
@@ -269,35 +267,25 @@ class Score:
     value: float
     unit: str
     higher_is_better: bool
-    stderr: float | None  # None where there are too few outcomes to tell
+    stderr: float | None  # None if there are too few outcomes
     low: float | None
     high: float | None
-    totals: Mapping[str, float]  # the sums behind it, e.g. nats and words: renormalise at will
-    column: str | None = None  # the column of the paper's tables that this score fills
-    baseline: str | None = None  # the model-free system whose score this is, if it is not ours
+    totals: Mapping[str, float]  # the sums behind the value, such as nats and words
+    column: str | None = None  # the column of the paper's tables that it fills
+    baseline: str | None = None  # the model-free system that is scored, if it is not the model
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a run cost, in tokens; padding is not counted."""
+    """The cost of a run in tokens, without padding."""
 
-    asked: int = 0  # what separate requests would have fed the model
-    computed: int = 0  # what was fed
+    asked: int = 0  # fed if every request were answered on its own
+    computed: int = 0  # fed to the model
     scored: int = 0  # positions whose logits were read
-    cached: int = 0  # what was answered without the model
+    cached: int = 0  # fed for the requests that the cache answered
 
     def __add__(self, other: "Tokens") -> "Tokens":
-        return Tokens(
-            self.asked + other.asked,
-            self.computed + other.computed,
-            self.scored + other.scored,
-            self.cached + other.cached,
-        )
+        return Tokens(*map(operator.add, astuple(self), astuple(other)))
 
     def __sub__(self, other: "Tokens") -> "Tokens":
-        return Tokens(
-            self.asked - other.asked,
-            self.computed - other.computed,
-            self.scored - other.scored,
-            self.cached - other.cached,
-        )
+        return Tokens(*map(operator.sub, astuple(self), astuple(other)))

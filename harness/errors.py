@@ -1,18 +1,18 @@
 """Every error that a user can cause, in one small tree.
 
     HarnessError            one line: what was given, what was expected, what to do; exit code 2
-    +-- UsageError          an unknown benchmark, option or value
-    +-- DataError           rows missing, malformed, or not the published ones under --strict
-    +-- PromptError         a template and the fields given to it do not fit
-    +-- PluginError         an entry point that is no Task, or not the one it says
-    +-- TaskError           a benchmark's own function raises, or returns what it must not
-    +-- CheckpointError     a model that cannot be loaded, or is no causal language model
-    +-- RequestError        one request is at fault; the message names its item
-    |   +-- EncodingError       it cannot become tokens, or breaks a rule under --strict
-    |   +-- NumericsError       its score is not a number
+    +-- UsageError          an unknown task, option or value
+    +-- DataError           rows that are missing, malformed or, under --strict, not the published
+    +-- PromptError         a template that does not fit the fields given to it
+    +-- PluginError         an entry point that does not lead to the task it names
+    +-- TaskError           a function of a task that raises or returns something wrong
+    +-- CheckpointError     a model that cannot be loaded or is not a causal language model
+    +-- RequestError        one request, named by its example
+    |   +-- EncodingError       it cannot become tokens, or breaks a rule of --strict
+    |   +-- NumericsError       its score is not a finite number
     +-- RecordError         a record that cannot be written or read
 
-`harness.cli.group` catches `HarnessError` once and prints it; anything else keeps its traceback.
+`harness.cli.group` prints a `HarnessError`; any other exception keeps its traceback.
 """
 
 import re
@@ -23,22 +23,23 @@ from textwrap import shorten
 from typing import Any
 
 _MAX_REASON_CHARS = 160
+_MAX_TEXT_CHARS = 200
 
 
 class HarnessError(Exception):
-    """Base of all errors whose message is meant for the person at the terminal."""
+    """Base of all errors that are shown to the user as one line."""
 
 
 class UsageError(HarnessError):
-    """The command line or a call names something that does not exist."""
+    """A command or a call names something that does not exist or does not go together."""
 
 
 class DataError(HarnessError):
-    """Benchmark data is missing, malformed, or fails its checksum under --strict."""
+    """Data is missing, malformed or, under --strict, fails its checksum."""
 
 
 class PromptError(HarnessError):
-    """A prompt template and the fields given to it do not fit."""
+    """A prompt template does not exist or does not fit the fields given to it."""
 
 
 class PluginError(HarnessError):
@@ -46,18 +47,15 @@ class PluginError(HarnessError):
 
 
 class CheckpointError(HarnessError):
-    """A model or its tokenizer cannot be loaded or cannot be scored."""
+    """A model or its tokenizer cannot be loaded or used."""
 
 
 class TaskError(HarnessError):
-    """A function of a benchmark raises, or returns something of the wrong type.
-
-    The benchmark's own error, with its traceback, is the cause of this one.
-    """
+    """A function of a task raises or returns something wrong; its own error is the cause."""
 
 
 class RequestError(HarnessError):
-    """Something is wrong with one request; `request` is its index in the list that was asked."""
+    """A request cannot be answered; `request` is its index in the list given to the engine."""
 
     def __init__(self, message: str, request: int | None = None) -> None:
         super().__init__(message)
@@ -65,35 +63,39 @@ class RequestError(HarnessError):
 
 
 class EncodingError(RequestError):
-    """A request cannot be turned into tokens, or is refused by --strict."""
+    """A request cannot become tokens, or is refused by --strict."""
 
 
 class NumericsError(RequestError):
-    """A score came out as NaN or infinite."""
+    """A score is NaN or infinite; `query` is the engine's query that has it."""
+
+    def __init__(self, message: str, request: int | None = None, *, query: Any = None) -> None:
+        super().__init__(message, request)
+        self.query = query
 
 
 class RecordError(HarnessError):
-    """A record or table cannot be written, or a file is no record."""
+    """A record or table cannot be written, or a file is not a record."""
 
 
 def in_one_line(error: BaseException) -> str:
-    """What was raised and where: `ZeroDivisionError: division by zero (rhymes.py:34)`.
+    """An exception and its place: `ZeroDivisionError: division by zero (rhymes.py:34)`.
 
     The place is the innermost one outside this package and the standard library.
     """
+    text = " ".join(str(error).split())[:_MAX_TEXT_CHARS]
+    line = f"{type(error).__name__}{f': {text}' if text else ''}"
     frames = list(traceback.walk_tb(error.__traceback__))
-    own = (__package__, *sys.stdlib_module_names)
-    outside = [
-        (frame, line)
-        for frame, line in frames
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in own
-    ]
-    text = " ".join(str(error).split())[:200]
-    said = f"{type(error).__name__}{f': {text}' if text else ''}"
     if not frames:
-        return said
-    frame, line = (outside or frames)[-1]
-    return f"{said} ({Path(frame.f_code.co_filename).name}:{line})"
+        return line
+    internal = (__package__, *sys.stdlib_module_names)
+    outside = [
+        (frame, number)
+        for frame, number in frames
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in internal
+    ]
+    frame, number = (outside or frames)[-1]
+    return f"{line} ({Path(frame.f_code.co_filename).name}:{number})"
 
 
 def short_reason(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Old names that plugins use, kept for one minor version with a DeprecationWarning.
 
-Every warning points at the file that uses the old name. Deleting this module and its three kinds of
-use removes all old names at once.
+Every warning points at the file that uses the old name. Deleting this module and the lines that use
+it removes all old names.
 """
 
 import functools
@@ -26,19 +26,20 @@ MODULES = {
     "harness.translations": "harness.metrics.bleu",
 }
 ATTRIBUTES = {
-    "harness.metrics": {
-        "most_confident": "selective_accuracy",
-        "spread_over_runs": "std_over_runs",
-    },
-    "harness.metrics.exact_match": {
+    "harness.answers": {
         "best": "max_over_references",
         "exact": "exact_match",
         "normalise": "normalise_answer",
     },
-    "harness.metrics.extract": {"bare": "strip_punctuation"},
-    "harness.metrics.rouge": {"at_random": "random_sentences", "lede": "lead_sentences"},
+    "harness.extract": {"bare": "strip_punctuation"},
+    "harness.metrics": {
+        "most_confident": "selective_accuracy",
+        "spread_over_runs": "std_over_runs",
+    },
+    "harness.summaries": {"at_random": "random_sentences", "lede": "lead_sentences"},
     "harness.task": {"each": "per_row"},
 }
+"""Old names of attributes, by the module that plugins import them from."""
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -54,16 +55,16 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(name, self) if name in MODULES else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        """A module with the contents of the new one.
+        """A module with the contents of the new one under their old names too.
 
         It is a separate object because the import system would overwrite the new module's spec.
         """
-        new = MODULES[spec.name]
-        warnings.warn(f"{spec.name} is now {new}", DeprecationWarning, stacklevel=2)
-        kept = ("__all__", "__doc__", "__getattr__")
-        contents = vars(import_module(new)).items()
-        module = ModuleType(spec.name)
-        vars(module).update({k: v for k, v in contents if k in kept or not k.startswith("__")})
+        new = import_module(MODULES[spec.name])
+        warnings.warn(f"{spec.name} is now {new.__name__}", DeprecationWarning, stacklevel=2)
+        module = ModuleType(spec.name, new.__doc__)
+        vars(module).update({k: v for k, v in vars(new).items() if not k.startswith("__")})
+        for old_name, new_name in ATTRIBUTES.get(spec.name, {}).items():
+            setattr(module, old_name, getattr(new, new_name))
         return module
 
     def exec_module(self, module: ModuleType) -> None:

@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import InitVar, asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +102,6 @@ def follow_up(
 ) -> tuple[Request, ...]:
     """Requests of an example that depend on its responses so far; none if it is complete.
 
-    Args:
-        job: the job.
-        prompt: the task's prompt.
-        example: the example.
-        responses: to all of its requests so far.
-        rounds: how many rounds of requests it has had.
-
     Raises:
         TaskError: the example has had `MAX_ROUNDS` rounds, and `follow` returns more requests.
     """
@@ -131,10 +124,7 @@ def _seeded(requests: Sequence[Request], seed: int) -> tuple[Request, ...]:
 
 
 def evaluate(
-    job: Job,
-    engine: "Engine",
-    observer: Observer | None = None,
-    prepared: Prepared | None = None,
+    job: Job, engine: "Engine", observer: Observer | None = None, prepared: Prepared | None = None
 ) -> Record:
     """Run a job.
 
@@ -178,11 +168,7 @@ def evaluate(
         engine=engine.describe(),
         environment=environment(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        outcomes=Outcomes(
-            tuple(e.id for e in prepared.examples),
-            tuple(results.shown),
-            results.outcomes_by_metric(),
-        ),
+        outcomes=results.table(prepared.examples),
     )
 
 
@@ -250,15 +236,15 @@ class _Results:
     """The outcomes of a job so far."""
 
     measures: tuple[Measure, ...]
-    count: int  # number of examples
+    count: InitVar[int]  # number of examples
     requests: int = 0
     flags: Counter[str] = field(default_factory=Counter)  # of preflight
     outcomes: list[list[Sequence[Outcome]]] = field(init=False)  # outcomes[example][measure]
     shown: list[Shown] = field(init=False)  # by example
 
-    def __post_init__(self) -> None:
-        self.outcomes = [[] for _ in range(self.count)]
-        self.shown = [Shown("", "", "")] * self.count
+    def __post_init__(self, count: int) -> None:
+        self.outcomes = [[] for _ in range(count)]
+        self.shown = [Shown("", "", "")] * count
 
     def add(self, e: int, example: Example, exchanges: Sequence[dump.Exchange]) -> None:
         """Extract the outcomes of a complete example."""
@@ -289,15 +275,15 @@ class _Results:
         own = [m for m, measure in enumerate(self.measures) if measure.baseline is None]
         return sum(any(group[m] for m in own) for group in self.outcomes)
 
-    def outcomes_by_metric(self) -> dict[str, MetricOutcomes]:
-        """The outcomes by measure, for comparing with another run."""
+    def table(self, examples: Sequence[Example]) -> Outcomes:
+        """The outcomes by measure, for comparing with another run; those of texts are left out."""
         outcomes = {}
         for m, measure in enumerate(self.measures):
             if not isinstance(measure.metric, ModuleMetric):
                 pairs = [(e, o) for e, group in enumerate(self.outcomes) for o in group[m]]
                 values = tuple(tuple(map(float, outcome)) for _, outcome in pairs)
                 outcomes[measure.name] = MetricOutcomes(tuple(e for e, _ in pairs), values)
-        return outcomes
+        return Outcomes(tuple(e.id for e in examples), tuple(self.shown), outcomes)
 
 
 def _score(job: Job, measure: Measure, outcomes: Sequence[Outcome]) -> Score:

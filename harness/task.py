@@ -176,14 +176,14 @@ class Task:
         Raises:
             UsageError: there is no such protocol, option or value.
         """
+        lead, see = f"{self.name} has no", f"`harness tasks {self.name}`"
         if name not in self.protocols:
-            choices = ", ".join(self.protocols)
-            raise UsageError(f"{self.name} has no protocol {name!r}; choose from: {choices}")
+            raise UsageError(unknown("protocol", name, self.protocols, lead, see))
         declared = {option.name: option for option in self.options}
         checked: dict[str, str] = {}
         for option, value in (overrides or {}).items():
             if option not in declared:
-                raise UsageError(unknown("option", option, declared, f"{self.name} has no"))
+                raise UsageError(unknown("option", option, declared, lead, see))
             checked[option] = declared[option].check(value)
         options = {option.name: option.default for option in self.options}
         options.update({k: declared[k].check(v) for k, v in self.protocols[name].items()})

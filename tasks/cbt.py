@@ -1,10 +1,11 @@
 """Children's Book Test: which of ten words was left out. Hill et al. 2015, arXiv:1511.02301.
 
 Radford et al. 2019, section 3.2 and Table 3: the probability of each choice *and the rest of the
-sentence given the choice*; validation split, since a test book is in WebText. Words before the
-gap are the same for all choices and cancel out, so only the text from the gap on is scored.
+sentence given the choice*, on the validation split, because a test book is in WebText. The words
+before the gap are the same for all choices, so only the text from the gap on is scored.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -12,36 +13,43 @@ from harness.core import Example, Fields, Hub, Loglikelihood, Request, Row, Sour
 from harness.data.parsers import join_lines, lines
 from harness.errors import DataError
 from harness.metrics import ACCURACY
-from harness.metrics.extract import best_choice
+from harness.metrics.extract import best_choice, best_choice_steps
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Task, per_row
 from harness.text import DETOKENISERS, common_prefix_length
+
+from .shared.options import BOS
 
 GAP = "XXXXX"
 _NUMBERED = re.compile(r"(\d+) (.*)")
 
 
 def parse(data: bytes) -> list[Fields]:
-    """Questions of 20 numbered sentences and a 21st line: query, answer, options.
+    r"""Read questions: 20 numbered sentences, then a line of query, answer and ten choices.
+
+        1 Once upon a time there lived in Stonebridge a miller named Bromley , who had ...
+        ...
+        20 Before the clock struck nine she was knocking at the door of the bakery , ...
+        21 `` ... '' cried the baker , and he bought the whole XXXXX .\tsack\t\tcart|donkey|...
 
     Raises:
-        DataError: a line is neither; names it.
+        DataError: a line is neither.
     """
     rows: list[Fields] = []
     sentences: list[str] = []
     for number, line in enumerate(lines(data), 1):
         if not line.strip():
             continue
-        found = _NUMBERED.fullmatch(line)
-        if found is None or found[1] != str(len(sentences) + 1):
+        match = _NUMBERED.fullmatch(line)
+        if match is None or match[1] != str(len(sentences) + 1):
             raise DataError(
                 f"line {number}: expected a sentence numbered {len(sentences) + 1}, "
                 f"got {line[:60]!r}"
             )
         if len(sentences) < 20:
-            sentences.append(found[2])
+            sentences.append(match[2])
             continue
-        rows.append({"sentences": tuple(sentences), **_question(found[2], number)})
+        rows.append({"sentences": tuple(sentences), **_question(match[2], number)})
         sentences = []
     if sentences:
         raise DataError(f"the last question has only {len(sentences)} of 21 lines")
@@ -60,7 +68,7 @@ def _question(line: str, number: int) -> Fields:
 
 
 def restore(rows: Iterable[Fields]) -> bytes:
-    """Rows of the hub -> the original file's form."""
+    """Rows of the hub -> the original format."""
 
     def numbered() -> Iterator[str]:
         for row in rows:
@@ -73,19 +81,17 @@ def restore(rows: Iterable[Fields]) -> bytes:
 
 
 def texts(row: Row, choices: Sequence[str], prompt: Prompt, options: Options) -> list[str]:
-    """The passage and query with each of `choices` put in, detokenised after that."""
+    """The detokenised prompt with each of `choices` in the gap."""
     join = "\n" if options["join"] == "newline" else " "
     fields = {"passage": join.join(row.fields["sentences"])} if "passage" in prompt.slots else {}
     detokenise = DETOKENISERS["cbt" if options["detok"] == "on" else "none"].detokenise
-    found = []
-    for choice in choices:
-        whole = prompt.render(query=row.fields["query"].replace(GAP, choice), **fields)
-        found.append("\n".join(detokenise(line) for line in whole.split("\n")))
-    return found
+    queries = (row.fields["query"].replace(GAP, choice) for choice in choices)
+    rendered = (prompt.render(query=query, **fields) for query in queries)
+    return ["\n".join(detokenise(line) for line in text.split("\n")) for text in rendered]
 
 
 def prompt(options: Options) -> Prompt:
-    """How passage and query are put together."""
+    """The passage and the query."""
     if options["context"] == "query-only":
         return Prompt.load("cbt-query-only.txt")
     if options["prompt"] == "lm-eval":
@@ -94,41 +100,39 @@ def prompt(options: Options) -> Prompt:
 
 
 def read_row(row: Row, options: Options) -> Example:
-    """Context, and for each choice the part that is scored."""
-    *whole, gapped = texts(row, [*row.fields["choices"], GAP], prompt(options), options)
-    start = _gap_start(whole)
-    # The gap itself is among the texts, so that a last letter of all choices is not their tail.
-    tail = common_prefix_length([text[::-1] for text in [*whole, gapped]])
-    ends = {"joint": 0, "choice-only": tail, "rest-only": 0}[options["score"]]
-    begins = [len(t) - tail if options["score"] == "rest-only" else start for t in whole]
+    """For each choice the scored text and the context before it."""
+    *with_choice, with_gap = texts(row, [*row.fields["choices"], GAP], prompt(options), options)
+    start = _gap_start(with_choice)
+    # With the gap among the texts, a last letter of all choices does not count as common.
+    tail = common_prefix_length([text[::-1] for text in [*with_choice, with_gap]])
+    end = tail if options["score"] == "choice-only" else 0
+    starts = [len(t) - tail if options["score"] == "rest-only" else start for t in with_choice]
+    pairs = list(zip(with_choice, starts, strict=True))
     return Example(
         str(row.number),
         {
             "choices": row.fields["choices"],
-            "contexts": tuple(t[:b] for t, b in zip(whole, begins, strict=True)),
-            "continuations": tuple(
-                t[b : len(t) - ends] for t, b in zip(whole, begins, strict=True)
-            ),
+            "contexts": tuple(text[:begin] for text, begin in pairs),
+            "continuations": tuple(text[begin : len(text) - end] for text, begin in pairs),
         },
         (row.fields["answer"],),
     )
 
 
-def _gap_start(whole: Sequence[str]) -> int:
-    """Where the word with the gap begins, its space included: before it all texts are equal."""
-    common = common_prefix_length(whole)
-    return max(whole[0].rfind(" ", 0, common), whole[0].rfind("\n", 0, common), 0)
+def _gap_start(with_choice: Sequence[str]) -> int:
+    """Where the word with the gap begins, including the space before it."""
+    first, common = with_choice[0], common_prefix_length(with_choice)
+    return max(first.rfind(" ", 0, common), first.rfind("\n", 0, common), 0)
 
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
-    """One request a choice; they share the passage, which is computed once."""
-    del prompt, options
+    """One request per choice; their common context is computed once."""
     pairs = zip(example.fields["contexts"], example.fields["continuations"], strict=True)
     return [Loglikelihood(context, continuation) for context, continuation in pairs]
 
 
 def norms(norm: str, example: Example) -> list[float]:
-    """Divisors of the log-probabilities; 0 stands for the number of tokens."""
+    """A divisor for each log-probability; 0 stands for the number of tokens."""
     continuations = example.fields["continuations"]
     if norm == "tokens":
         return [0.0] * len(continuations)
@@ -137,14 +141,16 @@ def norms(norm: str, example: Example) -> list[float]:
 
 def measures(column: str, options: Options) -> tuple[Measure, ...]:
     """Accuracy."""
+    divisors = functools.partial(norms, options["norm"])
     return (
         Measure(
             "acc",
             ACCURACY,
-            best_choice(lambda example: norms(options["norm"], example)),
+            best_choice(divisors),
             ("acc", "questions"),
             "the most probable of ten choices is the right one; chance is 10 %",
             column=column,
+            steps=best_choice_steps(divisors),
         ),
     )
 
@@ -174,7 +180,7 @@ def _task(kind: str, words: str) -> Task:
         version=1,
         title=f"Children's Book Test, {words}: which of ten words was left out",
         description=(
-            "Each choice is put into the gap and the text from the gap on is scored after 20 "
+            "Each choice is put into the gap, and the text from the gap on is scored after 20 "
             "sentences of context; the most probable choice wins. The paper reports the "
             "validation split."
         ),
@@ -184,17 +190,17 @@ def _task(kind: str, words: str) -> Task:
         ask=ask,
         measures=lambda options: measures(f"CBT-{kind} ACC", options),
         options=(
-            Option("split", "valid", ("valid", "test"), "which published split"),
-            Option("score", "joint", ("joint", "rest-only", "choice-only"), "the choice and the "
-                   "rest of the sentence, the rest given the choice, or the choice alone"),
+            Option("split", "valid", ("valid", "test"), "the published split"),
+            Option("score", "joint", ("joint", "rest-only", "choice-only"), "what is scored: the "
+                   "choice and the rest of the sentence, the rest given the choice, or the choice"),
             Option("norm", "none", ("none", "tokens", "bytes"), "what a log-probability is "
                    "divided by: nothing, or the length of the scored text"),
             Option("context", "20", ("20", "query-only"), "20 sentences of context, or none"),
-            Option("join", "space", ("space", "newline"), "what stands between sentences"),
+            Option("join", "space", ("space", "newline"), "what separates sentences"),
             Option("detok", "on", ("on", "off"), "undo the treebank tokenisation"),
             Option("prompt", "plain", ("plain", "lm-eval"), "running text, or `Passage: ... "
                    "Question: ...` as in lm-eval 0.2"),
-            Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token"),
+            BOS,
         ),
         protocols={
             "paper": {},

@@ -1,7 +1,7 @@
 """enwik8: bits per byte of a Wikipedia dump. Mahoney, mattmahoney.net/dc/textdata.
 
 Radford et al. 2019, Table 3. The paper gives no split; the usual test split is the last 5,000,000
-bytes. A split may cut a character in two: its stray bytes are encoded as single-byte tokens.
+bytes. A split may begin or end inside a character, whose bytes are then single tokens.
 """
 
 import re
@@ -12,19 +12,19 @@ from harness.core import Example, Fields, Hub, Row, Source
 from harness.task import Option, Options, Task
 
 from .shared import wikipedia_dump
-from .shared.running_text import BOS, STRIDE, WINDOWS
+from .shared.options import BOS, STRIDE, WINDOWS
 
 _ENTITY = re.compile(rb"&(?:lt|gt|amp|quot);")
 _OPEN_ENTITY = re.compile(rb"&[a-z]{0,4}\Z")
 
 
 def restore(rows: Iterable[Fields]) -> bytes:
-    """The hub's only row -> the file's bytes."""
+    """The single row of the hub -> the bytes of the file."""
     return "".join(row["text"] for row in rows).encode()
 
 
 def source(options: Options) -> Source:
-    """The dump, or a prefix of it."""
+    """The dump or its beginning: <mediawiki xmlns="http://www.mediawiki.org/xml/export-0.3/" ..."""
     return Source(
         title="enwik8: the first 100,000,000 bytes of an English Wikipedia dump of 2006",
         files=("enwik8", "enwik8.zip", "enwik8.first*"),
@@ -45,17 +45,17 @@ def source(options: Options) -> Source:
 
 
 def unescaped(pieces: Sequence[bytes]) -> list[bytes]:
-    """XML's four entities undone once; one that spans two stretches moves to the second."""
-    found: list[bytes] = []
-    held = b""
+    """Undo XML's four entities once; one that spans two pieces moves to the second."""
+    unescaped_pieces: list[bytes] = []
+    rest = b""
     for piece in pieces:
-        piece = held + piece
-        cut = _OPEN_ENTITY.search(piece)
-        held = cut.group() if cut else b""
-        body = piece[: len(piece) - len(held)]
-        found.append(_ENTITY.sub(lambda m: unescape(m.group().decode()).encode(), body))
-    found[-1] += held
-    return found
+        piece = rest + piece
+        open_entity = _OPEN_ENTITY.search(piece)
+        rest = open_entity.group() if open_entity else b""
+        body = piece[: len(piece) - len(rest)]
+        unescaped_pieces.append(_ENTITY.sub(lambda m: unescape(m.group().decode()).encode(), body))
+    unescaped_pieces[-1] += rest
+    return unescaped_pieces
 
 
 def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
@@ -71,9 +71,9 @@ TASK = Task(
     version=2,
     title="enwik8: bits per byte of a Wikipedia dump",
     description=(
-        "The split's raw bytes are scored as one text in disjoint windows and divided by their "
-        "number. Nothing is detokenised unless asked for; detok=xml-unescape loses which "
-        "characters were escaped and is therefore no strict likelihood."
+        "The raw bytes of the split are scored as one text in disjoint windows; bits are divided "
+        "by the number of bytes. detok=xml-unescape hides which characters were escaped, so it is "
+        "not a strict likelihood."
     ),
     source=source,
     read=read,
@@ -83,8 +83,7 @@ TASK = Task(
     stream=True,
     options=(
         wikipedia_dump.SPLIT,
-        Option("detok", "none", ("none", "xml-unescape"), "whether &lt; &gt; &amp; &quot; are "
-               "undone once"),
+        Option("detok", "none", ("none", "xml-unescape"), "undo &lt; &gt; &amp; &quot; once"),
         STRIDE,
         WINDOWS,
         BOS,

@@ -1,9 +1,9 @@
 """LAMBADA: predict the last word of a passage. Paperno et al. 2016, arXiv:1606.06031.
 
-Radford et al. 2019, section 3.3 and Table 3: last-word perplexity, and accuracy after a
-stop-word filter on a version of the text "without preprocessing". What the paper leaves open
-(quotes, a newline in front, start token, what the filter filters) are options here; three
-readings of accuracy are reported under three names, since they differ by up to 14 points.
+Radford et al. 2019, section 3.3 and Table 3: last-word perplexity, and accuracy after a stop-word
+filter, on a version of the text "without preprocessing". What the paper leaves open (quotes, a
+newline in front, start token, what the filter compares) is an option. Three accuracies have names
+of their own because they differ by up to 14 points.
 """
 
 from functools import cache
@@ -14,10 +14,15 @@ from harness.data.parsers import join_lines, json_lines, text_lines
 from harness.errors import DataError, UsageError
 from harness.metrics import ACCURACY, perplexity
 from harness.metrics.extract import (
+    Extract,
+    Steps,
     all_greedy,
+    greedy_steps,
     last_greedy,
     last_token_nats,
+    nats_steps,
     same_word,
+    same_word_steps,
     strip_punctuation,
     target_nats,
     token_nats,
@@ -25,6 +30,8 @@ from harness.metrics.extract import (
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Task, per_row
 from harness.text import DETOKENISERS
+
+from .shared.options import BOS
 
 OPENAI = Source(
     title="LAMBADA test set as OpenAI prepared it for GPT-2",
@@ -58,19 +65,22 @@ ORIGINAL = Source(
 
 
 def source(options: Options) -> Source:
-    """The file that `data` names."""
+    """The file chosen by `data`."""
     return OPENAI if options["data"] == "openai" else ORIGINAL
 
 
 def read_row(row: Row, options: Options) -> Example:
-    """Context and target; the target keeps the white space in front of it."""
+    """Context and target; the target keeps the white space in front of it.
+
+    A row: {"text": "The ferry had stopped running at six, ... carrying this another step, Maren"}
+    """
     text = row.fields["text"]
     if options["data"] == "original":
         text = DETOKENISERS["lambada"].checked(text)[0]
     if options["quotes"] == "on":
         text = DETOKENISERS["lambada-quotes"].detokenise(text)
     text = text.strip()
-    # No pattern: `\s+\S+$` tries every stretch of white space from each of its characters.
+    # Not a regular expression: `\s+\S+$` is quadratic in the length of white space.
     before, space, _ = text.rpartition(" ")
     if options["boundary"] == "whitespace":
         words = text.rsplit(maxsplit=1)
@@ -82,13 +92,13 @@ def read_row(row: Row, options: Options) -> Example:
 
 
 def prompt(options: Options) -> Prompt:
-    """The passage, with or without a newline in front."""
+    """The context, with or without a newline in front."""
     return Prompt.load("lambada.txt" if options["newline"] == "on" else "lambada-plain.txt")
 
 
 @cache
 def stop_words(name: str) -> frozenset[str]:
-    """A stop list of this package: `nltk127`, `nltk179` or `none`."""
+    """One of the stop lists in this package: `nltk127`, `nltk179` or `none`."""
     if name == "none":
         return frozenset()
     lines = (files("harness.tasks") / f"stopwords-{name}.txt").read_text("utf-8").split("\n")
@@ -96,15 +106,15 @@ def stop_words(name: str) -> frozenset[str]:
 
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
-    """The target's probability and, for the filter, the best word that is no stop word."""
+    """The target's probability and, for the filter, the best word that is not a stop word."""
     context = prompt.render(context=example.fields["context"])
-    asked: list[Request] = [Loglikelihood(context, example.fields["target"])]
+    requests: list[Request] = [Loglikelihood(context, example.fields["target"])]
     if options["filter"] != "off":
-        inside = options["candidates"] == "in-context"
-        among = frozenset(strip_punctuation(word) for word in context.split()) if inside else None
+        in_context = options["candidates"] == "in-context"
+        words = frozenset(map(strip_punctuation, context.split())) if in_context else None
         skip = stop_words(options["stoplist"])
-        asked.append(NextWord(context, skip, among, options["filter"]))  # type: ignore[arg-type]
-    return asked
+        requests.append(NextWord(context, skip, words, options["filter"]))  # type: ignore[arg-type]
+    return requests
 
 
 def measures(options: Options) -> tuple[Measure, ...]:
@@ -112,62 +122,58 @@ def measures(options: Options) -> tuple[Measure, ...]:
     if options["acc"] == "word-stopfilter" and options["filter"] == "off":
         raise UsageError("acc=word-stopfilter needs a filter; set filter=word or another acc")
 
-    def accuracy(name: str) -> str | None:
-        return "LAMBADA ACC" if options["acc"] == name else None
+    def accuracy(name: str, extract: Extract, steps: Steps, help: str) -> Measure:
+        column = "LAMBADA ACC" if options["acc"] == name else None
+        statistics = (f"acc-{name}", "words")
+        return Measure(f"acc-{name}", ACCURACY, extract, statistics, help, column, steps=steps)
 
-    same = same_word(ignore_case=options["case"] == "lower")
-    found = [
+    ignore_case = options["case"] == "lower"
+    filtered = accuracy(
+        "word-stopfilter",
+        same_word(ignore_case=ignore_case),
+        same_word_steps(ignore_case=ignore_case),
+        "the model's best whole word that is not a stop word is the last word",
+    )
+    return (
         Measure(
             "ppl",
             perplexity("word"),
             target_nats,
             ("nats", "words"),
-            "exp of the mean surprisal of the whole last word",
+            "exp of the mean surprisal of the last word",
             column="LAMBADA PPL",
+            steps=nats_steps,
         ),
         Measure(
             "ppl-last-token",
             perplexity("last token"),
             last_token_nats,
             ("last_token_nats", "words"),
-            "the same for the last token of the word only",
+            "exp of the mean surprisal of the last token of the word",
+            steps=nats_steps,
         ),
         Measure(
             "ppl-per-token",
             perplexity("token"),
             token_nats,
             ("nats", "tokens"),
-            "exp of the mean surprisal of a token of the last words",
+            "exp of the mean surprisal per token of the last words",
+            steps=nats_steps,
         ),
-        Measure(
-            "acc-word-greedy",
-            ACCURACY,
+        accuracy(
+            "word-greedy",
             all_greedy,
-            ("acc-word-greedy", "words"),
+            greedy_steps,
             "every token of the last word is the model's first choice",
-            column=accuracy("word-greedy"),
         ),
-        Measure(
-            "acc-last-token",
-            ACCURACY,
+        accuracy(
+            "last-token",
             last_greedy,
-            ("acc-last-token", "words"),
+            greedy_steps,
             "the last token of the word is the model's first choice",
-            column=accuracy("last-token"),
         ),
-    ]
-    if options["filter"] != "off":
-        found.append(
-            Measure(
-                "acc-word-stopfilter",
-                ACCURACY,
-                same,
-                ("acc-word-stopfilter", "words"),
-                "the model's best whole word that is no stop word is the last word",
-                column=accuracy("word-stopfilter"),
-            )
-        )
-    return tuple(found)
+        *([filtered] if options["filter"] != "off" else []),
+    )
 
 
 _PLAIN: Options = {"quotes": "off", "newline": "off", "filter": "off"}
@@ -177,8 +183,8 @@ TASK = Task(
     version=2,
     title="LAMBADA: the last word of a passage",
     description=(
-        "The model reads a passage without its last word. Perplexity is per word; accuracy has "
-        "three readings that the paper does not tell apart clearly: the whole word, its last "
+        "The model reads a passage without its last word. Perplexity is per word. Accuracy has "
+        "three variants that the paper does not clearly tell apart: the whole word, its last "
         "token, or the whole word after stop words are filtered out (the paper's text)."
     ),
     source=source,
@@ -189,20 +195,19 @@ TASK = Task(
     options=(
         Option("data", "openai", ("openai", "original"), "text with case and punctuation, or as "
                "first published (lower case, tokenised; detokenised where that can be undone)"),
-        Option("quotes", "on", ("on", "off"), "curly double quotes become straight ones"),
+        Option("quotes", "on", ("on", "off"), "replace curly double quotes by straight ones"),
         Option("newline", "on", ("on", "off"), "a line break in front of the passage"),
         Option("boundary", "whitespace", ("whitespace", "space"), "the target follows the last "
-               "white space, or the last space (they differ in 7 items)"),
-        Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token before the "
-               "passage: the tokenizer's own, <|endoftext|>, what it adds by itself, or none"),
+               "white space, or the last space (they differ in 7 passages)"),
+        BOS,
         Option("acc", "word-stopfilter", ("word-stopfilter", "word-greedy", "last-token"),
-               "which accuracy stands in Table 3"),
-        Option("filter", "word", ("word", "first-token", "every-token", "off"), "what the stop "
-               "list is held against; off asks no filtered word at all"),
+               "the accuracy to compare with the paper's"),
+        Option("filter", "word", ("word", "first-token", "every-token", "off"), "what is compared "
+               "with the stop list; off omits the filtered accuracy"),
         Option("stoplist", "nltk127", ("nltk127", "nltk179", "none"), "the stop list"),
         Option("case", "exact", ("exact", "lower"), "how the filtered word is compared"),
-        Option("candidates", "all", ("all", "in-context"), "filtered words may be any, or must "
-               "occur in the passage"),
+        Option("candidates", "all", ("all", "in-context"), "allow any word, or only words of the "
+               "passage"),
     ),
     protocols={
         "paper": {},

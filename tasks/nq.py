@@ -1,15 +1,15 @@
 """Natural Questions, open form. Kwiatkowski et al. 2019; Lee et al. 2019, arXiv:1906.00300.
 
-Radford et al. 2019, section 3.8: example pairs of question and answer convey the short style;
-exact match as for SQuAD; 4.1 % for the largest model, 63.1 % on the 1 % of answers it is most
-sure of. The paper used the development set of the full data, of which NQ-open keeps the 3,610
-questions with short answers; prompts and examples are not given.
+Radford et al. 2019, section 3.8: example pairs of question and answer show the short style; exact
+match as in SQuAD; 4.1 % for the largest model, 63.1 % on the 1 % of answers it is most confident
+in. The paper used the development set of the full data; NQ-open keeps its 3,610 questions with
+short answers. The paper gives neither prompts nor examples.
 """
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from harness.core import (
     Example,
@@ -26,23 +26,26 @@ from harness.core import (
 from harness.data.parsers import is_text, json_lines
 from harness.errors import DataError
 from harness.metrics import ACCURACY, Outcome, calibration, selective_accuracy
-from harness.metrics.exact_match import exact_match, max_over_references
+from harness.metrics.exact_match import exact_match, normalise_answer
 from harness.metrics.extract import generated
 from harness.prompt import Prompt
-from harness.task import FewShot, Measure, Option, Options, Task, per_row
+from harness.task import FewShot, Measure, Option, Options, Step, Task, per_row
 
 from .shared.few_shot import draw
+from .shared.options import BOS
 
-TOP_SHARE = 0.01  # Radford et al. 2019, section 3.8
+COVERAGE = 0.01  # Radford et al. 2019, section 3.8
 QUESTION_WORDS = ("who", "when", "where", "what", "which", "how", "why")
 BASELINE = "question-word"
 
 
 def parse(data: bytes) -> list[Fields]:
-    """A JSON object a line with `question` and a list `answer`.
+    """Read one JSON object per line: a question and the list of its answers.
+
+        {"question": "where does the river danube reach the sea", "answer": ["the Black Sea", ...]}
 
     Raises:
-        DataError: a question has no answer to compare with; names its line.
+        DataError: a question has no answer.
     """
     rows = json_lines(data, required=("question",))
     for number, row in enumerate(rows, 1):
@@ -60,9 +63,9 @@ def _is_answer(answer: object) -> bool:
 
 
 def restore(rows: Iterable[Fields]) -> bytes:
-    """Rows of the hub -> the JSON lines."""
-    keep = ({"question": row["question"], "answer": list(row["answer"])} for row in rows)
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in keep).encode()
+    """Rows of the hub -> JSON lines."""
+    kept = ({"question": row["question"], "answer": list(row["answer"])} for row in rows)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode()
 
 
 def nq_open(split: str, rows: int, sha256: str, hub: str) -> Source:
@@ -92,48 +95,47 @@ TRAIN = nq_open(
 )
 
 
-def asked(question: str, options: Options) -> str:
-    """The question as the prompt shows it: `case=sentence` gives a capital and a question mark."""
+def cased(question: str, options: Options) -> str:
+    """The question as it stands in the prompt; `case=sentence` adds a capital and a `?`."""
     if options["case"] == "raw":
         return question
     return f"{question[:1].upper()}{question[1:].removesuffix('?')}?"
 
 
 def examples(pool: Pool, options: Options) -> Fields:
-    """`examples`, the pairs as text, and `guesses` where the pool is a real training set."""
-    chosen = draw(pool.rows, int(options["shots"]), seed=0)
+    """`examples`, the pairs as text, and `guesses` if the pool is a real training set."""
     template = prompt(options)
-    texts = [
-        template.render(examples="", question=asked(row.fields["question"], options))
+    pairs = [
+        template.render(examples="", question=cased(row.fields["question"], options))
         + f" {row.fields['answer'][0]}\n"
-        for row in chosen
+        for row in draw(pool.rows, int(options["shots"]), seed=0)
     ]
-    return {"examples": "".join(texts), "guesses": None if pool.sample else guesses(pool.rows)}
+    return {"examples": "".join(pairs), "guesses": None if pool.sample else guesses(pool.rows)}
 
 
 def question_word(question: str) -> str:
-    """The first word of the usual question words in it; empty if there is none."""
+    """The first of the usual question words in the question; empty if there is none."""
     return next((word for word in question.lower().split() if word in QUESTION_WORDS), "")
 
 
 def guesses(rows: Sequence[Row]) -> dict[str, str]:
-    """Question word -> the most frequent first answer to questions with it."""
+    """Question word -> the most frequent first answer to questions with that word."""
     counts: dict[str, Counter[str]] = {}
     for row in rows:
         word = question_word(row.fields["question"])
         counts.setdefault(word, Counter())[row.fields["answer"][0]] += 1
-    return {word: found.most_common(1)[0][0] for word, found in counts.items()}
+    return {word: answers.most_common(1)[0][0] for word, answers in counts.items()}
 
 
 def read_row(row: Row, options: Options) -> Example:
-    """A question and all its references."""
+    """A question and its references."""
     question = row.fields["question"]
-    fields = {"question": asked(question, options), "word": question_word(question)}
+    fields = {"question": cased(question, options), "word": question_word(question)}
     return Example(str(row.number), fields, tuple(row.fields["answer"]))
 
 
 def prompt(options: Options) -> Prompt:
-    """Example pairs and the question."""
+    """The example pairs and the question."""
     return Prompt.load("nq.txt" if options["style"] == "qa" else "nq-plain.txt")
 
 
@@ -144,24 +146,24 @@ def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
 
 
 def answer(response: Generated) -> str:
-    """The text without the full stop that may end it."""
+    """The text without a final full stop."""
     return response.text.strip().removesuffix(".").strip()
 
 
-def matches(text: str, references: Sequence[str]) -> float:
-    """1 if the text is the same as any reference after normalising; no text matches nothing."""
-    return max_over_references(exact_match, text, references) if text else 0.0
+def matching(text: str, references: Sequence[str]) -> list[str]:
+    """The references that equal the text after normalising; an empty text matches none."""
+    return [reference for reference in references if text and exact_match(text, reference)]
 
 
 def confidence(response: Generated, options: Options) -> float:
     """Probability of the answer's tokens: their product, or their geometric mean.
 
-    No answer is no sure answer: 0, where a product of nothing would be 1.
+    The confidence in an empty answer is 0, although the empty product is 1.
     """
     if not answer(response):
         return 0.0
-    whole = options["conf_newline"] == "on"
-    logprobs = response.logprobs if whole else response.logprobs[: response.num_tokens]
+    count = None if options["conf_newline"] == "on" else response.num_tokens
+    logprobs = response.logprobs[:count]
     total = sum(logprobs)
     if options["conf"] == "mean-logprob":
         total /= max(len(logprobs), 1)
@@ -169,45 +171,63 @@ def confidence(response: Generated, options: Options) -> float:
 
 
 def measures(options: Options) -> tuple[Measure, ...]:
-    """Exact match, the same on the surest answers, calibration, and a baseline."""
+    """Exact match, exact match on the most confident answers, calibration, and a baseline."""
 
-    def right(example: Example, responses: Sequence[Response]) -> float:
-        return matches(answer(generated(responses[0])), example.references)
+    def em(example: Example, responses: Sequence[Response]) -> float:
+        return float(bool(matching(answer(generated(responses[0])), example.references)))
 
-    def sure(example: Example, responses: Sequence[Response]) -> tuple[float, float]:
-        return confidence(generated(responses[0]), options), right(example, responses)
+    def confidence_and_em(example: Example, responses: Sequence[Response]) -> tuple[float, float]:
+        return confidence(generated(responses[0]), options), em(example, responses)
 
     def guessed(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-        del responses
-        known = example.fields["guesses"]
-        if known is None:
+        by_word = example.fields["guesses"]
+        if by_word is None:
             return []
-        guess = known.get(example.fields["word"], "")
-        return [(matches(guess, example.references), 1.0)]
+        guess = by_word.get(example.fields["word"], "")
+        return [(float(bool(matching(guess, example.references))), 1.0)]
+
+    def em_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
+        text = answer(generated(responses[0]))
+        yield "answer", text
+        yield "normalised", normalise_answer(text)
+        yield "references, normalised", [normalise_answer(r) for r in example.references]
+        yield "matching references", matching(text, example.references)
+
+    def confidence_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
+        response = generated(responses[0])
+        yield "log-probability of each token", response.logprobs
+        yield "tokens of the answer", response.num_tokens
+        yield "confidence", confidence(response, options)
+        yield from em_steps(example, responses)
 
     return (
         Measure(
             "em",
             ACCURACY,
-            lambda example, responses: [(right(example, responses), 1.0)],
+            lambda example, responses: [(em(example, responses), 1.0)],
             ("em", "questions"),
             "exact match with any reference after normalising",
             column="NQ EM",
+            steps=em_steps,
         ),
         Measure(
             "em-top-1%",
-            selective_accuracy(TOP_SHARE),
-            lambda example, responses: [(*sure(example, responses), 1.0)],
+            selective_accuracy(COVERAGE),
+            lambda example, responses: [(*confidence_and_em(example, responses), 1.0)],
             ("confidence", "em", "questions"),
-            "exact match on the 1 % of answers that the model is most sure of",
+            "exact match on the 1 % of answers that the model is most confident in",
             column="NQ EM TOP 1%",
+            steps=confidence_steps,
         ),
         Measure(
             "calibration-error",
             calibration.CALIBRATION_ERROR,
-            lambda example, responses: [calibration.outcome(*sure(example, responses))],
+            lambda example, responses: [
+                calibration.outcome(*confidence_and_em(example, responses))
+            ],
             (*calibration.STATISTICS, "questions"),
-            "mean distance of confidence and accuracy over ten bins",
+            "mean distance between confidence and accuracy over ten bins",
+            steps=confidence_steps,
         ),
         Measure(
             f"{BASELINE} em",
@@ -227,7 +247,7 @@ TASK = Task(
     title="Natural Questions: short answers from memory",
     description=(
         "The model reads example questions with answers, then a question, and answers greedily. "
-        "Exact match with any reference; how sure it is, is the probability of its answer."
+        "Scored by exact match with any reference; the confidence is the probability of the answer."
     ),
     source=lambda options: DEV,
     read=per_row(read_row),
@@ -236,17 +256,17 @@ TASK = Task(
     few_shot=FewShot(lambda options: TRAIN, examples),
     measures=measures,
     options=(
-        Option("shots", "5", ("0", "<n>"), "example questions in front"),
+        Option("shots", "5", ("0", "<n>"), "number of example questions"),
         Option("style", "qa", ("qa", "plain"), "Q: and A: on lines of their own, or question = "
                "answer"),
         Option("case", "sentence", ("sentence", "raw"), "questions with a capital and a question "
                "mark, or as in the file"),
-        Option("max_new", "16", ("<n>",), "new tokens at most"),
+        Option("max_new", "16", ("<n>",), "maximum number of new tokens"),
         Option("conf", "product", ("product", "mean-logprob"), "confidence: the product of the "
                "tokens' probabilities, or their geometric mean"),
         Option("conf_newline", "off", ("off", "on"), "whether the line end counts as a token of "
                "the answer"),
-        Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token in front"),
+        BOS,
     ),
     protocols={"paper": {}},
 )  # fmt: skip

@@ -1,8 +1,10 @@
-"""Penn Treebank (Mikolov's form): perplexity of newspaper text. Marcus et al. 1993.
+"""Penn Treebank (Mikolov's version): perplexity of newspaper text. Marcus et al. 1993.
 
 Radford et al. 2019, section 3.1 and Table 3. The text is lower case with `N` for numbers and
-`<unk>` for rare words; OpenAI confirmed that the version with `<unk>` was used. Sentences are
-scored as one running text: without context the first `<unk>` of each would dominate.
+`<unk>` for rare words; OpenAI confirmed that it used the version with `<unk>`. Sentences are scored
+as one text, because without context the first `<unk>` of each would dominate.
+
+A row: ` net income rose N N to $ N million or N cents a share from $ N million a year earlier `
 """
 
 import re
@@ -14,12 +16,13 @@ from harness.errors import DataError
 from harness.task import Option, Options, Task
 
 from .shared import running_text
+from .shared.options import BOS, STRIDE, WINDOWS
 
 _UPPER = re.compile(r"(?!N\b)\b\w*[A-Z]\w*")
 
 
 def parse(data: bytes) -> list[Fields]:
-    """The file's lines.
+    """Read the lines of the file.
 
     Raises:
         DataError: a line has a capital letter other than the N of numbers.
@@ -53,9 +56,9 @@ SOURCE = Source(
 
 
 def edit(options: Options) -> Callable[[str], str]:
-    """How a line's numbers and rare words are written."""
+    """A function that rewrites the numbers and rare words of a line."""
 
-    def changed(line: str) -> str:
+    def edited(line: str) -> str:
         if options["numbers"] == "1":
             line = re.sub(r"(?<= )N(?= )", "1", line)
         if options["unk"] == "<UNK>":
@@ -64,11 +67,11 @@ def edit(options: Options) -> Callable[[str], str]:
             line = line.replace(" <unk>", "")
         return line
 
-    return changed
+    return edited
 
 
 def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
-    """One text a file, or one a line."""
+    """One text per file, or one per line."""
     detok = "ptb-megatron" if options["detok"] == "megatron" else options["detok"]
     texts = [[row] for row in rows] if options["stream"] == "line" else [list(rows)]
     return [running_text.example(text, options, detok=detok, edit=edit(options)) for text in texts]
@@ -79,8 +82,8 @@ TASK = Task(
     version=2,
     title="Penn Treebank: perplexity of newspaper text, per original word",
     description=(
-        "The test file is scored as one text in disjoint windows; nats are divided by words and "
-        "line ends. numbers=1 and unk change the text and unk=drop is no likelihood of it."
+        "The test file is scored as one text in disjoint windows; nats are divided by the number "
+        "of words and line ends. numbers=1 and unk change the text; unk=drop is not a likelihood."
     ),
     source=lambda options: SOURCE,
     read=read,
@@ -91,14 +94,14 @@ TASK = Task(
     options=(
         Option("detok", "ptb", ("ptb", "megatron", "none"), "detokeniser; megatron is lossy"),
         running_text.MODE,
-        Option("numbers", "N", ("N", "1"), "how a number is written"),
-        Option("unk", "<unk>", ("<unk>", "<UNK>", "drop"), "how a rare word is written; drop "
-               "leaves it out, which is not comparable with anything"),
+        Option("numbers", "N", ("N", "1"), "how numbers are written"),
+        Option("unk", "<unk>", ("<unk>", "<UNK>", "drop"), "how rare words are written; drop "
+               "omits them, which is not comparable with anything"),
         running_text.UNIT,
-        Option("stream", "file", ("file", "line"), "what is one text"),
-        running_text.STRIDE,
-        running_text.WINDOWS,
-        running_text.BOS,
+        Option("stream", "file", ("file", "line"), "the text that is scored at once"),
+        STRIDE,
+        WINDOWS,
+        BOS,
     ),
     protocols={
         "paper": {},

@@ -1,7 +1,7 @@
 """text8: bits per character of cleaned Wikipedia text. Mahoney, mattmahoney.net/dc/textdata.
 
-Radford et al. 2019, Table 3. Only a-z and spaces, so a character is a byte; the usual test split
-is the last 5,000,000. Case and punctuation are gone for good: there is nothing to detokenise.
+Radford et al. 2019, Table 3. The text has only a-z and spaces, so a character is a byte. The usual
+test split is the last 5,000,000. Case and punctuation cannot be recovered.
 """
 
 import re
@@ -12,34 +12,34 @@ from harness.errors import DataError
 from harness.task import Options, Task
 
 from .shared import wikipedia_dump
-from .shared.running_text import BOS, STRIDE, WINDOWS
+from .shared.options import BOS, STRIDE, WINDOWS
 
 _STRAY = re.compile(rb"[^a-z ]")
 
 
 def parse(split: str) -> Callable[[bytes], Sequence[Fields]]:
-    """A reader of the file that refuses anything but a-z and spaces."""
+    """A parser of one split that refuses anything but a-z and spaces."""
     read_rows = wikipedia_dump.parse(split, "text8")
 
-    def rows(data: bytes) -> Sequence[Fields]:
-        found = read_rows(data)
-        for row in found:
+    def checked(data: bytes) -> Sequence[Fields]:
+        rows = read_rows(data)
+        for row in rows:
             if stray := _STRAY.search(row["bytes"]):
                 raise DataError(
                     f"expected only a-z and spaces, got {stray.group()!r} in {row['bytes'][:40]!r}"
                 )
-        return found
+        return rows
 
-    return rows
+    return checked
 
 
 def restore(rows: Iterable[Fields]) -> bytes:
-    """The hub's only row of the test split -> its characters."""
+    """The single row of the hub's test split -> its characters."""
     return "".join(row["text"] for row in rows).encode()
 
 
 def source(options: Options) -> Source:
-    """The text, or a prefix of it."""
+    """The text or its beginning: ` a village oven is an oven that belongs to nobody ...`."""
     return Source(
         title="text8: 100,000,000 characters of English Wikipedia, a-z and space",
         files=("text8", "text8.zip", "text8.first*"),
@@ -56,14 +56,13 @@ def source(options: Options) -> Source:
             "58c74e966ccc66eab2de6b52fad5b14ddb259fa4",
             restore,
         )
-        if options["split"] == "test"  # each split is a file of its own there
+        if options["split"] == "test"  # the hub has one file per split
         else None,
     )
 
 
 def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
     """One text."""
-    del options
     return [wikipedia_dump.example(rows, [row.fields["bytes"] for row in rows])]
 
 
@@ -72,8 +71,8 @@ TASK = Task(
     version=2,
     title="text8: bits per character of cleaned Wikipedia text",
     description=(
-        "The split's characters are scored as one text in disjoint windows and divided by their "
-        "number."
+        "The characters of the split are scored as one text in disjoint windows; bits are divided "
+        "by their number."
     ),
     source=source,
     read=read,

@@ -1,8 +1,11 @@
 """WikiText-2 and WikiText-103: perplexity of Wikipedia articles. Merity et al. 2016, 1609.07843.
 
 Radford et al. 2019, section 3.1 and Table 3. Both test sets are the same 60 articles and differ
-only in which words are `<unk>`; the raw file has none. The paper names neither file, windows nor
-detokeniser; here each is an option. `lm-eval` scores every article of the raw file by itself.
+only in which words are `<unk>`; the raw file has none. The paper does not name the file, the
+windows or the detokeniser, so each is an option. `lm-eval` scores the articles of the raw file
+separately.
+
+Rows: ` = <unk> Lighthouse = `, ` `, ` <unk> Lighthouse stands on a low <unk> about 3 @.@ 5 ...`
 """
 
 import re
@@ -15,6 +18,7 @@ from harness.task import Measure, Option, Options, Task
 from harness.text import megatron_wikitext
 
 from .shared import running_text
+from .shared.options import BOS, STRIDE, WINDOWS
 
 _REVISION = "b08601e04326c79dfdd32d625aee71d232d685c3"
 _MIRROR = "https://wikitext.smerity.com/"
@@ -22,15 +26,15 @@ _TOP_HEADING = re.compile(r" = [^=].* = ")
 
 
 def restore(rows: Iterable[Fields]) -> bytes:
-    """Rows of the hub -> the original file: there a blank line is the empty string."""
+    """Rows of the hub -> the original file; on the hub a blank line is an empty string."""
     return "".join(row["text"] or " \n" for row in rows).encode()
 
 
 def parse(data: bytes) -> list[Fields]:
-    """The file's lines.
+    """Read the lines of the file.
 
     Raises:
-        DataError: none of them is an article's heading.
+        DataError: there is no heading of an article.
     """
     rows = text_lines(data)
     if not any(_TOP_HEADING.fullmatch(row["text"]) for row in rows):
@@ -72,26 +76,26 @@ V1 = {
 RAW = _source("wikitext-2-raw-v1", "wikitext-2-raw", "wiki.test.raw", "wiki.test.raw", _RAW)
 
 
-def pages(rows: Sequence[Row]) -> list[list[Row]]:
-    """Lines in articles: each begins with a top heading, ` = Title = `.
+def split_articles(rows: Sequence[Row]) -> list[list[Row]]:
+    """Group lines into articles, each of which begins with a top heading, ` = Title = `.
 
-    What stands before the file's first heading is left out, as in the hub's document-level set;
-    rows from the middle of the file begin inside an article. A line of formula that looks like a
-    heading opens a page there too.
+    Lines before the first heading of the file are dropped, as in the hub's document-level set. Rows
+    from the middle of the file may begin inside an article. A line of formula that looks like a
+    heading starts an article there, too.
     """
-    found: list[list[Row]] = [[]] if rows[0].number > 0 else []
+    articles: list[list[Row]] = [[]] if rows[0].number > 0 else []
     for row in rows:
         if _TOP_HEADING.fullmatch(running_text.text_of(row)):
-            found.append([])
-        if found:
-            found[-1].append(row)
-    return [page for page in found if page] or [list(rows)]
+            articles.append([])
+        if articles:
+            articles[-1].append(row)
+    return [article for article in articles if article] or [list(rows)]
 
 
-def whole_page(rows: Sequence[Row]) -> Example:
-    """An article as one piece under Megatron's rules, which run across lines.
+def megatron_article(rows: Sequence[Row]) -> Example:
+    """An article as one piece under Megatron's rules, which cross lines.
 
-    Words are the pieces of splitting at white space, the empty ones at the ends included.
+    As in lm-eval, splitting at white space counts empty words at both ends.
     """
     text = "\n".join(running_text.text_of(row) for row in rows)
     words = len(re.split(r"\s+", text))
@@ -106,33 +110,35 @@ def whole_page(rows: Sequence[Row]) -> Example:
     )
 
 
-def joined_twice(example: Example) -> Example:
-    """The text as the Hugging Face guide joins the hub's rows: two newlines between rows."""
+def hf_joined(example: Example) -> Example:
+    """The text with two newlines between rows, as the Hugging Face guide joins the hub's rows."""
     pieces = [("" if piece.isspace() else piece) + "\n\n" for piece in example.fields["pieces"]]
     pieces[-1] = pieces[-1].removesuffix("\n\n")
     return Example(example.id, {**example.fields, "pieces": tuple(pieces)})
 
 
 def read(rows: Sequence[Row], options: Options) -> Iterable[Example]:
-    """One text a file or an article."""
-    by_page = options["stream"] == "article"
-    texts = pages(rows) if by_page else [list(rows)]
+    """One text per file or per article."""
+    by_article = options["stream"] == "article"
+    texts = split_articles(rows) if by_article else [list(rows)]
     if options["detok"] == "megatron":
-        return [whole_page(text) for text in texts]
-    found = [running_text.example(text, options, detok=options["detok"]) for text in texts]
-    return [joined_twice(e) for e in found] if options["join"] == "hf" else found
+        return [megatron_article(text) for text in texts]
+    examples = [running_text.example(text, options, detok=options["detok"]) for text in texts]
+    return [hf_joined(e) for e in examples] if options["join"] == "hf" else examples
 
 
 def measures(column: str) -> Callable[[Options], tuple[Measure, ...]]:
     """Perplexity per unit, for a column of Table 3."""
     of_lines = running_text.measures(column)
 
-    def found(options: Options) -> tuple[Measure, ...]:
+    def checked(options: Options) -> tuple[Measure, ...]:
         if options["join"] == "hf" and options["detok"] == "megatron":
-            raise UsageError("join=hf joins lines and detok=megatron whole texts; set only one")
+            raise UsageError(
+                "join=hf joins lines, detok=megatron whole texts; set only one of them"
+            )
         return of_lines(options)
 
-    return found
+    return checked
 
 
 def _task(name: str, number: str, column: str) -> Task:
@@ -145,8 +151,8 @@ def _task(name: str, number: str, column: str) -> Task:
         title=f"WikiText-{number}: perplexity of Wikipedia articles, per original word",
         description=(
             "The test file is scored as one text in disjoint windows; nats are divided by the "
-            "words and line ends of the tokenised original. The v1 file has <unk> for rare "
-            "words, the raw file has none and is the same for WikiText-2 and WikiText-103."
+            "number of words and line ends of the tokenised original. The v1 file has <unk> for "
+            "rare words; the raw file has none and is the same for WikiText-2 and WikiText-103."
         ),
         source=source,
         read=read,
@@ -160,12 +166,12 @@ def _task(name: str, number: str, column: str) -> Task:
                    "megatron is lossy and works on whole texts"),
             running_text.MODE,
             running_text.UNIT,
-            Option("stream", "file", ("file", "article"), "what is one text"),
+            Option("stream", "file", ("file", "article"), "the text that is scored at once"),
             Option("join", "newline", ("newline", "hf"), "lines as in the file, or the hub's "
                    "rows joined by two newlines"),
-            running_text.STRIDE,
-            running_text.WINDOWS,
-            running_text.BOS,
+            STRIDE,
+            WINDOWS,
+            BOS,
         ),
         protocols={
             "paper": {},

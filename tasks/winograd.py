@@ -1,13 +1,13 @@
 """Winograd Schema Challenge: whom a pronoun means. Levesque et al. 2012.
 
-Radford et al. 2019, section 3.4: the formulation of Trinh and Le 2018 (arXiv:1806.02847), each
-candidate put in the pronoun's place; 70.70 % of 273. `partial` compares the probabilities of the
-words after the candidate given all up to it, `full` those of the whole sentence.
+Radford et al. 2019, section 3.4: the formulation of Trinh and Le 2018 (arXiv:1806.02847), in which
+each candidate replaces the pronoun; 70.70 % of 273. `partial` compares the probabilities of the
+words after the candidate given those up to it, `full` those of the sentences.
 """
 
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from harness.core import Example, Fields, Hub, Loglikelihood, Request, Response, Row, Source
@@ -15,7 +15,7 @@ from harness.errors import DataError
 from harness.metrics import ACCURACY, Outcome
 from harness.metrics.extract import scored
 from harness.prompt import Prompt
-from harness.task import Measure, Option, Options, Task
+from harness.task import Measure, Option, Options, Step, Task
 
 POSSESSIVE = ("my", "his", "her", "our", "their")
 OPENINGS = ("a", "an", "the", "she", "he", "it", "they", *POSSESSIVE)
@@ -23,14 +23,23 @@ OPENINGS = ("a", "an", "the", "she", "he", "it", "they", *POSSESSIVE)
 
 
 def parse(data: bytes) -> list[Fields]:
-    """Schemas of the published XML file: text before, pronoun, text after, two candidates.
+    """Read the published XML file: text before, pronoun, text after, two candidates.
+
+    One schema, shortened:
+
+        <schema>
+          <text><txt1>Ines lent Rosa a bicycle because</txt1><pron>she</pron>
+                <txt2>had two.</txt2></text>
+          <answers><answer>Ines</answer><answer>Rosa</answer></answers>
+          <correctAnswer>A</correctAnswer>
+        </schema>
 
     Raises:
-        DataError: it is no such XML, or a schema lacks a part; names it.
+        DataError: the file is not such XML, or a schema lacks a part.
     """
     try:
         root = ET.fromstring(data)
-    except (ET.ParseError, LookupError, ValueError) as error:  # the last two: of its encoding
+    except (ET.ParseError, LookupError, ValueError) as error:  # the last two are about its encoding
         raise DataError(f"expected XML: {error}") from None
     rows: list[Fields] = []
     for number, schema in enumerate(root.iter("schema"), 1):
@@ -59,23 +68,22 @@ def _text(element: ET.Element | None) -> str:
 
 def restore(rows: Iterable[Fields]) -> bytes:
     """Rows of the hub -> the XML file's form."""
-    found = []
+    schemas = []
     for row in rows:
         at, pronoun = row["pronoun_loc"], row["pronoun"]
         parts = (row["text"][:at], pronoun, row["text"][at + len(pronoun) :])
         txt1, pron, txt2 = (escape(part) for part in parts)
         answers = "".join(f"<answer>{escape(option)}</answer>" for option in row["options"])
-        found.append(
+        schemas.append(
             f"<schema><text><txt1>{txt1}</txt1><pron>{pron}</pron><txt2>{txt2}</txt2></text>"
             f"<answers>{answers}</answers><correctAnswer>{'AB'[row['label']]}</correctAnswer>"
             "</schema>\n"
         )
-    return f"<collection>\n{''.join(found)}</collection>\n".encode()
+    return f"<collection>\n{''.join(schemas)}</collection>\n".encode()
 
 
 def source(options: Options) -> Source:
-    """The collection; the hub's file has the first 273 alone."""
-    del options
+    """The collection; the hub's file has only its first 273 schemas."""
     return Source(
         title="Winograd Schema Challenge collection",
         files=("WSCollection.xml",),
@@ -93,7 +101,7 @@ def source(options: Options) -> Source:
 
 
 def read(rows: Sequence[Row], options: Options) -> list[Example]:
-    """Schemas of the set that is asked for."""
+    """The schemas of the chosen set."""
     last = 273 if options["set"] == "wsc273" else 285
     return [_example(row) for row in rows if row.number < last]
 
@@ -109,7 +117,7 @@ def _example(row: Row) -> Example:
 
 
 def substitute(fields: Fields, candidate: str) -> tuple[str, str]:
-    """The sentence up to and with the candidate in the pronoun's place, and what follows.
+    """The sentence up to and including the candidate in the pronoun's place, and the rest.
 
     >>> substitute({"before": "Ann took", "pronoun": "her", "after": "hat."}, "The aunt")
     ("Ann took the aunt's", ' hat.')
@@ -128,34 +136,43 @@ def substitute(fields: Fields, candidate: str) -> tuple[str, str]:
 
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
-    """For each candidate: what follows it, then the whole sentence."""
-    del prompt, options
+    """What follows each candidate, then the sentence with each candidate."""
     texts = example.fields["texts"]
     partial: list[Request] = [Loglikelihood(head, tail) for head, tail in texts]
     return [*partial, *(Loglikelihood("", head + tail) for head, tail in texts)]
 
 
 def measures(options: Options) -> tuple[Measure, ...]:
-    """Accuracy under both scorings; `score` chooses the one beside the paper's."""
+    """Accuracy under both scorings; `score` chooses the one to compare with the paper's."""
+    return _accuracy("partial", 0, options), _accuracy("full", 2, options)
 
-    def accuracy(name: str, begin: int) -> Measure:
-        def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-            pair = [scored(response) for response in responses[begin : begin + 2]]
-            by_token = options["norm"] == "tokens"
-            values = [a.logprob / (a.num_tokens if by_token else 1) for a in pair]
-            right = example.fields["right"]
-            return [(float(values[right] > values[1 - right]), 1.0)]  # a tie is wrong
 
-        return Measure(
-            f"acc-{name}",
-            ACCURACY,
-            extract,
-            (f"acc-{name}", "schemas"),
-            "by the words after the candidate" if name == "partial" else "by the whole sentence",
-            column="Winograd ACC" if options["score"] == name else None,
-        )
+def _accuracy(name: str, first: int, options: Options) -> Measure:
+    """Accuracy by the two responses from place `first` on."""
 
-    return accuracy("partial", 0), accuracy("full", 2)
+    def values(responses: Sequence[Response]) -> list[float]:
+        pair = [scored(response) for response in responses[first : first + 2]]
+        by_token = options["norm"] == "tokens"
+        return [score.logprob / (score.num_tokens if by_token else 1) for score in pair]
+
+    def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+        of_candidates, right = values(responses), example.fields["right"]
+        return [(float(of_candidates[right] > of_candidates[1 - right]), 1.0)]  # a tie is wrong
+
+    def steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
+        per_token = " per token" if options["norm"] == "tokens" else ""
+        yield f"log-probabilities of the candidates{per_token}", values(responses)
+        yield "right candidate", f"{'AB'[example.fields['right']]}: {example.references[0]}"
+
+    return Measure(
+        f"acc-{name}",
+        ACCURACY,
+        extract,
+        (f"acc-{name}", "schemas"),
+        "by the words after the candidate" if name == "partial" else "by the whole sentence",
+        column="Winograd ACC" if options["score"] == name else None,
+        steps=steps,
+    )
 
 
 TASK = Task(
@@ -163,8 +180,8 @@ TASK = Task(
     version=1,
     title="Winograd Schema Challenge: whom a pronoun means",
     description=(
-        "Each of two candidates is put in a pronoun's place; the more probable sentence wins, by "
-        "the words after the candidate (partial) or by all of it (full). Ties are wrong."
+        "Each of two candidates replaces a pronoun; the more probable sentence wins, by the words "
+        "after the candidate (partial) or by all words (full). Ties are wrong."
     ),
     source=source,
     read=read,
@@ -172,10 +189,10 @@ TASK = Task(
     measures=measures,
     options=(
         Option("set", "wsc273", ("wsc273", "wsc285"), "the 273 schemas of the paper, or all"),
-        Option("score", "partial", ("partial", "full"), "which one stands beside the paper's"),
+        Option("score", "partial", ("partial", "full"), "the accuracy to compare with the paper's"),
         Option("norm", "none", ("none", "tokens"), "whether log-probabilities are divided by the "
                "number of tokens"),
-        Option("bos", "auto", ("auto", "eot"), "start token before the sentence"),
+        Option("bos", "auto", ("auto", "eot"), "start token of the sentence"),
     ),
     protocols={"paper": {}},
 )  # fmt: skip

@@ -1,13 +1,14 @@
-"""WMT-14 English-French, both directions: newstest2014 after example pairs.
+"""WMT-14 English-French in both directions: newstest2014 after example pairs.
 
-Radford et al. 2019, section 3.7: the context holds pairs `english sentence = french sentence`,
-then `english sentence =`; greedy; the first sentence generated is the translation. 5 BLEU into
-French, 11.5 into English. How many pairs, from where, and which BLEU is not said; the score is
-the mean over several draws of pairs, beside its spread.
+Radford et al. 2019, section 3.7: the context holds pairs `english sentence = french sentence`, then
+`english sentence =`; the model decodes greedily, and the first sentence generated is the
+translation. 5 BLEU into French, 11.5 into English. The paper does not say how many pairs there are,
+where they come from or which BLEU is meant; the score is the mean over several draws of pairs.
 """
 
 import html
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from harness.core import (
     Example,
@@ -23,7 +24,7 @@ from harness.core import (
 )
 from harness.data.parsers import decode, join_lines, lines
 from harness.errors import DataError
-from harness.metrics import Outcome
+from harness.metrics import Metric, Outcome
 from harness.metrics.bleu import (
     BLEU_COUNTS,
     CHRF_COUNTS,
@@ -36,18 +37,22 @@ from harness.metrics.bleu import (
 from harness.metrics.extract import generated
 from harness.metrics.rouge import sentences
 from harness.prompt import Prompt
-from harness.task import FewShot, Measure, Option, Options, Task, per_row
+from harness.task import FewShot, Measure, Option, Options, Step, Task, per_row
 
 from .shared.few_shot import draw
+from .shared.options import BOS
 
-LONGEST = 30  # words of an example sentence
+MAX_EXAMPLE_WORDS = 30  # of a source sentence in an example pair
 
 
 def parse(english: bytes, french: bytes) -> list[Fields]:
-    """Rows of two files with the same number of lines, or of two SGML files.
+    """Read two files with the same number of lines, or two SGML files.
+
+        "Three people were slightly injured when a tram left the rails near the central station."
+        "Trois personnes ont été légèrement blessées lorsqu'un tramway a déraillé près de la ..."
 
     Raises:
-        DataError: the files differ in length, or a line is empty; names it.
+        DataError: the files differ in format or length, or a line is empty.
     """
     texts = [decode(data) for data in (english, french)]
     kinds = [text.lstrip().startswith("<") for text in texts]
@@ -75,7 +80,7 @@ def _segments(text: str) -> Iterator[str]:
     """The sentences of an SGML file.
 
     Raises:
-        DataError: a segment is not closed, or has a reference to no character; names it.
+        DataError: a segment is not closed, or has an invalid character reference.
     """
     for number, part in enumerate(text.split("<seg ")[1:], 1):
         _, opened, rest = part.partition(">")
@@ -90,10 +95,10 @@ def _segments(text: str) -> Iterator[str]:
             )
 
 
-def other_side(name: str) -> str:
-    """The French file beside the English one: `newstest2014.en` has `newstest2014.fr`.
+def french_name(name: str) -> str:
+    """The name of the French file for an English one: `newstest2014.fr` for `newstest2014.en`.
 
-    Of SGML files, 2014 has a reference for each source; 2013 has sources in every language.
+    The SGML files of 2014 have one reference file per source; those of 2013 are all sources.
     """
     if not name.endswith(".sgm"):
         return f"{name[:-3]}.fr"
@@ -107,7 +112,7 @@ def restore(rows: Iterable[Fields]) -> tuple[bytes, bytes]:
 
 
 def newstest(year: int, rows: int, split: str, origin: str, sha256: tuple[str, ...]) -> Source:
-    """The news test of one year."""
+    """The newstest files of one year."""
     return Source(
         title=f"newstest{year}, English and French",
         files=(
@@ -126,7 +131,7 @@ def newstest(year: int, rows: int, split: str, origin: str, sha256: tuple[str, .
             "b199e406369ec1b7634206d3ded5ba45de2fe696",
             restore=restore,
         ),
-        companion=other_side,
+        companion=french_name,
     )
 
 
@@ -135,25 +140,27 @@ POOL = newstest(2013, 3000, "validation", "https://www.statmt.org/wmt13/test.tgz
 
 
 def pairs(pool: Pool, options: Options, direction: str) -> Fields:
-    """`pairs`: for each draw, its example pairs as text, a line a pair."""
+    """`pairs`: for each draw, its example pairs as text, one pair per line."""
     source, target = direction.split("-")
-    short = [r for r in pool.rows if len(r.fields[source].split()) <= LONGEST] or list(pool.rows)
-    shots = int(options["shots"])
+    template, shots = prompt(options), int(options["shots"])
+    short = [r for r in pool.rows if len(r.fields[source].split()) <= MAX_EXAMPLE_WORDS]
     texts = [
-        "".join(f"{r.fields[source]} = {r.fields[target]}\n" for r in draw(short, shots, seed))
+        "".join(
+            template.render(examples="", source=row.fields[source]) + f" {row.fields[target]}\n"
+            for row in draw(short or list(pool.rows), shots, seed)
+        )
         for seed in range(int(options["draws"]))
     ]
     return {"pairs": tuple(texts)}
 
 
 def prompt(options: Options) -> Prompt:
-    """Example pairs and the sentence."""
-    del options
+    """The example pairs and the sentence."""
     return Prompt.load("wmt14.txt")
 
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
-    """A request a draw of example pairs."""
+    """One request per draw of example pairs."""
     source = example.fields["source"]
     return [
         Generate(
@@ -164,7 +171,7 @@ def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
 
 
 def translation(response: Generated, options: Options) -> str:
-    """The first line, or the first sentence of it."""
+    """The text that is scored: the first line, or its first sentence."""
     line = response.text.strip().split("\n")[0].strip()
     if options["cut"] == "newline":
         return line
@@ -175,43 +182,51 @@ def translation(response: Generated, options: Options) -> str:
 def measures(column: str, options: Options) -> tuple[Measure, ...]:
     """BLEU, its spread over the draws, and chrF."""
     runs = int(options["draws"])
+    by_bleu = _measure(
+        "bleu",
+        bleu(runs),
+        lambda text, reference: bleu_counts(text, reference, options["tokenize"]),
+        BLEU_COUNTS,
+        options,
+    )
+    of_bleu = replace(
+        by_bleu, help="corpus BLEU, mean over the draws of example pairs", column=column
+    )
+    spread = replace(
+        by_bleu,
+        name="bleu over draws",
+        metric=bleu(runs, spread=True),
+        help="standard deviation of BLEU over the draws",
+        steps=None,
+    )
+    of_chrf = _measure("chrf", chrf(runs), chrf_counts, CHRF_COUNTS, options)
+    return (of_bleu, of_chrf, *([spread] if runs > 1 else []))
 
-    def counted(
-        count: Callable[[str, str], Outcome],
-    ) -> Callable[[Example, Sequence[Response]], list[Outcome]]:
-        def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-            texts = [translation(generated(r), options) for r in responses]
-            counts = [count(text, example.references[0]) for text in texts]
-            return [(*(value for run in counts for value in run), 1.0)]
 
-        return extract
+def _measure(
+    name: str,
+    metric: Metric,
+    count: Callable[[str, str], Outcome],
+    count_names: Sequence[str],
+    options: Options,
+) -> Measure:
+    """A measure whose outcomes are the counts of every draw."""
 
-    def names(kinds: Sequence[str], prefix: str) -> tuple[str, ...]:
-        return (*(f"{prefix} {kind} {run}" for run in range(runs) for kind in kinds), "sentences")
+    def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+        texts = [translation(generated(r), options) for r in responses]
+        counts = [count(text, example.references[0]) for text in texts]
+        return [(*(value for draw in counts for value in draw), 1.0)]
 
-    by_bleu = counted(lambda text, wanted: bleu_counts(text, wanted, options["tokenize"]))
-    found = [
-        Measure(
-            "bleu",
-            bleu(runs),
-            by_bleu,
-            names(BLEU_COUNTS, "bleu"),
-            "corpus BLEU, mean over the draws of example pairs",
-            column=column,
-        ),
-        Measure("chrf", chrf(runs), counted(chrf_counts), names(CHRF_COUNTS, "chrf"), "chrF2"),
-    ]
-    if runs > 1:
-        found.append(
-            Measure(
-                "bleu over draws",
-                bleu(runs, spread=True),
-                by_bleu,
-                names(BLEU_COUNTS, "bleu"),
-                "standard deviation of BLEU over the draws",
-            )
-        )
-    return tuple(found)
+    def steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
+        for number, response in enumerate(responses, 1):
+            text = translation(generated(response), options)
+            yield f"draw {number}: translation", text
+            yield f"draw {number}: {name} counts", count(text, example.references[0])
+
+    names = (
+        f"{name} {kind} {draw}" for draw in range(int(options["draws"])) for kind in count_names
+    )
+    return Measure(name, metric, extract, (*names, "sentences"), "chrF2", steps=steps)
 
 
 def task(name: str, direction: str, column: str, languages: str) -> Task:
@@ -219,7 +234,6 @@ def task(name: str, direction: str, column: str, languages: str) -> Task:
     source, target = direction.split("-")
 
     def read_row(row: Row, options: Options) -> Example:
-        del options
         return Example(
             str(row.number), {"source": row.fields[source].strip()}, (row.fields[target].strip(),)
         )
@@ -229,9 +243,9 @@ def task(name: str, direction: str, column: str, languages: str) -> Task:
         version=1,
         title=f"WMT-14 {languages}: translation after example pairs",
         description=(
-            "The model reads example pairs, `sentence = translation` a line, then a sentence and "
-            "an equals sign, and writes greedily up to the end of the line. BLEU through "
-            "sacrebleu, the mean over several draws of example pairs, and chrF."
+            "The model reads example pairs, one `sentence = translation` per line, then a sentence "
+            "and an equals sign, and decodes greedily to the end of the line. Reports sacrebleu's "
+            "BLEU and chrF, each the mean over several draws of example pairs."
         ),
         source=lambda options: TEST,
         read=per_row(read_row),
@@ -241,13 +255,13 @@ def task(name: str, direction: str, column: str, languages: str) -> Task:
         measures=lambda options: measures(column, options),
         notes=lambda examples, options: {"sacrebleu": signature(options["tokenize"])},
         options=(
-            Option("shots", "5", ("0", "<n>"), "example pairs in front"),
-            Option("draws", "3", ("<n>",), "how many draws of pairs; scores are means over them"),
-            Option("max_new", "100", ("<n>",), "new tokens at most"),
-            Option("cut", "sentence", ("sentence", "newline"), "what counts: the first sentence of "
-                   "the first line, or the line"),
+            Option("shots", "5", ("0", "<n>"), "number of example pairs"),
+            Option("draws", "3", ("<n>",), "number of draws of pairs; scores are means over them"),
+            Option("max_new", "100", ("<n>",), "maximum number of new tokens"),
+            Option("cut", "sentence", ("sentence", "newline"), "what is scored: the first sentence "
+                   "of the first line, or the line"),
             Option("tokenize", "13a", ("13a", "intl"), "sacrebleu's tokenizer"),
-            Option("bos", "auto", ("auto", "eot", "tokenizer", "none"), "start token in front"),
+            BOS,
         ),
         protocols={"paper": {}},
     )  # fmt: skip

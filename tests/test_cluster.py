@@ -24,7 +24,7 @@ from harness.commands.options import (
     ModelOptions,
     OutputOptions,
     RunOptions,
-    WorkerOptions,
+    WorkersOptions,
 )
 from harness.core import (
     Encoding,
@@ -37,7 +37,7 @@ from harness.core import (
 from harness.engine.backends import ray_workers
 from harness.engine.backends.backend import BackendOptions
 from harness.engine.backends.in_process import InProcess
-from harness.engine.backends.ray_workers import Crew, RayWorkers, connect, parcels
+from harness.engine.backends.ray_workers import RayWorkers, connect, parcels
 from harness.engine.cache.store import Store
 from harness.engine.checkpoint import load as checkpoint
 from harness.engine.checkpoint.load import Checkpoint
@@ -68,7 +68,7 @@ def test_each_unknown_question_is_in_one_parcel_and_the_largest_come_first(
 ) -> None:
     known = data.draw(st.sets(st.sampled_from(asked))) if asked else set()
     found = parcels(asked, known, BackendOptions("numerics", sharing, 16, frozenset()))
-    handed = [question for parcel in found for question in parcel.questions]
+    handed = [question for parcel in found for question in parcel.queries]
     assert len(handed) == len(set(handed))
     assert set(handed) == set(asked) - known
     sizes = [parcel.size for parcel in found]
@@ -94,7 +94,8 @@ def two_workers() -> Iterator[None]:
 
 @pytest.fixture
 def workers(two_workers: None, tiny_folder: Path) -> Iterator[RayWorkers]:
-    found = RayWorkers(str(tiny_folder), Settings(device="cpu", threads=1), 64, Crew(2, 2))
+    settings = Settings(device="cpu", threads=1)
+    found = RayWorkers(str(tiny_folder), settings, budget=64, count=2, total=2)
     yield found
     found.close()
 
@@ -152,7 +153,7 @@ def test_a_score_that_is_no_number_names_its_request(
 ) -> None:
     folder = save_tiny(tmp_path / "broken", context=256)
     spoil(folder)
-    workers = RayWorkers(str(folder), Settings(device="cpu"), 64, Crew(1, 1))
+    workers = RayWorkers(str(folder), Settings(device="cpu"), budget=64, count=1, total=1)
     engine = Engine(workers)
     with pytest.raises(NumericsError) as caught:
         answers(engine, [Generate(("The sand",), 3)])
@@ -174,12 +175,12 @@ def test_more_workers_than_the_cluster_holds_are_refused(
     two_workers: None, tiny_folder: Path
 ) -> None:
     with pytest.raises(CheckpointError, match="do not fit the cluster's 2 CPUs"):
-        RayWorkers(str(tiny_folder), Settings(), None, Crew(3, 3))
+        RayWorkers(str(tiny_folder), Settings(), budget=None, count=3, total=3)
 
 
 def test_a_model_that_no_worker_can_load_is_one_line(two_workers: None, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint") as caught:
-        RayWorkers(str(tmp_path), Settings(), None, Crew(1, 1))
+        RayWorkers(str(tmp_path), Settings(), budget=None, count=1, total=1)
     assert "\n" not in str(caught.value)
 
 
@@ -268,7 +269,7 @@ def two_workers_for(out: Path, *models: str) -> RunOptions:
         ModelOptions(models),
         DataOptions(sample=True, limit=2),
         output=OutputOptions(out),
-        workers=WorkerOptions(2),
+        workers=WorkersOptions(2),
         cache=CacheOptions(off=True),
     )
 

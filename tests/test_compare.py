@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from conftest import save_tiny
 from console import harness, made_record, refused
+from rich.cells import cell_len
 
 from harness.core import Score
+from harness.display import terminal
 from harness.metrics import Metric
 from harness.plugins.registry import load_task
 from harness.records.folder import outcomes_path, read, read_outcomes, write
 from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
+from harness.report.number_format import number
 from harness.stats.paired import difference
 
 TASKS: dict[str, list[Any]] = {
@@ -222,17 +225,38 @@ def test_p_is_adjusted_over_the_main_scores(sides: tuple[Path, Path]) -> None:
         assert {key: line["adjusted"] for key, line in main.items()} == pytest.approx(adjusted)
 
 
-def test_the_table_has_a_row_a_score(sides: tuple[Path, Path]) -> None:
+def test_the_table_has_a_row_a_score(
+    sides: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.OUT, "width", 120)
     result = harness("compare", *sides)
     assert result.code == 0
-    head, *rows = [line for line in result.out.split("\n") if line.strip()]
-    assert head.split()[:2] == ["benchmark", "score"]
+    rows = [line for line in result.out.split("\n") if line.strip()]
+    while not rows.pop(0).startswith("benchmark "):
+        pass  # upper lines of the headings
     for (task, metric), line in lines(*sides).items():
         [row] = [row for row in rows if row.split()[:2] == [task, metric]]
         if line["unit"] == "%":
             found = line["difference"]
             assert row.split()[2:4] == [f"{found['a']:.2f}", f"{found['b']:.2f}"]
             assert row.split()[-2:] == [str(line["examples"]), f"{found['lost']}/{found['won']}"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("flags", [[], ["--all"], ["--flips", 2]], ids=str)
+def test_what_is_printed_fits_the_terminal(
+    sides: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    flags: list[Any],
+) -> None:
+    monkeypatch.setattr(terminal.OUT, "width", width)
+    monkeypatch.setattr(terminal.OUT, "soft_wrap", False)
+    result = harness("compare", *sides, *flags)
+    assert result.code == 0
+    assert max(map(cell_len, result.out.split("\n"))) <= width
+    for line in lines(*sides).values():
+        assert number(line["difference"]["b"], line["unit"]) in result.out, "no number is cut"
 
 
 def test_a_record_alone_is_compared_as_in_its_folder(sides: tuple[Path, Path]) -> None:
@@ -277,12 +301,12 @@ def test_flips_show_the_texts(sides: tuple[Path, Path]) -> None:
             place = a["ids"].index(item)
             (asked, wanted, got), (_, _, other) = a["shown"][place], b["shown"][place]
             assert f"  item {item}: {asked!r}\n" in result.out
-            assert f"    wanted {wanted!r}  A {got!r}  B {other!r}\n" in result.out
+            assert f"    expected {wanted!r}  A {got!r}  B {other!r}\n" in result.out
         assert all(f"  item {item}:" not in result.out for item in items[2:])
 
 
 def test_without_flips_no_text_is_shown(sides: tuple[Path, Path]) -> None:
-    assert "wanted" not in harness("compare", *sides).out
+    assert "expected" not in harness("compare", *sides).out
 
 
 def questions(folder: Path, right: Sequence[int], shown: Sequence[Shown]) -> Path:
@@ -308,7 +332,7 @@ def test_texts_are_shown_as_they_are(tmp_path: Path) -> None:
     result = harness("compare", a, b, "--flips", 1)
     assert f"  item 0: {texts.prompt!r}\n" in result.out
     assert (
-        f"    wanted {texts.reference!r}  A {texts.response!r}  B {other.response!r}\n"
+        f"    expected {texts.reference!r}  A {texts.response!r}  B {other.response!r}\n"
         in result.out
     )
 

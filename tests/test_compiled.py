@@ -12,7 +12,7 @@ from harness.engine.checkpoint.load import load
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model import compiled
-from harness.engine.model.compiled import bucket, static_shape
+from harness.engine.model.compiled import padded_length, static_shape
 from harness.errors import CheckpointError
 
 BUDGET = 64  # a row or a few
@@ -20,14 +20,14 @@ BUDGET = 64  # a row or a few
 
 @given(st.integers(1, 5000))
 def test_a_size_holds_its_lengths_and_wastes_less_than_an_eighth(length: int) -> None:
-    size = bucket(length)
+    size = padded_length(length)
     assert length <= size <= length * 9 / 8
-    assert bucket(size) == size == bucket(size, down=True)
+    assert padded_length(size) == size
 
 
 @given(st.integers(1, 300), st.integers(1, 4096))
 def test_all_batches_of_a_size_have_one_shape(width: int, budget: int) -> None:
-    same = [w for w in range(1, 400) if bucket(w) == bucket(width)]
+    same = [w for w in range(1, 400) if padded_length(w) == padded_length(width)]
     shapes = {
         static_shape(rows, w, budget)
         for w in same
@@ -38,11 +38,11 @@ def test_all_batches_of_a_size_have_one_shape(width: int, budget: int) -> None:
 
 
 def test_there_are_few_sizes() -> None:
-    assert len({bucket(length) for length in range(16, 1025)}) == 49
+    assert len({padded_length(length) for length in range(16, 1025)}) == 49
 
 
 def asked() -> list[Loglikelihood]:
-    """Passages of three lengths, which are two sizes."""
+    """Passages of three lengths, which are padded to two."""
     texts = ("the sand " * 7, "the sand " * 7 + "a", "the sand")
     return [Loglikelihood(text, " the sun") for text in texts]
 

@@ -11,6 +11,7 @@ import pytest
 
 from harness.core import Example, Response, Row
 from harness.metrics import ACCURACY
+from harness.plugins.guard import guarded
 from harness.plugins.registry import load_task, task_names
 from harness.task import Measure, Option, Options, Task
 from harness.testing import conformance, golden
@@ -47,7 +48,7 @@ def test_nothing_is_computed_before_a_check_is_called(tmp_path: Path) -> None:
     assert [str(check) for check in found] == [
         "declaration", "options", "rows", "golden requests", "scores", "order and batches",
     ]  # fmt: skip
-    with pytest.raises(Exception, match="there is no benchmark 'no such benchmark'"):
+    with pytest.raises(Exception, match="there is no task 'no such benchmark'"):
         found[0]()
 
 
@@ -63,7 +64,7 @@ def changed(**fields: object) -> Task:
 def runs(task: Task, *, backwards: bool = False) -> conformance.Runs:
     subject = conformance._Subject("")
     subject.__dict__["task"] = task
-    return subject.runs_otherwise if backwards else subject.runs
+    return subject.backward_runs if backwards else subject.runs
 
 
 # --- each fault -------------------------------------------------------------------------
@@ -159,26 +160,26 @@ def test_golden_requests(tmp_path: Path) -> None:
 def measuring(*outcomes: tuple[float, ...]) -> Task:
     """Always these outcomes, of which two numbers are declared."""
     measure = Measure("m", ACCURACY, lambda example, responses: outcomes, ("right", "all"), "")
-    return changed(measures=lambda options: (measure,))
+    return guarded(changed(measures=lambda options: (measure,)))
 
 
 @pytest.mark.parametrize(
     ("outcomes", "words"),
     [
-        ([(1.0,)], " has the outcome (1.0,), expected 2 finite numbers: right, all"),
-        ([(math.nan, 1.0)], " has the outcome (nan, 1.0), expected 2 finite numbers"),
-        ([(math.inf, 1.0)], " has the outcome (inf, 1.0), expected 2 finite numbers"),
+        ([(1.0,)], ", expected a list of tuples of 2 finite numbers: right, all"),
+        ([(math.nan, 1.0)], "extract() of measure 'm' gave [(nan, 1.0)] on example "),
+        ([(math.inf, 1.0)], "extract() of measure 'm' gave [(inf, 1.0)] on example "),
         ([], "m"),  # `stats.score` refuses these two
         ([(1.0, 0.0)], "m"),
     ],
 )
 def test_scores_that_are_no_numbers(outcomes: list[tuple[float, ...]], words: str) -> None:
-    [fault] = conformance.unscored(lambda: runs(measuring(*outcomes)))
+    [fault] = conformance.scoring_errors(lambda: runs(measuring(*outcomes)))
     assert words in fault
 
 
 def test_scores_that_are_numbers() -> None:
-    assert conformance.unscored(lambda: runs(measuring((1.0, 1.0)))) == []
+    assert conformance.scoring_errors(lambda: runs(measuring((1.0, 1.0)))) == []
 
 
 def test_outcomes_that_depend_on_the_order() -> None:
@@ -189,7 +190,7 @@ def test_outcomes_that_depend_on_the_order() -> None:
 
     measure = Measure("m", ACCURACY, extract, ("right", "all"), "")
     task = changed(measures=lambda options: (measure,))
-    [fault] = conformance.moved(runs(task), runs(task, backwards=True))
+    [fault] = conformance.differences(runs(task), runs(task, backwards=True))
     assert fault.startswith("paper: m of item ")
     assert fault.endswith(" is (0.0, 1.0), in another order (1.0, 1.0)")
-    assert conformance.moved(runs(WINOGRAD), runs(WINOGRAD, backwards=True)) == []
+    assert conformance.differences(runs(WINOGRAD), runs(WINOGRAD, backwards=True)) == []

@@ -14,12 +14,12 @@ import pytest
 from console import SIZES, harness, law_records, made_record, refused, sized_record
 
 from harness.analysis.paper import published
-from harness.analysis.scaling import KAPLAN, curves
+from harness.analysis.scaling import KAPLAN_EXPONENT, scaling_curves
 from harness.core import Score
 from harness.records.folder import write
 from harness.records.record import Record
-from harness.report.plot import LABELS, MOST, draw, figure
-from harness.report.ticks import Span, short, ticks
+from harness.report.number_format import short
+from harness.report.plot import LABELS, MAX_PANELS, draw, figure, ticks
 
 MODEL = made_record().model
 FIT = LABELS[1]
@@ -41,7 +41,7 @@ def scored(*scores: Score, **changes: Any) -> Record:
 
 def test_the_table_has_the_exponent_with_its_interval(tmp_path: Path) -> None:
     folder = runs(tmp_path, law_records(0.12))
-    [curve] = curves(law_records(0.12))
+    [curve] = scaling_curves(law_records(0.12))
     assert curve.fit is not None
     assert curve.paper_fit is not None
     result = harness("curve", folder)
@@ -50,7 +50,7 @@ def test_the_table_has_the_exponent_with_its_interval(tmp_path: Path) -> None:
     assert "nats per word" in line
     assert "10M to 10B" in line
     assert line.rstrip().endswith(f"{curve.paper_fit.exponent:.3f}")
-    assert f"Kaplan et al. 2020: {KAPLAN}" in result.out
+    assert f"Kaplan et al. 2020: {KAPLAN_EXPONENT}" in result.out
     assert not list(tmp_path.glob("*.png")), "no picture without -o"
 
 
@@ -70,9 +70,9 @@ def test_json_has_points_fit_and_the_paper(tmp_path: Path) -> None:
     folder = runs(tmp_path, law_records(0.12))
     result = harness("curve", folder, "--json")
     value = json.loads(result.out)
-    assert value["kaplan"] == KAPLAN
+    assert value["kaplan"] == KAPLAN_EXPONENT
     [curve] = value["curves"]
-    [expected] = curves(law_records(0.12))
+    [expected] = scaling_curves(law_records(0.12))
     assert expected.fit is not None
     assert curve["fit"] == expected.fit._asdict()
     assert curve["fit"]["low"] <= 0.12 <= curve["fit"]["high"]
@@ -99,7 +99,7 @@ def test_all_scores_on_demand(tmp_path: Path) -> None:
     )
     assert "lambada x" not in harness("curve", folder).out
     out = harness("curve", folder, "--all").out
-    assert "no fit: points are no loss" in next(x for x in out.split("\n") if "lambada x" in x)
+    assert "no fit: points are not a loss" in next(x for x in out.split("\n") if "lambada x" in x)
 
 
 def test_what_checkpoints_differ_in_is_said_once(tmp_path: Path) -> None:
@@ -180,11 +180,11 @@ def test_an_unwritable_picture(tmp_path: Path) -> None:
 
 def test_too_many_panels_for_one_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    names = [f"s{n}" for n in range(MOST + 1)]
+    names = [f"s{n}" for n in range(MAX_PANELS + 1)]
     scores = [Score(n, 1.0, "points", True, None, None, None, {}) for n in names]
     folder = runs(tmp_path, [scored(*scores)])
     line = refused("curve", folder, "-o", tmp_path / "c.png")
-    assert f"{MOST + 1} curves are too many" in line
+    assert f"{MAX_PANELS + 1} curves are too many" in line
     assert not (tmp_path / "c.png").exists()
 
 
@@ -203,7 +203,7 @@ def test_the_files_are_what_their_names_say(tmp_path: Path) -> None:
     assert ElementTree.parse(tmp_path / "c.svg").getroot().tag.endswith("svg")
     text = (tmp_path / "c.svg").read_text("utf-8")
     assert all(label in text for label in ("LAMBADA PPL", *LABELS))
-    [curve] = curves(law_records(0.12))
+    [curve] = scaling_curves(law_records(0.12))
     assert curve.fit is not None
     assert f"exponent {curve.fit.exponent:.3f} (" in text
 
@@ -219,9 +219,10 @@ def test_equal_records_make_equal_bytes_whatever_the_user_has_set(tmp_path: Path
         assert harness("curve", folder, "-o", tmp_path / name).code == 0
     code = (
         "import sys; from pathlib import Path; from harness.report.plot import draw; "
-        "from harness.analysis.runs import load; from harness.analysis.scaling import curves\n"
+        "from harness.analysis.runs import load\n"
+        "from harness.analysis.scaling import scaling_curves\n"
         "records = [run.record for run in load([Path(sys.argv[1])], 'no')]\n"
-        "for name in sys.argv[2:]: draw(curves(records), Path(name))"
+        "for name in sys.argv[2:]: draw(scaling_curves(records), Path(name))"
     )
     others = [tmp_path / "other.png", tmp_path / "other.svg"]
     words = [sys.executable, "-c", code, str(folder), *map(str, others)]
@@ -240,7 +241,7 @@ def test_any_name_stays_text(tmp_path: Path, name: str) -> None:
     pytest.importorskip("matplotlib")
     score = Score(name, 1.0, "points", True, None, None, None, {})
     out = tmp_path / "c.svg"
-    draw(curves([scored(score, task=name, protocol=name)]), out)
+    draw(scaling_curves([scored(score, task=name, protocol=name)]), out)
     root = ElementTree.parse(out).getroot()
     assert not [x for x in root.iter() if isinstance(x.tag, str) and x.tag.endswith("script")]
 
@@ -251,7 +252,7 @@ def lines(panel: Any) -> dict[str, Any]:
 
 def test_the_lines_lie_where_the_numbers_say() -> None:
     pytest.importorskip("matplotlib")
-    found = curves(law_records(0.12))
+    found = scaling_curves(law_records(0.12))
     panel = figure(found).axes[0]
     [curve] = found
     assert curve.fit is not None
@@ -260,7 +261,7 @@ def test_the_lines_lie_where_the_numbers_say() -> None:
     assert np.allclose(np.diff(losses) / np.diff(sizes), -curve.fit.exponent)
     assert np.allclose(losses, math.log(curve.fit.coefficient) - curve.fit.exponent * sizes)
     sizes, losses = np.log(np.array(drawn[LABELS[3]].get_xydata())).T
-    assert np.allclose(np.diff(losses) / np.diff(sizes), -KAPLAN)
+    assert np.allclose(np.diff(losses) / np.diff(sizes), -KAPLAN_EXPONENT)
     assert (panel.get_xscale(), panel.get_yscale()) == ("log", "log")
     theirs = np.array(drawn[LABELS[2]].get_xydata())
     assert np.allclose(theirs[:, 1], np.log([35.13, 15.60, 10.87, 8.63]))
@@ -268,10 +269,10 @@ def test_the_lines_lie_where_the_numbers_say() -> None:
 
 def test_everything_that_is_drawn_is_in_sight() -> None:
     pytest.importorskip("matplotlib")
-    panel = figure(curves(law_records(0.12))).axes[0]
+    panel = figure(scaling_curves(law_records(0.12))).axes[0]
     low, high = panel.get_ylim()
-    [curve] = curves(law_records(0.12))
-    bounds = [math.log(v) for place in curve.ours for v in (place.low, place.high) if v]
+    [curve] = scaling_curves(law_records(0.12))
+    bounds = [math.log(v) for place in curve.points for v in (place.low, place.high) if v]
     assert low < min(bounds)
     assert max(bounds) < high
     assert panel.get_xlim()[0] < SIZES[0]
@@ -280,7 +281,7 @@ def test_everything_that_is_drawn_is_in_sight() -> None:
 
 def test_perplexities_stand_on_the_right() -> None:
     pytest.importorskip("matplotlib")
-    left, right = figure(curves(law_records(0.12))).axes
+    left, right = figure(scaling_curves(law_records(0.12))).axes
     assert left.get_ylabel() == "nats per word"
     assert right.get_ylabel() == "perplexity"
     assert left.get_ylim() == right.get_ylim()
@@ -292,16 +293,16 @@ def test_perplexities_stand_on_the_right() -> None:
 
 def test_a_broken_model_is_drawn_all_the_same(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    draw(curves([*law_records(0.12), sized_record(10**11, 1e307)]), tmp_path / "c.png")
+    draw(scaling_curves([*law_records(0.12), sized_record(10**11, 1e307)]), tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes().startswith(PNG)
 
 
 def test_an_interval_is_drawn_from_end_to_end() -> None:
     pytest.importorskip("matplotlib")
-    found = curves(law_records(0.12))
+    found = scaling_curves(law_records(0.12))
     [container] = figure(found).axes[0].containers
     bars = container.lines[2][0].get_segments()
-    for bar, place in zip(bars, found[0].ours, strict=True):
+    for bar, place in zip(bars, found[0].points, strict=True):
         assert np.allclose(bar[:, 0], place.parameters)
         assert np.allclose(bar[:, 1], [math.log(place.low or 0), math.log(place.high or 0)])
 
@@ -309,7 +310,7 @@ def test_an_interval_is_drawn_from_end_to_end() -> None:
 def test_accuracies_are_drawn_as_they_are_and_fitted_as_errors() -> None:
     pytest.importorskip("matplotlib")
     wrong = [80.0, 60.0, 46.0, 35.0]
-    found = curves(
+    found = scaling_curves(
         [
             sized_record(
                 size,
@@ -330,7 +331,7 @@ def test_accuracies_are_drawn_as_they_are_and_fitted_as_errors() -> None:
 def test_a_perfect_model_is_a_point_without_a_fit() -> None:
     """A perplexity of 1 is a loss of 0, which has no place on a logarithmic axis."""
     pytest.importorskip("matplotlib")
-    found = curves([*law_records(0.12), sized_record(10**11, 1.0)])
+    found = scaling_curves([*law_records(0.12), sized_record(10**11, 1.0)])
     [curve] = found
     assert (curve.fit, curve.reason) == (None, "a loss of 0 has no logarithm")
     [panel] = figure(found).axes
@@ -363,7 +364,7 @@ def test_sizes_in_few_letters(size: float, text: str) -> None:
 )
 def test_ticks_are_round_numbers(low: float, high: float, places: list[float]) -> None:
     pytest.importorskip("matplotlib")
-    assert ticks(Span(low, high)) == pytest.approx(places)
+    assert ticks(low, high) == pytest.approx(places)
 
 
 def test_losses_that_do_not_move_have_an_exponent_of_zero_without_a_sign(tmp_path: Path) -> None:

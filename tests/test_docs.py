@@ -22,7 +22,7 @@ from harness.analysis.check import Status
 from harness.analysis.paper import published as paper
 from harness.cli.group import cli
 from harness.commands.evaluate.grid import protocols
-from harness.commands.options import GridOptions, ProtocolOptions
+from harness.commands.options import ProtocolOptions
 from harness.data.load import Where, load
 from harness.plugins.registry import load_task
 from harness.records.signature import MUST_AGREE
@@ -199,7 +199,7 @@ def _gpt2(folder: Path) -> Tokenizer:
 
 
 def test_constants_stated_in_the_text() -> None:
-    from harness.data.subset import BLOCK
+    from harness.data.subset import BLOCK_CHARS
     from harness.engine.queries.encode import WORD_TOKENS
     from harness.engine.scoring.next_word import FIRST_TOKENS
     from harness.stats.intervals import LEVEL, RESAMPLES
@@ -210,7 +210,7 @@ def test_constants_stated_in_the_text() -> None:
     assert f"at most {FIRST_TOKENS} first tokens are tried" in text
     assert WORD_TOKENS == 6
     assert "by at most five more tokens" in text
-    assert f"blocks of neighbouring rows of about {BLOCK:,} characters" in text
+    assert f"blocks of neighbouring rows of about {BLOCK_CHARS:,} characters" in text
     assert f"All intervals are {LEVEL:.0%}".replace("%", " %") in text
     assert f"bootstrap with {RESAMPLES:,} resamples" in text
     assert f"pooled into {BLOCKS} blocks" in text
@@ -311,9 +311,10 @@ def test_commands_exist_with_all_their_options(page: str, command: str, complete
     if task is None and name != "table3":
         return
     given = context.params
-    protocol = ProtocolOptions(given["protocol"].replace("no-rhyme", "paper"), given["set"])
-    grid = GridOptions(given.get("grid", False), given.get("vary", ()))
-    assert protocols(task or load_task("wikitext2"), protocol, grid)
+    name = given["protocol"].replace("no-rhyme", "paper")
+    grid = given.get("grid", False), given.get("vary", ())
+    chosen = ProtocolOptions(name, given["set"], *grid)
+    assert protocols(task or load_task("wikitext2"), chosen)
 
 
 def _subcommand(group: click.Group, arguments: list[str]) -> None:
@@ -376,15 +377,14 @@ def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_the_page_is_documented_as_it_is() -> None:
     from harness.cli.inspect.report import report
-    from harness.report.page import comparisons, tokens
-    from harness.report.page import items as drill
+    from harness.report.page import examples, render, tokens
 
     text = " ".join(PAGES["docs/report.md"].split())
     [most] = [option.default for option in report.params if option.name == "items"]
     assert f"at most `--items` of a benchmark ({most})" in text
-    assert f"A text of more than {drill.LONGEST:,} characters" in text
-    assert f"at most {tokens.BYTES // 1_000_000} MB of a page" in text
-    assert comparisons.MOST == 5
+    assert f"A text of more than {examples.MAX_TEXT_CHARS:,} characters" in text
+    assert f"at most {tokens.PAGE_BYTES // 1_000_000} MB of a page" in text
+    assert render.MAX_COMPARISONS == 5
     assert "each of the next five" in text
 
 

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.commands.setup import checkpoint_checks as checks
-from harness.commands.setup import doctor, installation_checks
+from harness.commands.setup import installation_checks
 from harness.commands.setup.checkpoint_checks import Fact, Facts
 from harness.commands.setup.installation_checks import Finding
 from harness.core import Example, Response
@@ -36,10 +36,15 @@ from harness.task import Options
 @pytest.mark.parametrize(
     ("tested", "needed", "state", "seen"),
     [
-        ({"torch": torch.__version__}, "torch>=2", "ok", "1 of them as tested"),
-        ({"torch": torch.__version__.partition("+")[0]}, "torch>=2", "ok", "1 of them as tested"),
-        ({"other": "1"}, "torch>=2", "ok", "0 of them as tested"),
-        ({}, "torch>=2", "ok", "1 packages as declared"),
+        ({"torch": torch.__version__}, "torch>=2", "ok", "1 of them in the tested version"),
+        (
+            {"torch": torch.__version__.partition("+")[0]},
+            "torch>=2",
+            "ok",
+            "1 of them in the tested version",
+        ),
+        ({"other": "1"}, "torch>=2", "ok", "0 of them in the tested version"),
+        ({}, "torch>=2", "ok", "1 packages as required"),
         ({"torch": "1.0"}, "torch>=2", "warn", "(tested with 1.0)"),
         ({}, "torch>=999", "fail", "(needs >=999)"),
         ({}, "no-such-package-here", "fail", "no-such-package-here missing"),
@@ -53,18 +58,18 @@ def test_versions(tested: dict[str, str], needed: str, state: str, seen: str) ->
 
 
 def test_what_is_declared_and_tested_is_read_from_this_project() -> None:
-    names = {need.name for need in installation_checks.declared()}
+    names = {need.name for need in installation_checks.requirements()}
     assert {"torch", "click", "numpy"} <= names
     assert "pytest" not in names, "extras are no need"
-    assert installation_checks.tested()["torch"].count(".") == 2
-    assert {canonicalize_name(name) for name in names} <= set(installation_checks.tested())
+    assert installation_checks.tested_versions()["torch"].count(".") == 2
+    assert {canonicalize_name(name) for name in names} <= set(installation_checks.tested_versions())
 
 
 # --- machine ----------------------------------------------------------------------------------
 
 
 def test_device_threads_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "SIDE", 64)
+    monkeypatch.setattr(machine, "MATRIX_SIZE", 64)
     names = [f.name for f in installation_checks.hardware("cpu", None)]
     assert names == ["device", "threads", "products"]
     [found] = installation_checks.hardware("no-such-device", None)
@@ -86,7 +91,7 @@ def test_rate_is_products_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of our own: every look at it is a millisecond later."""
     clock = iter(range(10**6))
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock) / 1000)
-    monkeypatch.setattr(machine, "SIDE", 32)
+    monkeypatch.setattr(machine, "MATRIX_SIZE", 32)
     assert machine.product_rate("cpu", 0.05) == pytest.approx(2 * 32**3 / 1e-3 / 1e9)
     assert installation_checks.rate(0.5, "cpu").state == "warn"
     assert installation_checks.rate(90, "cpu").state == "ok"
@@ -120,17 +125,17 @@ def test_a_hub_that_answers(server: str) -> None:
 def test_no_hub_is_a_warning_and_never_hangs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call, says nothing
         begun = time.perf_counter()
-        found = installation_checks.hub(f"http://127.0.0.1:{silent.getsockname()[1]}", patience=0.2)
+        found = installation_checks.hub(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.2)
         assert time.perf_counter() - begun < 5
     assert found.state == "warn"
-    refused = installation_checks.hub("http://127.0.0.1:9", patience=0.2)
+    refused = installation_checks.hub("http://127.0.0.1:9", timeout=0.2)
     assert refused.state == "warn"
     assert refused.advice
 
 
 def test_offline_by_choice_is_no_warning() -> None:
     assert installation_checks.hub() == Finding(
-        "hub", "ok", "not asked: HF_HUB_OFFLINE is set, what is cached is used"
+        "hub", "ok", "not tried: HF_HUB_OFFLINE is set, cached files are used"
     )
 
 
@@ -165,7 +170,7 @@ def test_published_files_are_known(data_dir: Path) -> None:
     assert found["data lambada"].seen == ("lambada_test.jsonl, 5,153 rows, checksum as published")
 
 
-# --- canaries ---------------------------------------------------------------------------------
+# --- checkpoint ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +193,7 @@ def test_uniform_logits_are_at_the_bound_and_confident_nonsense_above_it(
     flat = checks.uniform_bound(scaled(tiny, 0.0))
     bound = math.log(len(tiny.tokenizer))
     assert flat.state in ("fail", "warn"), "rounding decides at the bound itself"
-    assert flat.seen.startswith(f"{bound:.2f} nats a token")
+    assert flat.seen.startswith(f"{bound:.2f} nats per token")
     assert checks.uniform_bound(scaled(tiny, 50.0)).state == "fail"
 
 
@@ -196,7 +201,7 @@ def test_a_model_that_knows_its_text_is_below_the_bound(tiny: Checkpoint) -> Non
     """Logits of the byte frequencies of the text, whatever the context."""
     engine = Engine(tiny)
     text = "".join(
-        f"{row.fields['text'].strip()}\n" for row in rows_of("wikitext2")[: checks.LINES]
+        f"{row.fields['text'].strip()}\n" for row in rows_of("wikitext2")[: checks.SAMPLE_LINES]
     )
     [ids] = tiny.tokenizer.encode([text])
     counts = torch.bincount(torch.tensor(ids), minlength=len(tiny.tokenizer)) + 0.1
@@ -240,10 +245,10 @@ def test_shared_rows_agree_and_other_weights_do_not(
 ) -> None:
     found = checks.shared_rows(engine, Engine(tiny, share=False))
     assert found.state == "ok"
-    assert "shares no prefixes" not in found.seen
+    assert "cannot share prefixes" not in found.seen
     twin = load(str(save_tiny(tmp_path / "twin", context=256, seed=1)), Settings(device="cpu"))
     assert checks.shared_rows(engine, Engine(twin, share=False)).state == "fail"
-    assert "shares no prefixes" in checks.shared_rows(*[Engine(tiny, share=False)] * 2).seen
+    assert "cannot share prefixes" in checks.shared_rows(*[Engine(tiny, share=False)] * 2).seen
 
 
 def facts_of(tiny: Checkpoint, context: str, continuation: str, wrong: float = 0.0) -> Facts:
@@ -276,7 +281,7 @@ def test_who_is_called_gpt2_must_be_it(engine: Engine, tiny: Checkpoint) -> None
     known = facts_of(tiny, "a", " b")
     [fact] = known.facts
     read_otherwise = known._replace(facts=(fact._replace(continuation_ids=(1,)),))
-    assert "its tokenizer reads" in checks.released(named, read_otherwise).seen
+    assert "its tokenizer encodes" in checks.released(named, read_otherwise).seen
 
 
 def test_the_published_facts_fit_the_published_tokenizer(data_dir: Path) -> None:
@@ -302,14 +307,14 @@ def test_the_published_facts_fit_the_published_tokenizer(data_dir: Path) -> None
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "SIDE", 64)
+    monkeypatch.setattr(machine, "MATRIX_SIZE", 64)
 
 
 def test_the_command_says_all_and_fails_for_a_random_model(tiny_folder: Path) -> None:
     result = harness("doctor", "--model", tiny_folder, "--device", "cpu")
     names = [line[6:28].strip() for line in result.out.split("\n") if line[:4].strip()]
     assert names[:5] == ["versions", "device", "threads", "products", "hub"]
-    canary_names = [
+    check_names = [
         "model",
         "uniform bound",
         "shuffled options",
@@ -317,7 +322,7 @@ def test_the_command_says_all_and_fails_for_a_random_model(tiny_folder: Path) ->
         "cached steps",
         "released model",
     ]
-    assert names[-7:-1] == canary_names
+    assert names[-7:-1] == check_names
     assert result.code == 1, "random weights of a large spread are worse than uniform"
     assert "1 failed: uniform bound" in result.out
 
@@ -340,7 +345,7 @@ def test_a_model_that_cannot_be_loaded_is_a_finding(tmp_path: Path) -> None:
     assert "it has no config.json" in result.out
 
 
-def test_a_model_of_nan_fails_its_canaries(tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_model_of_nan_fails_its_checks(tiny_folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = save_tiny(tmp_path / "nan", context=256)
@@ -351,7 +356,6 @@ def test_a_model_of_nan_fails_its_canaries(tiny_folder: Path, tmp_path: Path) ->
     result = harness("doctor", "--model", folder, "--device", "cpu")
     assert result.code == 1
     assert "fail  uniform bound" in result.out
-    assert doctor.STYLES.keys() == {"ok", "warn", "fail"}
 
 
 # --- checks that raise --------------------------------------------------------------------------
@@ -361,14 +365,14 @@ def test_cached_steps_agree_and_wrong_ones_do_not(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checks.cached_steps(engine).state == "ok"
-    real = checks._asked
+    real = checks._answers
 
     def shifted(engine: Engine, spans: Any) -> Any:
         found = real(engine, spans)
         next(iter(found.values())).value.logprobs[3] += 0.1
         return found
 
-    monkeypatch.setattr(checks, "_asked", shifted)
+    monkeypatch.setattr(checks, "_answers", shifted)
     found = checks.cached_steps(engine)
     assert found.state == "fail"
     assert "differs from a full pass by 1.0e-01 nats" in found.seen
@@ -383,7 +387,7 @@ def test_what_a_check_raises_is_a_line_and_what_it_has_found_stays() -> None:
     assert first == Finding("one", "ok", "fine")
     assert second.state == "fail"
     assert second.seen.startswith("ValueError: several lines and much")
-    assert len(second.seen) == installation_checks.SEEN
+    assert len(second.seen) == installation_checks.MAX_ERROR_CHARS
     assert second.advice == "do this"
 
 
@@ -407,7 +411,7 @@ def test_a_check_that_raises_is_a_finding_and_the_others_go_on(
         raise RuntimeError("The size of tensor a (5) must match\nthe size of tensor b (502)")
 
     for check in ("uniform_bound", "shuffled_options", "shared_rows", "cached_steps", "released"):
-        monkeypatch.setattr(checks, check, lambda *engines: Finding("canary", "ok", "fine"))
+        monkeypatch.setattr(checks, check, lambda *engines: Finding("stub", "ok", "fine"))
     monkeypatch.setattr(where, name, raising)
     result = harness("doctor", "--model", tiny_folder, "--device", "cpu")
     assert result.code == 1
@@ -415,7 +419,7 @@ def test_a_check_that_raises_is_a_finding_and_the_others_go_on(
     seen = "RuntimeError: The size of tensor a (5) must match the size of tensor b (502)"
     assert f"fail  {failed:22} {seen}" in " ".join(result.out.splitlines()).replace("  ->", "")
     assert f"1 failed: {failed}" in result.out
-    assert result.out.count("canary") == (5 if where is installation_checks else 4)
+    assert result.out.count("stub") == (5 if where is installation_checks else 4)
 
 
 def test_a_model_whose_code_raises_is_a_finding(

@@ -32,7 +32,7 @@ def ask(engine: Engine, requests: list[Request], encoding: Encoding) -> list[obj
 
 
 def naive(checkpoint: Checkpoint, tokens: list[int], first: int) -> tuple[list[float], list[bool]]:
-    """One row, all logits, log-softmax: what the engine must agree with."""
+    """The reference: one row, all logits, log-softmax."""
     with torch.no_grad():
         logits = checkpoint.model(torch.tensor([tokens[:-1]])).logits[0].float()
     logprobs = logits.log_softmax(-1)
@@ -122,7 +122,7 @@ def test_rolling_equals_naive_windows(engine: Engine, tiny: Checkpoint) -> None:
 
 
 def test_next_word_equals_naive_search(engine: Engine, tiny: Checkpoint) -> None:
-    """Stop words are skipped by a plain greedy loop, one forward pass a token."""
+    """Stop words are skipped by a plain greedy loop, one forward pass per token."""
     contexts = [shared + "and the sand" for shared in SHARED]
     skip = frozenset({"the", "s", "a", "0", "1"})
     requests: list[Request] = [NextWord(context, skip) for context in contexts]

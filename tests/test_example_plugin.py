@@ -15,7 +15,7 @@ from harness.core import Row
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "harness-rhymes"
-MAY_IMPORT = {"core", "extract", "formats", "metrics", "prompt", "task"}
+MAY_IMPORT = {"core", "data.parsers", "metrics", "metrics.extract", "prompt", "task"}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def harness(installed: Path, folder: Path, *arguments: object) -> str:
 
 
 def test_listed_and_explained(installed: Path, tmp_path: Path) -> None:
-    assert "rhymes" in harness(installed, tmp_path, "--help").partition("Benchmarks:")[2]
+    assert "rhymes" in harness(installed, tmp_path, "--help").partition("Tasks:")[2]
     assert "Rhymes: the last word of a couplet" in harness(installed, tmp_path, "tasks")
     explained = harness(installed, tmp_path, "tasks", "rhymes")
     assert "rhymes (version 1): Rhymes: the last word of a couplet" in explained

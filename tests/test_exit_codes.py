@@ -12,7 +12,7 @@ from conftest import save_tiny
 from console import harness, record_files, refused
 
 from harness.cli.evaluate.benchmark import ONE_TASK
-from harness.cli.types import LARGEST, LONGEST, Duration, Size
+from harness.cli.types import MAX_BYTES, MAX_SECONDS, Duration, Size
 
 CLOSED_PIPE = 141
 
@@ -112,8 +112,8 @@ def test_a_path_that_is_too_long_is_one_line(
         (("doctor", "--threads", "999999999999"), "is not in the range 1<=x<=4096"),
         (("lambada", "--workers", "999999999999"), "is not in the range 1<=x<=4096"),
         (("lambada", "--budget", "9" * 400 + "h"), "expected at most 100 years"),
-        (("cache", "prune", "--above", "9" * 90), f"expected at most {LARGEST} bytes"),
-        (("cache", "prune", "--above", "9" * 400), f"expected at most {LARGEST} bytes"),
+        (("cache", "prune", "--above", "9" * 90), f"expected at most {MAX_BYTES} bytes"),
+        (("cache", "prune", "--above", "9" * 400), f"expected at most {MAX_BYTES} bytes"),
         (("cache", "prune", "--older", "9" * 90 + "w"), "expected at most 100 years"),
         (("cache", "prune", "--older", "30"), "s, m, h, d or w, such as 30d"),
         (("power", "x", "--drop", "1e-300"), "1e-300 is not in the range"),
@@ -149,9 +149,9 @@ def test_what_is_not_a_duration(text: str) -> None:
 
 
 def test_the_longest_duration() -> None:
-    assert Duration("10m").convert(f"{LONGEST}s", None, None) == LONGEST
+    assert Duration("10m").convert(f"{MAX_SECONDS}s", None, None) == MAX_SECONDS
     with pytest.raises(click.BadParameter, match="at most 100 years"):
-        Duration("10m").convert(f"{LONGEST + 1}s", None, None)
+        Duration("10m").convert(f"{MAX_SECONDS + 1}s", None, None)
     assert Duration("10m", zero=True).convert("0d", None, None) == 0
 
 

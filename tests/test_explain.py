@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +12,14 @@ from console import harness, record_files, refused
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from speaker import said
 
-from harness.commands.inspect.steps import described, shown, steps
-from harness.core import Example, Response, Scored, Word
+from harness.core import Example, Response
+from harness.display.explanation import step_value
 from harness.display.preview import preview
 from harness.display.terminal import OUT
-from harness.metrics import ACCURACY
 from harness.plugins.registry import load_task
 from harness.records.folder import outcomes_path
 from harness.records.trace import RequestTrace, TokenTrace
-from harness.task import Measure, Task
 
 
 @pytest.fixture
@@ -55,9 +51,9 @@ def first_item(path: Path) -> str:
     [
         ("lambada", ("--limit", 2), ["next word (127 stop words", "  acc-word-stopfilter: "]),
         ("wikitext2", ("--limit", 9), ["  rolling: ", " windows, ", "template: none"]),
-        ("cbt-cn", ("--limit", 1), ["the same context", "most probable of 10, undivided: "]),
-        ("coqa", ("--limit", 1, "--set", "max_new=4"), ["normalise(", "leave_one_out(f1, "]),
-        ("nq", ("--limit", 1), ["    output: '", "answer('", "exact('"]),
+        ("cbt-cn", ("--limit", 1), ["the same context", "most probable of 10: "]),
+        ("coqa", ("--limit", 1, "--set", "max_new=4"), ["    output: '", "  f1: "]),
+        ("nq", ("--limit", 1), ["    output: '", "  em: "]),
         ("cnn-dm", ("--limit", 1, "--set", "max_new=8"), ["  generate: ", "output: '"]),
         ("wmt14-fr-en", ("--limit", 1, "--set", "max_new=4"), ["  bleu: "]),
         ("winograd", ("--limit", 1), ["most probable of "]),
@@ -88,7 +84,7 @@ def test_an_outcome_that_is_not_the_recorded_one_is_said(run: Any) -> None:
     path, cache = run("nq", "--limit", 1)
     record, items = read(path), read_outcomes(path, read(path))
     wrong = items.metrics["em"]._replace(values=((0.5, 1.0),))
-    changed = replace(items, outcomes={**items.outcomes, "em": wrong})
+    changed = replace(items, metrics={**items.metrics, "em": wrong})
     path = write(replace(record, outcomes=changed), path.parent.parent)
     result = harness("explain", path, items.ids[0], *cache, "--no-ranks")
     assert "; recorded as 0.5, 1\n" in result.out
@@ -137,7 +133,7 @@ def test_what_cannot_be_explained_is_one_line(run: Any, tmp_path: Path) -> None:
     assert "cannot read" in refused("explain", tmp_path / "none.json", "1")
     other = tmp_path / "other.json"
     other.write_text("{}")
-    assert "is no record" in refused("explain", other, "1")
+    assert "expected a file of kind 'record'" in refused("explain", other, "1")
 
 
 # --- steps ------------------------------------------------------------------------------------
@@ -147,92 +143,53 @@ def options(name: str, **overrides: str) -> Any:
     return load_task(name).protocol("paper", overrides).options
 
 
-def of(name: str, measure: str, example: Example, *responses: Response, **overrides: str) -> Any:
-    task = load_task(name)
-    found = {m.name: m for m in task.measures(options(name, **overrides))}
-    return steps(task, found[measure], example, responses)
+def with_steps(monkeypatch: pytest.MonkeyPatch, steps: Any) -> None:
+    """LAMBADA, whose first two measures explain themselves."""
+    task = load_task("lambada")
+
+    def measures(options: Any) -> Any:
+        first, second, *rest = task.measures(options)
+        return (replace(first, steps=steps), replace(second, steps=steps), *rest)
+
+    told = replace(task, measures=measures)
+    monkeypatch.setattr("harness.commands.inspect.rerun.load_task", lambda name: told)
 
 
-def test_steps_of_a_generated_answer() -> None:
-    example = Example("0", {"word": "who", "guesses": None}, ("the cat", "Dog"))
-    outcomes, found = of("nq", "em", example, said(" The cat.\n"))
-    assert [*outcomes] == [(1.0, 1.0)]
-    assert [(s.depth, f"{s.function}({', '.join(s.given)}) -> {s.gave}") for s in found] == [
-        (0, "right([' The cat.\\n']) -> 1"),
-        (1, "answer(' The cat.\\n') -> 'The cat'"),
-        (1, "best(exact, 'The cat', ['the cat', 'Dog']) -> 1"),
-        (2, "exact('The cat', 'the cat') -> 1"),
-        (3, "normalise('The cat') -> 'cat'"),
-        (3, "normalise('the cat') -> 'cat'"),
-        (2, "exact('The cat', 'Dog') -> 0"),
-        (3, "normalise('The cat') -> 'cat'"),
-        (3, "normalise('Dog') -> 'dog'"),
-    ]
+def test_steps_stand_between_the_output_and_the_outcome(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps(example: Example, responses: Sequence[Response]) -> Any:
+        yield "word", example.references[0]
+        yield "nats", 1.23456789
+        yield "cut", "a" * 1000
+
+    path, cache = run("lambada", "--limit", 1)
+    item = first_item(path)
+    with_steps(monkeypatch, steps)
+    lines = harness("explain", path, item, *cache, "--no-ranks").out.split("\n")
+    [word] = [k for k, line in enumerate(lines) if line.startswith("    word: ")]
+    assert lines[word + 1] == "    nats: 1.23457"
+    assert lines[word + 2] == f"    cut: '{'a' * 49} [...] {'a' * 49}'"
+    assert lines[word + 3].startswith("    outcome: "), "equal steps are not repeated below"
+    value = json.loads(harness("explain", path, item, *cache, "--no-ranks", "--json").out)
+    first, second, *rest = value["measures"]
+    assert first["steps"] == second["steps"]
+    assert first["steps"][1:] == [["nats", 1.23456789], ["cut", "a" * 1000]]
+    assert not any(measure["steps"] for measure in rest)
 
 
-def test_steps_of_a_word() -> None:
-    example = Example("0", {}, ("Nadia",))
-    responses = (Scored((-1.0,), (False,)), Word('"Nadia,', ()))
-    outcomes, found = of("lambada", "acc-word-stopfilter", example, *responses)
-    assert [*outcomes] == [(1.0, 1.0)]
-    assert [(s.function, s.given, s.gave) for s in found] == [
-        ("bare", ("'\"Nadia,'",), "'Nadia'"),
-        ("bare", ("'Nadia'",), "'Nadia'"),
-    ]
+def test_values_of_steps_become_json(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, cache = run("lambada", "--limit", 1)
+    item = first_item(path)
+    with_steps(monkeypatch, lambda example, responses: [("a", {1: (2, None)}), ("b", {1})])
+    value = json.loads(harness("explain", path, item, *cache, "--no-ranks", "--json").out)
+    assert value["measures"][0]["steps"] == [["a", {"1": [2, None]}], ["b", "{1}"]]
 
 
-def own_rule(text: str) -> str:
-    return text.upper()
-
-
-def _broken(example: Example, responses: Sequence[Response]) -> list[tuple[float, ...]]:
-    raise ValueError(own_rule("no"))
-
-
-def task_with(extract: Any) -> tuple[Task, Measure]:
-    measure = Measure("m", ACCURACY, extract, ("m", "n"), "what it is")
-    task = replace(load_task("lambada"), measures=lambda options: (measure,))
-    return task, measure
-
-
-def test_functions_of_a_plugin_are_steps_and_libraries_are_not() -> None:
-    def extract(example: Example, responses: Sequence[Response]) -> list[tuple[float, ...]]:
-        return [(float(json.loads("1") + len(own_rule("ab"))), 1.0)]
-
-    outcomes, found = steps(*task_with(extract), Example("0", {}), ())
-    assert [*outcomes] == [(3.0, 1.0)]
-    assert [(s.function, s.given, s.gave) for s in found] == [("own_rule", ("'ab'",), "'AB'")]
-
-
-def test_the_interpreters_hook_is_put_back() -> None:
-    def mine(*event: object) -> None:
-        pass
-
-    sys.setprofile(mine)
-    try:
-        with pytest.raises(ValueError, match="NO"):
-            steps(*task_with(_broken), Example("0", {}), ())
-        assert sys.getprofile() is mine
-    finally:
-        sys.setprofile(None)
-
-
-def test_extractors_speak_for_themselves() -> None:
-    measures = {m.name: m for m in load_task("lambada").measures(options("lambada"))}
-    about = described(load_task("lambada"), measures["ppl"])
-    assert "by target_nats: (surprisal of the whole continuation" in about
-    assert "by same_word: (1 if " in described(
-        load_task("lambada"), measures["acc-word-stopfilter"]
-    )
-    [em, *_] = load_task("nq").measures(options("nq"))
-    assert described(load_task("nq"), em) == em.help
-
-
-def test_long_values_are_cut() -> None:
-    assert shown("a" * 1000) == repr("a" * 50 + " [...] " + "a" * 50)
-    assert shown([1.0] * 9) == "[1, 1, 1, 1, 1, 1, ... 3 more]"
-    assert shown({"a": 1}) is None
-    assert shown([{}]) is None
+def test_long_values_are_shortened() -> None:
+    assert step_value(0.1 + 0.2) == "0.3"
+    assert step_value([1, "b"]) == "[1, 'b']"
+    assert len(step_value(list(range(1000)))) == 100 + len(" [...] ")
 
 
 # --- tokens with their numbers ----------------------------------------------------------------

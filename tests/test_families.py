@@ -1,4 +1,4 @@
-"""Every family of causal models is scored as a naive loop scores it, shared prefixes or not."""
+"""Families of causal models get the scores of a naive loop, with and without shared prefixes."""
 
 import logging
 from collections.abc import Callable
@@ -118,10 +118,10 @@ def assert_naive(checkpoint: Checkpoint, found: list[object]) -> None:
 
 
 def assert_scored(checkpoint: Checkpoint, request: Loglikelihood, answer: object) -> int:
-    """Compare with one pass of transformers; how many tokens that fed."""
+    """Compare with one pass of transformers; return the number of tokens it was fed."""
     assert isinstance(answer, Scored)
     tokenizer = checkpoint.tokenizer
-    context = [*tokenizer.start("auto"), *tokenizer.encode([request.context])[0]]
+    context = [*tokenizer.start_tokens("auto"), *tokenizer.encode([request.context])[0]]
     tokens = context + tokenizer.encode([request.continuation])[0]
     with torch.no_grad():
         logits = checkpoint.model(torch.tensor([tokens[:-1]])).logits[0].float()
@@ -170,9 +170,9 @@ def gpt_neo(vocabulary: int, window: int) -> tf.PreTrainedModel:
 def test_self_test_finds_a_window_that_the_config_hides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """GPT-Neo's local layers count columns, not positions: right in small trees, wrong in wide."""
+    """GPT-Neo's local layers count columns, not positions: wrong in wide trees only."""
     checkpoint = build(tmp_path, lambda v: gpt_neo(v, 48))
-    monkeypatch.setattr(Forward, "_limited", lambda self: "")
+    monkeypatch.setattr(Forward, "_no_tree_masks", lambda self: "")
     engine = Engine(checkpoint)
     assert engine.describe()["sharing"] is True
     forward = engine.backend.forward
@@ -290,7 +290,7 @@ def test_a_word_that_crosses_the_limit_is_fed_with_its_context(tmp_path: Path) -
 def test_layers_that_look_ahead_in_long_rows_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Causal as long as all tokens fit into what a layer chooses, as an indexer's top 64 do."""
+    """Causal only while a layer can choose all tokens, as with an indexer's top 64."""
     checkpoint = build(tmp_path, ALONE["narrow window"])
     attention = type(checkpoint.model.model.layers[0].self_attn)
     plain = attention.forward
@@ -355,7 +355,7 @@ def falcon_alibi(vocabulary: int) -> tf.PreTrainedModel:
 
 
 def roberta(vocabulary: int) -> tf.PreTrainedModel:
-    """Its positions begin behind the padding token's, unless they are given."""
+    """Positions begin after the padding token's unless they are passed."""
     return tf.RobertaForCausalLM(
         tf.RobertaConfig(
             vocab_size=vocabulary, **SMALL, intermediate_size=48, is_decoder=True,
@@ -395,13 +395,13 @@ def test_a_family_that_comes_apart_in_its_own_way_is_scored_as_by_itself(
     assert_naive(checkpoint, found)
     assert found[-1] == answers(Engine(checkpoint, share=False))[-1]
     assert engine.describe()["sharing"] is shares, caplog.text
-    assert not engine.backend.forward.whole
+    assert not engine.backend.forward.all_logits
     if make is gpt_oss:
         assert len(engine.backend.forward.last_block) == 2, "where a tuple comes back, too"
 
 
 def scaled(name: str) -> Make:
-    """A family that does something to its logits; the last states are large or small."""
+    """A family that changes its logits; the last states are large or small."""
     alone = {key: value for key, value in LLAMA.items() if key != "head_dim"}
     return {
         "cohere": lambda v: tf.CohereForCausalLM(
@@ -420,7 +420,7 @@ def scaled(name: str) -> Make:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["cohere", "granite", "nanochat", "flat gemma2"])
 def test_logits_are_capped_and_scaled_as_the_model_does(name: str, dtype: torch.dtype) -> None:
-    """Of states far larger than the probe's as well: a cap shows in large logits only."""
+    """Also for states far larger than those of the self-test: a cap shows only in large logits."""
     torch.manual_seed(0)
     model = scaled(name)(300).to(dtype).eval()
     forward = forward_of(model, 128)
@@ -430,7 +430,7 @@ def test_logits_are_capped_and_scaled_as_the_model_does(name: str, dtype: torch.
         states = forward.trunk(ids)[0]
         assert forward.head(states) == pytest.approx(model(ids).logits[0].float(), rel=0.01)
         large = forward.head(states * 400)
-    assert not forward.whole
+    assert not forward.all_logits
     if name == "flat gemma2":
         assert 15 < large.abs().max() <= 30.001
     plain = torch.nn.functional.linear(states * 400, model.get_output_embeddings().weight)
@@ -455,7 +455,7 @@ def test_logits_are_computed_where_they_are_read_alone(
 
 
 def test_a_pass_that_the_model_cannot_make_is_one_line(tiny: Checkpoint) -> None:
-    """As of a model with fewer usable positions than its config says."""
+    """For example, a model with fewer usable positions than its config says."""
 
     def too_few_positions(module: object, given: tuple[torch.Tensor, ...]) -> None:
         if given[0].shape[-1] > 20:
@@ -475,7 +475,7 @@ def test_a_pass_that_the_model_cannot_make_is_one_line(tiny: Checkpoint) -> None
 def test_out_of_memory_halves_the_budget_and_changes_no_score(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The error is the allocator's own, so that its words are those of this system."""
+    """The error is the allocator's own, with the message of this system."""
     want = answers(Engine(tiny, share=False))
     real = scorer_module.score
 

@@ -26,15 +26,15 @@ from harness.analysis.noise_floor import Noise
 from harness.cli.evaluate.benchmark import benchmark_command
 from harness.cli.group import cli
 from harness.commands.compare import jitter
-from harness.commands.evaluate.table import PAPER_TABLES
+from harness.commands.evaluate.run import PAPER_TABLES
 from harness.commands.setup import doctor
 from harness.commands.setup import installation_checks as installation
 from harness.data import load as data
 from harness.engine import engine as engines
 from harness.engine.backends import in_process as locals_
 from harness.engine.backends import ray_workers
-from harness.engine.backends.cost import Rates
 from harness.engine.backends.in_process import InProcess
+from harness.engine.backends.rates import Rates
 from harness.engine.checkpoint import load as checkpoints
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
@@ -52,6 +52,7 @@ ROWS: Given = {"--model": "first", "--sample": None, "--limit": "2"}
 BASE: dict[str, tuple[list[str], Given]] = {
     "lambada": ([], RUN),
     "table3": ([], RUN),
+    "run": (["lambada,ptb"], RUN),
     "show": (["lambada"], ROWS),
     "jitter": (["lambada"], {**ROWS, "--file": "jitter.json"}),
     "doctor": ([], {"--model": "first"}),
@@ -276,9 +277,9 @@ def observed(
     class Counted(Engine):
         """An engine that says how it is made."""
 
-        def __init__(self, checkpoint: Checkpoint, **how: Any) -> None:
+        def __init__(self, model: Any, **how: Any) -> None:
             calls.append(f"engine {how.get('budget')}")
-            super().__init__(checkpoint, **how)
+            super().__init__(model, **how)
 
     def data_loaded(source: Any, where: Any, *, strict: bool = False) -> Any:
         calls.append(f"data strict={strict}")
@@ -288,11 +289,11 @@ def observed(
     monkeypatch.setattr(checkpoints, "load", loaded)
     monkeypatch.setattr(checkpoints, "tokenizer_and_context", tokenizer)
     monkeypatch.setattr(engines, "Engine", Counted)
-    monkeypatch.setattr(ray_workers, "Workers", Workers)
+    monkeypatch.setattr(ray_workers, "RayWorkers", Workers)
     monkeypatch.setattr(ray_workers, "connect", lambda *words: calls.append(f"connect {words}"))
     monkeypatch.setattr(data, "load", data_loaded)
     published = (world / "data" / "lambada_test.jsonl").read_bytes()
-    monkeypatch.setattr(data, "hub_bytes", lambda hub: (published,))
+    monkeypatch.setattr(data, "download", lambda hub: (published,))
     rates = Rates(token=0.01, path=0.0, tree=0.0, head=0.0, step=0.01)
     monkeypatch.setattr(locals_, "rates", lambda forward, key: rates)
     one_column = replace(PAPER_TABLES["table3"], columns=("LAMBADA PPL",))
@@ -306,7 +307,7 @@ def observed(
         return real_exact(replace(corpus, workers=1), wanted)
 
     monkeypatch.setattr(scan, "exact", exact)
-    monkeypatch.setattr(doctor, "_canaries", lambda checkpoint, engine: iter(()))
+    monkeypatch.setattr(doctor, "_check_model", lambda checkpoint: iter(()))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     return Observed(world, tmp_path, calls, monkeypatch)
 
@@ -394,8 +395,8 @@ def test_contradictions_of_runs(words: tuple[str, ...], expected: str) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("compare", "one", "two", "one", "--flips", "1"), "--flips shows items of two runs"),
-        (("compare", "one", "two", "--flips", "1", "--json"), "--flips shows items of two runs"),
+        (("compare", "one", "two", "one", "--flips", "1"), "--flips shows the examples of two"),
+        (("compare", "one", "two", "--flips", "1", "--json"), "--flips shows the examples of two"),
         (("power", "one", "two", "--correlation", "0.1"), "--correlation is measured"),
         (("power", "one", "two", "--discordance", "0.1"), "--discordance is measured"),
         (("report", "one", "--no-tokens", "--cache", "x"), "leave out --no-tokens"),

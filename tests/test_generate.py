@@ -39,7 +39,7 @@ def answers(engine: Engine, requests: list[Request]) -> list[Generated]:
 
 
 def turns(count: int, new: int = 12, stop: tuple[str, ...] = ()) -> list[Request]:
-    """A conversation: every prompt prolongs the one before."""
+    """A conversation: every prompt extends the one before."""
     said = [f"Q: the sea {i}\nA: sand {i}\n" for i in range(count)]
     return [Generate((STORY, *said[:k], "Q: why\nA:"), new, stop=stop) for k in range(count)]
 
@@ -115,7 +115,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_families_equal_a_naive_loop(family: str, tmp_path: Path) -> None:
-    """Rows that may not share are decoded side by side, by length."""
+    """Rows that may not share are decoded together with rows of the same length."""
     tokenizer = byte_tokenizer()
     torch.manual_seed(3)
     FAMILIES[family](len(tokenizer)).save_pretrained(tmp_path)
@@ -154,9 +154,9 @@ def test_limits_order_and_sharing_change_no_answer(
     order = list(range(len(requests)))
     random.Random(seed).shuffle(order)
     limits = [
-        Limits(prefill=64, branches=1, cache_bytes=1),
-        Limits(prefill=256, branches=5, cache_bytes=1 << 18),
-        Limits(prefill=4096, branches=64, cache_bytes=1 << 24),
+        Limits(prefill=64, completions=1, cache_bytes=1),
+        Limits(prefill=256, completions=5, cache_bytes=1 << 18),
+        Limits(prefill=4096, completions=64, cache_bytes=1 << 24),
     ]
     for limit in limits:
         engine = Engine(tiny)
@@ -433,7 +433,7 @@ def test_out_of_memory_on_one_answer_is_one_line(
 
 
 def test_buffers_are_free_as_soon_as_nobody_needs_them() -> None:
-    """Without the garbage collector: they are too large to wait for it."""
+    """Even without the garbage collector: they are too large to wait for it."""
     layer = DynamicLayer()
     layer.update(torch.zeros(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
     gc.disable()

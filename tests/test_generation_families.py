@@ -1,4 +1,4 @@
-"""Answers of many model families against a loop that keeps nothing; how each of them is decoded."""
+"""Generation with many model families against a loop without a cache, and how each is decoded."""
 
 import logging
 from collections.abc import Callable
@@ -132,14 +132,14 @@ def build(folder: Path, make: Make) -> Checkpoint:
 
 
 def naive(checkpoint: Checkpoint, prompt: tuple[int, ...], count: int) -> tuple[list[int], float]:
-    """Greedy tokens and their log-probability, by a full pass for each."""
+    """Greedy tokens and their total log-probability, by one full pass per token."""
     tokens, total = [*prompt], 0.0
     while len(tokens) < len(prompt) + count:
         with torch.no_grad():
             logits = checkpoint.model(torch.tensor([tokens]), use_cache=False).logits[0, -1]
         tokens.append(int(logits.argmax()))
         total += float(logits.double().log_softmax(-1)[tokens[-1]])
-        if tokens[-1] in checkpoint.ends:
+        if tokens[-1] in checkpoint.end_tokens:
             break
     return tokens[len(prompt) :], total
 
@@ -206,7 +206,7 @@ def test_rows_that_reach_the_window_and_go_beyond_it(family: str, tmp_path: Path
     """The window is 256: a row of 245 columns, which 5 answers of 12 tokens make 300."""
     checkpoint = build(tmp_path, OVER_A_CACHE[family])
     engine = Engine(checkpoint)
-    start = len(engine.tokenizer.start("auto"))
+    start = len(engine.tokenizer.start_tokens("auto"))
     requests: list[Request] = [
         Generate(("z" * (200 - start) + letter * 9,), 12) for letter in "abcde"
     ]
@@ -224,9 +224,9 @@ def phi3(tmp_path: Path) -> Checkpoint:
 
 @pytest.mark.parametrize("length", [88, 92, 95, 96, 97, 120])
 def test_answers_that_grow_across_the_rope_limit(phi3: Checkpoint, length: int) -> None:
-    """Beside a short one and a long one; the limit is 96."""
+    """In one run with a short and a long prompt; the limit is 96."""
     engine = Engine(phi3)
-    start = len(engine.tokenizer.start("auto"))
+    start = len(engine.tokenizer.start_tokens("auto"))
     assert engine.backend.forward.rope_limit == 96  # type: ignore[attr-defined]
     requests: list[Request] = [
         Generate(("z" * (n - start),), 6) for n in (length, length - 2, 40, 200)
@@ -240,7 +240,7 @@ def test_answers_that_grow_across_the_rope_limit(phi3: Checkpoint, length: int) 
 
 
 def wronged(checkpoint: Checkpoint, wrong: Callable[[dict[str, Any]], None]) -> Checkpoint:
-    """A model whose pass over a cache first does something to its arguments."""
+    """A model that changes its arguments before a pass over a cache."""
     base = checkpoint.model.base_model
     real = base.forward
 

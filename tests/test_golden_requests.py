@@ -12,7 +12,7 @@ import pytest
 
 from harness.core import Generate, Loglikelihood, NextWord, Request
 from harness.plugins.registry import load_task
-from harness.testing.golden import golden, in_words, merged
+from harness.testing.golden import as_json, golden, merged
 
 GOLDEN = Path(__file__).with_name("golden_requests.json")
 WORDS = ["lambada", "cbt-cn", "cbt-ne"]
@@ -52,7 +52,7 @@ def test_merging_loses_nothing() -> None:
         Generate(("g",), 1, seed=(0, 1)),
         Generate(("g",), 2, seed=(0, 1)),
     ]
-    found = merged([in_words(request) for request in requests])
+    found = merged([as_json(request) for request in requests])
     assert [r.get("continuations") for r in found[:4]] == [[" b", " c"], None, [" d"], [" f"]]
     assert [r.get("seeds") for r in found[4:]] == [[[0, 0], [0, 1]], [[0, 1]]]
 

@@ -12,7 +12,7 @@ from conftest import save_tiny
 from console import harness, record_files, refused
 
 from harness.commands.evaluate.grid import protocols
-from harness.commands.options import GridOptions, ProtocolOptions
+from harness.commands.options import ProtocolOptions
 from harness.errors import UsageError
 from harness.plugins.registry import load_task, task_names
 from harness.records.folder import read
@@ -156,7 +156,7 @@ def test_the_table_sums_up_the_tokens(
 ) -> None:
     asked, known, computed = (f"{total(grid, x):,}" for x in ("asked", "cached", "computed"))
     line = (
-        f"tokens: {asked} asked, {known} of them known from an earlier protocol or run, "
+        f"tokens: {asked} asked, {known} of them cached by an earlier protocol or run, "
         f"{computed} computed\n"
     )
     assert line in shown[0]
@@ -188,9 +188,8 @@ def test_varied_options_are_combined(model: Path, tmp_path: Path) -> None:
         assert record["signature"] == other["signature"]
 
 
-def labels(task: str, protocol: ProtocolOptions | None = None, **grid: Any) -> list[str]:
-    chosen = protocols(load_task(task), protocol or ProtocolOptions(), GridOptions(**grid))
-    return [p.label for p in chosen]
+def labels(task: str, **options: Any) -> list[str]:
+    return [p.label for p in protocols(load_task(task), ProtocolOptions(**options))]
 
 
 def test_equal_protocols_are_run_once_under_their_first_name() -> None:
@@ -203,15 +202,15 @@ def test_equal_protocols_are_run_once_under_their_first_name() -> None:
 
 
 def test_set_goes_into_every_protocol() -> None:
-    found = labels("wikitext2", ProtocolOptions(set=("stride=8",)), vary=("unit=words,tokens",))
+    found = labels("wikitext2", vary=("unit=words,tokens",), set=("stride=8",))
     assert found == ["paper+stride=8+unit=words", "paper+stride=8+unit=tokens"]
-    assert labels("wikitext2", ProtocolOptions("hf"), vary=("unit=words",)) == ["hf+unit=words"]
+    assert labels("wikitext2", vary=("unit=words",), name="hf") == ["hf+unit=words"]
 
 
 @pytest.mark.parametrize("name", task_names())
 def test_the_grid_of_every_task_is_its_distinct_presets(name: str) -> None:
     task = load_task(name)
-    found = protocols(task, ProtocolOptions(), GridOptions(grid=True))
+    found = protocols(task, ProtocolOptions(grid=True))
     resolved = [dict(task.protocol(preset).options) for preset in task.protocols]
     assert [dict(p.options) for p in found] == [
         options for i, options in enumerate(resolved) if options not in resolved[:i]
@@ -269,7 +268,10 @@ def test_no_data_at_all_is_refused(model: Path, tmp_path: Path) -> None:
         (["--vary", "stride=,"], "--vary 'stride=,': expected key=value,value,..."),
         (["--vary", "stride=32", "--set", "stride=64"], "'stride' is both in --set and in --vary"),
         (["--grid", "--set", "strid=32"], "wikitext2 has no option 'strid'"),
-        (["--vary", "stride=32", "--protocol", "papr"], "no protocol 'papr'; choose from: paper"),
+        (
+            ["--vary", "stride=32", "--protocol", "papr"],
+            "no protocol 'papr'; did you mean paper?",
+        ),
         (["--grid", "--limit", "0"], "'--limit': 0 is not in the range x>=1"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",

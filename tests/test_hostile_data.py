@@ -346,7 +346,7 @@ def test_archives_that_cannot_be_read(archive: bytes, words: str) -> None:
 
 
 def test_an_archive_is_not_expanded_beyond_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wikipedia_dump, "WHOLE", 1_000_000)
+    monkeypatch.setattr(wikipedia_dump, "FILE_BYTES", 1_000_000)
     monkeypatch.setattr(wikipedia_dump, "MILLION", 10_000)
     bomb = changed_zip(b"a" * 20_000_000, 0, b"PK")
     lying = changed_zip(b"a" * 20_000_000, 24, (500).to_bytes(4, "little"))

@@ -165,8 +165,8 @@ def test_offline_with_nothing_there(tmp_path: Path) -> None:
     [facts] = load_all([("lambada", {})], tmp_path, HF_HUB_OFFLINE="1")
     message = facts["error"]
     assert message.startswith(
-        "the hub did not give data/lambada_test.jsonl of EleutherAI/lambada_openai at 900124bf3b82 "
-        "(LocalEntryNotFoundError: "
+        "the hub did not provide data/lambada_test.jsonl of EleutherAI/lambada_openai "
+        "at 900124bf3b82 (LocalEntryNotFoundError: "
     )
     assert "\n" not in message
 
@@ -247,6 +247,6 @@ def test_online_without_the_file(tmp_path: Path, stub: tuple[str, list[str]]) ->
     [facts] = load_all([("cbt-cn", {"split": "test"})], tmp_path, **online)
     assert asked, "the stub was asked"
     assert facts["error"].startswith(
-        "the hub did not give CN/test-00000-of-00001.parquet of cam-cst/cbt at 72b5c46b1248 ("
+        "the hub did not provide CN/test-00000-of-00001.parquet of cam-cst/cbt at 72b5c46b1248 ("
     )
     assert "NotFound" in facts["error"]

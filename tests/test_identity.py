@@ -119,7 +119,7 @@ def test_replaced_in_place_where_the_file_system_tells_nothing(
 ) -> None:
     """The claim of a cached digest is checked against what was loaded."""
     for module in (digest, identity):
-        monkeypatch.setattr(module, "state", lambda files: "the same")
+        monkeypatch.setattr(module, "file_state", lambda files: "the same")
     assert found(folder).identity.digest == plain.identity.digest
     save_tiny(folder, seed=2)
     assert found(folder).identity.digest != plain.identity.digest
@@ -136,10 +136,12 @@ def test_a_known_digest_is_not_computed_again(
 
 
 def test_tied_tensors_are_taken_once_and_untied_ones_twice(folder: Path, tmp_path: Path) -> None:
-    tied = dict(identity.distinct(model(byte_tokenizer(), context=64)))
+    tied = dict(identity.distinct_tensors(model(byte_tokenizer(), context=64)))
     assert "lm_head.weight" in tied
     assert "transformer.wte.weight" not in tied
-    untied = dict(identity.distinct(model(byte_tokenizer(), context=64, tie_word_embeddings=False)))
+    untied = dict(
+        identity.distinct_tensors(model(byte_tokenizer(), context=64, tie_word_embeddings=False))
+    )
     assert set(untied) - set(tied) == {"transformer.wte.weight"}
 
 
@@ -246,7 +248,7 @@ def test_gguf_replaced_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_file_replaced_where_the_file_system_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(digest, "state", lambda files: "the same")
+    monkeypatch.setattr(digest, "file_state", lambda files: "the same")
     path = tmp_path / "x.gguf"
     path.write_bytes(b"a" * 10)
     before = digest.file_digest(path)
@@ -345,7 +347,7 @@ def test_a_default_that_a_release_adds(
 
 def test_fields_of_parts_are_those_that_differ_too() -> None:
     config = tf.Gemma3Config(text_config=tf.Gemma3TextConfig(hidden_size=32))
-    fields = identity.fields(config)
+    fields = identity.changed_fields(config)
     assert fields["model_type"] == "gemma3"
     assert fields["text_config"] == {"hidden_size": 32, "model_type": "gemma3_text"}
 

@@ -65,7 +65,8 @@ RULES = {
         "numpy pyarrow rbloom",
     ),
     "testing": Rule(
-        "core errors files data metrics plugins prompt records runner task engine engine.checkpoint"
+        "core errors files text data metrics plugins prompt records runner task engine "
+        "engine.checkpoint"
     ),
     "report.page": Rule(
         "core errors files metrics plugins records stats task analysis analysis.paper report", ANY

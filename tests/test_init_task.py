@@ -47,7 +47,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.mark.slow
 def test_its_own_tests_pass(made: tuple[Path, Path]) -> None:
     package, site = made
-    done = run("pytest", package, "-q", "-p", "no:cacheprovider", folder=package, path=site)
+    words = ["pytest", package, "-q", "-p", "no:cacheprovider", "-W", "error::DeprecationWarning"]
+    done = run(*words, folder=package, path=site)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 passed" in done.stdout
 
@@ -94,17 +95,17 @@ def test_every_file_and_no_slot_left(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["Riddles", "2fast", "my_riddles", "a--b", "-a", "a-", "a/b", "..", "é", "", "a" * 41]
 )
-def test_names_that_no_benchmark_can_have(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is no name for a benchmark; expected at most 40"):
+def test_names_that_no_task_can_have(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a valid name for a task; expected at most 40"):
         check_name(name, ())
-    assert "is no name" in refused("init-task", "--out", tmp_path, "--", name)
+    assert "is not a valid name" in refused("init-task", "--out", tmp_path, "--", name)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["lambada", "wmt14-en-fr", "tasks", "compare", "init-task"])
 def test_names_that_are_taken(name: str, tmp_path: Path) -> None:
     message = refused("init-task", name, "--out", tmp_path)
-    assert f"{name!r} is already a command or an installed benchmark" in message
+    assert f"{name!r} is already a command or an installed task" in message
     assert not list(tmp_path.iterdir())
 
 
@@ -113,8 +114,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     kept.parent.mkdir()
     kept.write_text("mine")
     message = refused("init-task", "riddles", "--out", tmp_path)
-    assert message.endswith("is already there, and nothing is written over; choose another name or "
-                            "--out")  # fmt: skip
+    assert message.endswith("exists already and is not overwritten; choose another name or --out")
     assert [p.name for p in kept.parent.iterdir()] == ["kept.txt"]
 
 

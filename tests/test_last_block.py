@@ -44,7 +44,7 @@ def test_states_that_are_read_are_the_same(models: list[Any], chosen: set[int]) 
 
 
 def test_other_positions_are_not_computed(models: list[Any]) -> None:
-    """Counted at the module itself, so that the saving is no hope."""
+    """Counted at the module itself."""
     [mlp, _] = position_wise(models[0].base_model, 2)
     fed: list[int] = []
     handle = mlp.register_forward_pre_hook(lambda module, inputs: fed.append(inputs[0].numel()))
@@ -65,7 +65,7 @@ def test_the_engine_uses_it_where_it_is_right(tiny: Checkpoint) -> None:
 def test_a_block_that_mixes_positions_is_computed_whole(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A feed-forward part that looks at its neighbours is found out by the probe."""
+    """The self-test rejects a feed-forward part that mixes positions."""
     mlp = tiny.model.transformer.h[-1].mlp
     plain = type(mlp).forward
 

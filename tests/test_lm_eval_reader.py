@@ -226,7 +226,7 @@ def test_two_runs_are_compared_as_their_numbers_differ() -> None:
     [reason] = found.not_compared
     assert reason.startswith("toy_write")
     assert "the second side has no such run" in reason
-    assert any("tokenizer" in mark for mark in found.marks)
+    assert any("tokenizer" in mark for mark in found.notes)
     tests = {(line.task.split()[0], line.metric): line.difference.test for line in found.scores}
     assert tests["toy_choice", "acc"] == "mcnemar"
     assert tests["toy_page", "word_perplexity"] == "sign-flip"
@@ -270,7 +270,7 @@ def test_the_order_of_lines_does_not_matter(tmp_path: Path) -> None:
     expected, whole = task_of(results_file(GOLDEN / "demo"), "toy_write")
     assert record == expected
     assert items.ids == whole.ids
-    assert items.outcomes == whole.outcomes
+    assert items.metrics == whole.metrics
 
 
 def test_arguments_as_older_versions_wrote_them(tmp_path: Path) -> None:
@@ -444,7 +444,7 @@ def test_groups_are_no_tasks(tmp_path: Path) -> None:
     file["results"]["g"] = {"acc,none": 0.5}
     [record] = records_of(written(tmp_path, file))
     assert record.task == "t"
-    with pytest.raises(RecordError, match="results of no task"):
+    with pytest.raises(RecordError, match="has no results of a task"):
         records_of(written(tmp_path, {**file, "results": {"g": {"acc,none": 0.5}}}))
 
 
@@ -538,14 +538,17 @@ def one_less(text: str) -> str:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (cut, "is no JSON"),
-        (lambda text: "[" * 100_000 + "\n" + text, "is no JSON: nested too deeply"),
-        (one_less, "has 5 of the 6 items"),
-        (lambda text: "", "has 0 of the 6 items"),
+        (cut, "is not JSON"),
+        (lambda text: "[" * 100_000 + "\n" + text, "is not JSON: nested too deeply"),
+        (one_less, "has 5 of the 6 examples"),
+        (lambda text: "", "has 0 of the 6 examples"),
         (lambda text: text.replace('"acc": 1', '"acc": 0', 1), "its acc is 33.3333 and not 50"),
         (lambda text: text.replace('"perplexity": -4', '"perplexity": -5', 1), "its perplexity is"),
-        (lambda text: text.replace('"acc": 1', '"acc": [1]', 1), "no samples of lm-eval"),
-        (lambda text: text.replace('"target"', '"wanted"', 1), "KeyError('target')"),
+        (
+            lambda text: text.replace('"acc": 1', '"acc": [1]', 1),
+            "valid lm-eval 0.4 samples file",
+        ),
+        (lambda text: text.replace('"target"', '"wanted"', 1), "KeyError: 'target'"),
         (lambda text: text.replace('"doc_id"', '"id"', 1), "doc_id"),
     ],
 )
@@ -565,10 +568,8 @@ def test_a_truncated_result_file_is_refused(tmp_path: Path) -> None:
     path.write_text(cut(path.read_text("utf-8")), "utf-8")
     assert not is_results(path)
     assert path.name in reading_fails(path)
-    with pytest.raises(RecordError, match=r"^[^\n]*is no JSON file[^\n]*$"):
+    with pytest.raises(RecordError, match=r"^[^\n]*is not a JSON file[^\n]*$"):
         records_of(path)
-    with pytest.raises(RecordError, match=r"^[^\n]*cannot read[^\n]*$"):
-        records_of(tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize(
@@ -579,21 +580,14 @@ def test_a_truncated_result_file_is_refused(tmp_path: Path) -> None:
 def test_odd_result_files_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     path = written(tmp_path, small(**change))
     assert is_results(path)
-    with pytest.raises(RecordError, match=r"^[^\n]*no result file of lm-eval 0.4[^\n]*$"):
+    with pytest.raises(RecordError, match=r"^[^\n]*is not a valid lm-eval 0.4 result file[^\n]*$"):
         records_of(path)
 
 
 def test_other_files_are_no_results(tmp_path: Path) -> None:
-    ours = write_record(made_record(), tmp_path)
-    assert not is_results(ours)
-    with pytest.raises(RecordError, match="expected results, configs, versions in it"):
-        records_of(ours)
-    assert not is_results(tmp_path)
-    assert not is_results(tmp_path / "missing.json")
+    assert not is_results(write_record(made_record(), tmp_path))
     for content in (b"", b"\xff\xfe", b'["results"]', b'{"results": {}}', b'{"results": ' * 9999):
-        odd = tmp_path / "odd.json"
-        odd.write_bytes(content)
-        assert not is_results(odd)
+        assert lm_eval.results(content) is None
 
 
 # --- the leaderboard --------------------------------------------------------------------
@@ -735,7 +729,7 @@ def test_lm_eval_itself(real: tuple[Path, Path]) -> None:
 def test_two_runs_of_lm_eval_itself(real: tuple[Path, Path]) -> None:
     a, b = real
     found = compare(runs.load([a]), runs.load([b]))
-    assert found.refused == found.marks == ()
+    assert found.refused == found.notes == ()
     assert len(found.scores) == 9
     assert all(line.examples == len(ROWS) for line in found.scores)
     assert_differences_are_those_of_the_numbers(found, a, b)

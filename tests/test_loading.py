@@ -191,7 +191,7 @@ def test_prefixes_of_training_loops_are_taken_off(
     edit_tensors(copy, renamed(lambda name: prefix + name))
     with caplog.at_level(logging.WARNING, "harness"):
         found = load(str(copy), CPU)
-    assert "is taken off its tensors' names" in caplog.text
+    assert "is removed from its tensors' names" in caplog.text
     assert torch.equal(logits(found.model), logits(plain.model))
     assert found.identity.digest == plain.identity.digest
 
@@ -728,9 +728,9 @@ def test_a_damaged_cache_of_digests_is_passed_over(
 
 
 def test_the_cache_of_digests_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(digest, "_REMEMBERED", 3)
+    monkeypatch.setattr(digest, "_MAX_CACHED", 3)
     for number in range(5):
-        digest.remembered(str(number), lambda: "0" * 64)
+        digest.cached_digest(str(number), lambda: "0" * 64)
     memory = digest.cache_root() / "digests.json"
     assert list(json.loads(memory.read_text())) == ["2", "3", "4"]
 

@@ -58,7 +58,7 @@ def test_text_is_encoded_once_for_checkpoints_with_one_tokenizer(
 
 
 def test_a_tokenizer_is_loaded_once(models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_loaded", {})
+    monkeypatch.setattr(checkpoint, "_tokenizers", {})
     loaded: list[Path] = []
     real = AutoTokenizer.from_pretrained
     monkeypatch.setattr(

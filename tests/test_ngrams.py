@@ -104,7 +104,7 @@ def found_by_exact(items: list[str], corpus: list[str], n: int) -> tuple[int, in
     exact = ExactSearch(looked_for)
     for text in overlapping((documents([document]) for document in corpus), n):
         exact.add(text)
-    return len(which), int(exact.found[which].sum())
+    return len(which), int(exact.matched[which].sum())
 
 
 @pytest.mark.parametrize("bits", [64, 1])
@@ -136,7 +136,7 @@ def test_bloom_is_exact_where_its_rate_leaves_no_error(
     monkeypatch.setattr(scan, "PROBES", 10)
     mine, theirs = ([" ".join(words) for words in side] for side in (items, corpus))
     looked_for, which, _ = distinct_ngrams(normalise(documents(mine)), n)
-    found = scan.bloom(scan.Corpus([documents(theirs)]), looked_for, 1e-8).found
+    found = scan.bloom(scan.Corpus([documents(theirs)]), looked_for, 1e-8).matched
     assert (len(which), int(found[which].sum())) == naive_ngrams.share(mine, theirs, n)
 
 

@@ -150,7 +150,7 @@ print(used() - begun)
     not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 to ask what is in use"
 )
 def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
-    """120 shapes of four layers: by itself, oneDNN would remember 1,024 of 0.6 MB each."""
+    """120 shapes of four layers: by default, oneDNN would cache 1,024 of 0.6 MB each."""
     done = subprocess.run(
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
     )

@@ -451,7 +451,9 @@ def test_power_without_sense(drop: float, alpha: float, power: float) -> None:
 
 
 def test_flips_that_cannot_make_the_drop() -> None:
-    with pytest.raises(UsageError, match=r"a drop of 5 points needs at least 0\.05 of the items"):
+    with pytest.raises(
+        UsageError, match=r"a drop of 5 points needs at least 0\.05 of the examples"
+    ):
         sd_of_flips(0.04, 5)
 
 
@@ -509,7 +511,7 @@ def test_one_item_has_no_sd(metric: Metric) -> None:
     if metric.select:
         assert sd_guess(metric, table, 0.0) == 0  # nothing else can be drawn
     else:
-        with pytest.raises(NumericsError, match="expected two or more items"):
+        with pytest.raises(NumericsError, match="expected two or more examples"):
             sd_of_difference(metric, table, table)
 
 

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from harness.commands.evaluate.plan import allot
 from harness.core import Encoding, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
-from harness.engine.backends import cost as estimate_module
+from harness.engine.backends import cost, machine
 from harness.engine.backends import in_process as local_module
-from harness.engine.backends.cost import Estimate, Rates
+from harness.engine.backends import rates as rates_module
+from harness.engine.backends.cost import Estimate
+from harness.engine.backends.rates import Rates
 from harness.engine.cache.store import Store
 from harness.engine.checkpoint import random_model as tiny_module
 from harness.engine.checkpoint.load import Checkpoint, load
@@ -65,7 +67,7 @@ def test_tokens_of_scored_requests_are_foretold_exactly(
     found = planned(engine, SCORED)
     run(engine, SCORED)
     assert (found.asked, found.computed) == (engine.tokens.asked, engine.tokens.computed)
-    assert found.questions == len({q for e in engine.encode(SCORED, Encoding()) for q in e.spans})
+    assert found.queries == len({q for e in engine.encode(SCORED, Encoding()) for q in e.spans})
     assert not found.at_most
 
 
@@ -131,20 +133,20 @@ def test_rates_are_measured_once_and_kept(
         calls.append(forward)
         return RATES
 
-    monkeypatch.setattr(estimate_module, "measure", measured)
+    monkeypatch.setattr(rates_module, "measure", measured)
     for _ in range(2):
-        assert estimate_module.rates(Engine(tiny).backend.forward, "this machine") == RATES  # type: ignore[attr-defined]
+        assert rates_module.rates(Engine(tiny).backend.forward, "this machine") == RATES  # type: ignore[attr-defined]
     assert len(calls) == 1
 
 
 def test_measured_rates_are_times(tiny: Checkpoint) -> None:
-    found = estimate_module.measure(Engine(tiny).backend.forward)  # type: ignore[attr-defined]
+    found = rates_module.measure(Engine(tiny).backend.forward)  # type: ignore[attr-defined]
     assert min(found.token, found.head, found.step) > 0
     assert found.tree >= found.path >= 0
 
 
 def test_memory_is_at_least_what_the_process_holds(tiny: Checkpoint, known_rates: None) -> None:
-    held = estimate_module.resident_bytes()
+    held = machine.resident_bytes()
     assert planned(Engine(tiny), SCORED).peak_bytes > held / 2 > 10_000_000
 
 
@@ -184,7 +186,7 @@ def test_models_that_take_no_tree_mask_have_rates(family: str) -> None:
     }
     small = tiny_module.checkpoint(context=64)
     forward = Forward(replace(small, model=make[family]().eval()))
-    found = estimate_module.measure(forward)
+    found = rates_module.measure(forward)
     assert min(found.token, found.head, found.step) > 0
     assert found.tree >= found.path >= 0
 
@@ -192,16 +194,16 @@ def test_models_that_take_no_tree_mask_have_rates(family: str) -> None:
 def test_logits_at_every_position_are_in_the_memory_that_is_foretold(tiny: Checkpoint) -> None:
     """Tokens x vocabulary x 4 bytes, and once more for a scaled copy."""
     forward = Engine(tiny).backend.forward  # type: ignore[attr-defined]
-    one, two = (estimate_module.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
-    forward.whole = True
-    three, four = (estimate_module.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
+    one, two = (cost.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
+    forward.all_logits = True
+    three, four = (cost.batch_bytes(forward, n, 64, kept=False) for n in (1000, 2000))
     assert three - one == 2 * 1000 * forward.vocabulary * 4
     assert four - two == 2 * 2000 * forward.vocabulary * 4
 
 
 def test_the_widest_feed_forward_layer_counts() -> None:
     """Some configs have a width for each layer, some call it otherwise, some do not say."""
-    widest = estimate_module._inner_size
+    widest = cost._inner_size
     assert widest(SimpleNamespace(intermediate_size=[48, 96])) == 96
     assert widest(SimpleNamespace(intermediate_size=None, ffn_dim=64)) == 64
     assert widest(SimpleNamespace()) == 0
@@ -235,28 +237,28 @@ SOUND = asdict(RATES)
 def test_a_file_that_holds_no_rates_is_measured_anew(
     text: str | bytes, tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(estimate_module, "cache_root", lambda: tmp_path)
-    monkeypatch.setattr(estimate_module, "measure", lambda forward: RATES)
-    memory = tmp_path / estimate_module.FILE
+    monkeypatch.setattr(rates_module, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(rates_module, "measure", lambda forward: RATES)
+    memory = tmp_path / rates_module.FILE
     memory.write_bytes(text if isinstance(text, bytes) else text.encode())
     forward = Engine(tiny).backend.forward  # type: ignore[attr-defined]
-    assert estimate_module.rates(forward, "key") == RATES
+    assert rates_module.rates(forward, "key") == RATES
     assert json.loads(memory.read_text()) == {"key": SOUND}
 
 
 def test_sound_rates_beside_others_stay(
     tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(estimate_module, "cache_root", lambda: tmp_path)
-    monkeypatch.setattr(estimate_module, "measure", lambda forward: RATES)
+    monkeypatch.setattr(rates_module, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(rates_module, "measure", lambda forward: RATES)
     whole = {**SOUND, "step": 2}  # a whole number is a number
-    memory = tmp_path / estimate_module.FILE
+    memory = tmp_path / rates_module.FILE
     memory.write_text(json.dumps({"other": SOUND, "whole": whole, "broken": {"token": 1}}))
     forward = Engine(tiny).backend.forward  # type: ignore[attr-defined]
-    assert estimate_module.rates(forward, "whole").step == 2
-    estimate_module.rates(forward, "key")
+    assert rates_module.rates(forward, "whole").step == 2
+    rates_module.rates(forward, "key")
     assert json.loads(memory.read_text()) == {"other": SOUND, "whole": whole, "key": SOUND}
-    assert [path.name for path in tmp_path.iterdir()] == [estimate_module.FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [rates_module.FILE]
 
 
 def test_without_the_module_that_counts_memory_the_weights_are_counted(
@@ -264,10 +266,10 @@ def test_without_the_module_that_counts_memory_the_weights_are_counted(
 ) -> None:
     """As on Windows."""
     monkeypatch.setitem(sys.modules, "resource", None)
-    assert estimate_module.resident_bytes() == 0
+    assert machine.resident_bytes() == 0
     weights = sum(p.numel() * 4 for p in tiny.model.parameters())
     assert planned(Engine(tiny), SCORED).peak_bytes > weights
-    again = runpy.run_path(estimate_module.__file__)
+    again = runpy.run_path(machine.__file__)
     assert again["resident_bytes"]() == 0, "it is imported without that module too"
 
 

@@ -159,8 +159,8 @@ TASK_RIDDLES = "task 'riddles': "
         (extract(gives("x")), r"extract\(\) of measure 'acc' gave 'x' on example \d+, expected"),
         (
             extract(gives([(1.0, 1.0, 1.0)])),
-            r"gave \[\(1.0, 1.0, 1.0\)\] on example \d+, expected a list of tuples of 2 numbers: "
-            "acc, questions",
+            r"gave \[\(1.0, 1.0, 1.0\)\] on example \d+, expected a list of tuples of 2 finite "
+            "numbers: acc, questions",
         ),
         (extract(gives([("x", 1.0)])), r"gave \[\('x', 1.0\)\] .* expected a list of tuples of 2"),
         (extract(gives((1.0, 1.0))), r"gave \[1.0, 1.0\] on example \d+, expected a list of"),

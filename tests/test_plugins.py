@@ -49,9 +49,9 @@ def test_all_can_be_loaded() -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("lamdaba", "there is no benchmark 'lamdaba'; did you mean lambada?"),
+        ("lamdaba", "there is no task 'lamdaba'; did you mean lambada?"),
         ("wikitext", "did you mean wikitext2 or wikitext103?"),
-        ("zzz", r"there is no benchmark 'zzz' \(known: .*lambada.*\)"),
+        ("zzz", r"there is no task 'zzz' \(see `harness tasks`\)$"),
     ],
 )
 def test_unknown_names_the_nearest(name: str, words: str) -> None:
@@ -97,7 +97,7 @@ def test_an_outside_package_is_found(install: Install) -> None:
 def test_same_name_from_two_distributions(install: Install) -> None:
     install("one-task", {"mine": "one:TASK"})
     install("other-task", {"mine": "other:TASK"})
-    words = r"the benchmark 'mine': .*one:TASK \(one-task\).*; uninstall one"
+    words = r"the task 'mine': .*one:TASK \(one-task\).*; uninstall one"
     with pytest.raises(PluginError, match=words):
         load_task("mine")
     assert "mine" in task_names()
@@ -114,7 +114,7 @@ def test_same_name_from_two_distributions(install: Install) -> None:
         ({"renamed": "outside_bad:TASK"}, "is named 'outside', its entry point 'renamed'"),
         (
             {"gone": "outside_bad:NOTHING"},
-            r"benchmark 'gone' \(outside_bad:NOTHING\) cannot be imported: AttributeError",
+            r"task 'gone' \(outside_bad:NOTHING\) cannot be imported: AttributeError",
         ),
         (
             {"absent": "no_such_module:TASK"},
@@ -167,11 +167,11 @@ def test_a_benchmark_named_like_a_command_is_named_and_left_out(install: Install
     install("odd-task", {"show": "odd_show:TASK"}, "odd_show", PLUGIN)
     result = harness("--help")
     assert result.code == 0, result.err
-    assert "note: benchmark 'show' (odd_show:TASK (odd-task)) is named like a command" in result.err
-    benchmarks = result.out.split("Benchmarks:")[1]
+    assert "note: task 'show' (odd_show:TASK (odd-task)) is named like a command" in result.err
+    benchmarks = result.out.split("Tasks:")[1]
     assert "lambada" in benchmarks
     assert "show" not in benchmarks
-    assert "Show what the model would see" in harness("show", "--help").out
+    assert "Show what the model reads" in harness("show", "--help").out
     assert harness("tasks", "lambada").code == 0
 
 

@@ -50,7 +50,7 @@ def made(folder: Path, rows: Mapping[str, Rows], task: str = "lambada", **change
         "options": options,
         "examples": count,
         "scores": scores,
-        "items": items,
+        "outcomes": items,
         **changes,
     }
     write(made_record(task=task, **fields), folder)
@@ -103,7 +103,7 @@ def between(metric: str, a: Rows, b: Rows) -> float:
 
 def assert_answers(line: dict[str, Any], sd: float, drop: float, errors: float) -> None:
     """`sd` is in the unit of the drop."""
-    assert line["items"] == N
+    assert line["examples"] == N
     assert line["detectable"] == pytest.approx(errors * sd / math.sqrt(N), rel=1e-9)
     assert line["needed"] == max(2, math.ceil((errors * sd / drop) ** 2))
 
@@ -158,7 +158,7 @@ def test_a_share_of_items_that_differ(runs: tuple[Path, Path], share: float, dro
     found = power(runs[0], "--discordance", share, "--drop", drop)
     points = 100 * math.sqrt(share - (drop / 100) ** 2)
     assert_answers(found[ACC], points, drop, standard_errors())
-    assert found[ACC]["basis"] == f"{share:.0%} of the items differ"
+    assert found[ACC]["basis"] == f"{share:.0%} of the examples differ"
     assert found[PPL]["basis"] == "one run, correlation 0.5", "it is not right or wrong"
 
 
@@ -185,7 +185,7 @@ def test_a_baseline_is_taken_for_its_runs(runs: tuple[Path, Path], tmp_path: Pat
 def test_common_items_alone_are_counted(runs: tuple[Path, Path], tmp_path: Path) -> None:
     part = made(tmp_path / "part", {PPL: MORE[:50], ACC: OTHER[:50]}, limit=50)
     line = power(runs[0], part)[ACC]
-    assert line["items"] == 50
+    assert line["examples"] == 50
     points = stdev(100 * (b[0] - a[0]) for a, b in zip(RIGHT[:50], OTHER[:50], strict=True))
     assert line["detectable"] == pytest.approx(standard_errors() * points / math.sqrt(50))
 
@@ -202,7 +202,7 @@ def test_neighbouring_lines_count_in_blocks(tmp_path: Path) -> None:
         for four in (rows[i : i + 4] for i in range(0, N, 4))
     ]
     percent = stdev(pulls(PPL, blocks)) * 100 / value(PPL, rows)
-    assert line["items"] == N
+    assert line["examples"] == N
     assert line["detectable"] == pytest.approx(standard_errors() * percent / math.sqrt(100))
 
 
@@ -210,8 +210,8 @@ def test_where_no_item_differs_nothing_can_be_told(tmp_path: Path) -> None:
     run = made(tmp_path / "run", {PPL: NATS, ACC: [(0.0, 1.0)] * N})
     for runs in ((run,), (run, run)):
         line = power(*runs)[ACC]
-        assert (line["detectable"], line["needed"], line["items"]) == (None, None, N)
-        assert line["basis"].endswith("no item differs, so it cannot be told")
+        assert (line["detectable"], line["needed"], line["examples"]) == (None, None, N)
+        assert line["basis"].endswith("no example differs, so there is no estimate")
         [row] = [x.split() for x in harness("power", *runs).out.split("\n") if ACC in x]
         assert row[2:5] == [str(N), "-", "-"]
     assert power(run)[PPL]["needed"] > 2
@@ -221,7 +221,7 @@ def test_the_table_says_what_was_asked(runs: tuple[Path, Path]) -> None:
     result = harness("power", *runs, "--drop", 3)
     assert result.code == 0
     assert "one-sided paired test at level 0.05, power 0.8\n" in result.out
-    assert "items for 3" in result.out
+    assert "examples for 3" in result.out
     for metric, line in power(*runs, "--drop", 3).items():
         [row] = [x.split() for x in result.out.split("\n") if x.split()[1:2] == [metric]]
         numbers = [str(N), f"{line['detectable']:.2f}", f"{line['needed']:,}"]
@@ -274,7 +274,7 @@ def test_runs_of_different_things_are_refused(runs: tuple[Path, Path], tmp_path:
 
 def test_one_item_has_no_spread(tmp_path: Path) -> None:
     run = made(tmp_path / "run", {PPL: NATS[:1], ACC: RIGHT[:1]})
-    assert "expected two or more items" in refused("power", run)
+    assert "expected two or more examples" in refused("power", run)
 
 
 def test_paths_without_runs_are_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The self-test finds models that are wrong on trees, and lets sound ones share.
+"""The self-test rejects models that are wrong on trees, and accepts correct ones.
 
 Every wrong model is a small change to a sound one. Each must be found at every length and
 vocabulary, for what decides is how tokens sort, and which weights are flat.
@@ -61,14 +61,14 @@ def ignores_positions(run: Pass, ids: torch.Tensor, **tree: Any) -> Any:
 
 
 def shifts_positions(run: Pass, ids: torch.Tensor, **tree: Any) -> Any:
-    """As RoBERTa does, whose own positions begin elsewhere than those that it is given."""
+    """Shift positions, as RoBERTa does with those that it counts itself."""
     if tree.get("position_ids") is not None:
         tree["position_ids"] = tree["position_ids"] + 2
     return run(ids, **tree)
 
 
 def sees_the_branch_before(run: Pass, ids: torch.Tensor, **tree: Any) -> Any:
-    """One column too many for each token: the faintest fault of all."""
+    """Show one column too many to each token: the faintest fault of all."""
     mask = tree.get("attention_mask")
     if mask is not None:
         mask = mask.clone()
@@ -110,7 +110,7 @@ WRONG = [
 
 
 def changed(forward: Forward, how: Callable[..., Any]) -> Forward:
-    """The model with a pass that is wrong in some way."""
+    """The model with a pass that is wrong in the given way."""
     run = type(forward.model.base_model).forward.__get__(forward.model.base_model)
     forward.model.base_model.forward = lambda input_ids, **tree: how(run, input_ids, **tree)
     return forward

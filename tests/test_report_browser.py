@@ -59,7 +59,7 @@ def browser(started: Browser, page: Path) -> Iterator[Browser]:
     screen(started, 1280)
     started.get_log("performance")
     started.get(page.as_uri())
-    choose(started, "#item-group", "cbt-cn")
+    choose(started, "#example-group", "cbt-cn")
     yield started
     assert messages(started) == []
     assert started.title == "Zero-shot report", "no text from a model ran"
@@ -116,8 +116,8 @@ def choose(browser: Browser, selector: str, label: str) -> None:
 
 def test_no_request_leaves_the_page(browser: Browser, page: Path) -> None:
     for group in ("cbt-cn", "lambada"):
-        choose(browser, "#item-group", group)
-        for summary in browser.find_elements(By.CSS_SELECTOR, ".item > summary")[:6]:
+        choose(browser, "#example-group", group)
+        for summary in browser.find_elements(By.CSS_SELECTOR, ".example > summary")[:6]:
             summary.click()
     assert requested(browser) == [page.as_uri()]
 
@@ -139,12 +139,12 @@ def test_the_policy_would_stop_one(browser: Browser) -> None:
 
 
 def test_hostile_items_are_shown_as_they_are(browser: Browser) -> None:
-    for summary in browser.find_elements(By.CSS_SELECTOR, ".item > summary")[: len(HOSTILE)]:
+    for summary in browser.find_elements(By.CSS_SELECTOR, ".example > summary")[: len(HOSTILE)]:
         summary.click()
     WebDriverWait(browser, 5).until(lambda browser: len(texts(browser, ".body")) == len(HOSTILE))
     for place, text in enumerate(HOSTILE):
         shown = browser.execute_script(
-            "return [...document.querySelectorAll('.item')[arguments[0]]"
+            "return [...document.querySelectorAll('.example')[arguments[0]]"
             ".querySelectorAll('.body > div > .text')].map(e => e.textContent)",
             place,
         )
@@ -163,12 +163,12 @@ def test_a_hostile_name_is_a_label(browser: Browser) -> None:
 def test_text_from_right_to_left_stays_in_its_box(browser: Browser) -> None:
     """Nothing beside an item with direction marks is turned around."""
     order = browser.execute_script(
-        "const item = document.querySelectorAll('.item')[3];"
+        "const item = document.querySelectorAll('.example')[3];"
         "return [...item.querySelector('summary').children]"
         ".map(e => e.getBoundingClientRect().left)"
     )
     assert order == sorted(order)
-    isolated = "return getComputedStyle(document.querySelector('.item .tail')).unicodeBidi"
+    isolated = "return getComputedStyle(document.querySelector('.example .tail')).unicodeBidi"
     assert browser.execute_script(isolated) == "isolate"
 
 
@@ -226,9 +226,9 @@ def test_a_benchmark_picks_its_columns(browser: Browser) -> None:
 
 
 def test_an_item_opens_by_keyboard_with_both_runs(browser: Browser) -> None:
-    at(browser, "#item-search").send_keys("QUESTION 17")
-    assert texts(browser, ".item .id") == ["17"]
-    at(browser, ".item > summary").send_keys(Keys.ENTER)
+    at(browser, "#example-search").send_keys("QUESTION 17")
+    assert texts(browser, ".example .id") == ["17"]
+    at(browser, ".example > summary").send_keys(Keys.ENTER)
     WebDriverWait(browser, 5).until(lambda browser: texts(browser, ".body"))
     assert texts(browser, ".body > div > .text") == ["question 17", "w17"]
     assert texts(browser, ".run > .text") == ["g17", "g17"]
@@ -236,10 +236,10 @@ def test_an_item_opens_by_keyboard_with_both_runs(browser: Browser) -> None:
 
 
 def test_flipped_items_stand_side_by_side(browser: Browser) -> None:
-    choose(browser, "#item-show", "flipped")
+    choose(browser, "#example-show", "flipped")
     flipped = [str(i) for i in range(40) if RIGHT[i] != OTHER[i]]
-    assert texts(browser, ".item .id") == flipped
-    at(browser, ".item > summary").click()
+    assert texts(browser, ".example .id") == flipped
+    at(browser, ".example > summary").click()
     WebDriverWait(browser, 5).until(lambda browser: texts(browser, ".run"))
     boxes = browser.execute_script(
         "return [...document.querySelectorAll('.run')].map(e => e.getBoundingClientRect())"
@@ -251,29 +251,29 @@ def test_flipped_items_stand_side_by_side(browser: Browser) -> None:
 
 def test_the_count_of_flips_leads_to_them(browser: Browser) -> None:
     at(browser, "#changes a[data-task='cbt-cn']").click()
-    assert len(texts(browser, ".item")) == 3
-    assert browser.current_url.endswith("#items")
+    assert len(texts(browser, ".example")) == 3
+    assert browser.current_url.endswith("#examples")
 
 
 def test_right_and_wrong_are_told_apart(browser: Browser) -> None:
-    choose(browser, "#item-show", "right in every run")
+    choose(browser, "#example-show", "right in every run")
     both = [str(i) for i in range(40) if RIGHT[i] and OTHER[i]]
-    assert texts(browser, ".item .id") == both
-    choose(browser, "#item-show", "wrong in a run")
-    assert at(browser, "#item-count").text.startswith(f"{40 - len(both)} shown of 40 items")
+    assert texts(browser, ".example .id") == both
+    choose(browser, "#example-show", "wrong in a run")
+    assert at(browser, "#example-count").text.startswith(f"{40 - len(both)} shown of 40 examples")
 
 
 def test_worst_items_come_first(browser: Browser) -> None:
-    choose(browser, "#item-group", "lambada")
-    choose(browser, "#item-order", "worst first")
-    assert texts(browser, ".item .id") == ["p1", "p0", "p2"]
+    choose(browser, "#example-group", "lambada")
+    choose(browser, "#example-order", "worst first")
+    assert texts(browser, ".example .id") == ["p1", "p0", "p2"]
 
 
 def test_more_items_are_shown_on_demand(browser: Browser) -> None:
-    assert len(texts(browser, ".item")) == 25
-    at(browser, "#item-more").click()
-    assert len(texts(browser, ".item")) == 40
-    assert not at(browser, "#item-more").is_displayed()
+    assert len(texts(browser, ".example")) == 25
+    at(browser, "#example-more").click()
+    assert len(texts(browser, ".example")) == 40
+    assert not at(browser, "#example-more").is_displayed()
 
 
 def test_tokens_are_shaded_by_their_probability(
@@ -284,9 +284,9 @@ def test_tokens_are_shaded_by_their_probability(
     assert harness("text8", *model, *where, "--out", tmp_path / "runs").code == 0
     page = report(tmp_path / "r.html", tmp_path / "runs", *where)
     browser.get(page.as_uri())
-    at(browser, ".item > summary").click()
+    at(browser, ".example > summary").click()
     WebDriverWait(browser, 5).until(lambda browser: texts(browser, ".tok"))
-    [trace] = browser.execute_script("return window.reportData.groups[0].items[0].said[0].trace")
+    [trace] = browser.execute_script("return window.reportData.groups[0].examples[0].runs[0].trace")
     scored = [(text, logprob) for text, on, logprob, _ in trace["tokens"] if on]
     classes = browser.execute_script(
         "return [...document.querySelectorAll('.tok')].map(e => [e.textContent, e.classList[1]])"
@@ -297,11 +297,11 @@ def test_tokens_are_shaded_by_their_probability(
         [text, f"s{sum(math.exp(logprob) <= edge for edge in edges)}"] for text, logprob in scored
     ]
     shades = browser.execute_script(
-        "return [...document.querySelectorAll('#item-shades span')]"
+        "return [...document.querySelectorAll('#example-shades span')]"
         ".map(e => getComputedStyle(e).backgroundColor)"
     )
     assert len(set(shades)) == 6
-    assert at(browser, "#item-shades").is_displayed()
+    assert at(browser, "#example-shades").is_displayed()
 
 
 # --- charts, screens, paper ---------------------------------------------------------------

@@ -15,13 +15,18 @@ from hypothesis import strategies as st
 from pages import HOSTILE, confident, model, passages, questions, read_page, report
 
 from harness.analysis.paper import published as paper
-from harness.analysis.runs import Run
+from harness.analysis.runs import Run, load
 from harness.records.folder import outcomes_path, read, write
 from harness.records.outcomes import NO_OUTCOMES, Shown
-from harness.report.page import columns as sides
-from harness.report.page import curves
-from harness.report.page import items as drill
-from harness.report.page.items import Group, Item, Said
+from harness.report.page.columns import columns
+from harness.report.page.curves import panels
+from harness.report.page.examples import (
+    MAX_TEXT_CHARS,
+    ExampleGroup,
+    PageExample,
+    RunExample,
+    sample,
+)
 
 A, B = [1, 1, 0, 0, 1], [1, 0, 1, 0, 1]  # item 1 is lost, item 2 is won
 
@@ -51,7 +56,7 @@ def test_table_3_has_both_runs_beside_the_paper(page: Path) -> None:
     cells = row(page, 0, "LAMBADA PPL")
     assert cells[1:3] == ["99.80", f"{published:.2f}"]
     assert cells[3] == f"{one:.2f} {0.9 * one:.2f} to {1.1 * one:.2f}"
-    assert cells[4] == f"{100 * (one / published - 1):+.1f}% apart"
+    assert cells[4] == f"{100 * (one / published - 1):+.1f}% differs"
     assert cells[5] == f"{two:.2f} {0.9 * two:.2f} to {1.1 * two:.2f}"
     assert row(page, 0, "PTB PPL")[3:] == ["not run", "not run"]
     assert [cells[0] for cells in read_page(page).tables[0][2:]] == list(paper.COLUMNS)
@@ -85,36 +90,36 @@ def test_changes_count_what_flipped(page: Path) -> None:
 
 def test_items_stand_with_all_runs(page: Path) -> None:
     groups = {group["task"]: group for group in read_page(page).data["groups"]}
-    items = groups["cbt-cn"]["items"]
+    items = groups["cbt-cn"]["examples"]
     assert [item["id"] for item in items] == list("01234")
     for item, one, two in zip(items, A, B, strict=True):
         assert item["flipped"] == (one != two)
-        assert [said["state"] for said in item["said"]] == [
+        assert [run["state"] for run in item["runs"]] == [
             "right" if right else "wrong" for right in (one, two)
         ]
-        assert item["asked"] == f"question {item['id']}"
-    said = groups["lambada"]["items"][2]["said"]
-    assert [each["state"] for each in said] == ["", ""]
-    assert [each["values"] for each in said] == [
+        assert item["prompt"] == f"question {item['id']}"
+    runs = groups["lambada"]["examples"][2]["runs"]
+    assert [each["state"] for each in runs] == ["", ""]
+    assert [each["values"] for each in runs] == [
         [["ppl", f"{math.exp(3):.2f} per word"]],
         [["ppl", f"{math.exp(2):.2f} per word"]],
     ]
 
 
-def made_group(flips: list[bool]) -> Group:
-    items = tuple(
-        Item(str(i), "", "", (Said(0, "", "right", (), None),
-             Said(1, "", "wrong" if flip else "right", (), None)))
+def made_group(flips: list[bool]) -> ExampleGroup:
+    examples = tuple(
+        PageExample(str(i), "", "", (RunExample(0, "", "right", (), None),
+                    RunExample(1, "", "wrong" if flip else "right", (), None)))
         for i, flip in enumerate(flips)
     )  # fmt: skip
-    return Group("t", "p", len(items), sum(flips), items)
+    return ExampleGroup("t", "p", examples)
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(0, 40))
 def test_a_sample_is_in_order_and_keeps_flips(flips: list[bool], most: int) -> None:
     group = made_group(flips)
-    shown = drill.sample(group, most)
-    items = shown.items
+    shown = sample(group, most)
+    items = shown.examples
     places = [int(item.id) for item in items]
     assert places == sorted(set(places))
     assert len(items) == min(most, len(flips))
@@ -130,8 +135,8 @@ def test_many_items_are_sampled_and_all_are_beside_the_page(tmp_path: Path) -> N
     page = report(tmp_path / "few page.html", tmp_path / "a", tmp_path / "b", "--items", 8)
     found = read_page(page)
     [group] = found.data["groups"]
-    assert len(group["items"]) == 8
-    assert "8 items on this page, of 50 in all (4 picked because they flipped" in group["words"]
+    assert len(group["examples"]) == 8
+    assert "8 examples on this page, of 50 in all (4 picked because they flipped" in group["words"]
     assert ("a", "href", "few%20page-items.jsonl") in found.attributes
     lines = (tmp_path / "few page-items.jsonl").read_text("utf-8").splitlines()
     dumped = [json.loads(line) for line in lines]
@@ -151,12 +156,13 @@ def test_a_known_law_is_found_and_drawn(tmp_path: Path) -> None:
     sizes = [10_000_000 * 4**k for k in range(4)]
     for n in sizes:  # nats = 30 * n ** -0.1, exactly
         passages(tmp_path, f"m{n}", [30 * n**-0.1] * 3, n)
-    columns = sides.columns(sides.load([tmp_path]))
-    [panel] = curves.panels(columns)
-    assert panel.words.startswith("Exponent 0.100 (0.100 to 0.100)")
+    made = columns(load([tmp_path], "optional"))
+    [panel] = panels(made)
+    page = report(tmp_path / "r.html", tmp_path)
+    assert "Exponent 0.100 (0.100 to 0.100); the paper’s models" in read_page(page).text
     assert all(y == pytest.approx(math.exp(30 * x**-0.1), rel=1e-6) for x, y in panel.chart["fit"])
-    assert [point["x"] for point in panel.chart["ours"]] == sizes
-    assert [columns[p["side"]].label for p in panel.chart["ours"]] == [f"m{n}" for n in sizes]
+    assert [point["x"] for point in panel.chart["runs"]] == sizes
+    assert [made[p["column"]].label for p in panel.chart["runs"]] == [f"m{n}" for n in sizes]
     assert [point["name"] for point in panel.chart["paper"]] == list(paper.SIZES)
     middle = math.sqrt(panel.chart["kaplan"][0][0] * panel.chart["kaplan"][-1][0])
     assert curve_at(panel.chart["kaplan"], middle) == pytest.approx(
@@ -176,7 +182,7 @@ def curve_at(line: list[list[float]], x: float) -> float:
 def test_fewer_sizes_have_no_line(page: Path) -> None:
     chart = read_page(page).data["curves"][0]
     assert chart["fit"] is None
-    assert len(chart["ours"]) == 2
+    assert len(chart["runs"]) == 2
 
 
 def test_calibration_has_the_bins_of_the_record(page: Path) -> None:
@@ -228,18 +234,18 @@ def test_hostile_text_is_text(tmp_path: Path) -> None:
     assert HOSTILE[1] in found.text
     assert HOSTILE[2][:20] in found.text.replace("\n", "")
     dumped = (tmp_path / "r-items.jsonl").read_text("utf-8").splitlines()
-    assert [json.loads(line)["asked"] for line in dumped] == list(HOSTILE)
+    assert [json.loads(line)["prompt"] for line in dumped] == list(HOSTILE)
 
 
 def test_hostile_items_reach_the_script_as_they_are(tmp_path: Path) -> None:
     hostile_run(tmp_path / "a")
     [group] = read_page(report(tmp_path / "r.html", tmp_path / "a")).data["groups"]
-    for item, text in zip(group["items"], HOSTILE, strict=True):
-        if len(text) <= drill.LONGEST:
-            assert (item["asked"], item["wanted"], item["said"][0]["got"]) == (text,) * 3
+    for item, text in zip(group["examples"], HOSTILE, strict=True):
+        if len(text) <= MAX_TEXT_CHARS:
+            assert (item["prompt"], item["reference"], item["runs"][0]["response"]) == (text,) * 3
         else:
-            rest = len(text) - drill.LONGEST
-            assert item["asked"] == f"{text[: drill.LONGEST]}… ({rest:,} more characters)"
+            rest = len(text) - MAX_TEXT_CHARS
+            assert item["prompt"] == f"{text[:MAX_TEXT_CHARS]}… ({rest:,} more characters)"
 
 
 def test_the_page_stays_small_whatever_the_texts(tmp_path: Path) -> None:
@@ -251,7 +257,7 @@ def test_the_page_stays_small_whatever_the_texts(tmp_path: Path) -> None:
 def test_lone_surrogates_are_written(tmp_path: Path) -> None:
     questions(tmp_path / "a", "a", [1], [Shown("x\ud800y", "w", "g")])
     [group] = read_page(report(tmp_path / "r.html", tmp_path / "a")).data["groups"]
-    assert group["items"][0]["asked"] == "x\ud800y"
+    assert group["examples"][0]["prompt"] == "x\ud800y"
 
 
 # --- which runs ---------------------------------------------------------------------------
@@ -261,7 +267,7 @@ def test_records_without_items_have_their_scores(tmp_path: Path) -> None:
     path = questions(tmp_path / "a", "a", A)
     outcomes_path(path).unlink()
     page = report(tmp_path / "r.html", path)
-    assert "1 record has no items beside it" in read_page(page).text
+    assert "1 record has no outcomes file" in read_page(page).text
     assert read_page(page).data["groups"] == []
     assert "60.00 55.00 to 65.00" in row(page, 0, "CBT-CN ACC")
 
@@ -275,7 +281,7 @@ def test_the_newest_of_a_benchmark_counts(tmp_path: Path) -> None:
             scores=(type(score)("acc", value, "%", True, None, None, None, {}, "LAMBADA ACC"),),
         )  # fmt: skip
         write(changed, tmp_path / day)
-    [side] = sides.columns(sides.load([tmp_path / "02", tmp_path / "01"]))
+    [side] = columns(load([tmp_path / "02", tmp_path / "01"], "optional"))
     assert [score.value for record in side.records for score in record.scores] == [40.0]
 
 
@@ -286,7 +292,7 @@ def test_benchmarks_of_one_checkpoint_share_a_column_whatever_their_rows() -> No
         made_record(task="ptb", limit=10),
         made_record(limit=20, created="2026-02-01"),
     ]
-    found = sides.columns([Run(record, NO_OUTCOMES, "x") for record in records])
+    found = columns([Run(record, NO_OUTCOMES, "x") for record in records])
     assert [side.label for side in found] == ["gpt2", "gpt2, 10 rows, seed 0"]
     assert [side.records for side in found] == [[records[3], records[2]], [records[1]]]
 
@@ -298,7 +304,7 @@ def test_names_that_are_alike_are_told_apart() -> None:
         made_record(model={**model("ckpts/b/last"), "dtype": "bfloat16"}),
         made_record(model=model("other")),
     ]
-    found = sides.columns([Run(record, NO_OUTCOMES, "x") for record in records])
+    found = columns([Run(record, NO_OUTCOMES, "x") for record in records])
     labels = [side.label for side in found]
     assert labels[3] == "other"
     assert len(set(labels)) == 4
@@ -311,9 +317,9 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     path = questions(tmp_path / "a", "a", A)
     assert "cannot write --out" in refused("report", path, "-o", path / "r.html")
     outcomes_path(path).write_bytes(b"other")
-    assert "another checksum" in refused("report", path, *out)
+    assert "the checksums differ" in refused("report", path, *out)
     assert not (tmp_path / "r.html").exists()
 
 
 def test_help_says_what_it_makes() -> None:
-    assert "One HTML file that needs no network" in harness("report", "--help").out
+    assert "One file that needs no network" in harness("report", "--help").out

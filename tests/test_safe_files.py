@@ -81,7 +81,7 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to", ["pipe", "file"])
 def test_standard_output_is_no_file_to_replace(to: str, tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path\nfrom harness.records.record import check_file, write_bytes\n"
+        "from pathlib import Path\nfrom harness.files.output import check_file, write_bytes\n"
         "path = Path('/dev/stdout')\ncheck_file(path, '--junit')\n"
         "print('before', flush=True)\nwrite_bytes(path, b'<xml/>\\n')\nprint('after')"
     )
@@ -147,7 +147,7 @@ def test_a_process_of_somebody_else_is_alive(monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert atomic._alive(1)
+    assert atomic._is_running(1)
 
 
 def test_a_folder_that_is_not_there_is_swept_without_a_word(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from harness.core import (
     Word,
 )
 from harness.engine.cache import sqlite_file
-from harness.engine.cache.codec import check_any
-from harness.engine.cache.response_cache import key, pack, unpack
+from harness.engine.cache.codec import check_any, pack, unpack
+from harness.engine.cache.response_cache import key
 from harness.engine.cache.store import FILE_NAME, CheckpointKey, Store, StoredAnswer, _crc
 from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.settings import Settings
@@ -160,18 +160,18 @@ def test_a_damaged_answer_is_dropped_and_said(
 ) -> None:
     store = Store(tmp_path)
     put(store, ONE, a="one", b="two")
-    store._connection().execute("UPDATE answers SET value = x'00' WHERE key = ?", [b"a"])
+    store._file.connection().execute("UPDATE answers SET value = x'00' WHERE key = ?", [b"a"])
     with caplog.at_level(logging.WARNING):
         assert texts(store, ONE, "a", "b") == {"b": "two"}
     assert "1 damaged answers" in caplog.text
-    assert store.damaged() == 0
+    assert store.drop_damaged() == 0
 
 
 def test_a_checkpoint_of_wrong_types_is_shown_and_taken_out_by_check(tmp_path: Path) -> None:
     store = Store(tmp_path)
     put(store, ONE, a="one")
     put(store, TWO, a="two", b="three")
-    run = store._connection().execute
+    run = store._file.connection().execute
     run("UPDATE checkpoints SET used = 'x', hits = x'00', name = x'ff' WHERE weights = 'weights'")
     run("UPDATE checkpoints SET tokenizer = x'ff', used = 1e300 WHERE weights = 'others'")
     shown = {holding.name: holding for holding in store.entries()}
@@ -180,9 +180,9 @@ def test_a_checkpoint_of_wrong_types_is_shown_and_taken_out_by_check(tmp_path: P
     assert harness("cache", "--cache", tmp_path).code == 0
     assert texts(store, ONE, "a") == {"a": "one"}
     assert texts(store, TWO, "a") == {}
-    assert store.damaged() == 2, "nothing leads to the answers of a checkpoint without its name"
+    assert store.drop_damaged() == 2, "nothing leads to answers of a nameless checkpoint"
     assert [holding.key for holding in store.entries()] == [ONE]
-    assert store.damaged() == 0
+    assert store.drop_damaged() == 0
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_tables_of_another_schema_are_set_aside(
 ) -> None:
     store = Store(tmp_path)
     put(store, ONE, a="one")
-    store._connection().executescript(change)
+    store._file.connection().executescript(change)
     store.close()
     with caplog.at_level(logging.WARNING):
         assert texts(store, ONE, "a") == {}
@@ -215,11 +215,11 @@ def test_a_full_disk_stops_storing_and_nothing_else(
 ) -> None:
     store = Store(tmp_path)
     put(store, ONE, a="one")
-    store._connection().execute("PRAGMA max_page_count = 1")
+    store._file.connection().execute("PRAGMA max_page_count = 1")
     with caplog.at_level(logging.WARNING):
         put(store, ONE, big="x" * 1_000_000)
         put(store, ONE, small="y")
-    assert caplog.text.count("not stored from here on") == 1
+    assert caplog.text.count("not written from here on") == 1
     assert texts(store, ONE, "a", "big", "small") == {"a": "one"}
 
 
@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_made_stops_storing(
     with caplog.at_level(logging.WARNING):
         put(store, ONE, a="one")
         assert texts(store, ONE, "a") == {}
-    assert caplog.text.count("not stored from here on") == 1
+    assert caplog.text.count("not written from here on") == 1
 
 
 # --- a file that cannot be written ------------------------------------------------------------
@@ -292,12 +292,12 @@ def test_a_store_in_a_folder_that_cannot_be_written_is_read(
         assert texts(store, ONE, "a", "b", "c") == wanted
         put(store, ONE, c="three")
         assert texts(store, ONE, "a", "b", "c") == wanted
-        assert not store.writing
-        assert caplog.text.count("not stored from here on") == 1
+        assert not store.writable
+        assert caplog.text.count("not written from here on") == 1
         assert caplog.text.count("\n") == 1, caplog.text
         if wanted:
             assert [holding.answers for holding in store.entries()] == [2]
-            assert store.damaged() == 0
+            assert store.drop_damaged() == 0
             assert store.prune(size=0) == 0
 
     with caplog.at_level(logging.WARNING):
@@ -319,7 +319,7 @@ def test_a_file_that_cannot_be_written_in_a_folder_that_can_is_read(
         assert texts(store, ONE, "a") == {"a": "one"}, "counting what was taken fails, no more"
         put(store, ONE, b="two")
         assert texts(store, ONE, "a", "b") == {"a": "one"}
-        assert caplog.text.count("not stored from here on") == 1
+        assert caplog.text.count("not written from here on") == 1
 
     with caplog.at_level(logging.WARNING):
         without_rights(use)
@@ -339,13 +339,13 @@ def test_a_store_that_another_process_writes_to_is_read(
     put(other, ONE, a="one")
     store = Store(tmp_path)
     if opened_before:
-        store._connection()
-    other._connection().execute("BEGIN IMMEDIATE")
+        store._file.connection()
+    other._file.connection().execute("BEGIN IMMEDIATE")
     with caplog.at_level(logging.WARNING):
         assert texts(store, ONE, "a") == {"a": "one"}
         put(store, ONE, b="two")
         assert texts(store, ONE, "a", "b") == {"a": "one"}
-    assert caplog.text.count("not stored from here on: database is locked") == 1
+    assert caplog.text.count("not written from here on: database is locked") == 1
 
 
 @pytest.mark.usefixtures("impatient")
@@ -367,7 +367,7 @@ def test_a_store_that_is_locked_for_good_is_waited_for_once(
             assert texts(store, ONE, "a") == {}
             put(store, ONE, b="two")
     assert time.monotonic() - start < 2, "20 times 0.2 s if each waited"
-    assert caplog.text.count("not stored from here on: database is locked") == 1
+    assert caplog.text.count("not written from here on: database is locked") == 1
     other.close()
     assert texts(store, ONE, "a") == {"a": "one"}, "read again as soon as that is possible"
 
@@ -518,14 +518,14 @@ def test_without_a_store_the_answers_are_the_same(tiny: Checkpoint, tmp_path: Pa
 def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer until so many batches have been stored, as if the process were killed then."""
     left = iter(range(batches))
-    real = engine._memory.keep
+    real = engine._cache.keep
 
     def keep(found: dict[Query, object]) -> None:
         real(found)  # type: ignore[arg-type]
         if next(left, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine._memory, "keep", keep)
+    monkeypatch.setattr(engine._cache, "keep", keep)
     with pytest.raises(KeyboardInterrupt):
         answers(engine)
 
@@ -618,7 +618,7 @@ def test_damaged_and_forged_answers_are_asked_again(
     wanted, sound = answered
     folder = copied(sound, tmp_path / "store")
     store = Store(folder)
-    count = damage(store._connection(), kind)
+    count = damage(store._file.connection(), kind)
     assert count > 5
     engine = Engine(tiny, budget=128, store=store)
     with caplog.at_level(logging.WARNING):
@@ -626,8 +626,9 @@ def test_damaged_and_forged_answers_are_asked_again(
     for one, two in zip(found, wanted, strict=True):  # batches of the rest are other batches
         assert close(one, two)
     assert 0 < engine.tokens.cached < engine.tokens.asked
+    path = folder / FILE_NAME
     notices = [r.getMessage() for r in caplog.records if "damaged" in r.getMessage()]
-    assert notices == [f"{count} damaged answers in {folder / FILE_NAME} are asked again"]
+    assert notices == [f"{count} damaged answers in the response cache {path} are computed again"]
     again = Engine(tiny, budget=128, store=store)
     assert answers(again) == found
     assert again.tokens.computed == 0, "the damaged ones were replaced"
@@ -641,7 +642,7 @@ def test_the_check_finds_damage_and_forgeries(
     folder = copied(answered[1], tmp_path / "store")
     store = Store(folder)
     total = store.entries()[0].answers
-    count = damage(store._connection(), kind)
+    count = damage(store._file.connection(), kind)
     store.close()
     found = harness("cache", "--cache", folder, "check").out
     assert found == f"{total - count:,} answers are sound, {count:,} damaged ones were dropped\n"
@@ -748,7 +749,7 @@ def test_cache_prune_by_name_leaves_nothing(used: Path, tiny_folder: Path) -> No
         (("prune",), "--older AGE"),
         (("prune", "--older", "soon"), "such as 30d"),
         (("prune", "--above", "much"), "such as 2G"),
-        (("prune", "--checkpoint", "nobody"), "nothing is stored"),
+        (("prune", "--checkpoint", "nobody"), "the cache has nothing of"),
     ],
 )
 def test_cache_refuses_in_one_line(words: tuple[str, ...], expected: str, used: Path) -> None:
@@ -758,12 +759,12 @@ def test_cache_refuses_in_one_line(words: tuple[str, ...], expected: str, used: 
 def test_no_cache_stores_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     run = ("lambada", "--model", tiny_folder, "--sample", "--limit", 2, "--context", 128)
     assert harness(*run, "--no-cache", "--out", tmp_path / "out").code == 0
-    assert "none" in harness("cache").out
+    assert "\nempty\n" in harness("cache").out
     assert "contradict" in refused(*run, "--no-cache", "--cache", tmp_path)
 
 
 def test_numbers_that_are_none_are_not_kept(tmp_path: Path, tiny: Checkpoint) -> None:
     engine = Engine(tiny, store=Store(tmp_path))
     bad = SpanScores(np.array([np.nan], np.float32), np.array([False]))
-    engine._memory.keep({Span((1,), (2,)): Answer(bad, 1)})
-    assert engine._memory.recall([Span((1,), (2,))]) == {}
+    engine._cache.keep({Span((1,), (2,)): Answer(bad, 1)})
+    assert engine._cache.recall([Span((1,), (2,))]) == {}

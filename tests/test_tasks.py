@@ -156,7 +156,7 @@ def test_labels() -> None:
 @pytest.mark.parametrize(
     ("preset", "overrides", "words"),
     [
-        ("papr", {}, "wikitext2 has no protocol 'papr'; choose from: paper, strided, lm-eval, hf"),
+        ("papr", {}, "no protocol 'papr'; did you mean paper. .known: paper, strided, lm-eval, hf"),
         ("paper", {"strid": "1"}, "wikitext2 has no option 'strid'; did you mean stride or str"),
         (
             "paper",
@@ -192,7 +192,7 @@ def test_options_that_contradict_each_other() -> None:
     names = [m.name for m in lambada.measures(resolved("lambada", filter="off", acc="last-token"))]
     assert "acc-word-stopfilter" not in names
     wikitext2 = load_task("wikitext2")
-    with pytest.raises(UsageError, match="join=hf joins lines and detok=megatron whole texts"):
+    with pytest.raises(UsageError, match="join=hf joins lines, detok=megatron whole texts"):
         wikitext2.measures(resolved("wikitext2", join="hf", detok="megatron"))
 
 
@@ -491,14 +491,14 @@ WIKI = (" ", " = One = ", " ", " A . ", " = = Part = = ", " B . ", " = Two = ", 
 
 
 def test_wikitext_pages() -> None:
-    found = wikitext.pages(rows_of(*WIKI))
+    found = wikitext.split_articles(rows_of(*WIKI))
     assert [[row.number for row in page] for page in found] == [[1, 2, 3, 4, 5], [6, 7, 8]]
     # rows from the middle of the file begin inside an article, and none of them is lost
-    inside = wikitext.pages(rows_of(*WIKI[3:], first=3))
+    inside = wikitext.split_articles(rows_of(*WIKI[3:], first=3))
     assert [[row.number for row in page] for page in inside] == [[3, 4, 5], [6, 7, 8]]
-    heading = wikitext.pages(rows_of(*WIKI[6:], first=6))
+    heading = wikitext.split_articles(rows_of(*WIKI[6:], first=6))
     assert [[row.number for row in page] for page in heading] == [[6, 7, 8]]
-    assert len(wikitext.pages(rows_of(" A . ", " B . "))) == 1
+    assert len(wikitext.split_articles(rows_of(" A . ", " B . "))) == 1
 
 
 def test_wikitext_pages_under_lm_eval() -> None:
@@ -757,7 +757,9 @@ def test_wikitext_articles(data_dir: Path) -> None:
     rows = real("wikitext2", data_dir, "lm-eval").rows
     found = examples("wikitext2", rows, "lm-eval")
     assert len(found) == 62
-    pages = ["\n".join(row.fields["text"] for row in page) for page in wikitext.pages(rows)]
+    pages = [
+        "\n".join(row.fields["text"] for row in page) for page in wikitext.split_articles(rows)
+    ]
     text = "\n".join(row.fields["text"] for row in rows)
     assert "\n".join(pages) == text.partition("\n")[2], "the file without its first line"
     referee = pytest.importorskip("lm_eval.tasks.wikitext.preprocess_wikitext")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from console import harness, refused
@@ -383,7 +384,7 @@ def test_a_byte_is_not_the_character_of_the_same_name() -> None:
     ids, _ = tokenizer.encode_with_starts("a\udce9")
     assert tokenizer.token_name(ids[-1]) == "<0xE9>"
     for kind in ("WordPiece", "CTC", "none"):
-        with pytest.raises(EncodingError, match="0xe9 is no valid UTF-8 and the tokenizer has no"):
+        with pytest.raises(EncodingError, match="0xe9 is not valid UTF-8 and the tokenizer has no"):
             MADE[kind].encode_with_starts("\udce9")
 
 
@@ -411,7 +412,7 @@ def test_a_continuation_that_is_encoded_apart_gets_no_space(kind: str) -> None:
 def encoded(
     tokenizer: Tokenizer, *requests: Request, context: int = 64, rows: int | None = None
 ) -> list[Encoded]:
-    encoder = Encoder(tokenizer, context, rows=rows)
+    encoder = Encoder(tokenizer, context, vocabulary=rows)
     return encoder.encode(requests, Encoding(bos="none"))
 
 
@@ -461,13 +462,13 @@ def test_every_character_is_in_one_token(data: st.DataObject) -> None:
     spans = [
         (min(a + len(t) - len(t.lstrip()), b), b) for (a, b), t in zip(bounds, own, strict=True)
     ]
-    assert token_starts(text, spans, own.__getitem__).tolist() == [a for a, _ in bounds]
+    assert token_starts(text, np.array(spans), own.__getitem__).tolist() == [a for a, _ in bounds]
 
 
 @pytest.mark.parametrize("spans", [[(3, 5), (0, 3)], [(0, 2), (2, 9)], [(2, 1), (2, 5)]])
 def test_offsets_that_make_no_sense_are_refused(spans: list[tuple[int, int]]) -> None:
     with pytest.raises(EncodingError, match=r"stands for the characters \d to \d of a text of 5"):
-        token_starts("a b c", spans, lambda k: "x")
+        token_starts("a b c", np.array(spans), lambda k: "x")
 
 
 # --- what the model does not have --------------------------------------------------------------

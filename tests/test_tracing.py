@@ -295,7 +295,7 @@ def test_a_model_that_is_described_otherwise_is_refused(
 ) -> None:
     record, _ = run("lambada", "--limit", 1)
     other = replace(record, model={**record.model, "colour": "red"})
-    with pytest.raises(RecordError, match="is not described as here"):
+    with pytest.raises(RecordError, match="does not describe its model"):
         traces_of_all(run_again(other, *blind(tiny_folder, tmp_path)))
 
 
@@ -308,8 +308,8 @@ def lambada(run: Run, tiny_folder: Path, tmp_path: Path) -> tuple[Record, Source
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"version": 7}, RecordError, "lambada version 7 by harness cannot be made again"),
-        ({"origin": "lm-eval"}, RecordError, "by lm-eval cannot be made again"),
+        ({"version": 7}, RecordError, "lambada version 7 by harness cannot be repeated"),
+        ({"origin": "lm-eval"}, RecordError, "by lm-eval cannot be repeated"),
         ({"data": {"sha256": "0" * 64}}, DataError, "the record's rows came from samples/"),
         ({"prompt": {"sha256": "0" * 64}}, RecordError, "'lambada.txt' has changed"),
         ({"options": {"colour": "red"}}, UsageError, "lambada has no option 'colour'"),

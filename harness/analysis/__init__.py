@@ -1,1 +1,1 @@
-"""What is concluded from records: comparisons, verdicts, sample sizes and leaderboards."""
+"""Conclusions from records: comparisons, verdicts, sample sizes, leaderboards, scaling laws."""

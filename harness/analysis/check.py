@@ -130,7 +130,7 @@ def _judge_by_test(
         return "pass", f"worse by {worse:.4g}, which is within {allowed:.4g}"
     if difference.p is not None and difference.p < alpha and -worse > allowed:
         return "improved", f"better by {-worse:.4g}, two-sided p {difference.p:.2g}"
-    return "pass", f"no regression detected, one-sided p {p:.2g} after Holm"
+    return "pass", f"no regression seen, one-sided p {p:.2g} after Holm"
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:

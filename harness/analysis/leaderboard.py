@@ -1,113 +1,94 @@
-"""Records -> one CSV and one Markdown table: a row a checkpoint and protocol.
+"""Records as one CSV and one Markdown table with one row per checkpoint and protocol.
 
-Columns are those of Table 3, in its order, then those of section 3 and of other benchmarks.
-Only scores of one protocol on one selection of rows share a row. Where two records would fill
-the same cell with different signatures the newer one gets a row of its own and both say so.
+The columns are those of Table 3 in its order, then those of section 3 and of other benchmarks.
+Only scores of one protocol on one selection of rows share a row. If two records with different
+signatures would fill the same cell, the second gets a row of its own, numbered in `variant`.
 Results of lm-eval have rows of their own, marked in a column `origin`.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis.paper import published
+from harness.analysis.scores import device, scores
 from harness.files.escape import csv_cell, markdown_cell
 from harness.files.output import write_text
 from harness.records.record import Record
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+HEAD = (
+    "model", "digest", "parameters", "protocol", "rows", "dtype", "device", "context", "variant",
+)  # fmt: skip
+_ROW = ["origin", "model", "digest", "protocol", "subset", "sample", "dtype", "device", "context"]
+"""Columns that are equal in all scores of a row."""
+
 
 def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The table's rows; scores are numbers, everything else is text."""
-    table: dict[tuple[str, ...], dict[str, Any]] = {}
-    for record in records:
-        key = row_key(record)
-        cells = {
-            s.column or f"{record.task} {s.metric}": s.value
-            for s in record.scores
-            if s.baseline is None
-        }
-        copy = 0
-        while _taken(table.get((*key, str(copy)), {}), cells, record):
-            copy += 1
-        row = table.setdefault((*key, str(copy)), _head(record, copy))
-        row.update(cells)
-        row["_signatures"][record.task] = str(record.signature)
-    order = _columns(list(table.values()))
-    return [
-        {**{name: row.get(name, "") for name in order}, "signatures": _joined(row)}
-        for row in table.values()
-    ]
+    frame = scores(records)
+    frame = frame[frame["baseline"].isna()]
+    columns = frame["column"].fillna(frame["task"] + " " + frame["metric"])
+    subset = frame["limit"].astype(str) + " rows, seed " + frame["seed"].astype(str)
+    frame = frame.assign(
+        cell=columns,
+        subset=subset.where(frame["limit"].notna(), "all"),
+        sample=frame["source"] == "sample",
+    )
+    # Signatures that fill the same cell are counted: those after the first get further rows.
+    order = frame.groupby([*_ROW, "cell"], sort=False, dropna=False)["signature"].transform(
+        lambda signatures: signatures.factorize()[0]
+    )
+    frame = frame.assign(order=order)
+    variant = frame.groupby([*_ROW, "signature"], sort=False, dropna=False)["order"]
+    frame = frame.assign(variant=variant.transform("max"))
+    table = [_row(group) for _, group in frame.groupby([*_ROW, "variant"], sort=False)]
+    present = dict.fromkeys(name for row in table for name in row)
+    origin = ["origin"] if "origin" in present else []
+    section3 = [name for name in published.SECTION3 if name in present]
+    first = [*HEAD, *origin, *published.COLUMNS, *section3]
+    last = [name for name in present if name not in (*first, "signatures")]
+    return [{name: row.get(name, "") for name in (*first, *last, "signatures")} for row in table]
+
+
+def _row(group: "DataFrame") -> dict[str, Any]:
+    """One row, from the scores in it; of several in one cell the last counts."""
+    first = group.iloc[0]
+    signatures = dict(zip(group["task"], group["signature"], strict=True))
+    return {
+        **first[["model", "digest", "parameters", "protocol", "dtype", "device", "context"]],
+        "digest": first["digest"][:12],
+        "rows": "built-in sample" if first["sample"] else first["subset"],
+        "variant": str(first["variant"] + 1) if first["variant"] else "",
+        **({"origin": first["origin"]} if first["origin"] != "harness" else {}),
+        **dict(zip(group["cell"], group["value"].tolist(), strict=True)),
+        "signatures": " ".join(signatures.values()),
+    }
 
 
 def row_key(record: Record) -> tuple[str, ...]:
-    """What a row stands for."""
-    selection = "all" if record.limit is None else f"{record.limit}~{record.seed}"
-    source = "sample" if record.data["source"] == "sample" else "data"
+    """The checkpoint, protocol and selection of rows that a row stands for."""
     model = record.model
     return (
         record.origin,
         model["name"],
         model["digest"],
         record.protocol,
-        selection,
-        source,
+        "all" if record.limit is None else f"{record.limit}~{record.seed}",
+        "sample" if record.data["source"] == "sample" else "data",
         model["dtype"],
-        _device(record),
+        device(record),
         str(model["context"]),
     )
 
 
-def _device(record: Record) -> str:
-    """Kind of device, without a number; `compiled` where passes went through torch.compile."""
-    kind = str(record.model.get("device", "unknown")).partition(":")[0]
-    compiled = "compiled:True" in str(record.engine.get("numerics", "")).split("|")
-    return f"{kind}, compiled" if compiled else kind
-
-
-def _head(record: Record, copy: int) -> dict[str, Any]:
-    selection = "all" if record.limit is None else f"{record.limit} rows, seed {record.seed}"
-    if record.data["source"] == "sample":
-        selection = "built-in sample"
-    return {
-        "model": record.model["name"],
-        "digest": record.model["digest"][:12],
-        "parameters": record.model["parameters"],
-        "protocol": record.protocol,
-        "rows": selection,
-        "dtype": record.model["dtype"],
-        "device": _device(record),
-        "context": record.model["context"],
-        "variant": str(copy + 1) if copy else "",
-        **({"origin": record.origin} if record.origin != "harness" else {}),
-        "_signatures": {},
-    }
-
-
-def _taken(row: dict[str, Any], cells: dict[str, float], record: Record) -> bool:
-    """Whether a row already holds one of the cells under another signature."""
-    known = row.get("_signatures", {}).get(record.task)
-    return any(name in row for name in cells) and known != str(record.signature)
-
-
-def _columns(table: Sequence[dict[str, Any]]) -> list[str]:
-    present = dict.fromkeys(name for row in table for name in row if not name.startswith("_"))
-    head = ["model", "digest", "parameters", "protocol", "rows", "dtype", "device", "context"]
-    head += ["variant"]
-    head += ["origin"] if "origin" in present else []
-    section3 = [name for name in published.SECTION3 if name in present]
-    first = [*head, *published.COLUMNS, *section3]
-    return [*first, *(name for name in present if name not in first)]
-
-
-def _joined(row: dict[str, Any]) -> str:
-    return " ".join(row["_signatures"].values())
-
-
 def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
-    """Write a CSV file and a Markdown file, which differ in their ending alone.
+    """Write a CSV file and a Markdown file, whose names differ only in the suffix.
 
     Args:
-        table: as `rows` gives it.
+        table: as returned by `rows`.
         path: of the CSV file, or of the Markdown file if it ends with .md.
 
     Returns:
@@ -122,10 +103,10 @@ def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
     is_markdown = path.suffix.lower() == ".md"
     markdown = path if is_markdown else path.with_suffix(".md")
     path = path.with_suffix(".csv") if is_markdown else path
-    safe = frame.map(_csv).rename(columns=csv_cell)
-    write_text(path, safe.to_csv(index=False, lineterminator="\n"))
-    shown = frame.drop(columns="signatures").map(_markdown).rename(columns=markdown_cell)
-    write_text(markdown, shown.to_markdown(index=False, disable_numparse=True) + "\n")
+    plain = frame.map(_csv).rename(columns=csv_cell)
+    write_text(path, plain.to_csv(index=False, lineterminator="\n"))
+    rounded = frame.drop(columns="signatures").map(_markdown).rename(columns=markdown_cell)
+    write_text(markdown, rounded.to_markdown(index=False, disable_numparse=True) + "\n")
     return path, markdown
 
 
@@ -134,7 +115,7 @@ def _csv(cell: Any) -> Any:
 
 
 def _markdown(cell: Any) -> Any:
-    """A cell that stays one cell; numbers are rounded."""
+    """A cell that cannot break the table; numbers are rounded."""
     if isinstance(cell, float):
         return round(cell, 4)
     return markdown_cell(cell) if isinstance(cell, str) else cell

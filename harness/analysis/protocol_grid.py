@@ -1,4 +1,4 @@
-"""One benchmark under many protocols: which reading of the paper gives which number."""
+"""One benchmark under many protocols: which protocol gives which number."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ class GridRow:
     reason: str = ""
 
 
-def columns(readings: Sequence[GridRow]) -> Mapping[str, str]:
-    """Score -> what it is compared with: the paper's columns; all scores where none fills one."""
-    scores = [score for reading in readings if reading.record for score in reading.record.scores]
+def columns(grid: Sequence[GridRow]) -> Mapping[str, str]:
+    """Column -> unit: the paper's columns, or all scores if none fills one."""
+    scores = [score for row in grid if row.record for score in row.record.scores]
     main = {s.column: s.unit for s in scores if s.column}
     return main or {s.metric: s.unit for s in scores if s.baseline is None}
 
 
 def values(
-    reading: GridRow, wanted: Mapping[str, str], size: str
+    row: GridRow, columns: Mapping[str, str], size: str
 ) -> Iterator[tuple[float | None, float | None]]:
-    """(ours, the paper's) of each column."""
-    scores = {s.column or s.metric: s for s in reading.record.scores} if reading.record else {}
-    for column in wanted:
+    """(ours, the paper's) for each column."""
+    scores = {s.column or s.metric: s for s in row.record.scores} if row.record else {}
+    for column in columns:
         score = scores.get(column)
         beside = published.beside(column, size)[1] if score and score.column else None
         yield (score.value if score else None), beside

@@ -46,6 +46,17 @@ def models(
     return [CompletionItem(incomplete, type="file")]
 
 
+def tasks(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the last of several names joined by commas, else to files, for a run file."""
+    del context, parameter
+    before, comma, name = incomplete.rpartition(",")
+    names = [n for n in (*TABLES, *task_names()) if n.startswith(name)]
+    items = [CompletionItem(f"{before}{comma}{n}") for n in names]
+    return items or [CompletionItem(incomplete, type="file")]
+
+
 def _tasks(context: click.Context) -> Sequence[str]:
     """Names of the tasks that the command line names, or that its table has."""
     from harness.analysis.paper import published
@@ -53,6 +64,8 @@ def _tasks(context: click.Context) -> Sequence[str]:
     command = context.info_name or ""
     if command in TABLES:
         return published.tasks(getattr(published, TABLES[command]))
+    if command == "run":
+        return task_names()
     if command not in TASK_COMMANDS:
         return [command]
     # An option without its value ends click's parsing, and leaves the arguments unread.

@@ -23,6 +23,7 @@ from harness.files.escape import one_line
 from harness.plugins.registry import origins, task_names
 
 COMMANDS = {
+    "run": "evaluate.run:run",
     "table3": "evaluate.table:table3",
     "section3": "evaluate.table:section3",
     "tasks": "evaluate.tasks:tasks",

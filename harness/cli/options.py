@@ -1,7 +1,7 @@
 """Options of the command line, made from the groups in `harness.commands.options`."""
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, fields
+from dataclasses import Field, fields
 from functools import wraps
 from pathlib import Path
 from types import NoneType
@@ -36,6 +36,11 @@ class Option(click.Option):
     def __init__(self, *words: Any, heading: str = "Options", **details: Any) -> None:
         super().__init__(*words, **details)
         self.heading = heading
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Read the environment, unless a run file has the option."""
+        in_file = self.name in (ctx.default_map or {})
+        return None if in_file else super().resolve_envvar_value(ctx)
 
 
 class Command(click.Command):
@@ -116,27 +121,34 @@ def _group(chosen: Part, values: dict[str, Any]) -> OptionGroup:
 
 def _option(chosen: Part, declared: Field[Any]) -> Callable[[Function], Function]:
     """The option that a field declares."""
-    name, details = flag(declared), dict(declared.metadata)
+    name, details = flag(declared), declared.metadata
     annotation = get_type_hints(chosen.group)[declared.name]
     [kind, *_] = [t for t in get_args(annotation) if t is not NoneType] or [annotation]
-    how: dict[str, Any] = {"help": details["help"], "heading": chosen.group.heading}
+    kind_of_option: dict[str, Any]
     if get_origin(annotation) is Literal:
-        how["type"] = click.Choice(get_args(annotation))
+        kind_of_option = {"type": click.Choice(get_args(annotation))}
+    elif get_origin(annotation) is tuple:
+        kind_of_option = {"type": click.STRING, "multiple": True}
     elif kind is bool:
-        how["is_flag"] = True
+        kind_of_option = {"is_flag": True}
     elif kind is int:
-        how["type"] = click.IntRange(details.get("min"), details.get("max"))
+        kind_of_option = {"type": click.IntRange(details.get("min"), details.get("max"))}
     else:
-        how["type"] = _TYPES[kind]
-    if get_origin(annotation) is tuple:
-        how["multiple"] = True
-    elif declared.default is not MISSING:
-        how |= {"default": declared.default, "show_default": declared.default not in (None, False)}
-    how |= {key: details[key] for key in ("metavar", "envvar") if key in details}
-    if "envvar" in details:
-        how["show_envvar"] = True
-    how["required"] = details.get("required", False) and not chosen.optional
-    return click.option(f"--{name}", cls=Option, shell_complete=COMPLETIONS.get(name), **how)
+        kind_of_option = {"type": _TYPES[kind]}
+    return click.option(
+        f"--{name}",
+        cls=Option,
+        heading=chosen.group.__name__.removesuffix("Options"),
+        help=details["help"],
+        default=declared.default,
+        show_default=declared.default not in (None, ()) and kind is not bool,
+        required=details.get("required", False) and not chosen.optional,
+        metavar=details.get("metavar"),
+        envvar=details.get("envvar"),
+        show_envvar=True,
+        shell_complete=COMPLETIONS.get(name),
+        **kind_of_option,
+    )
 
 
 def given(name: str) -> bool:

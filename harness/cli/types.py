@@ -1,4 +1,4 @@
-"""Values of options: numbers in a range, durations and sizes; each refuses what is out of range."""
+"""Types of option values: numbers in a range, durations and sizes."""
 
 import math
 import re
@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
-LONGEST = 100 * 365 * 86400  # seconds of a duration: what is longer is a slip of the keyboard
-LARGEST = 2**63 - 1  # bytes of a size, and what SQLite counts to
+from harness.commands.options import MAX_THREADS
+
+MAX_SECONDS = 100 * 365 * 86400  # of a duration; anything longer is a typo
+MAX_BYTES = 2**63 - 1  # of a size; the largest integer of SQLite
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
@@ -17,21 +19,21 @@ Parameter = click.Parameter | None
 
 
 class Number(click.FloatRange):
-    """A number in a range; `nan` is in none, though click lets it through."""
+    """A number in a range; refuses `nan`, which click accepts."""
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
-        """The number that a text stands for."""
-        found = float(super().convert(value, param, ctx))
-        if math.isnan(found):
+        """Parse a number."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
             self.fail(f"{value!r} is not a number", param, ctx)
-        return found
+        return number
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
     """`90s`, `10m`, `2h`, `30d` or `8w` in seconds.
 
     Args:
-        example: for the message.
+        example: shown in the error message.
         zero: whether a duration of 0 is allowed.
     """
 
@@ -41,7 +43,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         self._example, self._zero = example, zero
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
-        """The seconds that a text stands for."""
+        """Parse a duration; return seconds."""
         match = re.fullmatch(f"{_NUMBER}([smhdw])", str(value).lower())
         if not match:
             units = f"expected a number and s, m, h, d or w, such as {self._example}"
@@ -49,7 +51,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
         seconds = float(match[1]) * _SECONDS[match[2]]
         if seconds == 0 and not self._zero:
             self.fail(f"{value!r}: expected more than 0, such as {self._example}", param, ctx)
-        if seconds > LONGEST:
+        if seconds > MAX_SECONDS:
             self.fail(f"{_short(value)}: expected at most 100 years", param, ctx)
         return seconds
 
@@ -60,15 +62,15 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
     name = "size"
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> int:
-        """The bytes that a text stands for."""
+        """Parse a size; return bytes."""
         match = re.fullmatch(f"{_NUMBER}([kmgt]?)b?", str(value).lower())
         if not match:
             units = "expected a number and k, M, G or T, such as 2G"
             self.fail(f"{_short(value)}: {units}", param, ctx)
         size = float(match[1]) * _BYTES[match[2]]
-        if size > LARGEST:
-            self.fail(f"{_short(value)}: expected at most {LARGEST} bytes", param, ctx)
-        return min(int(size), LARGEST)
+        if size > MAX_BYTES:
+            self.fail(f"{_short(value)}: expected at most {MAX_BYTES} bytes", param, ctx)
+        return min(int(size), MAX_BYTES)
 
 
 def _short(value: Any) -> str:
@@ -77,6 +79,5 @@ def _short(value: Any) -> str:
 
 
 LEVEL = Number(1e-12, 1, max_open=True)
-"""Of a statistical test; a smaller one has no quantile."""
-THREADS = click.IntRange(1, 4096)
-WORKERS = click.IntRange(1, 4096)
+"""Significance level of a test; the normal distribution has no quantile for a smaller one."""
+WORKERS = click.IntRange(1, MAX_THREADS)

@@ -6,7 +6,7 @@ command declares the groups, or the single options of a group, that it honours; 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NewType
+from typing import TYPE_CHECKING, Any, Literal, NewType
 
 from harness.data.load import Where
 from harness.errors import UsageError
@@ -32,61 +32,42 @@ def option(default: Any, help: str, **details: Any) -> Any:
 
 
 class OptionGroup:
-    """Options that belong together."""
+    """Options that belong together; `--help` shows them under the first word of the class."""
 
     __slots__ = ()
-    heading: ClassVar[str]  # in `--help`
 
     def check(self) -> None:
-        """Refuse options of this group that contradict each other.
-
-        Raises:
-            UsageError: two options contradict each other, or one is malformed.
-        """
+        """Raise a `UsageError` if options of the group contradict each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions(OptionGroup):
-    """Which checkpoints are evaluated, and how each is loaded and run."""
+    """Which models are evaluated, and how each is loaded and run."""
 
-    heading: ClassVar[str] = "Model"
     names: tuple[str, ...] = option(
-        (),
-        "evaluate this checkpoint: a name on the hub, a folder, a GGUF file, or smollm2-135m (the "
-        "demo); repeatable",
-        flag="model",
-        metavar="MODEL",
-        required=True,
-    )
+        (), "evaluate this model: name on the hub, folder, GGUF file, or smollm2-135m, the demo; "
+        "repeatable", flag="model", metavar="MODEL", required=True,
+    )  # fmt: skip
     revision: str | None = option(None, "load this commit, branch or tag from the hub")
-    trust_remote_code: bool = option(
-        False, "run Python code that comes with the checkpoint; noted in the record"
-    )
+    trust_remote_code: bool = option(False, "run Python code that comes with the model; recorded")
     device: str | None = option(
         None, "run on cpu, cuda, cuda:1, ...; default: an accelerator if there is one, else cpu"
     )
-    dtype: Dtype = option("float32", "load weights in this type")
+    dtype: Dtype = option("float32", "load weights in this number format")
     context: int | None = option(
-        None,
-        "feed at most N tokens at a time; default: 1024, or the model's maximum if that is less",
-        min=8,
-        metavar="N",
-    )
+        None, "feed at most N tokens at a time; default: 1024, or less if the model has less",
+        min=8, metavar="N",
+    )  # fmt: skip
     batch_tokens: int | None = option(
-        None,
-        "pad batches to at most N tokens; changes scores only by rounding; default: by device",
-        min=1,
-        metavar="N",
-    )
+        None, "put at most N padded tokens into a batch; affects scores only by rounding; "
+        "default: by device", min=1, metavar="N",
+    )  # fmt: skip
     threads: int | None = option(
-        None,
-        "use N CPU threads; changes scores only by rounding; default: torch's choice",
-        min=1,
-        max=MAX_THREADS,
-        metavar="N",
-    )
+        None, "use N CPU threads; affects scores only by rounding; default: torch's choice",
+        min=1, max=MAX_THREADS, metavar="N",
+    )  # fmt: skip
     compile: bool = option(
-        False, "compile forward passes with torch.compile; pays off in long runs on an accelerator"
+        False, "run the model through torch.compile; pays off in long runs on an accelerator"
     )
 
     def settings(self) -> "Settings":
@@ -94,44 +75,34 @@ class ModelOptions(OptionGroup):
         from harness.engine.checkpoint.settings import Settings
 
         return Settings(
-            self.device,
-            self.dtype,
-            self.context,
-            self.revision,
-            self.trust_remote_code,
-            self.threads,
-            self.compile,
+            device=self.device,
+            dtype=self.dtype,
+            context=self.context,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
+            threads=self.threads,
+            compiled=self.compile,
         )
 
     def only_name(self, command: str) -> str:
-        """The name of the one model that a command takes.
-
-        Raises:
-            UsageError: several models are given.
-        """
-        different = dict.fromkeys(self.names)
-        if len(different) != 1:
-            raise UsageError(f"{command} takes one --model; {len(different)} were given")
+        """The model of a command that takes one; raises a `UsageError` if there are several."""
+        different = len(set(self.names))
+        if different != 1:
+            raise UsageError(f"{command} takes one --model; {different} were given")
         return self.names[0]
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerOptions(OptionGroup):
+class WorkersOptions(OptionGroup):
     """Ray actors that hold the checkpoint."""
 
-    heading: ClassVar[str] = "Workers"
     count: int | None = option(
-        None,
-        "compute in N Ray workers, each with a copy of the model; default: in this process",
-        flag="workers",
-        min=1,
-        max=MAX_THREADS,
-        metavar="N",
-    )
-    address: str | None = option(
-        None, "connect to the Ray cluster at HOST:PORT; default: start Ray on this machine",
-        metavar="HOST:PORT",
+        None, "compute in N Ray workers with a copy of the model each; default: in this process",
+        flag="workers", min=1, max=MAX_THREADS, metavar="N",
     )  # fmt: skip
+    address: str | None = option(
+        None, "connect to this Ray cluster; default: start Ray on this machine", metavar="HOST:PORT"
+    )
 
     def check(self) -> None:
         """Refuse an address without workers."""
@@ -143,23 +114,20 @@ class WorkerOptions(OptionGroup):
 class DataOptions(OptionGroup):
     """Where rows are read from, and which of them are evaluated."""
 
-    heading: ClassVar[str] = "Data"
     data_dir: Path | None = option(
         None, "read the original files from this folder", envvar="HARNESS_DATA"
     )
     data_file: Path | None = option(None, "read this file instead of looking in --data-dir")
-    sample: bool = option(False, "use the few built-in rows; the scores mean nothing")
-    hub: bool = option(False, "download from the hub what --data-dir does not have")
+    sample: bool = option(False, "use the few built-in rows; their scores mean nothing")
+    hub: bool = option(False, "download from the hub what --data-dir lacks")
     limit: int | None = option(
-        None, "evaluate a random subset of N rows, chosen by --seed; default: all rows",
-        min=1, metavar="N",
-    )  # fmt: skip
-    seed: int = option(0, "seed of --limit, of sampled text and of intervals", min=0, metavar="N")
-    strict: bool = option(
-        False,
-        "fail on missing or unpublished data and on requests that are cut, empty or not aligned "
-        "with tokens, instead of noting it",
+        None, "evaluate a random subset of N rows, chosen by --seed", min=1, metavar="N"
     )
+    seed: int = option(0, "seed of --limit, sampled text and intervals", min=0, metavar="N")
+    strict: bool = option(
+        False, "fail, instead of noting it, if data is missing or not the published one, or if a "
+        "request is cut, empty or not aligned with tokens",
+    )  # fmt: skip
 
     def where(self) -> Where:
         """The sources of rows, in the order in which they are tried."""
@@ -167,26 +135,32 @@ class DataOptions(OptionGroup):
 
     def check(self) -> None:
         """Refuse two sources of rows."""
-        for other, given in (("--data-file", self.data_file), ("--hub", self.hub)):
-            if self.sample and given:
-                first, second = sorted((other, "--sample"), reverse=other == "--hub")
-                raise UsageError(f"{first} and {second} name different rows; give one of them")
+        if self.sample and self.data_file:
+            raise UsageError("--data-file and --sample name different rows; give one of them")
+        if self.sample and self.hub:
+            raise UsageError("--sample and --hub name different rows; give one of them")
 
 
 @dataclass(frozen=True, slots=True)
 class ProtocolOptions(OptionGroup):
     """How rows become requests and scores."""
 
-    heading: ClassVar[str] = "Protocol"
     name: str = option(
-        "paper",
-        "use this named protocol; `harness tasks TASK` lists them",
-        flag="protocol",
-        metavar="NAME",
-    )
+        "paper", "use this protocol; `harness tasks TASK` lists them",
+        flag="protocol", metavar="NAME",
+    )  # fmt: skip
     set: tuple[str, ...] = option(
         (), "change one option of the protocol; repeatable", metavar="KEY=VALUE"
     )
+    grid: bool = option(False, "run all protocols; print one table with the paper's numbers")
+    vary: tuple[str, ...] = option(
+        (), "run all combinations of these values, as --grid; repeatable", metavar="KEY=VALUE,..."
+    )
+
+    @property
+    def several(self) -> bool:
+        """Whether a task is run under several protocols."""
+        return self.grid or bool(self.vary)
 
     def overrides(self) -> dict[str, str]:
         """`--set key=value` as a mapping."""
@@ -201,42 +175,19 @@ class ProtocolOptions(OptionGroup):
 
 
 @dataclass(frozen=True, slots=True)
-class GridOptions(OptionGroup):
-    """One task under several protocols."""
-
-    heading: ClassVar[str] = "Protocol"
-    grid: bool = option(False, "run every named protocol; print one table with the paper's numbers")
-    vary: tuple[str, ...] = option(
-        (),
-        "run every combination of these values, as a table; repeatable",
-        metavar="KEY=VALUE,...",
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class OutputOptions(OptionGroup):
     """What is written and printed."""
 
-    heading: ClassVar[str] = "Output"
     out: Path = option(Path("results/records"), "write records into this folder")
     dump: Path | None = option(None, "write one JSON line per example to this file")
     json: bool = option(False, "print the records as one JSON object and nothing else")
     signatures: bool = option(False, "print the signature of every record")
-
-
-@dataclass(frozen=True, slots=True)
-class TableOptions(OptionGroup):
-    """What commands for several tasks write and print besides."""
-
-    heading: ClassVar[str] = "Output"
     size: str | None = option(
-        None,
-        "compare with this model of the paper: 117M, 345M, 762M or 1542M; default: the nearest",
+        None, "compare with the paper's 117M, 345M, 762M or 1542M; default: the nearest",
         metavar="SIZE",
-    )
+    )  # fmt: skip
     leaderboard: Path | None = option(
-        None,
-        "write a CSV with one row per model, updated after each model, and the same as Markdown",
+        None, "write a CSV file, and the same as Markdown, with one row per finished model"
     )
 
 
@@ -244,7 +195,6 @@ class TableOptions(OptionGroup):
 class PlanOptions(OptionGroup):
     """What a run costs, or may cost."""
 
-    heading: ClassVar[str] = "Plan"
     plan: bool = option(False, "print the expected cost in tokens, memory and time, and stop")
     budget: Seconds | None = option(
         None, "evaluate as many rows as fit into this time (90s, 10m, 2h)", metavar="TIME"
@@ -255,7 +205,6 @@ class PlanOptions(OptionGroup):
 class CacheOptions(OptionGroup):
     """The response cache."""
 
-    heading: ClassVar[str] = "Cache"
     folder: Path | None = option(
         None, "keep the response cache in this folder; default: the user's cache", flag="cache"
     )
@@ -276,39 +225,28 @@ class RunOptions:
     protocol: ProtocolOptions = ProtocolOptions()
     output: OutputOptions = OutputOptions()
     plan: PlanOptions = PlanOptions()
-    workers: WorkerOptions = WorkerOptions()
+    workers: WorkersOptions = WorkersOptions()
     cache: CacheOptions = CacheOptions()
-    table: TableOptions = TableOptions()
-    grid: GridOptions = GridOptions()
 
     def check(self) -> None:
-        """Refuse options of different groups that contradict each other.
-
-        Raises:
-            UsageError: two options contradict each other.
-        """
-        output, plan, grid = self.output, self.plan, self.grid
-        for wrong, message in (
-            (
-                self.workers.count and (plan.plan or plan.budget),
-                "--plan and --budget are for one process; leave out --workers",
+        """Raise a `UsageError` if options of different groups contradict each other."""
+        output, plan, protocol = self.output, self.plan, self.protocol
+        models = len(self.model.names)
+        contradictions = {
+            "--plan and --budget are for one process; leave out --workers": (
+                self.workers.count and (plan.plan or plan.budget)
             ),
-            (
-                plan.plan and (output.json or output.dump or self.table.leaderboard),
-                "--plan computes no scores; leave out --json, --dump and --leaderboard",
+            "--plan computes no scores; leave out --json, --dump and --leaderboard": (
+                plan.plan and (output.json or output.dump or output.leaderboard)
             ),
-            (
-                grid.grid and self.protocol.name != "paper",
-                f"--grid runs every protocol; leave out --protocol {self.protocol.name}",
+            f"--grid runs every protocol; leave out --protocol {protocol.name}": (
+                protocol.grid and protocol.name != "paper"
             ),
-            (
-                output.dump and (grid.grid or grid.vary),
-                "--dump takes the items of one protocol; leave out --grid and --vary",
+            "--dump takes the items of one protocol; leave out --grid and --vary": (
+                output.dump and protocol.several
             ),
-            (
-                output.dump and len(self.model.names) > 1,
-                f"--dump takes the items of one model; {len(self.model.names)} were given",
-            ),
-        ):
-            if wrong:
+            f"--dump takes the items of one model; {models} were given": output.dump and models > 1,
+        }
+        for message, applies in contradictions.items():
+            if applies:
                 raise UsageError(message)

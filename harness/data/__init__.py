@@ -1,1 +1,1 @@
-"""From a benchmark's original file to its rows."""
+"""Load a benchmark's original file into rows."""

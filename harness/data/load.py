@@ -1,8 +1,8 @@
-"""A `Source` -> rows: the original file, the hub, or the built-in sample.
+"""Load the rows of a `Source`: from the original file, from the hub, or from the built-in sample.
 
-Original files are looked for by name in the data folder and one folder below it. The hub is
-asked only when the caller says so, for one file at a pinned commit. What was read, its checksum
-and whether that is the published one go into the record.
+The original file is looked for by name in the data folder and one folder below it. The hub is used
+only on request, for one file at a pinned commit. The record states what was read, its checksum, and
+whether that is the published one.
 """
 
 import hashlib
@@ -15,18 +15,18 @@ from typing import Any, BinaryIO
 from harness.core import Fields, Hub, Row, Source
 from harness.errors import DataError, HarnessError, TaskError, in_one_line
 
-MAX_FILE_BYTES = 1 << 30  # bytes of a file; ten times the largest benchmark's
-CHUNK_BYTES = 1 << 20  # bytes read at once
+MAX_FILE_BYTES = 1 << 30  # ten times the largest benchmark's file
+CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which roads to take, in the order of the fields."""
+    """Where to look for rows, in the order of the fields."""
 
-    file: Path | None = None  # this file and no other
-    sample: bool = False  # the built-in rows and no other
+    file: Path | None = None  # only this file
+    sample: bool = False  # only the built-in rows
     folder: Path | None = None
-    hub: bool = False  # where the folder has nothing
+    hub: bool = False  # if the folder has no matching file
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,17 @@ class Data:
     rows: tuple[Row, ...]
     source_kind: str  # file, hub or sample
     name: str  # of the file, without its folder; or repository and path
-    sha256: str  # of the file's bytes, as restored where the hub has parquet
+    sha256: str  # of the file's bytes, as restored if the hub has parquet
     size: int  # bytes
-    warnings: tuple[str, ...]  # what differs from the published data
+    warnings: tuple[str, ...]  # differences from the published data
 
     @property
     def published(self) -> bool:
-        """Whether nothing speaks against these being the published rows."""
+        """Whether these are the published rows, as far as is known."""
         return self.source_kind != "sample" and not self.warnings
 
     def facts(self) -> dict[str, Any]:
-        """All but the rows themselves, for the record."""
+        """Everything but the rows, for the record."""
         return {
             "source": self.source_kind,
             "name": self.name,
@@ -59,14 +59,14 @@ class Data:
 
 
 def load(source: Source, where: Where, *, strict: bool = False) -> Data:
-    """All rows of a source.
+    """Load all rows of a source.
 
     Raises:
-        DataError: nothing is found on the roads allowed (says where each would find it), the
-            file is empty or malformed, or, with `strict`, not the published one.
+        DataError: there is no file (the message says where to get it), it is empty or malformed,
+            or, with `strict`, it is not the published one.
         TaskError: the source's own functions fail.
     """
-    road, name, contents = _fetch(source, where)
+    kind, name, contents = _fetch(source, where)
     if not all(contents):
         raise DataError(f"{name} is empty; expected {source.title} ({source.origin})")
     fields = _parse(source, name, contents)
@@ -74,14 +74,32 @@ def load(source: Source, where: Where, *, strict: bool = False) -> Data:
         raise DataError(f"{name} has no rows; expected {source.title} ({source.origin})")
     content = b"".join(contents)
     digest = hashlib.sha256(content).hexdigest()
-    # What a pinned commit of the hub holds is known; its restored bytes may be one split of many.
-    known = source.sha256 if road == "file" else ()
-    expected = source.rows if road != "sample" else None
-    warnings = _differences(name, (digest, known), (len(fields), expected))
+    warnings = []
+    # A file of the hub is pinned by its commit; its restored bytes may be one split of several.
+    if kind == "file" and source.sha256 and digest not in source.sha256:
+        warnings.append(
+            f"{name} has sha256 {digest[:12]}..., the published file {source.sha256[0][:12]}..."
+        )
+    if kind != "sample" and source.rows is not None and len(fields) != source.rows:
+        warnings.append(f"{name} has {len(fields)} rows, the published data {source.rows}")
     if strict and warnings:
         raise DataError(f"{'; '.join(warnings)}; refused by --strict")
     rows = tuple(Row(i, f) for i, f in enumerate(fields))
-    return Data(rows, road, name, digest, len(content), warnings)
+    return Data(rows, kind, name, digest, len(content), tuple(warnings))
+
+
+def load_pool(source: Source, where: Where, *, strict: bool = False) -> Data:
+    """Load rows for example pairs from the data folder or the hub, else the built-in ones.
+
+    Raises:
+        DataError: the file is empty or malformed; with `strict`, it is not the published one, or
+            there is none and the built-in rows were not requested.
+    """
+    places = replace(where, file=None)
+    has_file = where.folder is not None and find_file(source, where.folder) is not None
+    if has_file or strict or (where.hub and source.hub):
+        return load(source, places, strict=strict)
+    return load(source, Where(sample=True))
 
 
 def _parse(source: Source, name: str, contents: tuple[bytes, ...]) -> Sequence[Fields]:
@@ -99,49 +117,27 @@ def _parse(source: Source, name: str, contents: tuple[bytes, ...]) -> Sequence[F
     return fields
 
 
-def _differences(
-    name: str, digest: tuple[str, tuple[str, ...]], rows: tuple[int, int | None]
-) -> tuple[str, ...]:
-    """What differs from the published data; each pair is what there is and what is published."""
-    found = []
-    if digest[1] and digest[0] not in digest[1]:
-        found.append(
-            f"{name} has sha256 {digest[0][:12]}..., the published file {digest[1][0][:12]}..."
-        )
-    if rows[1] is not None and rows[0] != rows[1]:
-        found.append(f"{name} has {rows[0]} rows, the published data {rows[1]}")
-    return tuple(found)
-
-
-def load_pool(source: Source, where: Where, *, strict: bool = False) -> Data:
-    """Rows to draw example pairs from: of the data folder or the hub, else the built-in ones.
-
-    Raises:
-        DataError: the file that is there is empty or malformed; with `strict`, it is not the
-            published one, or there is none and the built-in rows were not asked for.
-    """
-    roads = replace(where, file=None)
-    there = where.folder is not None and find_file(source, where.folder) is not None
-    if there or strict or (where.hub and source.hub):
-        return load(source, roads, strict=strict)
-    return load(source, Where(sample=True))
-
-
 def _fetch(source: Source, where: Where) -> tuple[str, str, tuple[bytes, ...]]:
-    """The road taken, the file's name, and its bytes, those of its companion behind them."""
+    """Kind of the source, name of the file, and the bytes of the file and of its companion."""
     if where.file is not None:
-        return "file", where.file.name, _read_both(source, where.file)
+        return "file", where.file.name, _read_with_companion(source, where.file)
     if where.sample:
-        return "sample", source.sample, _sample(source)
+        return "sample", source.sample, _read_sample(source)
     path = find_file(source, where.folder) if where.folder else None
     if path is not None:
-        return "file", path.name, _read_both(source, path)
+        return "file", path.name, _read_with_companion(source, path)
     if where.hub and source.hub:
         return "hub", f"{source.hub.repo}/{source.hub.file}", download(source.hub)
-    raise DataError(missing(source, where))
+    names = " or ".join(name.removeprefix("./") for name in source.files)
+    folder = f"in {str(where.folder)!r}" if where.folder else "in --data-dir (none was given)"
+    hub = f"--hub ({source.hub.repo}, {source.hub.file}), or " if source.hub else ""
+    raise DataError(
+        f"no data for {source.title}: looked for {names} {folder}; get it from {source.origin}, "
+        f"or use {hub}--sample for the built-in rows"
+    )
 
 
-def _sample(source: Source) -> tuple[bytes, ...]:
+def _read_sample(source: Source) -> tuple[bytes, ...]:
     names = [source.sample, *([source.companion(source.sample)] if source.companion else [])]
     try:
         folder = files(source.package)
@@ -154,7 +150,7 @@ def _sample(source: Source) -> tuple[bytes, ...]:
         ) from error
 
 
-def _read_both(source: Source, path: Path) -> tuple[bytes, ...]:
+def _read_with_companion(source: Source, path: Path) -> tuple[bytes, ...]:
     if source.companion is None:
         return (_read(path),)
     other = path.with_name(source.companion(path.name))
@@ -167,9 +163,9 @@ def _read_both(source: Source, path: Path) -> tuple[bytes, ...]:
 
 
 def find_file(source: Source, folder: Path) -> Path | None:
-    """The first file that matches the source's patterns, in their order.
+    """Find the first file that matches one of the source's patterns, in their order.
 
-    A bare name is looked for in the folder and one below; `./name` in the folder alone;
+    A bare name is looked for in the folder and one below, `./name` in the folder alone, and
     `sub/name` in that folder below it.
 
     Raises:
@@ -178,44 +174,30 @@ def find_file(source: Source, folder: Path) -> Path | None:
     if not folder.is_dir():
         raise DataError(f"data folder {str(folder)!r} does not exist; give --data-dir a folder")
     for pattern in source.files:
-        places = [pattern] if "/" in pattern else [pattern, f"*/{pattern}"]
-        for place in places:
-            found = sorted(p for p in folder.glob(place.removeprefix("./")) if p.is_file())
-            if found:
-                return found[0]
+        globs = [pattern.removeprefix("./")] if "/" in pattern else [pattern, f"*/{pattern}"]
+        for glob in globs:
+            if paths := sorted(p for p in folder.glob(glob) if p.is_file()):
+                return paths[0]
     return None
-
-
-def missing(source: Source, where: Where) -> str:
-    """One line that says where each road would find the rows."""
-    names = " or ".join(name.removeprefix("./") for name in source.files)
-    folder = f"in {str(where.folder)!r}" if where.folder else "in --data-dir (none was given)"
-    hub = f"--hub ({source.hub.repo}, {source.hub.file}), or " if source.hub else ""
-    return (
-        f"no data for {source.title}: looked for {names} {folder}; get it from {source.origin}, "
-        f"or use {hub}--sample for the built-in rows"
-    )
 
 
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return _within(file, path.name)
+            return _read_limited(file, path.name)
     except OSError as error:
         raise DataError(
             f"cannot read {str(path)!r}: {error.strerror}; give --data-file a readable file"
         ) from error
 
 
-def _within(file: BinaryIO, name: str) -> bytes:
-    """All bytes of an open file.
+def _read_limited(file: BinaryIO, name: str) -> bytes:
+    """All bytes of an open file of at most `MAX_FILE_BYTES`.
 
-    Raises:
-        DataError: there are more than `MAX_FILE_BYTES`; no benchmark's file is so large.
+    It is read in chunks: one read with a limit would allocate the whole limit.
     """
     chunks: list[bytes] = []
     left = MAX_FILE_BYTES
-    # Not all at once: that would claim the memory of the whole limit beforehand.
     while chunk := file.read(CHUNK_BYTES):
         chunks.append(chunk)
         left -= len(chunk)
@@ -228,12 +210,12 @@ def _within(file: BinaryIO, name: str) -> bytes:
 
 
 def download(hub: Hub) -> tuple[bytes, ...]:
-    """The bytes of one file on the hub at its pinned commit; parquet is restored to the original.
+    """Bytes of one file on the hub at its pinned commit, two if the original is two files.
 
-    Two where the original is two files.
+    Parquet is restored to the original format.
 
     Raises:
-        DataError: it is neither reachable nor in the local cache.
+        DataError: it is neither reachable nor in the local cache, or it is damaged.
     """
     from huggingface_hub import hf_hub_download
 
@@ -242,13 +224,13 @@ def download(hub: Hub) -> tuple[bytes, ...]:
     except Exception as error:
         reason = str(error).strip().split("\n")[0][:140]
         raise DataError(
-            f"the hub did not give {hub.file} of {hub.repo} at {hub.revision[:12]} "
+            f"the hub did not provide {hub.file} of {hub.repo} at {hub.revision[:12]} "
             f"({type(error).__name__}: {reason}); or give --data-dir the original file"
         ) from error
     try:
         if hub.restore is None:
             return (Path(path).read_bytes(),)
-        restored = hub.restore(_parquet(path))
+        restored = hub.restore(_parquet_rows(path))
         return restored if isinstance(restored, tuple) else (restored,)
     except KeyError as error:
         raise DataError(f"{hub.file} of {hub.repo} has no column {error}") from error
@@ -258,8 +240,8 @@ def download(hub: Hub) -> tuple[bytes, ...]:
         ) from error
 
 
-def _parquet(path: str) -> Iterable[Fields]:
-    """Rows of a local parquet file, streamed: nothing is prepared or copied on disk."""
+def _parquet_rows(path: str) -> Iterable[Fields]:
+    """Rows of a local parquet file, streamed without a prepared copy on disk."""
     from datasets import load_dataset
 
     rows: Iterable[Fields] = load_dataset(

@@ -1,8 +1,8 @@
-"""Bytes of a benchmark's original file -> fields of its rows.
+"""Parse the bytes of a benchmark's original file into the fields of its rows.
 
-Lines end at LF, CR LF or, in a file that has no other, CR: `str.splitlines` would also split at
-U+2028, form feed and others that stand inside benchmark texts. Every parser names the first line
-it cannot read.
+Lines end at LF, CR LF or, in a file that has no other line end, CR. `str.splitlines` would also
+split at U+2028, form feed and others, which benchmark texts contain. Every parser names the first
+line that it cannot read.
 """
 
 import re
@@ -14,14 +14,14 @@ from harness.data.encodings import MARK, other_encoding, with_line_feeds
 from harness.errors import DataError
 from harness.files import strict_json
 
-_HALF = re.compile("[\ud800-\udfff]")  # JSON can escape half a character; that is no text
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can escape
 
 
 def decode(data: bytes) -> str:
     """The text of a UTF-8 file, without a byte-order mark and with LF for the file's line ends.
 
     Raises:
-        DataError: the bytes are not UTF-8, or hold a zero byte; names the line.
+        DataError: the bytes are not UTF-8, or contain a zero byte.
     """
     if encoding := other_encoding(data):
         raise DataError(f"expected UTF-8, got {encoding}; save the file as UTF-8")
@@ -46,14 +46,14 @@ def lines(data: bytes) -> list[str]:
     Raises:
         DataError: as `decode`.
     """
-    found = [line.removesuffix("\r") for line in decode(data).split("\n")]
-    if found[-1] == "":
-        found.pop()
-    return found
+    result = [line.removesuffix("\r") for line in decode(data).split("\n")]
+    if result[-1] == "":
+        result.pop()
+    return result
 
 
 def text_lines(data: bytes) -> list[Fields]:
-    """One row a line: the line as `text`.
+    """One row per line, with the line as `text`.
 
     Raises:
         DataError: as `decode`.
@@ -62,39 +62,33 @@ def text_lines(data: bytes) -> list[Fields]:
 
 
 def json_lines(data: bytes, *, required: Sequence[str]) -> list[Fields]:
-    """One JSON object a line, each with the keys `required`, whose values are text.
+    """One row per line: a JSON object with the keys `required`, whose values are text.
 
     Raises:
         DataError: a line is not such an object.
     """
+    expected = f"a JSON object with the text key(s) {', '.join(required)}"
     rows: list[Fields] = []
     for number, line in enumerate(lines(data), 1):
         if not line.strip():
             continue
-        row = json_value(line, f"line {number}", f"a JSON object with {_keys(required)}")
+        row = json_value(line, f"line {number}", expected)
         if not isinstance(row, dict) or not all(is_text(row.get(k)) for k in required):
-            raise DataError(
-                f"line {number}: expected a JSON object with {_keys(required)}, got {line[:60]!r}"
-            )
+            raise DataError(f"line {number}: expected {expected}, got {line[:60]!r}")
         rows.append(row)
     return rows
 
 
-def _keys(required: Sequence[str]) -> str:
-    return f"the text key(s) {', '.join(required)}"
-
-
 def json_value(text: str, where: str, expected: str) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Args:
-        text: of the value.
-        where: the text stands in the file, for the message.
-        expected: what the value should be, for the message.
+        text: The text.
+        where: Its position in the file, for the message.
+        expected: What the value should be, for the message.
 
     Raises:
-        DataError: it is not JSON, too deeply nested, or has a number that is not finite or has too
-            many digits.
+        DataError: it is not strict JSON (see `harness.files.strict_json`).
     """
     try:
         return strict_json.loads(text)
@@ -103,14 +97,14 @@ def json_value(text: str, where: str, expected: str) -> Any:
 
 
 def is_text(value: object) -> bool:
-    """Whether a JSON value is text that can be encoded."""
-    return isinstance(value, str) and not _HALF.search(value)
+    """Whether a JSON value is text that UTF-8 can encode."""
+    return isinstance(value, str) and not _SURROGATE.search(value)
 
 
 def stretches(data: bytes, size: int) -> list[Fields]:
-    """`data` in rows of about `size` bytes; no row begins inside a UTF-8 character.
+    """Cut `data` into rows of about `size` bytes; no row begins inside a UTF-8 character.
 
-    The rows' `bytes` join to `data` exactly, valid UTF-8 or not.
+    The `bytes` of the rows join to `data` exactly, valid UTF-8 or not.
     """
     rows: list[Fields] = []
     start = 0
@@ -124,5 +118,5 @@ def stretches(data: bytes, size: int) -> list[Fields]:
 
 
 def join_lines(lines: Iterable[str]) -> bytes:
-    """Lines -> the bytes of a text file; how parquet rows of the hub become the original file."""
+    """The bytes of a text file with these lines; restores the original file from parquet rows."""
     return "".join(line + "\n" for line in lines).encode()

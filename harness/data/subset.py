@@ -1,4 +1,4 @@
-"""Which rows a run takes: all, or `--limit` of them at random by the seed."""
+"""Choose the rows of a run: all, or `--limit` of them at random."""
 
 import random
 from collections.abc import Sequence
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from harness.core import Row
 from harness.errors import UsageError
 
-BLOCK = 5000  # characters of neighbouring rows that --limit keeps together: about 1,024 tokens
+BLOCK_CHARS = 5000  # of neighbouring rows that --limit keeps together; about 1,024 tokens
 
 
 def choose(
     rows: Sequence[Row], limit: int | None, *, seed: int, stream: bool
 ) -> list[Sequence[Row]]:
-    """Runs of rows to read: all of them, or `limit` taken at random, in file order.
+    """Choose sequences of neighbouring rows: all, or `limit` rows at random, in file order.
 
-    Of a stream, blocks of neighbouring rows are taken, so that text stays text.
+    From running text (`stream`), blocks of neighbouring rows are drawn.
 
     Raises:
         UsageError: `limit` is less than 1.
@@ -35,7 +35,7 @@ def choose(
             break
         taken.append(block[:left])
         left -= len(taken[-1])
-    return sorted(taken, key=lambda run: run[0].number)
+    return sorted(taken, key=lambda block: block[0].number)
 
 
 def _blocks(rows: Sequence[Row]) -> list[Sequence[Row]]:
@@ -43,7 +43,7 @@ def _blocks(rows: Sequence[Row]) -> list[Sequence[Row]]:
     start = size = 0
     for i, row in enumerate(rows):
         size += sum(len(v) for v in row.fields.values() if isinstance(v, str | bytes)) + 1
-        if size >= BLOCK or i == len(rows) - 1:
+        if size >= BLOCK_CHARS or i == len(rows) - 1:
             blocks.append(rows[start : i + 1])
             start, size = i + 1, 0
     return blocks

@@ -1,1 +1,1 @@
-"""What the commands print: values of `harness.report` on a terminal."""
+"""Results on a terminal: tables, lines, progress and notes."""

@@ -1,6 +1,7 @@
-"""Runs beside runs, as tables on standard output: differences, flips, verdicts, power."""
+"""Tables that compare runs: differences, flipped examples, verdicts, sample sizes, noise."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from harness.analysis.check import Verdict
 from harness.analysis.compare import Comparison, Flip, Matrix, ScoreComparison
@@ -10,70 +11,68 @@ from harness.display.layout import table
 from harness.display.terminal import OUT
 from harness.report.number_format import number, p_value, signed, signed_interval
 
-SIGNIFICANT = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 
 
-def _interval(line: ScoreComparison) -> str:
-    return signed_interval(line.difference.low, line.difference.high, line.unit)
+def _interval(score: ScoreComparison) -> str:
+    return signed_interval(score.difference.low, score.difference.high, score.unit)
 
 
-def show_comparison(found: Comparison, flips: int) -> None:
-    """Differences of the scores, then at most so many items of each that flipped."""
+def show_comparison(comparison: Comparison, max_flips: int) -> None:
+    """Print the differences, then at most `max_flips` flipped examples per score and direction."""
     rows = table(
-        "benchmark", "score", ">A", ">B", ">B - A", "95 % interval", ">p", ">p (Holm)", ">items",
-        "lost/won",
+        "benchmark", "score", ">A", ">B", ">B - A", "95 % interval", ">p", ">p (Holm)",
+        ">examples", "lost/won", optional=("examples", "lost/won", "p"),
     )  # fmt: skip
-    for line in found.scores:
-        d = line.difference
+    for score in comparison.scores:
+        d = score.difference
         rows.add_row(
-            line.task,
-            line.metric,
-            number(d.a, line.unit),
-            number(d.b, line.unit),
-            signed(d.value, line.unit),
-            _interval(line),
+            score.task,
+            score.metric,
+            number(d.a, score.unit),
+            number(d.b, score.unit),
+            signed(d.value, score.unit),
+            _interval(score),
             p_value(d.p),
-            p_value(line.adjusted),
-            f"{line.examples:,}",
+            p_value(score.adjusted),
+            f"{score.examples:,}",
             f"{d.lost}/{d.won}" if d.lost is not None else "",
         )
     OUT.print(rows)
-    _show_remarks(found)
-    if flips:
-        for line in found.scores:
-            _show_flips(line, flips)
+    _show_notes(comparison.notes, comparison.not_compared)
+    if max_flips:
+        for score in comparison.scores:
+            _show_flips(score, max_flips)
 
 
-def _show_remarks(found: Comparison) -> None:
-    for text in found.notes:
+def _show_notes(notes: Iterable[str], not_compared: Iterable[str] = ()) -> None:
+    for text in notes:
         OUT.print(f"note: {text}", markup=False)
-    for text in found.not_compared:
+    for text in not_compared:
         OUT.print(f"not compared: {text}", markup=False)
 
 
-def _show_flips(line: ScoreComparison, most: int) -> None:
+def _show_flips(score: ScoreComparison, max_flips: int) -> None:
     for won in (False, True):
-        flips = [flip for flip in line.flips if flip.won == won]
+        flips = [flip for flip in score.flips if flip.won == won]
         if flips:
             title = "won" if won else "lost"
-            OUT.print(f"\n{line.task} {line.metric}: {len(flips):,} {title}", markup=False)
-            for flip in flips[:most]:
+            OUT.print(f"\n{score.task} {score.metric}: {len(flips):,} {title}", markup=False)
+            for flip in flips[:max_flips]:
                 _show_flip(flip)
 
 
 def _show_flip(flip: Flip) -> None:
-    OUT.print(f"  item {flip.id}: {flip.a.prompt!r}", markup=False)
-    OUT.print(
-        f"    wanted {flip.a.reference!r}  A {flip.a.response!r}  B {flip.b.response!r}",
-        markup=False,
-    )
+    a, b = flip.a, flip.b
+    OUT.print(f"  item {flip.id}: {a.prompt!r}", markup=False)
+    OUT.print(f"    expected {a.reference!r}  A {a.response!r}  B {b.response!r}", markup=False)
 
 
-def show_matrices(tables: Sequence[Matrix], found: Comparison) -> None:
-    """One table a score: column minus row; a star where p after Holm is below 0.05."""
-    for k, name in enumerate(tables[0].names, 1):
+def show_matrices(matrices: Sequence[Matrix], comparison: Comparison) -> None:
+    """Print one table per score: column minus row, with a star where p after Holm is small."""
+    for k, name in enumerate(matrices[0].names, 1):
         OUT.print(f"{k}: {name}", markup=False)
-    for matrix in tables:
+    for matrix in matrices:
         OUT.print(
             f"\n{matrix.task} {matrix.metric} ({matrix.unit}), column minus row", markup=False
         )
@@ -83,85 +82,89 @@ def show_matrices(tables: Sequence[Matrix], found: Comparison) -> None:
             cells = [_cell(matrix, i, j) for j in range(count)]
             rows.add_row(str(i + 1), *cells, _value(matrix, i))
         OUT.print(rows)
-    OUT.print("\n* p after Holm is below 0.05, over all pairs and scores", markup=False)
-    _show_remarks(found)
+    OUT.print(
+        f"\n* p after Holm is below {SIGNIFICANCE_LEVEL:g}, over all pairs and scores",
+        markup=False,
+    )
+    _show_notes(comparison.notes, comparison.not_compared)
 
 
 def _cell(matrix: Matrix, i: int, j: int) -> str:
-    line = matrix.scores.get((min(i, j), max(i, j)))
-    if i == j or line is None:
+    score = matrix.scores.get((min(i, j), max(i, j)))
+    if i == j or score is None:
         return ""
-    value = line.difference.value if i < j else -line.difference.value
-    star = line.adjusted is not None and line.adjusted < SIGNIFICANT
-    return signed(value, matrix.unit) + ("*" if star else "")
+    value = score.difference.value if i < j else -score.difference.value
+    significant = score.adjusted is not None and score.adjusted < SIGNIFICANCE_LEVEL
+    return signed(value, matrix.unit) + ("*" if significant else "")
 
 
 def _value(matrix: Matrix, i: int) -> str:
-    """The run's own value, as any of its pairs has it."""
-    for (first, second), line in matrix.scores.items():
+    """The run's own value, from any of its pairs."""
+    for (first, second), score in matrix.scores.items():
         if i in (first, second):
-            return number(line.difference.a if i == first else line.difference.b, matrix.unit)
+            value = score.difference.a if i == first else score.difference.b
+            return number(value, matrix.unit)
     return ""
 
 
 def show_verdicts(verdicts: Sequence[Verdict]) -> None:
-    """Every rule's verdict, and what it comes to."""
+    """Print the verdict of every rule, and how many there are of each kind."""
     rows = table(
-        "verdict", "benchmark", "score", ">baseline", ">now", ">difference", "95 % interval", "why"
-    )
+        "verdict", "benchmark", "score", ">baseline", ">now", ">difference", "95 % interval",
+        "why", optional=("95 % interval", "difference"),
+    )  # fmt: skip
     for verdict in verdicts:
-        line = verdict.score
+        score = verdict.score
         cells = ["", "", "", ""]
-        if line is not None:
-            d = line.difference
+        if score is not None:
+            d = score.difference
             cells = [
-                number(d.a, line.unit),
-                number(d.b, line.unit),
-                signed(d.value, line.unit),
-                _interval(line),
+                number(d.a, score.unit),
+                number(d.b, score.unit),
+                signed(d.value, score.unit),
+                _interval(score),
             ]
         rows.add_row(verdict.status, verdict.task, verdict.metric, *cells, verdict.reason)
     OUT.print(rows)
-    for note in dict.fromkeys(verdict.note for verdict in verdicts if verdict.note):
-        OUT.print(f"note: {note}", markup=False)
-    counts = {v.status: sum(w.status == v.status for w in verdicts) for v in verdicts}
+    _show_notes(dict.fromkeys(verdict.note for verdict in verdicts if verdict.note))
+    counts = Counter(verdict.status for verdict in verdicts)
     OUT.print(", ".join(f"{count} {status}" for status, count in counts.items()), markup=False)
 
 
-def show_power(found: Sequence[PowerEstimate], question: PowerSettings) -> None:
-    """What today's items show, and how many the drop needs."""
+def show_power(estimates: Sequence[PowerEstimate], settings: PowerSettings) -> None:
+    """Print the smallest drop that can be detected, and the examples needed for the given one."""
     OUT.print(
-        f"one-sided paired test at level {question.alpha:g}, power {question.power:g}",
+        f"one-sided paired test at level {settings.alpha:g}, power {settings.power:g}",
         markup=False,
     )
     rows = table(
-        "benchmark", "score", ">items", ">smallest drop seen", f">items for {question.drop:g}",
-        "unit", "spread from",
+        "benchmark", "score", ">examples", ">smallest drop seen",
+        f">examples for {settings.drop:g}", "unit", "spread from", optional=("spread from",),
     )  # fmt: skip
-    for line in found:
+    for estimate in estimates:
         rows.add_row(
-            line.task,
-            line.metric,
-            f"{line.examples:,}",
-            "-" if line.detectable is None else f"{line.detectable:.2f}",
-            "-" if line.needed is None else f"{line.needed:,}",
-            line.unit,
-            line.basis,
+            estimate.task,
+            estimate.metric,
+            f"{estimate.examples:,}",
+            "-" if estimate.detectable is None else f"{estimate.detectable:.2f}",
+            "-" if estimate.needed is None else f"{estimate.needed:,}",
+            estimate.unit,
+            estimate.basis,
         )
     OUT.print(rows)
 
 
-def show_noise(found: Sequence[Noise], variants: Sequence[str]) -> None:
-    """By how much each score of a benchmark moved."""
-    OUT.print(f"{found[0].task} ({found[0].protocol}) in {len(variants)} variants", markup=False)
-    formats = list(found[0].formats)
+def show_noise(noise: Sequence[Noise], variants: Sequence[str]) -> None:
+    """Print how far each score of a benchmark moved."""
+    OUT.print(f"{noise[0].task} ({noise[0].protocol}) in {len(variants)} variants", markup=False)
+    formats = list(noise[0].formats)
     rows = table("score", ">value", "unit", ">moves by", *(f">{name}" for name in formats))
-    for movement in found:
+    for score in noise:
         rows.add_row(
-            movement.metric,
-            number(movement.value, movement.unit),
-            movement.unit,
-            f"{movement.largest:.2g}",
-            *(f"{movement.formats[name]:.2g}" for name in formats),
+            score.metric,
+            number(score.value, score.unit),
+            score.unit,
+            f"{score.largest:.2g}",
+            *(f"{score.formats[name]:.2g}" for name in formats),
         )
     OUT.print(rows)

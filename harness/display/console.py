@@ -1,4 +1,4 @@
-"""Consoles that print text of unknown origin safely."""
+"""Consoles that print text from untrusted sources safely."""
 
 import os
 import sys
@@ -15,19 +15,19 @@ MIN_WIDTH = 40
 
 
 class SafeConsole(Console):
-    """A console on which no printed text can steer the terminal, or a CI runner that reads it.
+    """A console whose texts cannot control the terminal or a CI runner.
 
-    Colours and cursor movements are rich's own; they are added after the text was made safe.
+    rich adds colours and cursor movements after the text is made safe.
     """
 
     def on_broken_pipe(self) -> None:
-        """Let the error through; rich would exit with 1, which is the code of a regression."""
-        raise  # rich calls this while it handles the error
+        """Re-raise the error; rich would exit with 1, which means a regression here."""
+        raise  # rich calls this in its error handler
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Segments of a renderable, their texts made safe."""
+        """The segments of a renderable with safe texts."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=_safe(segment.text))
 
@@ -38,12 +38,12 @@ def _safe(text: str) -> str:
 
 
 def in_github_actions() -> bool:
-    """Whether a GitHub Actions runner reads what is printed."""
+    """Whether a GitHub Actions runner reads the output."""
     return os.environ.get("GITHUB_ACTIONS") == "true"
 
 
 def console(**settings: Any) -> Console:
-    """A console for plain lines and tables: nothing in a text is highlighted or replaced."""
+    """A console that prints texts as they are: no markup, highlighting or emoji codes."""
     plain = {"highlight": False, "emoji": False, "markup": False, "soft_wrap": True}
     return SafeConsole(**{**plain, **settings})
 
@@ -51,9 +51,9 @@ def console(**settings: Any) -> Console:
 def output_console() -> Console:
     """The console for standard output.
 
-    Tables and lines fit the terminal, or COLUMNS if that is set; lines wrap at words. In a pipe or
-    a file without COLUMNS, tables are PIPE_WIDTH wide and other lines are not wrapped, so that the
-    output depends on no window and can be searched.
+    Tables and lines fit the terminal, or the width in COLUMNS; lines wrap at words. In a pipe or a
+    file without COLUMNS, tables fit PIPE_WIDTH and other lines do not wrap, so that the output is
+    the same everywhere and can be searched.
     """
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):

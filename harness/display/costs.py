@@ -1,4 +1,4 @@
-"""What runs cost and what the store has, as tables on standard output."""
+"""Cost estimates and the response cache, as tables on standard output."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
     from harness.runner import Job
 
 
-def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) -> None:
-    """What each benchmark will cost."""
-    OUT.print(f"plan for {model}; nothing has been fed to it", markup=False)
+def show_plan(model: str, jobs: Sequence["Job"], estimates: Sequence["Estimate"]) -> None:
+    """Print what each task will cost."""
+    OUT.print(f"plan for {model}; nothing has been computed")
     rows = table(
-        "benchmark", ">rows", ">questions", ">tokens asked", ">on disk", ">to compute",
-        ">asked for 1", ">in rows", ">largest batch", ">peak", ">time",
+        "benchmark", ">rows", ">queries", ">tokens", ">cached", ">to compute", ">saved (x)",
+        ">batch rows", ">largest batch", ">peak memory", ">time",
+        optional=("batch rows", "largest batch", "saved (x)", "queries", "cached", "tokens"),
     )  # fmt: skip
-    tasks = {job.task.name for job in jobs}
-    protocols = len(tasks) < len(jobs)  # of one benchmark, which share what they have in common
-    for job, estimate in zip(jobs, found, strict=True):
+    grid = len({job.task.name for job in jobs}) < len(jobs)  # protocols of one task share answers
+    at_most = "up to " if grid else ""
+    for job, estimate in zip(jobs, estimates, strict=True):
         total = len(job.data.rows)
         rows.add_row(
-            f"{job.task.name}, {job.protocol.label}" if protocols else job.task.name,
+            f"{job.task.name}, {job.protocol.label}" if grid else job.task.name,
             f"{min(job.limit or total, total):,}",
-            f"{estimate.questions:,}",
+            f"{estimate.queries:,}",
             f"{estimate.asked:,}",
             f"{estimate.stored:,}",
             f"{estimate.computed:,}",
@@ -41,11 +42,8 @@ def show_plan(model: str, jobs: Sequence["Job"], found: Sequence["Estimate"]) ->
             ("up to " if estimate.at_most else "") + duration(estimate.seconds),
         )
     OUT.print(rows)
-    total_seconds = sum(estimate.seconds for estimate in found)
-    at_most = "up to " if protocols else ""
-    OUT.print(
-        f"{at_most}{duration(total_seconds)} in all, beside loading and reading", markup=False
-    )
+    seconds = sum(estimate.seconds for estimate in estimates)
+    OUT.print(f"{at_most}{duration(seconds)} in total, without loading and reading")
 
 
 def duration(seconds: float) -> str:
@@ -55,22 +53,24 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def show_holdings(path: Path | None, holdings: Sequence["CheckpointEntry"]) -> None:
-    """What the store has of each checkpoint."""
-    OUT.print(f"stored answers in {path}", markup=False)
-    if not holdings:
-        OUT.print("none", markup=False)
+def show_cache(path: Path | None, entries: Sequence["CheckpointEntry"]) -> None:
+    """Print what the response cache has of each checkpoint."""
+    OUT.print(f"response cache: {path}")
+    if not entries:
+        OUT.print("empty")
         return
-    rows = table("checkpoint", "digest", ">answers", ">size", ">taken", "last used", "numerics")
-    for holding in holdings:
-        used = datetime.fromtimestamp(holding.used, UTC).strftime("%Y-%m-%d %H:%M")
+    rows = table(
+        "checkpoint", "digest", ">answers", ">size", ">uses", "last used", "numerics",
+        optional=("uses", "numerics"),
+    )  # fmt: skip
+    for entry in entries:
         rows.add_row(
-            holding.name,
-            holding.key.weights[:12],
-            f"{holding.answers:,}",
-            decimal(holding.bytes),
-            f"{holding.hits:,}",
-            used,
-            holding.key.numerics,
+            entry.name,
+            entry.key.weights[:12],
+            f"{entry.answers:,}",
+            decimal(entry.bytes),
+            f"{entry.hits:,}",
+            datetime.fromtimestamp(entry.used, UTC).strftime("%Y-%m-%d %H:%M"),
+            entry.key.numerics.replace("|", " "),
         )
     OUT.print(rows)

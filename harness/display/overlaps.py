@@ -15,7 +15,7 @@ PAPER_NGRAM = 8
 def show_overlaps(overlaps: Sequence[Overlap], result: ScanResult, n: int) -> None:
     """Print one column per benchmark: its share, the paper's, and how many examples overlap."""
     size = f"{result.bytes / 1e6:,.1f} MB in {result.seconds:.1f} s, {result.speed:,.1f} MB/s"
-    OUT.print(f"percentage of {n}-grams that the corpus has ({size})", markup=False)
+    OUT.print(f"percentage of {n}-grams that the corpus has ({size})")
     rows = table("", *(f">{overlap.task}" for overlap in overlaps), ">mean")
     rows.add_row("here", *_with_mean([overlap.total.percent for overlap in overlaps]))
     if n == PAPER_NGRAM:
@@ -23,21 +23,22 @@ def show_overlaps(overlaps: Sequence[Overlap], result: ScanResult, n: int) -> No
             values = [published().get((overlap.task, corpus)) for overlap in overlaps]
             if any(value is not None for value in values):
                 rows.add_row(f"paper, {corpus}", *_with_mean(values))
-    rows.add_row(f"{n}-grams", *(f"{overlap.total.grams:,}" for overlap in overlaps))
-    rows.add_row("examples or lines", *(f"{len(overlap.pieces):,}" for overlap in overlaps))
+    rows.add_row(f"{n}-grams", *(f"{overlap.total.grams:,}" for overlap in overlaps), "")
+    rows.add_row("examples or lines", *(f"{len(overlap.pieces):,}" for overlap in overlaps), "")
     for name, least in (("any overlap, %", 0.0), (f"over {LARGE_PERCENT:g} %, %", LARGE_PERCENT)):
-        rows.add_row(f"  {name}", *(number(overlap.percent_above(least)) for overlap in overlaps))
+        rows.add_row(
+            f"  {name}", *(number(overlap.percent_above(least)) for overlap in overlaps), ""
+        )
     OUT.print(rows)
     if bloom := result.filter:
         OUT.print(
             f"Bloom filter: {bloom.items:,} distinct n-grams in {bloom.bytes / 1e6:,.1f} MB; rate "
             f"of false positives {bloom.rate:.1e} from its bits, {bloom.positives:,} of "
             f"{bloom.probes:,} random n-grams measured",
-            markup=False,
         )
     for overlap in overlaps:
         for warning in overlap.data["warnings"]:
-            OUT.print(f"note: {warning}", markup=False)
+            OUT.print(f"note: {warning}")
 
 
 def _with_mean(values: Sequence[float | None]) -> list[str]:
@@ -49,9 +50,7 @@ def _with_mean(values: Sequence[float | None]) -> list[str]:
 
 def show_subset_scores(scores: Sequence[SubsetScore]) -> None:
     """Print each score on all examples, on those without overlap, and on those with it."""
-    rows = table(
-        "\nbenchmark", "\nmodel", "\nscore", "\nexamples", ">\ncount", ">\nvalue", "\n95 % interval"
-    )
+    rows = table("benchmark", "model", "score", "examples", ">count", ">value", "95 % interval")
     for score in scores:
         rows.add_row(
             score.task,

@@ -1,4 +1,4 @@
-"""The two streams that a person sees: standard output, and progress and notices on the other."""
+"""Standard output for results; standard error for progress, notes and log messages."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -16,32 +16,32 @@ ERR = console(stderr=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on a line of standard output, at once."""
+    """Print a JSON value on one line and flush it."""
     OUT.file.write(json_line(value) + "\n")
     OUT.file.flush()
 
 
 def note(text: str) -> None:
-    """One line on standard error."""
-    ERR.print(f"note: {text}", markup=False)
+    """Print one line on standard error."""
+    ERR.print(f"note: {text}")
 
 
 class _Notes(logging.Handler):
-    """Log messages as notes."""
+    """Prints log messages as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
 
 
 def start_logging() -> None:
-    """Show this program's notices on standard error."""
+    """Print this program's log messages on standard error."""
     logger = logging.getLogger("harness")
     logger.handlers = [_Notes()]
     logger.setLevel(logging.INFO)
 
 
 class Bar:
-    """One task's progress in tokens."""
+    """Progress of one task in tokens."""
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._name = name
@@ -49,7 +49,7 @@ class Bar:
         self._task = progress.add_task(name, total=None, amount="reading", rate="")
 
     def advance(self, done: int, total: int) -> None:
-        """Take the tokens done so far and in all."""
+        """Show the tokens done so far and in total."""
         elapsed = self._progress.tasks[self._task].elapsed or 0.0
         self._progress.update(
             self._task,
@@ -60,14 +60,14 @@ class Bar:
         )
 
     def preflight(self, counts: Mapping[str, int]) -> None:
-        """Say what is unusual about the requests, before any is answered."""
+        """Note what is unusual about the requests, before any is answered."""
         for fact in preflight_warnings(counts):
             note(f"{self._name}: {fact}")
 
 
 @contextmanager
 def progress(name: str) -> Iterator[Bar]:
-    """A bar on standard error, gone when the task is done; nothing if that is no terminal."""
+    """A progress bar while the task runs; nothing if standard error is not a terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),

@@ -18,7 +18,7 @@ from harness.engine.cache.store import Store
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.queries.encode import Encoded, Encoder, Encodings
 from harness.engine.queries.preflight import Preflight, preflight
-from harness.engine.queries.query import Advance, Answer, Query
+from harness.engine.queries.query import Advance
 from harness.engine.router import Router
 from harness.errors import NumericsError, UsageError
 
@@ -52,12 +52,12 @@ class Engine:
         store: Store | None = None,
         encodings: Encodings | None = None,
     ) -> None:
-        if isinstance(model, Checkpoint):
-            model = InProcess(model, budget=budget, share=share)
-        self.backend = model
-        self.identity, self.tokenizer = model.identity, model.tokenizer
+        self.backend: Backend = (
+            InProcess(model, budget=budget, share=share) if isinstance(model, Checkpoint) else model
+        )
+        self.identity, self.tokenizer = self.backend.identity, self.backend.tokenizer
         self.tokens = Tokens()
-        options = model.options
+        options = self.backend.options
         context = self.identity.context
         self._encoder = Encoder(self.tokenizer, context, encodings, options.vocabulary)
         self._cache = ResponseCache(store, self.identity, options.numerics, options.ends)
@@ -100,12 +100,16 @@ class Engine:
         self.tokens += Tokens(asked=cached, cached=cached)
         yield from router.take(known)
         before = self.backend.tokens
-        batches = self.backend.answer(router.queries, known, advance)
-        while (answers := _next(batches, router)) is not None:
-            self.tokens += Tokens(asked=router.cost(answers)) + self.backend.tokens - before
-            before = self.backend.tokens
-            self._cache.keep(answers)
-            yield from router.take(answers)
+        try:
+            for answers in self.backend.answer(router.queries, known, advance):
+                self.tokens += Tokens(asked=router.cost(answers)) + self.backend.tokens - before
+                before = self.backend.tokens
+                self._cache.keep(answers)
+                yield from router.take(answers)
+        except NumericsError as error:
+            if error.query is not None:
+                error.request = router.owner(error.query)
+            raise
         self.tokens += self.backend.tokens - before
 
     def estimate(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> Estimate:
@@ -119,13 +123,3 @@ class Engine:
         router = Router(requests, encoded)
         known = self._cache.recall(router.queries, count=False)
         return self.backend.estimate(router.counts(), known)
-
-
-def _next(batches: Iterator[dict[Query, Answer]], router: Router) -> dict[Query, Answer] | None:
-    """The next answers; an error's index of a query becomes that of a request."""
-    try:
-        return next(batches, None)
-    except NumericsError as error:
-        if error.request is not None:
-            error.request = router.owner(router.queries[error.request])
-        raise

@@ -1,1 +1,1 @@
-"""Reading and writing files safely: atomic writes, strict JSON, escaped text."""
+"""Read and write files safely: atomic writes, strict JSON, escaped text."""

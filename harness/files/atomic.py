@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, and no litter of processes that were killed.
+"""Write files in one step, and remove what killed processes left behind.
 
-Whatever is temporary bears the mark of its process, `.<mark>.tmp` or `converting-<mark>-...`, so
-that a later process can tell what nobody will finish.
+Temporary files and folders carry a mark of their process, as `.<mark>.tmp` or
+`converting-<mark>-...`, so that a later process can tell which are abandoned.
 """
 
 import hashlib
@@ -17,18 +17,16 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-STALE_SECONDS = (
-    3600.0  # seconds after which a temporary file of an unknown process is taken for left
-)
+STALE_SECONDS = 3600.0  # age from which a temporary file of an unknown process is abandoned
 LOCK_TIMEOUT = 10.0  # seconds to wait for another process that writes to the same folder
-_MARKED = re.compile(
+_MARKED_NAME = re.compile(
     r"(\.|converting-)(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]{1,10})-[0-9a-f]{8}(\.tmp|-\w+)"
 )
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 
 
 def process_mark() -> str:
-    """What tells a temporary file of this process from all others."""
+    """A mark that is new at every call and names this machine and process."""
     return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -38,37 +36,37 @@ def temporary_path(folder: Path) -> Path:
 
 
 def remove_leftovers(folder: Path, *unmarked: str) -> None:
-    """Remove what killed processes left in a folder; what cannot be removed stays.
+    """Remove what killed processes left in a folder; errors are ignored.
 
-    A file or folder with a mark goes when its process is gone. One of another machine, or without
-    a mark, goes when it has not been changed for an hour.
+    Files with the mark of a process on this machine are removed once that process has ended, others
+    once they have not been changed for an hour.
 
     Args:
-        folder: where to look, not below it.
-        unmarked: patterns of temporary names without a mark, such as older versions gave.
+        folder: Folder to clean; its subfolders are not searched.
+        unmarked: Patterns of temporary names without a mark, for example of older versions.
     """
     with suppress(OSError):
         for path in list(folder.iterdir()):
-            marked = _MARKED.fullmatch(path.name)
+            marked = _MARKED_NAME.fullmatch(path.name)
             if marked is None and not any(path.match(pattern) for pattern in unmarked):
                 continue
             with suppress(OSError):
-                if _left(path, marked):
+                if _is_abandoned(path, marked):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _left(path: Path, marked: re.Match[str] | None) -> bool:
+def _is_abandoned(path: Path, marked: re.Match[str] | None) -> bool:
     if marked and marked["host"] == _host():
-        return not _alive(int(marked["pid"]))
+        return not _is_running(int(marked["pid"]))
     return time.time() - path.stat().st_mtime > STALE_SECONDS
 
 
-def _alive(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # there is one, and it belongs to somebody else
+    except OSError:  # it belongs to another user
         return True
     return True
 
@@ -79,72 +77,63 @@ def _host() -> str:
 
 
 def replace_content(path: Path, data: bytes) -> None:
-    """Replace a file's content in one step, so that no reader ever sees half of it.
+    """Replace the content of a file in one step, so that no reader sees half of it.
 
-    Links are followed and stay. A new file has the mode that the umask gives, an old one keeps
-    its own. What is not a regular file, such as a pipe, is written to.
+    Links are followed and stay. A new file has the mode that the umask gives; an old one keeps its
+    mode. What is not a regular file, such as a pipe, is written to.
 
     Raises:
         OSError: the file cannot be written.
     """
-    if str(path) in _STREAMS:
-        with os.fdopen(os.dup(_STREAMS[str(path)]), "wb") as stream:
-            stream.write(data)
-        return
-    if path.exists() and not path.is_file():
-        with path.open("wb") as stream:
+    descriptor = _STREAMS.get(str(path))
+    if descriptor is not None or (path.exists() and not path.is_file()):
+        with open(path if descriptor is None else os.dup(descriptor), "wb") as stream:  # noqa: PTH123
             stream.write(data)
         return
     target = Path(os.path.realpath(path))  # Path.resolve raises on circular links
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
-    made = temporary_path(target.parent)
+    temporary = temporary_path(target.parent)
     try:
-        handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if target.exists():
-            made.chmod(stat.S_IMODE(target.stat().st_mode))
-        made.replace(target)
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
     except BaseException:
-        made.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Keep other processes from writing to a folder, as far as they ask; whether that was possible.
+    """Lock a folder against other processes that use this function; yields whether that succeeded.
 
-    A lock goes with its process, however that ends.
+    The operating system releases the lock when the process ends.
     """
     try:
         import fcntl
-    except ImportError:  # not on Windows
+    except ImportError:  # Windows
         yield False
         return
-    handle = None
-    held = False
     try:
-        with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
-            held = _lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield held
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        is_locked = False
+        while not is_locked and time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_locked = True
+            except BlockingIOError:
+                time.sleep(0.01)
+            except OSError:  # the file system has no locks
+                break
+        yield is_locked
     finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _lock(handle: int, how: int) -> bool:
-    import fcntl
-
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while time.monotonic() < deadline:
-        try:
-            fcntl.flock(handle, how)
-        except BlockingIOError:
-            time.sleep(0.01)
-        else:
-            return True
-    return False
+        os.close(descriptor)

@@ -1,8 +1,8 @@
-"""Text of unknown origin made safe for the place that it is written to.
+"""Escape text of unknown origin for the place that it is written to.
 
-Names and messages come from records, checkpoints and plugins of other people. What each place
-would take for an instruction is taken from them here: a terminal's escape sequences, a
-spreadsheet's formulas, Markdown's HTML and links, the workflow commands of a CI log.
+Names and messages come from records, checkpoints and plugins of other people. Each place interprets
+some text as instructions: a terminal its escape sequences, a spreadsheet formulas, Markdown HTML
+and links, a CI log workflow commands.
 """
 
 import json
@@ -11,51 +11,48 @@ import unicodedata
 from typing import Any
 
 # Formulas of Excel, LibreOffice and Google Sheets (OWASP, "CSV Injection"), full-width signs too.
-_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+_FORMULA_STARTS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _MARKDOWN = re.compile(r"([\\`*\[\]|])")
 # https://docs.github.com/actions/reference/workflow-commands-for-github-actions: at a line's start
 _WORKFLOW_COMMAND = re.compile(r"(?m)^(\s*)(?::(?=:)|#(?=#\[))")
-_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, bidi marks, surrogates, separators
-_KEPT = "\t\n\u200c\u200d"  # the two joiners are letters' business in several scripts
+_CONTROL_CATEGORIES = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, bidi marks, surrogates, separators
+_ALLOWED = "\t\n\u200c\u200d"  # several scripts need the two joiners
 
 
 def printable(text: str) -> str:
-    """`text` without characters that steer a terminal; each is shown as U+FFFD.
-
-    Line breaks and tabs stay.
-    """
+    """Replace characters that control a terminal by U+FFFD; line breaks and tabs stay."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join("\ufffd" if _steers(c) else c for c in text)
+    return "".join("\ufffd" if _is_control(c) else c for c in text)
 
 
-def _steers(character: str) -> bool:
-    return unicodedata.category(character) in _UNPRINTABLE and character not in _KEPT
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in _CONTROL_CATEGORIES and character not in _ALLOWED
 
 
 def json_line(value: Any) -> str:
-    """A JSON value on one line, in which such characters are escaped, so that none is lost."""
+    """A JSON value on one line; characters that control a terminal are escaped."""
     text = json.dumps(value, ensure_ascii=False)
-    return "".join(json.dumps(c)[1:-1] if _steers(c) else c for c in text)
+    return "".join(json.dumps(c)[1:-1] if _is_control(c) else c for c in text)
 
 
 def one_line(text: str) -> str:
-    """`text` on one line: white space of any kind becomes single spaces."""
+    """Printable text on one line: any white space becomes one space."""
     return printable(" ".join(text.split()))
 
 
 def csv_cell(text: str) -> str:
-    """`text` on one line that no spreadsheet takes for a formula: `=x` becomes `'=x`."""
+    """Text on one line that no spreadsheet takes for a formula: `=x` becomes `'=x`."""
     line = one_line(text)
-    return f"'{line}" if line.startswith(_FORMULA) else line
+    return f"'{line}" if line.startswith(_FORMULA_STARTS) else line
 
 
 def markdown_cell(text: str) -> str:
-    """`text` as one cell of a Markdown table: no HTML, no links, no emphasis, no further cell."""
+    """Text for one cell of a Markdown table, without HTML, links, emphasis and cell borders."""
     escaped = _MARKDOWN.sub(r"\\\1", one_line(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def without_workflow_commands(text: str) -> str:
-    """`text`, of the same length, in which a CI runner finds no command such as `::error::`."""
+    """Text of the same length without commands for a CI runner such as `::error::`."""
     return _WORKFLOW_COMMAND.sub("\\1\ufffd", text)

@@ -1,25 +1,24 @@
-"""Strict JSON: one reason in one line for whatever is not plain, finite, bounded JSON text."""
+"""Parse strict JSON: finite numbers, bounded integers and nesting, valid characters."""
 
 import json
 import math
 import re
 from typing import Any
 
-MAX_DIGITS = 300  # of an integer; more does not fit a float
+MAX_DIGITS = 300  # of an integer; one with more does not fit a float
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 def loads(text: str | bytes, *, allow_nan: bool = False, allow_surrogates: bool = False) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text; bytes are decoded as UTF-8.
 
     Args:
-        text: JSON; bytes are UTF-8.
-        allow_nan: accept NaN and infinities, and read floats that are too large as infinities.
-        allow_surrogates: accept half of a surrogate pair, which cannot be encoded as UTF-8.
+        text: The JSON text.
+        allow_nan: Accept NaN and infinities, and read floats that are too large as infinities.
+        allow_surrogates: Accept half of a surrogate pair, which UTF-8 cannot encode.
 
     Raises:
-        ValueError: the text is not JSON, is nested too deeply, or holds a value that is refused;
-            the message is one line.
+        ValueError: the text is not strict JSON; the message is one line.
     """
     if isinstance(text, bytes):
         text = text.decode("utf-8")
@@ -27,7 +26,7 @@ def loads(text: str | bytes, *, allow_nan: bool = False, allow_surrogates: bool 
     try:
         value = json.loads(text, parse_int=_integer, **floats)
         if not allow_surrogates and _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()  # whole pairs are one character by now
+            json.dumps(value, ensure_ascii=False).encode()  # complete pairs are one character
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except UnicodeEncodeError as error:

@@ -1,8 +1,8 @@
-"""Translations: BLEU and chrF through sacrebleu (Post 2018, arXiv:1804.08771).
+"""BLEU and chrF of translations through sacrebleu (Post 2018, arXiv:1804.08771).
 
-Both are functions of summed counts, so that a corpus score and every resample of it come from
-the same statistics. Several runs over the same sentences, one a set of example pairs, are kept
-side by side in one outcome; the score is the mean over the runs.
+Both are functions of summed counts, so the corpus score and every resample of it come from the same
+outcomes. One outcome holds the counts of several runs over the same sentence, one run per draw of
+example pairs; the score is the mean over the runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ CHRF_COUNTS = tuple(
 
 def bleu_counts(translation: str, reference: str, tokenize: str) -> Outcome:
     """`BLEU_COUNTS` of one sentence."""
-    found = _bleu(tokenize).corpus_score([translation], [[reference]])
-    return (*found.counts, *found.totals, found.sys_len, found.ref_len)
+    score = _bleu(tokenize).corpus_score([translation], [[reference]])
+    return (*score.counts, *score.totals, score.sys_len, score.ref_len)
 
 
 def chrf_counts(translation: str, reference: str) -> Outcome:
@@ -31,47 +31,49 @@ def chrf_counts(translation: str, reference: str) -> Outcome:
 
 
 def bleu(runs: int, spread: bool = False) -> Metric:
-    """Corpus BLEU, from 0 to 100: the mean over runs, or their standard deviation.
+    """Corpus BLEU, from 0 to 100: the mean over the runs, or their standard deviation (`spread`).
 
     Outcomes are the counts of each run, then (1,).
     """
 
-    def value(counts: Sequence[float]) -> float:
+    def score(counts: Sequence[float]) -> float:
         from sacrebleu.metrics.bleu import BLEU
 
         correct, total = [round(c) for c in counts[:4]], [round(c) for c in counts[4:8]]
         sizes = (round(counts[8]), round(counts[9]))
         return float(BLEU.compute_bleu(correct, total, *sizes, smooth_method="exp").score)
 
-    return Metric("points", not spread, _over_runs(value, len(BLEU_COUNTS), runs, spread))
+    return Metric("points", not spread, _over_runs(score, len(BLEU_COUNTS), runs, spread))
 
 
 def chrf(runs: int) -> Metric:
-    """Corpus chrF2, from 0 to 100: the mean over runs. Outcomes as for `bleu`."""
+    """Corpus chrF2, from 0 to 100: the mean over the runs. Outcomes are like those of `bleu`."""
 
-    def value(counts: Sequence[float]) -> float:
+    def score(counts: Sequence[float]) -> float:
         return float(_chrf()._compute_score_from_stats([*counts]).score)
 
-    return Metric("points", True, _over_runs(value, len(CHRF_COUNTS), runs, spread=False))
+    return Metric("points", True, _over_runs(score, len(CHRF_COUNTS), runs, spread=False))
 
 
 def signature(tokenize: str) -> str:
-    """What sacrebleu says of its BLEU."""
+    """The signature that sacrebleu gives its BLEU."""
     return f"{_bleu(tokenize).get_signature().format()}".replace("|", ",")
 
 
 def _over_runs(
-    value: Callable[[Sequence[float]], float], size: int, runs: int, spread: bool
+    score: Callable[[Sequence[float]], float], size: int, runs: int, spread: bool
 ) -> Callable[[Sequence[Any]], Any]:
+    """`Metric.compute` for outcomes with `size` counts per run."""
+
     def compute(sums: Sequence[Any]) -> Any:
         import numpy as np
 
         table = np.atleast_2d(np.array(sums, np.float64).T)  # (resamples, runs * size + 1)
         scores = np.array(
-            [[value(row[r * size : (r + 1) * size]) for r in range(runs)] for row in table]
+            [[score(row[r * size : (r + 1) * size]) for r in range(runs)] for row in table]
         )
-        found = scores.std(axis=1, ddof=1) if spread else scores.mean(axis=1)
-        return found if np.ndim(sums[0]) else float(found[0])
+        values = scores.std(axis=1, ddof=1) if spread else scores.mean(axis=1)
+        return values if np.ndim(sums[0]) else float(values[0])
 
     return compute
 
@@ -81,7 +83,7 @@ def _bleu(tokenize: str) -> Any:
     from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU(tokenize=tokenize)
-    metric.corpus_score(["a"], [["a"]])  # its signature is unknown before the first score
+    metric.corpus_score(["a"], [["a"]])  # before the first score it has no signature
     return metric
 
 

@@ -1,7 +1,7 @@
-"""Does a model know what it knows? Reliability by bins of confidence.
+"""Expected calibration error: does the model's confidence match its accuracy?
 
-Expected calibration error as in Guo et al. 2017, arXiv:1706.04599, section 2: the mean distance
-between confidence and accuracy over ten equal bins, weighted by how many answers each holds.
+Guo et al. 2017, arXiv:1706.04599, section 2: the mean distance between confidence and accuracy over
+ten bins of equal width, weighted by the number of answers in each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ STATISTICS = tuple(f"{what}{b}" for b in range(BINS) for what in ("n", "confiden
 class Bin(NamedTuple):
     """One line of a reliability table."""
 
-    low: float  # of the confidences in it
+    low: float  # bounds of the confidences
     high: float
     answers: int
     confidence: float  # mean
@@ -24,7 +24,7 @@ class Bin(NamedTuple):
 
 
 def outcome(confidence: float, right: float) -> Outcome:
-    """`STATISTICS` of one answer, then (1,); a confidence of 1 is in the last bin."""
+    """`STATISTICS` of one answer, then (1,); a confidence of 1 belongs to the last bin."""
     place = min(int(confidence * BINS), BINS - 1)
     counts = [0.0] * (3 * BINS)
     counts[3 * place : 3 * place + 3] = 1.0, confidence, right
@@ -37,15 +37,15 @@ def _error(sums: Sequence[Any]) -> Any:
 
 
 CALIBRATION_ERROR = Metric("points", higher_is_better=False, compute=_error)
-"""Expected calibration error, in points of accuracy; outcomes are those of `outcome`."""
+"""Expected calibration error, in points of accuracy; outcomes come from `outcome`."""
 
 
 def table(totals: Mapping[str, float]) -> list[Bin]:
-    """The bins that hold answers, from a score's totals."""
-    found = []
+    """The bins that contain answers, from the totals of a score."""
+    bins = []
     for b in range(BINS):
         n = totals[f"n{b}"]
         if n:
-            mean, right = totals[f"confidence{b}"] / n, totals[f"right{b}"] / n
-            found.append(Bin(b / BINS, (b + 1) / BINS, round(n), mean, right))
-    return found
+            confidence, accuracy = totals[f"confidence{b}"] / n, totals[f"right{b}"] / n
+            bins.append(Bin(b / BINS, (b + 1) / BINS, round(n), confidence, accuracy))
+    return bins

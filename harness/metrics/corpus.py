@@ -1,8 +1,8 @@
-"""Corpus metrics: statistics are summed over all items and divided once.
+"""Corpus metrics: outcomes are summed over all examples and divided once.
 
-An item's outcome is a tuple of sufficient statistics, for instance (nats, words). A metric is
-a function of their sums, so that a mean of means cannot happen and resampling is one matrix
-product (`harness.stats.intervals`).
+An outcome is a tuple of sufficient statistics, such as (nats, words). A metric is a function of
+their sums, so a mean of means cannot happen, and a resample is one matrix product
+(`harness.stats.intervals`).
 """
 
 import math
@@ -15,16 +15,16 @@ Outcome = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How summed statistics become a number."""
+    """How summed outcomes become a number."""
 
     unit: str
     higher_is_better: bool
     compute: Callable[[Sequence[Any]], Any]
-    """Sums of the statistics, each a float or an array, -> value(s) in `unit`."""
+    """Sums of the statistics, each a float or an array -> value(s) in `unit`."""
     proportion: bool = False
-    """Whether an outcome ends in (right, 1) with right 0 or 1: then the interval is binomial."""
+    """Whether outcomes end in (right, 1) with right 0 or 1; the interval is then binomial."""
     select: Callable[[Any], Any] | None = None
-    """All outcomes, an array (n, statistics) -> those that count, for scores of a part."""
+    """All outcomes, an array (n, statistics) -> those that count, for scores of a subset."""
 
 
 def _percent(sums: Sequence[Any]) -> Any:
@@ -48,21 +48,22 @@ MEAN = Metric("%", higher_is_better=True, compute=_percent)
 """Mean of values from 0 to 1, in percent; outcomes are (sum of the values, their number)."""
 
 
-def selective_accuracy(share: float) -> Metric:
-    """Share of right answers among the most confident ones; outcomes are (confidence, right, 1).
+def selective_accuracy(coverage: float) -> Metric:
+    """Accuracy on the most confident answers; outcomes are (confidence, right, 1).
 
-    At least one answer counts; equal confidences count in the order of the items.
+    `coverage` is the share of answers that counts, at least one. Answers of equal confidence count
+    in the order of the examples.
     """
 
-    def select(table: Any) -> Any:
-        count = max(1, math.floor(round(share * len(table), 9)))  # 0.29 * 100 is below 29
-        return table[(-table[:, 0]).argsort(kind="stable")[:count]]
+    def select(outcomes: Any) -> Any:
+        count = max(1, math.floor(round(coverage * len(outcomes), 9)))  # 0.29 * 100 is below 29
+        return outcomes[(-outcomes[:, 0]).argsort(kind="stable")[:count]]
 
     return Metric("%", True, _percent, proportion=True, select=select)
 
 
 def mean_over_runs(runs: int, unit: str = "points") -> Metric:
-    """100 * the mean over runs of each run's mean; outcomes are (a value a run ..., 1)."""
+    """100 * mean over runs of each run's mean; outcomes are (one value per run ..., 1)."""
 
     def compute(sums: Sequence[Any]) -> Any:
         return 100 * sum(sums[:-1]) / runs / sums[-1]
@@ -71,7 +72,7 @@ def mean_over_runs(runs: int, unit: str = "points") -> Metric:
 
 
 def std_over_runs(runs: int, unit: str = "points") -> Metric:
-    """Standard deviation of the runs' scores around `mean_over_runs`, in the same unit."""
+    """Standard deviation of the runs' scores around `mean_over_runs`; outcomes are the same."""
 
     def compute(sums: Sequence[Any]) -> Any:
         scores = [100 * value / sums[-1] for value in sums[:-1]]
@@ -84,8 +85,8 @@ def std_over_runs(runs: int, unit: str = "points") -> Metric:
 def perplexity(unit: str) -> Metric:
     """exp(total nats / total units); outcomes are (nats, units).
 
-    Radford et al. 2019, section 3.1: the log-probability of the whole text is divided by the
-    number of *canonical* units and then exponentiated.
+    Radford et al. 2019, section 3.1: the log-probability of the text is divided by the number of
+    *canonical* units before it is exponentiated.
     """
     return Metric(f"per {unit}", higher_is_better=False, compute=_perplexity)
 

@@ -1,66 +1,79 @@
-"""Responses of one example -> outcomes: the statistics that a metric sums.
+"""Extractors that several tasks share: responses of one example -> outcomes.
 
-Written once here, used by many tasks. Each function says which responses it expects.
+Functions named `..._steps` give the steps of the extractor before them, for `Measure.steps`.
 """
 
 import string
 import unicodedata
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from harness import moved
 from harness.core import Example, Generated, Response, Rolled, Scored, Word
 from harness.metrics import Outcome
 
 Extract = Callable[[Example, Sequence[Response]], Sequence[Outcome]]
+Steps = Callable[[Example, Sequence[Response]], Iterator[tuple[str, Any]]]
+Norms = Callable[[Example], Sequence[float]]
 
 
 def scored(response: Response) -> Scored:
-    """The response, known to be the answer to a `Loglikelihood`."""
+    """The response to a `Loglikelihood`, with its type."""
     assert isinstance(response, Scored), f"expected Scored, got {type(response).__name__}"
     return response
 
 
 def generated(response: Response) -> Generated:
-    """The response, known to be the answer to a `Generate`."""
+    """The response to a `Generate`, with its type."""
     assert isinstance(response, Generated), f"expected Generated, got {type(response).__name__}"
     return response
 
 
 def texts(example: Example, responses: Sequence[Response]) -> list[tuple[str, tuple[str, ...]]]:
-    """(new text without outer white space, references): what a module of `evaluate` compares."""
+    """(stripped new text, references) of each response: what a module of `evaluate` compares."""
     return [(generated(response).text.strip(), example.references) for response in responses]
 
 
+# --- one continuation -------------------------------------------------------------------
+
+
 def target_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-    """(surprisal of the whole continuation of the first request in nats, 1)."""
-    del example
+    """(surprisal of the first request's continuation in nats, 1)."""
     return [(-scored(responses[0]).logprob, 1.0)]
 
 
 def last_token_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
     """(surprisal of the continuation's last token, 1)."""
-    del example
     return [(-scored(responses[0]).logprobs[-1], 1.0)]
 
 
 def token_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-    """(surprisal of the whole continuation, its number of tokens)."""
-    del example
-    answer = scored(responses[0])
-    return [(-answer.logprob, float(answer.num_tokens))]
+    """(surprisal of the continuation, its number of tokens)."""
+    response = scored(responses[0])
+    return [(-response.logprob, float(response.num_tokens))]
+
+
+def nats_steps(example: Example, responses: Sequence[Response]) -> Iterator[tuple[str, Any]]:
+    """The log-probabilities behind `target_nats`, `last_token_nats` and `token_nats`."""
+    yield "log-probability of each token", scored(responses[0]).logprobs
+    yield "log-probability of the continuation", scored(responses[0]).logprob
 
 
 def all_greedy(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-    """(1 if every token of the continuation was the argmax, 1)."""
-    del example
+    """(1 if every token of the continuation is the argmax, 1)."""
     return [(float(scored(responses[0]).is_greedy), 1.0)]
 
 
 def last_greedy(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-    """(1 if the continuation's last token was the argmax, 1)."""
-    del example
+    """(1 if the last token of the continuation is the argmax, 1)."""
     return [(float(scored(responses[0]).greedy[-1]), 1.0)]
+
+
+def greedy_steps(example: Example, responses: Sequence[Response]) -> Iterator[tuple[str, Any]]:
+    """The tokens behind `all_greedy` and `last_greedy`."""
+    yield "whether each token is the argmax", scored(responses[0]).greedy
+
+
+# --- one word ---------------------------------------------------------------------------
 
 
 def strip_punctuation(word: str) -> str:
@@ -69,44 +82,88 @@ def strip_punctuation(word: str) -> str:
     return word.strip(outer + string.punctuation + string.whitespace)
 
 
+def _compared(word: str, ignore_case: bool) -> str:
+    stripped = strip_punctuation(word)
+    return stripped.lower() if ignore_case else stripped
+
+
 def same_word(*, ignore_case: bool) -> Extract:
-    """(1 if the last response, a `Word`, is the example's reference; surrounding punctuation
-    is ignored on both sides, 1).
-    """  # noqa: D205
+    """(1 if the last response, a `Word`, is the reference but for outer punctuation, 1)."""
 
     def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
         word = responses[-1]
         assert isinstance(word, Word), f"expected Word, got {type(word).__name__}"
-        pair = [strip_punctuation(word.text), strip_punctuation(example.references[0])]
-        if ignore_case:
-            pair = [text.lower() for text in pair]
-        return [(float(pair[0] == pair[1] != ""), 1.0)]
+        text, reference = (_compared(w, ignore_case) for w in (word.text, example.references[0]))
+        return [(float(text == reference != ""), 1.0)]
 
     return extract
 
 
-def best_choice(norms: Callable[[Example], Sequence[float]] | None = None) -> Extract:
+def same_word_steps(*, ignore_case: bool) -> Steps:
+    """The words that `same_word` compares."""
+
+    def steps(example: Example, responses: Sequence[Response]) -> Iterator[tuple[str, Any]]:
+        word = responses[-1]
+        assert isinstance(word, Word), f"expected Word, got {type(word).__name__}"
+        yield "words passed over", word.skipped
+        yield "best word", word.text
+        yield "best word as compared", _compared(word.text, ignore_case)
+        yield "reference as compared", _compared(example.references[0], ignore_case)
+
+    return steps
+
+
+# --- several choices --------------------------------------------------------------------
+
+
+def _choice_values(
+    example: Example, responses: Sequence[Response], norms: Norms | None
+) -> list[float]:
+    scores = [scored(response) for response in responses]
+    divisors = norms(example) if norms else [1.0] * len(scores)
+    return [s.logprob / (d or s.num_tokens) for s, d in zip(scores, divisors, strict=True)]
+
+
+def _best_choice(example: Example, values: Sequence[float]) -> str:
+    choice: str = example.fields["choices"][values.index(max(values))]
+    return choice
+
+
+def best_choice(norms: Norms | None = None) -> Extract:
     """(1 if the most probable choice is the right one, 1).
 
-    Expects a `Scored` a choice, in the order of `example.fields["choices"]`; the right one is
-    the first reference. `norms` divides each log-probability (tokens are divided where it
-    gives 0). Equal scores go to the first choice.
+    Expects one `Scored` per choice, in the order of `example.fields["choices"]`. The right choice
+    is the first reference. `norms` gives a divisor for each log-probability; 0 stands for the
+    number of tokens. The first of equal choices wins.
     """
 
     def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-        answers = [scored(response) for response in responses]
-        divisors = norms(example) if norms else [1.0] * len(answers)
-        values = [a.logprob / (d or a.num_tokens) for a, d in zip(answers, divisors, strict=True)]
-        best = values.index(max(values))
-        return [(float(example.fields["choices"][best] == example.references[0]), 1.0)]
+        best = _best_choice(example, _choice_values(example, responses, norms))
+        return [(float(best == example.references[0]), 1.0)]
 
     return extract
 
 
-def piece_nats(unit: str) -> Extract:
-    """(nats, units) of every piece of a text; units come from `example.fields[unit]`.
+def best_choice_steps(norms: Norms | None = None) -> Steps:
+    """The values that `best_choice` compares."""
 
-    `unit="tokens"` counts the tokens that were scored instead.
+    def steps(example: Example, responses: Sequence[Response]) -> Iterator[tuple[str, Any]]:
+        values = _choice_values(example, responses, norms)
+        for choice, value in zip(example.fields["choices"], values, strict=True):
+            yield f"log-probability of {choice!r}{', normalised' if norms else ''}", value
+        yield "most probable choice", _best_choice(example, values)
+        yield "right choice", example.references[0]
+
+    return steps
+
+
+# --- a long text ------------------------------------------------------------------------
+
+
+def piece_nats(unit: str) -> Extract:
+    """(nats, units) of every piece of a text, with units from `example.fields[unit]`.
+
+    `unit="tokens"` counts the scored tokens instead.
     """
 
     def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
@@ -118,7 +175,3 @@ def piece_nats(unit: str) -> Extract:
         return [(-p.logprob, float(n)) for p, n in zip(rolled.pieces, counts, strict=True)]
 
     return extract
-
-
-if not TYPE_CHECKING:  # old names
-    __getattr__ = moved.attributes(__name__)

@@ -37,10 +37,10 @@ def example_texts(job: Job) -> list[ExampleText]:
     """
     if job.pool:
         job = replace(job, pool=replace(job.pool, rows=(), source_kind="sample"))
-    asked = prepare(job)
+    prepared = prepare(job)
     return [
         ExampleText(example.id, _pieces(example, requests))
-        for example, requests in zip(asked.examples, asked.groups, strict=True)
+        for example, requests in zip(prepared.examples, prepared.groups, strict=True)
     ]
 
 

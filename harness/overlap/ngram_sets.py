@@ -38,20 +38,22 @@ class NgramSet:
 
 def distinct_ngrams(text: bytes, n: int) -> tuple[NgramSet, Offsets, Offsets]:
     """The distinct n-grams of a normalised text; index and start of each occurrence."""
-    found = grams(text, n)
+    occurrences = grams(text, n)
     numbers: dict[bytes, int] = {}
-    spans = zip(found.starts.tolist(), found.ends.tolist(), strict=True)
+    spans = zip(occurrences.starts.tolist(), occurrences.ends.tolist(), strict=True)
     which = np.fromiter(
         (numbers.setdefault(_words(text, start, end), len(numbers)) for start, end in spans),
         np.int64,
-        len(found.starts),
+        len(occurrences.starts),
     )
     _, first = np.unique(which, return_index=True)
-    order = first[np.argsort(found.hashes[first], kind="stable")]
+    order = first[np.argsort(occurrences.hashes[first], kind="stable")]
     rank = np.empty(len(order), np.int64)
     rank[which[order]] = np.arange(len(order))
-    distinct = NgramSet(text, n, found.hashes[order], found.starts[order], found.ends[order])
-    return distinct, rank[which], found.starts
+    distinct = NgramSet(
+        text, n, occurrences.hashes[order], occurrences.starts[order], occurrences.ends[order]
+    )
+    return distinct, rank[which], occurrences.starts
 
 
 def _words(text: bytes, start: int, end: int) -> bytes:
@@ -62,12 +64,12 @@ class ExactSearch:
     """Marks the n-grams of a set that occur in a corpus."""
 
     def __init__(self, ngrams: NgramSet) -> None:
-        self.found: NDArray[np.bool_] = np.zeros(len(ngrams.hashes), bool)
+        self.matched: NDArray[np.bool_] = np.zeros(len(ngrams.hashes), bool)
         self._ngrams = ngrams
         _, first, counts = np.unique(ngrams.hashes, return_index=True, return_counts=True)
-        self._missing = np.zeros(len(self.found), np.int64)  # n-grams not found yet, counted at
+        self._missing = np.zeros(len(self.matched), np.int64)  # n-grams not matched yet, counted at
         self._missing[first] = counts  # the first n-gram of each hash
-        bits = min(24, len(self.found).bit_length() + 4)
+        bits = min(24, len(self.matched).bit_length() + 4)
         self._shift = np.uint64(64 - bits)
         self._candidates = np.zeros(1 << bits, bool)  # by the high bits of a hash; rules most out
         self._candidates[ngrams.hashes >> self._shift] = True
@@ -78,7 +80,7 @@ class ExactSearch:
         near = np.flatnonzero(self._candidates[block.hashes >> self._shift])
         hashes = block.hashes[near]
         places = np.searchsorted(self._ngrams.hashes, hashes)
-        places[places == len(self.found)] = 0
+        places[places == len(self.matched)] = 0
         same = (self._ngrams.hashes[places] == hashes) & (self._missing[places] > 0)
         for gram, place in zip(near[same].tolist(), places[same].tolist(), strict=True):
             self._mark(_words(text, block.starts[gram], block.ends[gram]), place)
@@ -86,9 +88,9 @@ class ExactSearch:
     def _mark(self, words: bytes, first: int) -> None:
         """Mark the n-gram with these words among those that share the hash of `first`."""
         hashes, index = self._ngrams.hashes, first
-        while index < len(self.found) and hashes[index] == hashes[first]:
-            if not self.found[index] and self._ngrams.words(index) == words:
-                self.found[index] = True
+        while index < len(self.matched) and hashes[index] == hashes[first]:
+            if not self.matched[index] and self._ngrams.words(index) == words:
+                self.matched[index] = True
                 self._missing[first] -= 1
                 return
             index += 1
@@ -118,14 +120,16 @@ class BloomFilter:
 
     def add(self, hashes: Hashes) -> None:
         """Insert n-grams."""
-        self._buffer.append(hashes)
+        if len(hashes):
+            self._buffer.append(hashes)
         if sum(map(len, self._buffer)) >= BUFFERED_GRAMS:
             self._flush()
 
     def _flush(self) -> None:
         if not self._buffer:
             return
-        hashes = np.unique(np.concatenate(self._buffer))
+        hashes = np.sort(np.concatenate(self._buffer))  # np.unique takes many times as long
+        hashes = hashes[np.append(hashes[1:] != hashes[:-1], True)]
         self._buffer = []
         numbers = np.arange(len(self._parts) + 1, dtype=np.uint64)
         edges = np.searchsorted(self._part_of(hashes), numbers)

@@ -111,12 +111,15 @@ def grams(text: bytes, n: int) -> Grams:
     hashes = np.zeros(count, np.uint64)
     for k, factor in enumerate(_factors(n)):
         hashes += words[k : count + k] * factor
+    block = Grams(hashes, starts[:count], ends[n - 1 :])
+    if DOCUMENT_END not in text:
+        return block
     within = np.ones(count, bool)
     first_words = _first_words(text, starts)
     for k in range(1, n):  # n-grams that begin k words before the end of a document
         crossing = first_words - k
         within[crossing[(crossing >= 0) & (crossing < count)]] = False
-    return Grams(hashes[within], starts[:count][within], ends[n - 1 :][within])
+    return Grams(hashes[within], block.starts[within], block.ends[within])
 
 
 def count_grams(text: bytes, n: int) -> int:

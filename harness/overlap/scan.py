@@ -48,7 +48,7 @@ class FilterReport:
 class ScanResult:
     """Which n-grams occur in the corpus, and what the scan cost."""
 
-    found: NDArray[np.bool_]  # by n-gram of the set
+    matched: NDArray[np.bool_]  # by n-gram of the set
     bytes: int  # of text, uncompressed
     seconds: float
     filter: FilterReport | None = None
@@ -67,8 +67,8 @@ def exact(corpus: Corpus, ngrams: NgramSet) -> ScanResult:
     """
     started = perf_counter()
     results = _in_workers(partial(_search, corpus.form, ngrams), corpus)
-    found = np.logical_or.reduce([found for found, _ in results])
-    return ScanResult(found, sum(size for _, size in results), perf_counter() - started)
+    matched = np.logical_or.reduce([matched for matched, _ in results])
+    return ScanResult(matched, sum(size for _, size in results), perf_counter() - started)
 
 
 def bloom(corpus: Corpus, ngrams: NgramSet, rate: float) -> ScanResult:
@@ -88,12 +88,12 @@ def bloom(corpus: Corpus, ngrams: NgramSet, rate: float) -> ScanResult:
     merged = results[0][0]
     for part, _ in results[1:]:
         merged.merge(part)
-    found = merged.contains(ngrams.hashes)
+    matched = merged.contains(ngrams.hashes)
     seconds = perf_counter() - started
     report = FilterReport(
         expected, merged.ngrams, merged.size, merged.rate, PROBES, _positives(merged, ngrams.n)
     )
-    return ScanResult(found, sum(size for _, size in results), seconds, report)
+    return ScanResult(matched, sum(size for _, size in results), seconds, report)
 
 
 def _positives(filled: BloomFilter, n: int) -> int:
@@ -128,7 +128,7 @@ def _search(
     search, reader = ExactSearch(ngrams), _Reader(form, ngrams.n, sources)
     for text in reader:
         search.add(text)
-    return search.found, reader.bytes
+    return search.matched, reader.bytes
 
 
 def _count(form: CorpusFormat, n: int, sources: Sequence[Source]) -> int:

@@ -78,7 +78,7 @@ def published() -> dict[tuple[str, str], float]:
     return {(row["task"], row["corpus"]): float(row["value"]) for row in rows}
 
 
-def overlaps(
+def measure_overlaps(
     jobs: Sequence[Job], n: int, scan: Callable[[NgramSet], ScanResult]
 ) -> tuple[list[Overlap], ScanResult]:
     """Look up the n-grams of all benchmarks in one pass over the corpus.
@@ -96,26 +96,26 @@ def overlaps(
     piece_starts = np.cumsum([0, *map(len, pieces)])[:-1]
     piece_of = np.searchsorted(piece_starts, starts, side="right") - 1
     grams = np.bincount(piece_of, minlength=len(pieces)).tolist()
-    matches = np.bincount(piece_of[result.found[which]], minlength=len(pieces)).tolist()
+    matches = np.bincount(piece_of[result.matched[which]], minlength=len(pieces)).tolist()
     counts = zip(grams, matches, strict=True)
-    found = []
+    overlaps = []
     begin = 0
     for job, examples in zip(jobs, texts, strict=True):
         names = [(text.id, part) for text in examples for part in range(len(text.pieces))]
         end = begin + len(names)
         distinct = np.unique(which[(begin <= piece_of) & (piece_of < end)])
         own = tuple(PieceOverlap(*name, *next(counts)) for name in names)
-        found.append(Overlap(job, len(distinct), int(result.found[distinct].sum()), own))
+        overlaps.append(Overlap(job, len(distinct), int(result.matched[distinct].sum()), own))
         begin = end
-    return found, result
+    return overlaps, result
 
 
-def to_csv(found: Sequence[Overlap]) -> str:
+def to_csv(overlaps: Sequence[Overlap]) -> str:
     """A table with one line per example, or per line of running text."""
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["task", "item", "part", "grams", "found", "percent"])
-    for overlap in found:
+    for overlap in overlaps:
         for piece in overlap.pieces:
             percent = "" if piece.percent is None else repr(piece.percent)
             writer.writerow([overlap.task, *piece, percent])

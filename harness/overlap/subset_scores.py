@@ -83,12 +83,15 @@ def _score(
 
 def incompatibility(record: Record, job: Job) -> str:
     """Why a record was not made from the texts of a job; empty if it was."""
-    theirs = {k: str(v) for k, v in record.options.items() if k not in OPTIONS_OF_SCORING}
-    ours = {k: v for k, v in job.protocol.options.items() if k not in OPTIONS_OF_SCORING}
+    recorded = {k: str(v) for k, v in record.options.items() if k not in OPTIONS_OF_SCORING}
+    options = {k: v for k, v in job.protocol.options.items() if k not in OPTIONS_OF_SCORING}
     facts = [
         ("version", record.version, job.task.version),
         ("data", record.data["sha256"][:12], job.data.facts()["sha256"][:12]),
-        *((f"--set {k}", theirs.get(k), ours.get(k)) for k in dict.fromkeys([*theirs, *ours])),
+        *(
+            (f"--set {k}", recorded.get(k), options.get(k))
+            for k in dict.fromkeys([*recorded, *options])
+        ),
     ]
     return "; ".join(f"{name} is {a} there, {b} here" for name, a, b in facts if a != b)
 

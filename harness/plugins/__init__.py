@@ -1,1 +1,1 @@
-"""Benchmarks found through entry points, and the checks around their functions."""
+"""Find tasks through entry points, and check what their functions do."""

@@ -1,12 +1,13 @@
-"""A benchmark whose functions are watched: what one raises, or returns wrongly, is named.
+"""Check what the functions of a task raise and return.
 
-Every command finds benchmarks through `registry`, which hands out guarded ones, so that a
-fault of a plugin is one line everywhere: the function, the example, the error and its place.
+Every command gets its tasks from `registry`, which hands out guarded ones. A mistake in a plugin is
+therefore one line everywhere: the function, the example, the error and its place.
 """
 
 import functools
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -22,7 +23,7 @@ from harness.core import (
     Row,
     Source,
 )
-from harness.errors import HarnessError, TaskError, in_one_line
+from harness.errors import HarnessError, TaskError, clipped_repr, in_one_line
 from harness.metrics import Metric
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.prompt import Prompt
@@ -32,35 +33,35 @@ log = logging.getLogger(__name__)
 
 
 def guarded(task: Task) -> Task:
-    """The benchmark with functions that raise `TaskError` for whatever is wrong with them."""
-    calls = _Calls(task)
+    """The task with functions that raise `TaskError` when they fail or return something wrong."""
+    guard = _Guard(task)
     return replace(
         task,
-        source=calls.of_source("source()", task.source),
-        read=calls.of_read(),
-        ask=calls.of_ask(),
-        measures=calls.of_measures(),
-        prompt=calls.returning("prompt()", task.prompt, Prompt),
-        notes=calls.of_notes(task.notes) if task.notes else None,
-        few_shot=calls.of_few_shot(task.few_shot) if task.few_shot else None,
-        follow=calls.of_follow(task.follow) if task.follow else None,
+        source=guard.source("source()", task.source),
+        read=guard.read(),
+        ask=guard.ask(),
+        measures=guard.measures(),
+        prompt=guard.value("prompt()", task.prompt, Prompt, "a Prompt"),
+        notes=guard.notes(task.notes) if task.notes else None,
+        few_shot=guard.few_shot(task.few_shot) if task.few_shot else None,
+        follow=guard.follow(task.follow) if task.follow else None,
     )
 
 
-class _Calls:
-    """Guarded versions of a task's functions."""
+class _Guard:
+    """Makes guarded versions of a task's functions."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    def call(self, what: str, where: str, function: Callable[..., Any], *given: Any) -> Any:
-        """What a function gives; `what` and `where` name the call in the error.
+    def call(self, what: str, where: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function; `what` and `where` name the call in errors.
 
         Raises:
-            TaskError: it raises anything but a `HarnessError`.
+            TaskError: the function raises anything but a `HarnessError`.
         """
         try:
-            return function(*given)
+            return function(*args)
         except HarnessError:
             raise
         except (Exception, SystemExit) as error:
@@ -69,53 +70,68 @@ class _Calls:
                 f"task {self.task.name!r}: {what} failed{where}: {in_one_line(error)}"
             ) from error
 
-    def refuse(self, what: str, where: str, got: object, expected: str) -> NoReturn:
-        """Say that a function gave something wrong."""
-        said = repr(got)
-        said = said if len(said) <= 80 else f"{said[:80]}..."
-        raise TaskError(f"task {self.task.name!r}: {what} gave {said}{where}, expected {expected}")
+    def call_list(
+        self, what: str, where: str, function: Callable[[], Any], expected: str
+    ) -> list[Any]:
+        """Call a function that returns a sequence or an iterator; a generator runs to its end."""
 
-    def returning(
-        self, what: str, function: Callable[..., Any], kind: type, expected: str = ""
+        def listed() -> Any:
+            result = function()
+            is_list = isinstance(result, Iterable) and not isinstance(result, str | bytes | Mapping)
+            return list(result) if is_list else result
+
+        result = self.call(what, where, listed)
+        if not isinstance(result, list):
+            self.refuse(what, where, result, expected)
+        return result
+
+    def refuse(self, what: str, where: str, value: object, expected: str) -> NoReturn:
+        raise TaskError(
+            f"task {self.task.name!r}: {what} gave {clipped_repr(value)}{where}, "
+            f"expected {expected}"
+        )
+
+    def value(
+        self, what: str, function: Callable[..., Any], kind: type, expected: str
     ) -> Callable[..., Any]:
-        """A function that gives one value of a kind."""
+        """A function that returns one value of `kind`."""
 
         @functools.wraps(function)
-        def guard(*given: Any) -> Any:
-            found = self.call(what, "", function, *given)
-            if not isinstance(found, kind):
-                self.refuse(what, "", found, expected or f"a {kind.__name__}")
-            return found
+        def guard(*args: Any) -> Any:
+            result = self.call(what, "", function, *args)
+            if not isinstance(result, kind):
+                self.refuse(what, "", result, expected)
+            return result
 
         return guard
 
-    def of_source(self, what: str, function: Callable[[Options], Source]) -> Callable[..., Any]:
-        checked = self.returning(what, function, Source)
+    def source(self, what: str, function: Callable[[Options], Source]) -> Callable[..., Any]:
+        checked = self.value(what, function, Source, "a Source")
 
         @functools.wraps(function)
         def guard(options: Options) -> Source:
             source: Source = checked(options)
             for name in ("files", "sha256"):
-                if not _is_tuple(getattr(source, name), str):
-                    value = getattr(source, name)
+                value = getattr(source, name)
+                if not _is_tuple(value, str):
                     self.refuse(what, "", value, f"a tuple of texts as the {name} of the Source")
             if source.companion is None:
                 return source
-            other = self.returning("companion()", source.companion, str, "a file's name")
-            return replace(source, companion=other)
+            companion = self.value("companion()", source.companion, str, "a file name")
+            return replace(source, companion=companion)
 
         return guard
 
-    def of_read(self) -> Callable[..., Any]:
+    def read(self) -> Callable[..., Any]:
         read = self.task.read
+        expected = "examples: an id, fields and references, all ids and references text"
 
         def checked(rows: Sequence[Row], options: Options, where: str) -> list[Example]:
-            found = self.call("read()", where, lambda: _listed(read(rows, options)))
-            for example in found if isinstance(found, list) else [found]:
+            examples = self.call_list("read()", where, lambda: read(rows, options), expected)
+            for example in examples:
                 if not _is_example(example):
-                    expected = "examples: an id, fields and references, all ids and references text"
                     self.refuse("read()", where, example, expected)
-            return list(found)
+            return examples
 
         @functools.wraps(read)
         def guard(rows: Sequence[Row], options: Options) -> list[Example]:
@@ -124,124 +140,102 @@ class _Calls:
             except TaskError:
                 for row in rows if not self.task.stream else ():
                     checked([row], options, f" on row {row.number}")
-                raise  # it fails on these rows together, or they belong together
+                raise  # only these rows together fail, or they are one text
 
         return guard
 
     def requests(self, what: str, example: Example, ask: Callable[[], Any]) -> list[Request]:
-        """What `ask` gives, as a list of well-formed requests."""
+        """The well-formed requests that `ask` returns."""
         where = f" on example {example.id}"
-        found = self.call(what, where, lambda: _listed(ask()))
-        if not isinstance(found, list):
-            self.refuse(what, where, found, "a list of requests")
-        for request in found:
+        requests = self.call_list(what, where, ask, "a list of requests")
+        for request in requests:
             if not is_request(request):
                 self.refuse(what, where, request, "a request of harness.core with its own types")
-        return list(found)
+        return requests
 
-    def of_ask(self) -> Callable[..., Any]:
+    def ask(self) -> Callable[..., Any]:
         ask = self.task.ask
 
         @functools.wraps(ask)
         def guard(example: Example, prompt: Prompt, options: Options) -> list[Request]:
-            found = self.requests("ask()", example, lambda: ask(example, prompt, options))
-            if not found:
-                self.refuse("ask()", f" on example {example.id}", found, "at least one request")
-            return found
+            requests = self.requests("ask()", example, lambda: ask(example, prompt, options))
+            if not requests:
+                self.refuse("ask()", f" on example {example.id}", requests, "at least one request")
+            return requests
 
         return guard
 
-    def of_follow(self, follow: Callable[..., Any]) -> Callable[..., Any]:
+    def follow(self, follow: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(follow)
-        def guard(
-            example: Example, responses: Sequence[Response], prompt: Prompt, options: Options
-        ) -> list[Request]:
-            return self.requests(
-                "follow()", example, lambda: follow(example, responses, prompt, options)
-            )
+        def guard(example: Example, *args: Any) -> list[Request]:
+            return self.requests("follow()", example, lambda: follow(example, *args))
 
         return guard
 
-    def of_measures(self) -> Callable[..., Any]:
+    def measures(self) -> Callable[..., Any]:
         measures = self.task.measures
+        expected = "a tuple of Measures, each with a metric and a tuple of statistics"
 
         @functools.wraps(measures)
         def guard(options: Options) -> tuple[Measure, ...]:
-            found = self.call("measures()", "", lambda: _listed(measures(options)))
-            if not isinstance(found, list) or not found or not all(map(_is_measure, found)):
-                expected = "a tuple of Measures, each with a metric and a tuple of statistics"
-                self.refuse("measures()", "", found, expected)
-            names = [measure.name for measure in found]
+            result = self.call_list("measures()", "", lambda: measures(options), expected)
+            if not result or not all(map(_is_measure, result)):
+                self.refuse("measures()", "", result, expected)
+            names = [measure.name for measure in result]
             if len(set(names)) < len(names):
                 self.refuse("measures()", "", names, "names that differ")
-            return tuple(
-                replace(m, extract=self.of_extract(m), steps=self.of_steps(m) if m.steps else None)
-                for m in found
-            )
+            return tuple(map(self.measure, result))
 
         return guard
 
-    def of_extract(self, measure: Measure) -> Callable[..., Any]:
-        what = f"extract() of measure {measure.name!r}"
+    def measure(self, measure: Measure) -> Measure:
         if isinstance(measure.metric, ModuleMetric):
-            fits, expected = _is_texts, "pairs of a text and a tuple of references"
+            is_outcome, expected = _is_texts, "pairs of a text and a tuple of references"
         else:
             count = len(measure.statistics)
-            fits = functools.partial(_is_numbers, count=count)
-            expected = f"tuples of {count} numbers: {', '.join(measure.statistics)}"
+            is_outcome = functools.partial(_is_numbers, count=count)
+            expected = f"tuples of {count} finite numbers: {', '.join(measure.statistics)}"
 
-        @functools.wraps(measure.extract)
-        def guard(example: Example, responses: Sequence[Response]) -> list[Any]:
-            where = f" on example {example.id}"
-            extract = measure.extract
-            found = self.call(what, where, lambda: _listed(extract(example, responses)))
-            if not isinstance(found, list) or not all(map(fits, found)):
-                self.refuse(what, where, found, f"a list of {expected}")
-            return found
+        def of_responses(
+            name: str, function: Callable[..., Any], is_member: Callable[[Any], bool], expected: str
+        ) -> Callable[..., Any]:
+            what = f"{name}() of measure {measure.name!r}"
 
-        return guard
+            @functools.wraps(function)
+            def guard(example: Example, responses: Sequence[Response]) -> list[Any]:
+                where = f" on example {example.id}"
+                result = self.call_list(
+                    what, where, lambda: function(example, responses), f"a list of {expected}"
+                )
+                if not all(map(is_member, result)):
+                    self.refuse(what, where, result, f"a list of {expected}")
+                return result
 
-    def of_steps(self, measure: Measure) -> Callable[..., Any]:
-        what = f"steps() of measure {measure.name!r}"
-        steps = measure.steps
-        assert steps is not None
+            return guard
 
-        @functools.wraps(steps)
-        def guard(example: Example, responses: Sequence[Response]) -> list[Any]:
-            where = f" on example {example.id}"
-            found = self.call(what, where, lambda: _listed(steps(example, responses)))
-            if not isinstance(found, list) or not all(map(_is_step, found)):
-                self.refuse(what, where, found, "pairs of a name and a value")
-            return found
+        steps = measure.steps and of_responses(
+            "steps", measure.steps, _is_step, "pairs of a name and a value"
+        )
+        extract = of_responses("extract", measure.extract, is_outcome, expected)
+        return replace(measure, extract=extract, steps=steps)
 
-        return guard
-
-    def of_notes(self, notes: Callable[..., Any]) -> Callable[..., Any]:
-        checked = self.returning("notes()", notes, Mapping, "a mapping")
+    def notes(self, notes: Callable[..., Any]) -> Callable[..., Any]:
+        checked = self.value("notes()", notes, Mapping, "a mapping")
 
         @functools.wraps(notes)
         def guard(examples: Sequence[Example], options: Options) -> Mapping[str, Any]:
-            found: Mapping[str, Any] = checked(examples, options)
+            result: Mapping[str, Any] = checked(examples, options)
             try:
-                json.dumps(dict(found), allow_nan=False)
+                json.dumps(dict(result), allow_nan=False)
             except (TypeError, ValueError):
-                self.refuse("notes()", "", dict(found), "texts or finite numbers by name")
-            return found
+                self.refuse("notes()", "", dict(result), "texts or finite numbers by name")
+            return result
 
         return guard
 
-    def of_few_shot(self, few_shot: FewShot) -> FewShot:
-        return replace(
-            few_shot,
-            source=self.of_source("few_shot.source()", few_shot.source),
-            draw=self.returning("few_shot.draw()", few_shot.draw, Mapping, "a mapping of fields"),
-        )
-
-
-def _listed(found: Any) -> Any:
-    """A sequence or generator as a list; a text, a mapping and what cannot be listed as it is."""
-    listed = isinstance(found, Iterable) and not isinstance(found, str | bytes | Mapping)
-    return list(found) if listed else found
+    def few_shot(self, few_shot: FewShot) -> FewShot:
+        draw = self.value("few_shot.draw()", few_shot.draw, Mapping, "a mapping of fields")
+        return FewShot(self.source("few_shot.source()", few_shot.source), draw)
 
 
 def _is_tuple(value: object, kind: type) -> bool:
@@ -270,10 +264,10 @@ def _is_step(value: object) -> bool:
 
 
 def _is_numbers(outcome: object, *, count: int) -> bool:
-    """Whether an outcome is so many numbers; those of numpy and torch are numbers too."""
+    """Whether an outcome is `count` finite numbers; those of numpy and torch are numbers too."""
     if not isinstance(outcome, tuple | list) or len(outcome) != count:
         return False
-    return all(hasattr(type(number), "__float__") for number in outcome)
+    return all(hasattr(type(n), "__float__") and math.isfinite(n) for n in outcome)
 
 
 def _is_texts(outcome: object) -> bool:

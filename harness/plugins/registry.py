@@ -1,8 +1,7 @@
-"""Entry points of the group `harness.tasks` -> `Task` values.
+"""Find tasks through the entry points of the group `harness.tasks`.
 
-Built-in and third-party benchmarks take the same road: installed metadata. Names are listed
-without importing anything; only the task that is asked for is imported, and refused here, by
-name, if it is not what it says.
+Built-in and third-party tasks are found alike, in the metadata of installed packages. Listing their
+names imports nothing; only a requested task is imported, and checked here.
 """
 
 from importlib.metadata import EntryPoint, entry_points
@@ -17,22 +16,22 @@ GROUP = "harness.tasks"
 
 
 def task_names() -> list[str]:
-    """Names of all installed benchmarks, in the order of their distributions."""
+    """Names of all installed tasks, in the order of their distributions."""
     return list(_points())
 
 
 def origins(name: str) -> list[str]:
-    """What claims to be the benchmark called `name`: `module:TASK`, and the distribution."""
+    """The entry points called `name`, each as `module:TASK (distribution)`."""
     return [f"{point.value}{_owner(point)}" for point in _points()[name]]
 
 
 def load_task(name: str) -> "Task":
-    """The benchmark called `name`.
+    """Import a task by its name.
 
     Raises:
-        UsageError: there is none; names the nearest.
-        PluginError: the entry point is taken twice, cannot be imported, or leads to something
-            that is no `Task` of that name, or one whose options and protocols do not fit.
+        UsageError: there is no such task.
+        PluginError: two packages define it, it cannot be imported, it is not a `Task` of that name,
+            or its options and protocols contradict each other.
     """
     from harness.plugins.guard import guarded
     from harness.task import Task, unknown
@@ -42,14 +41,14 @@ def load_task(name: str) -> "Task":
         raise UsageError(unknown("task", name, points, see="`harness tasks`"))
     if len(points[name]) > 1:
         raise PluginError(
-            f"two packages claim the benchmark {name!r}: {', '.join(origins(name))}; uninstall one"
+            f"two packages define the task {name!r}: {', '.join(origins(name))}; uninstall one"
         )
     [point] = points[name]
     try:
         task = point.load()
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"benchmark {name!r} ({point.value}) cannot be imported: {in_one_line(error)}"
+            f"task {name!r} ({point.value}) cannot be imported: {in_one_line(error)}"
         ) from error
     if not isinstance(task, Task):
         raise PluginError(f"{point.value} is a {type(task).__name__}, expected a harness.task.Task")
@@ -60,19 +59,19 @@ def load_task(name: str) -> "Task":
     except Exception as error:  # options or protocols are of the wrong types
         problems = [f"its options and protocols cannot be read: {in_one_line(error)}"]
     if problems:
-        raise PluginError(f"benchmark {name!r} ({point.value}): {'; '.join(problems)}")
+        raise PluginError(f"task {name!r} ({point.value}): {'; '.join(problems)}")
     return guarded(task)
 
 
 def _points() -> dict[str, list[EntryPoint]]:
-    """The entry points of each name; more than one if packages clash, which is that name's fault.
+    """Entry points by name; several if packages clash.
 
-    An editable install can list the same distribution twice; only different targets clash.
+    An editable install can list a distribution twice, so only different targets count.
     """
-    found: dict[str, dict[str, EntryPoint]] = {}
+    points: dict[str, dict[str, EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        found.setdefault(point.name, {}).setdefault(point.value, point)
-    return {name: list(points.values()) for name, points in found.items()}
+        points.setdefault(point.name, {}).setdefault(point.value, point)
+    return {name: list(by_target.values()) for name, by_target in points.items()}
 
 
 def _owner(point: EntryPoint) -> str:

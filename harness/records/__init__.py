@@ -1,1 +1,1 @@
-"""What a run leaves behind: records, outcomes of single examples, dumps and traces."""
+"""The files that a run writes: records, outcomes of examples, dumps and traces."""

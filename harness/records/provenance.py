@@ -1,4 +1,4 @@
-"""What software a record was made with: versions, commit, machine class."""
+"""The software and the machine that computed a record."""
 
 import platform
 import subprocess
@@ -20,7 +20,7 @@ _PACKAGES = {
 
 
 def environment() -> dict[str, Any]:
-    """Versions, the checkout's commit and whether it has changes, Python and machine."""
+    """Versions of packages and Python, the commit of the checkout, and the kind of machine."""
     return {
         "versions": {name: _version(package) for name, package in _PACKAGES.items()},
         "git": _git(Path(__file__).resolve().parents[2]),
@@ -36,9 +36,9 @@ def _version(package: str) -> str:
         return "unknown"
 
 
-@cache  # what runs is what was loaded at the start
+@cache  # the code that runs was loaded at the start
 def _git(root: Path) -> dict[str, Any] | None:
-    """Commit and dirty flag of the checkout this package runs from; None if it is installed."""
+    """Commit of the checkout this package runs from, and whether it has changes; else None."""
 
     def run(*words: str) -> str:
         return subprocess.run(

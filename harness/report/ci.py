@@ -1,43 +1,41 @@
-"""Verdicts for machines: JUnit XML, GitHub's annotations and job summary."""
+"""Verdicts for CI systems: JUnit XML, and GitHub's annotations and job summary."""
 
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from pathlib import Path
 
 from harness.analysis.check import Verdict
 from harness.files.escape import markdown_cell, printable
-from harness.files.output import write_bytes
 
-_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LEVELS = {"regression": "error", "not comparable": "warning", "improved": "notice"}
+_TAGS = {"regression": "failure", "not comparable": "error", "reported": "skipped"}
 
 
 def junit(verdicts: Sequence[Verdict]) -> bytes:
-    """One test case a score: a regression is a failure, what is not comparable an error."""
-    kinds = [verdict.status for verdict in verdicts]
-    suite = ET.Element(
+    """One test case per score: a regression is a failure, one not comparable an error."""
+    statuses = [verdict.status for verdict in verdicts]
+    suites = ET.Element("testsuites")
+    suite = ET.SubElement(
+        suites,
         "testsuite",
         name="harness check",
         tests=str(len(verdicts)),
-        failures=str(kinds.count("regression")),
-        errors=str(kinds.count("not comparable")),
-        skipped=str(kinds.count("reported")),
+        failures=str(statuses.count("regression")),
+        errors=str(statuses.count("not comparable")),
+        skipped=str(statuses.count("reported")),
     )
     for verdict in verdicts:
         case = ET.SubElement(
             suite,
             "testcase",
-            classname=_printable(f"{verdict.task}.{verdict.protocol}"),
-            name=_printable(verdict.metric),
+            classname=_xml_text(f"{verdict.task}.{verdict.protocol}"),
+            name=_xml_text(verdict.metric),
         )
-        tag = {"regression": "failure", "not comparable": "error", "reported": "skipped"}
-        if verdict.status in tag:
-            ET.SubElement(case, tag[verdict.status], message=_printable(sentence(verdict)))
+        if verdict.status in _TAGS:
+            ET.SubElement(case, _TAGS[verdict.status], message=_xml_text(sentence(verdict)))
         else:
-            ET.SubElement(case, "system-out").text = _printable(sentence(verdict))
-    suites = ET.Element("testsuites")
-    suites.append(suite)
+            ET.SubElement(case, "system-out").text = _xml_text(sentence(verdict))
     ET.indent(suites)
     text: bytes = ET.tostring(suites, "utf-8", xml_declaration=True)
     return text + b"\n"
@@ -45,17 +43,15 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
 
 def sentence(verdict: Verdict) -> str:
     """`lambada ppl: 35.10 -> 36.42 per word; worse by ...`."""
+    name = f"{verdict.task} {verdict.metric}"
     if verdict.score is None:
-        return f"{verdict.task} {verdict.metric}: {verdict.reason}"
-    found = verdict.score.difference
-    return (
-        f"{verdict.task} {verdict.metric}: {found.a:.4f} -> {found.b:.4f} {verdict.score.unit}; "
-        f"{verdict.reason}"
-    )
+        return f"{name}: {verdict.reason}"
+    d = verdict.score.difference
+    return f"{name}: {d.a:.4f} -> {d.b:.4f} {verdict.score.unit}; {verdict.reason}"
 
 
 def annotations(verdicts: Sequence[Verdict]) -> list[str]:
-    """GitHub workflow commands, one for each verdict that somebody should look at."""
+    """GitHub workflow commands, one for each verdict that needs attention."""
     return [
         f"::{_LEVELS[verdict.status]} title=harness check::{_escaped(sentence(verdict))}"
         for verdict in verdicts
@@ -67,9 +63,9 @@ def _escaped(text: str) -> str:
     return printable(text).replace("%", "%25").replace("\n", "%0A")
 
 
-def _printable(text: str) -> str:
-    """`text` without the characters that XML cannot hold."""
-    return _NO_XML.sub("\ufffd", text)
+def _xml_text(text: str) -> str:
+    """`text` without the characters that XML does not allow."""
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:
@@ -85,18 +81,9 @@ def summary(verdicts: Sequence[Verdict]) -> str:
         if verdict.score is None:
             cells += ["", "", "", ""]
         else:
-            found = verdict.score.difference
-            interval = "" if found.low is None else f"{found.low:+.4f} to {found.high:+.4f}"
-            cells += [f"{found.a:.4f}", f"{found.b:.4f}", f"{found.value:+.4f}", interval]
+            d = verdict.score.difference
+            interval = "" if d.low is None else f"{d.low:+.4f} to {d.high:+.4f}"
+            cells += [f"{d.a:.4f}", f"{d.b:.4f}", f"{d.value:+.4f}", interval]
         cells.append(verdict.reason)
         lines.append(f"| {' | '.join(map(markdown_cell, cells))} |")
     return "\n".join(lines) + "\n"
-
-
-def write_junit(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Write the JUnit file.
-
-    Raises:
-        RecordError: it cannot be written.
-    """
-    write_bytes(path, junit(verdicts))

@@ -1,39 +1,41 @@
-"""Curves of scores over sizes as a PNG or SVG file, a panel a score.
+"""Curves of scores over model sizes as a PNG or SVG file, one panel per score.
 
-A loss has two logarithmic axes, on which a power law is a straight line; other scores have a
-logarithmic axis of sizes alone. Colours are those of Okabe and Ito, which colour-blind people tell
-apart (https://jfly.uni-koeln.de/color/), and every series has a marker or dash of its own. Equal
-curves make equal bytes: no date, no version, no random ids, no settings of the user.
+Losses are drawn on two logarithmic axes, on which a power law is a straight line; other scores have
+only a logarithmic axis of sizes. The colours are from Okabe and Ito's palette, which colour-blind
+readers can tell apart (https://jfly.uni-koeln.de/color/); each series has its own marker or dashes.
+The same curves give the same bytes: no date, version, random ids or user settings go into a file.
 """
 
 import io
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.scaling import KAPLAN, Curve, Law, Place, along
+from harness.analysis.scaling import KAPLAN_EXPONENT, Curve, CurvePoint, Law
 from harness.errors import UsageError
 from harness.files.output import write_bytes
-from harness.report.ticks import Span, around, short, ticks
+from harness.report.number_format import short
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ENDINGS = (".png", ".svg")
-MOST = 60  # panels of one picture
-MOST_NATS = 300  # above, the axis of perplexities has no ticks: they would leave float64
-ACROSS = 4  # panels side by side
-LONG = 52  # letters of a line over a panel
-LEGEND = 4.2  # inches that the legend takes
-WIDTH, HEIGHT = 3.8, 3.2  # of a panel, in inches
-OURS, PAPER, GUIDE, QUIET = "#0072B2", "#D55E00", "#555555", "#555555"
+SUFFIXES = (".png", ".svg")
+MAX_PANELS = 60
+MAX_TICK_NATS = 300  # no ticks of perplexity beyond: they would overflow a float64
+PANELS_PER_ROW = 4
+PANEL_WIDTH, PANEL_HEIGHT, LEGEND_WIDTH = 3.8, 3.2, 4.2  # inches
+MAX_HEADING_CHARS = 52
+FREE_SHARE = 0.06  # of an axis, at each end
+PLAIN_DECADES, FINE_DECADES = 0.9, 2.2  # below: ticks as on a linear axis; above: powers of ten
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
 TITLE = "Scores over model sizes"
-METADATA = {  # without the date and the version of the library
+METADATA = {  # without the date and matplotlib's version
     ".png": {"Title": TITLE, "Software": None},
     ".svg": {"Title": TITLE, "Date": None, "Creator": None},
 }
@@ -41,11 +43,11 @@ LABELS = (
     "checkpoints, 95 % interval",
     "power law of the checkpoints",
     "GPT-2 (Radford et al. 2019)",
-    f"slope of Kaplan et al. 2020, exponent {KAPLAN}",
+    f"slope of Kaplan et al. 2020, exponent {KAPLAN_EXPONENT}",
 )
 STYLE = {
     "svg.hashsalt": "harness",  # ids in SVG are random without one
-    "text.parse_math": False,  # dollars in a name are dollars
+    "text.parse_math": False,  # a dollar sign in a name is not math
     "font.size": 9,
     "axes.spines.top": False,
     "axes.grid": True,
@@ -58,44 +60,43 @@ STYLE = {
     "savefig.dpi": 150,
 }
 
+Interval = tuple[float, float]
+
 
 def check_picture(path: Path) -> None:
-    """Make sure, before anything is read, that a picture of this name can be drawn.
+    """Make sure that a picture with this name can be drawn.
 
     Raises:
-        UsageError: it ends in neither .png nor .svg, or matplotlib is not installed.
+        UsageError: the suffix is neither .png nor .svg, or matplotlib is not installed.
     """
-    if path.suffix.lower() not in ENDINGS:
+    if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"cannot draw {str(path)!r}: expected a name that ends in .png or .svg")
     if find_spec("matplotlib") is None:
-        raise UsageError(
-            "curves are drawn by matplotlib, which is missing; "
-            "pip install 'zero-shot-harness[plots]'"
-        )
+        raise UsageError("drawing curves needs matplotlib; pip install 'zero-shot-harness[plots]'")
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
-    """Draw a panel a curve into one file.
+    """Draw all curves into one file.
 
     Raises:
-        UsageError: there are too many for one picture.
+        UsageError: there are more than MAX_PANELS.
         RecordError: the file cannot be written.
     """
-    if len(curves) > MOST:
+    if len(curves) > MAX_PANELS:
         raise UsageError(
-            f"{len(curves)} curves are too many for one picture of at most {MOST}; choose "
-            "benchmarks with --task"
+            f"{len(curves)} curves are too many for one picture, which has at most {MAX_PANELS}; "
+            "choose benchmarks with --task"
         )
-    ending = path.suffix.lower()
+    suffix = path.suffix.lower()
     file = io.BytesIO()
     with _style():
-        figure(curves).savefig(file, format=ending[1:], metadata=METADATA[ending])
+        figure(curves).savefig(file, format=suffix[1:], metadata=METADATA[suffix])
     write_bytes(path, file.getvalue())
 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Our settings over the library's own; letters that its font lacks are boxes, silently."""
+    """Apply our settings instead of the user's; missing glyphs are drawn as boxes, silently."""
     from matplotlib import style
 
     with style.context(STYLE, after_reset=True), warnings.catch_warnings():
@@ -104,171 +105,157 @@ def _style() -> Iterator[None]:
 
 
 def figure(curves: Sequence[Curve]) -> "Figure":
-    """A panel a curve, row by row."""
+    """One panel per curve, row by row, and a legend for all."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    across = min(ACROSS, len(curves))
-    down = math.ceil(len(curves) / across)
+    columns = min(PANELS_PER_ROW, len(curves))
+    rows = math.ceil(len(curves) / columns)
     drawn = Figure(
-        figsize=(max(WIDTH * across, LEGEND), HEIGHT * down + 0.7),
+        figsize=(max(PANEL_WIDTH * columns, LEGEND_WIDTH), PANEL_HEIGHT * rows + 0.7),
         layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.09),
     )
-    axes = drawn.subplots(down, across, squeeze=False).ravel().tolist()
-    for panel, curve in zip(axes, curves, strict=False):
-        _panel(panel, curve)
-    for panel in axes[len(curves) :]:
+    panels = drawn.subplots(rows, columns, squeeze=False).ravel().tolist()
+    handles: dict[str, Artist] = {}
+    for panel, curve in zip(panels, curves, strict=False):
+        _draw_panel(panel, curve)
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles[label] = handle
+    for panel in panels[len(curves) :]:
         panel.remove()
     drawn.supxlabel("parameters, embeddings included", fontsize=9)
-    _legend(drawn, axes[: len(curves)], across)
-    return drawn
-
-
-def _legend(figure: "Figure", panels: Sequence["Axes"], across: int) -> None:
-    """One for all panels; what is in several of them stands there once."""
-    drawn = {
-        label: handle
-        for panel in panels
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    labels = [label for label in LABELS if label in drawn]
-    figure.legend(
-        [drawn[label] for label in labels],
+    labels = [label for label in LABELS if label in handles]
+    drawn.legend(
+        [handles[label] for label in labels],
         labels,
         loc="outside upper center",
         frameon=False,
-        ncols=across if across < 3 else len(labels),  # a row of four takes three panels
+        ncols=columns if columns < 3 else len(labels),  # a row of four needs three panels
     )
+    return drawn
 
 
-def _panel(axes: "Axes", curve: Curve) -> None:
-    """One curve: points, the fit, the published sizes, and Kaplan's slope where it is a loss."""
-    law = _loss(curve)
-    sizes = around([place.parameters for place in (*curve.ours, *curve.paper)], 1.25, 4)
-    _draw_paper(axes, curve.paper, law)
+def _draw_panel(axes: "Axes", curve: Curve) -> None:
+    law = _loss_law(curve)
+    height = law.loss if law else float
+    sizes = interval_around([p.parameters for p in (*curve.points, *curve.paper)], 1.25, 4)
+    if curve.paper:
+        axes.plot(
+            [p.parameters for p in curve.paper], [height(p.value) for p in curve.paper], "D:",
+            color=ORANGE, markerfacecolor="white", markersize=5, linewidth=1, label=LABELS[2],
+            zorder=3,
+        )  # fmt: skip
     if law:
-        _draw_guide(axes, curve, law, sizes)
-    _draw_fit(axes, curve, law)
-    _draw_ours(axes, curve.ours, law)
-    _size_axis(axes, sizes)
+        _draw_kaplan(axes, curve.points, law, sizes)
+    if curve.fit and curve.law:
+        low, high = curve.points[0].parameters, curve.points[-1].parameters
+        steps = [low * (high / low) ** (step / 50) for step in range(51)]
+        losses = [curve.fit.loss(size) for size in steps]
+        heights = losses if law else [curve.law.score(loss) for loss in losses]
+        axes.plot(steps, heights, color=BLUE, linewidth=1.6, label=LABELS[1])
+    _draw_points(axes, curve.points, height)
+    axes.set_xscale("log")
+    axes.set_xlim(*sizes)
+    axes.set_xticks(places := ticks(*sizes), map(short, places))
     if law:
-        _loss_axis(axes, curve, law)
-    else:
-        axes.set_ylabel(curve.unit)
-    _heading(axes, curve)
+        _scale_losses(axes, curve, law)
+    axes.set_ylabel(law.unit if law else curve.unit)
+    axes.minorticks_off()
+    axes.set_title(_clip(curve.name), loc="left", fontweight="bold", fontsize=10, pad=27)
+    axes.annotate(
+        f"{_clip(f'{curve.protocol}, {curve.rows}')}\n{_clip(_fit_in_words(curve))}",
+        (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=8,
+        color=GREY,
+    )  # fmt: skip
 
 
-def _loss(curve: Curve) -> Law | None:
-    """The law of a score that is drawn as a loss; of 0 there is no logarithm."""
+def _loss_law(curve: Curve) -> Law | None:
+    """The law of a score that is drawn as a loss, which needs a logarithm everywhere."""
     law = curve.law
     if law is None or law.kind != "loss":
         return None
-    losses = [law.loss(place.value) for place in (*curve.ours, *curve.paper)]
+    losses = [law.loss(point.value) for point in (*curve.points, *curve.paper)]
     return law if all(math.isfinite(loss) and loss > 0 for loss in losses) else None
 
 
-def _shown(value: float, law: Law | None) -> float:
-    """Where a score is on the upright axis."""
-    return law.loss(value) if law else value
-
-
-def _draw_ours(axes: "Axes", places: Sequence[Place], law: Law | None) -> None:
-    heights = [_shown(place.value, law) for place in places]
-    lows = [
-        h if p.low is None else _shown(p.low, law) for h, p in zip(heights, places, strict=True)
-    ]
-    highs = [
-        h if p.high is None else _shown(p.high, law) for h, p in zip(heights, places, strict=True)
-    ]
-    arms = [
+def _draw_points(
+    axes: "Axes", points: Sequence[CurvePoint], height: Callable[[float], float]
+) -> None:
+    heights = [height(p.value) for p in points]
+    lows = [height(p.value if p.low is None else p.low) for p in points]
+    highs = [height(p.value if p.high is None else p.high) for p in points]
+    errors = [
         [max(h - low, 0.0) for h, low in zip(heights, lows, strict=True)],
         [max(high - h, 0.0) for h, high in zip(heights, highs, strict=True)],
     ]
     axes.errorbar(
-        [place.parameters for place in places], heights, yerr=arms, fmt="o", color=OURS,
-        markersize=5, elinewidth=1.2, capsize=2.5, label=LABELS[0], zorder=4,
+        [p.parameters for p in points], heights, yerr=errors, fmt="o", color=BLUE, markersize=5,
+        elinewidth=1.2, capsize=2.5, label=LABELS[0], zorder=4,
     )  # fmt: skip
 
 
-def _draw_paper(axes: "Axes", places: Sequence[Place], law: Law | None) -> None:
-    if places:
-        axes.plot(
-            [place.parameters for place in places], [_shown(p.value, law) for p in places], "D:",
-            color=PAPER, markerfacecolor="white", markersize=5, linewidth=1,
-            label=LABELS[2], zorder=3,
-        )  # fmt: skip
+def _draw_kaplan(axes: "Axes", points: Sequence[CurvePoint], law: Law, sizes: Interval) -> None:
+    """Draw Kaplan's slope through the middle of the checkpoints; its height has no meaning."""
+    middle = math.exp(sum(math.log(p.parameters) for p in points) / len(points))
+    height = math.exp(sum(math.log(law.loss(p.value)) for p in points) / len(points))
+    losses = [height * (size / middle) ** -KAPLAN_EXPONENT for size in sizes]
+    axes.plot(sizes, losses, color=GREY, linestyle=(0, (5, 3)), linewidth=1, label=LABELS[3])
 
 
-def _draw_fit(axes: "Axes", curve: Curve, law: Law | None) -> None:
-    """The fitted law between the smallest and the largest checkpoint."""
-    if curve.fit is None or curve.law is None:
-        return
-    low, high = curve.ours[0].parameters, curve.ours[-1].parameters
-    sizes = [low * (high / low) ** (step / 50) for step in range(51)]
-    losses = [along(curve.fit, size) for size in sizes]
-    heights = losses if law else [curve.law.score(loss) for loss in losses]
-    axes.plot(sizes, heights, color=OURS, linewidth=1.6, label=LABELS[1])
-
-
-def _draw_guide(axes: "Axes", curve: Curve, law: Law, sizes: Span) -> None:
-    """Kaplan's slope through the middle of the checkpoints; its height means nothing."""
-    count = len(curve.ours)
-    middle = math.exp(sum(math.log(place.parameters) for place in curve.ours) / count)
-    height = math.exp(sum(math.log(law.loss(place.value)) for place in curve.ours) / count)
-    ends = [height * (size / middle) ** -KAPLAN for size in sizes]
-    axes.plot(
-        sizes, ends, color=GUIDE, linestyle=(0, (5, 3)), linewidth=1,
-        label=LABELS[3],
-    )  # fmt: skip
-
-
-def _size_axis(axes: "Axes", sizes: Span) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(*sizes)
-    axes.set_xticks(places := ticks(sizes), map(short, places))
-    axes.minorticks_off()
-
-
-def _loss_axis(axes: "Axes", curve: Curve, law: Law) -> None:
-    """The loss upwards, logarithmic; the perplexities that it comes from on the right."""
-    drawn = (*curve.ours, *curve.paper)
-    values = [v for place in drawn for v in place[2:5] if v is not None]
-    losses = [loss for loss in (law.loss(v) for v in values) if math.isfinite(loss) and loss > 0]
-    span = around(losses, 1.05, 1.3)
+def _scale_losses(axes: "Axes", curve: Curve, law: Law) -> None:
+    """Make the axis of losses logarithmic; perplexities get a second axis on the right."""
+    points = (*curve.points, *curve.paper)
+    values = [value for p in points for value in (p.value, p.low, p.high) if value is not None]
+    losses = [loss for loss in map(law.loss, values) if math.isfinite(loss) and loss > 0]
+    low, high = interval_around(losses, 1.05, 1.3)
     axes.set_yscale("log", nonpositive="clip")
-    axes.set_ylim(*span)
-    axes.set_yticks(places := ticks(span), [f"{place:g}" for place in places])
-    axes.set_ylabel(law.unit)
+    axes.set_ylim(low, high)
+    axes.set_yticks(places := ticks(low, high), [f"{place:g}" for place in places])
     if curve.unit.startswith("per "):
         right = axes.twinx()
         right.set_yscale("log")
-        right.set_ylim(*span)
-        perplexities = ticks(Span(law.score(span.low), law.score(min(span.high, MOST_NATS))))
+        right.set_ylim(low, high)
+        perplexities = ticks(law.score(low), law.score(min(high, MAX_TICK_NATS)))
         right.set_yticks([law.loss(tick) for tick in perplexities], map(short, perplexities))
         right.set_ylabel("perplexity")
         right.grid(visible=False)
         right.minorticks_off()
-    axes.minorticks_off()
 
 
-def _heading(axes: "Axes", curve: Curve) -> None:
-    """What is drawn, how it was measured, and what was fitted."""
-    axes.set_title(_line(curve.name), loc="left", fontweight="bold", fontsize=10, pad=27)
-    axes.annotate(
-        f"{_line(f'{curve.protocol}, {curve.rows}')}\n{_line(_said(curve))}", (0, 1), (0, 4),
-        xycoords="axes fraction", textcoords="offset points", fontsize=8, color=QUIET,
-    )  # fmt: skip
-
-
-def _said(curve: Curve) -> str:
-    """The exponent in words, or why there is none."""
+def _fit_in_words(curve: Curve) -> str:
     if curve.fit is None or curve.law is None:
         return f"no fit: {curve.reason}"
-    found, of = curve.fit, "" if curve.law.kind == "loss" else f" of {curve.law.unit}"
-    return f"exponent{of} {found.exponent:z.3f} ({found.low:z.3f} to {found.high:z.3f})"
+    fit, of = curve.fit, "" if curve.law.kind == "loss" else f" of {curve.law.unit}"
+    return f"exponent{of} {fit.exponent:z.3f} ({fit.low:z.3f} to {fit.high:z.3f})"
 
 
-def _line(text: str) -> str:
-    """A text as one line that fits over a panel; what has no picture becomes a space."""
-    plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return plain if len(plain) <= LONG else f"{plain[: LONG - 1]}…"
+def _clip(text: str) -> str:
+    """One line that fits above a panel; unprintable characters become spaces."""
+    line = "".join(char if char.isprintable() else " " for char in text)
+    return line if len(line) <= MAX_HEADING_CHARS else f"{line[: MAX_HEADING_CHARS - 1]}…"
+
+
+def interval_around(values: Sequence[float], margin: float, ratio: float) -> Interval:
+    """The ends of a logarithmic axis.
+
+    Args:
+        values: positive.
+        margin: minimum factor between the outermost values and the ends.
+        ratio: minimum ratio of the ends.
+    """
+    low, high = min(values), max(values)
+    factor = max(margin, (high / low) ** FREE_SHARE, math.sqrt(ratio * low / high))
+    return low / factor, high * factor
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """About three to seven round numbers on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    decades = math.log10(high / low)
+    if decades < PLAIN_DECADES:
+        places = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    else:
+        subs = (1, 2, 5) if decades < FINE_DECADES else (1,)
+        places = LogLocator(subs=subs).tick_values(low, high)
+    return [float(place) for place in places if low <= place <= high]

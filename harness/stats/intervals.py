@@ -1,7 +1,7 @@
 """95 % intervals: binomial for accuracies, bootstrap for everything else.
 
 Outcomes are sufficient statistics, so a resample is a vector of counts times their matrix.
-Lines of one text are not independent; they are pooled into equal blocks of neighbours first.
+Lines of one text are not independent, so they are first pooled into equal blocks of neighbours.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from harness.core import Score
 from harness.errors import NumericsError
-from harness.metrics import Metric, Outcome
+from harness.metrics import Metric
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.task import Measure
 
 RESAMPLES = 2000
 LEVEL = 0.95
-DRAWS = 200_000  # at a time: the counts of so many stay in the processor's cache
+BATCH_DRAWS = 200_000  # whose counts fit the processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,45 +31,30 @@ class Interval:
     high: float | None
 
 
-def score(measure: Measure, outcomes: Sequence[Outcome], seed: int) -> Score:
+def score(measure: Measure, outcomes: Sequence[Any], seed: int) -> Score:
     """The score of all outcomes together, with its interval.
 
     Raises:
         NumericsError: there are no outcomes, no units to divide by, or the value is not finite.
     """
     metric = measure.metric
-    if isinstance(metric, ModuleMetric):
-        return _of_module(measure, metric, outcomes)
-    table = np.array(outcomes, np.float64).reshape(len(outcomes), len(measure.statistics))
-    if metric.select and len(table):
-        table = metric.select(table)
-    sums = table.sum(axis=0)
-    if not outcomes or sums[-1] <= 0:
-        raise NumericsError(f"{measure.name}: nothing to divide by; expected at least one unit")
-    with np.errstate(over="ignore"):
-        value = float(metric.compute(sums))
-    if not np.isfinite(value):
-        raise NumericsError(f"{measure.name} is {value}, expected a finite number")
-    found = interval(metric, table, blocks=measure.blocks, seed=seed)
-    return Score(
-        metric=measure.name,
-        value=value,
-        unit=metric.unit,
-        higher_is_better=metric.higher_is_better,
-        stderr=found.stderr,
-        low=found.low,
-        high=found.high,
-        totals=dict(zip(measure.statistics, sums.tolist(), strict=True)),
-        column=measure.column,
-        baseline=measure.baseline,
-    )
-
-
-def _of_module(measure: Measure, metric: ModuleMetric, outcomes: Sequence[Any]) -> Score:
-    """A score that a module of `evaluate` computes from all texts; it has no interval."""
-    if not outcomes:
-        raise NumericsError(f"{measure.name}: nothing to score; expected at least one text")
-    value = metric.compute(outcomes)
+    ci = Interval(None, None, None)
+    if isinstance(metric, ModuleMetric):  # computed from all texts, without an interval
+        if not outcomes:
+            raise NumericsError(f"{measure.name}: nothing to score; expected at least one text")
+        value, totals = metric.compute(outcomes), {"items": float(len(outcomes))}
+    else:
+        table = np.array(outcomes, np.float64).reshape(len(outcomes), len(measure.statistics))
+        if metric.select and len(table):
+            table = metric.select(table)
+        sums = table.sum(axis=0)
+        if not outcomes or sums[-1] <= 0:
+            raise NumericsError(f"{measure.name}: nothing to divide by; expected at least one unit")
+        with np.errstate(over="ignore"):
+            value = float(metric.compute(sums))
+        totals = dict(zip(measure.statistics, sums.tolist(), strict=True))
+        if np.isfinite(value):
+            ci = interval(metric, table, blocks=measure.blocks, seed=seed)
     if not np.isfinite(value):
         raise NumericsError(f"{measure.name} is {value}, expected a finite number")
     return Score(
@@ -77,10 +62,10 @@ def _of_module(measure: Measure, metric: ModuleMetric, outcomes: Sequence[Any]) 
         value=value,
         unit=metric.unit,
         higher_is_better=metric.higher_is_better,
-        stderr=None,
-        low=None,
-        high=None,
-        totals={"items": float(len(outcomes))},
+        stderr=ci.stderr,
+        low=ci.low,
+        high=ci.high,
+        totals=totals,
         column=measure.column,
         baseline=measure.baseline,
     )
@@ -91,7 +76,7 @@ def interval(
 ) -> Interval:
     """Interval of a metric over outcomes (n, statistics); Wilson's for proportions."""
     if metric.proportion:
-        from scipy.stats import binomtest  # a second of import that option errors need not wait for
+        from scipy.stats import binomtest  # imported here: it takes a second
 
         right, total = (round(x) for x in table[:, -2:].sum(axis=0))
         share = right / total
@@ -106,7 +91,7 @@ def interval(
 
 
 def pool(table: NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
-    """Sums over at most `blocks` runs of consecutive outcomes of about equal units.
+    """Sums over at most `blocks` groups of consecutive outcomes with about equal units.
 
     The last statistic counts the units.
     """
@@ -119,11 +104,11 @@ def pool(table: NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
 def bootstrap(
     metric: Metric, table: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """The metric's value on resamples (with replacement) of the outcomes."""
+    """The metric's finite values on resamples (with replacement) of the outcomes."""
     sums = resampled_sums(table, seed=seed, resamples=resamples)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found: NDArray[np.float64] = np.asarray(metric.compute([*sums.T]))
-    return found[np.isfinite(found)]
+        values: NDArray[np.float64] = np.asarray(metric.compute([*sums.T]))
+    return values[np.isfinite(values)]
 
 
 def resampled_sums(table: NDArray[np.float64], *, seed: int, resamples: int) -> NDArray[np.float64]:
@@ -131,11 +116,11 @@ def resampled_sums(table: NDArray[np.float64], *, seed: int, resamples: int) -> 
     rng = np.random.default_rng(seed)
     n = len(table)
     sums: list[NDArray[np.float64]] = []
-    step = max(1, DRAWS // n)
+    step = max(1, BATCH_DRAWS // n)
     for done in range(0, resamples, step):
         rows = min(step, resamples - done)
         draws = rng.integers(0, n, (rows, n))
-        draws += n * np.arange(rows)[:, None]  # row r has r * n to r * n + n - 1 to itself
+        draws += n * np.arange(rows)[:, None]  # row r draws from r * n to r * n + n - 1
         counts = np.bincount(draws.ravel(), minlength=rows * n).reshape(rows, n)
         sums.append(counts.astype(np.float64) @ table)
     return np.concatenate(sums)

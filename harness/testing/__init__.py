@@ -1,1 +1,1 @@
-"""Checks for plugin authors: conformance, static checks and golden requests."""
+"""Tests for the authors of tasks: conformance checks, static checks and golden requests."""

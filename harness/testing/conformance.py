@@ -1,96 +1,90 @@
-"""What every benchmark must hold, as checks that a plugin's tests run.
+"""Checks that every benchmark passes, for the tests of a plugin.
 
     @pytest.mark.parametrize("check", checks("riddles", GOLDEN), ids=str)
     def test_conformance(check: Check) -> None:
         check()
 
-The benchmark has to be installed, since it is found as every command finds it. Checks that need a
-model take a tiny one of random weights, made in memory. Nothing is computed before a check is
+The benchmark must be installed, because it is found through its entry point. Checks that need a
+model use a tiny one with random weights, made in memory. Nothing is computed until a check is
 called.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.core import Example, Response
 from harness.errors import HarnessError
-from harness.metrics import Outcome
-from harness.metrics.extract import Extract
-from harness.metrics.hf_evaluate import ModuleMetric
 from harness.plugins.registry import load_task
 from harness.records.outcomes import Outcomes
 from harness.runner import Job, Prepared, evaluate, prepare
-from harness.task import Measure, Options, Task
+from harness.task import Task
 from harness.testing import static_checks as static
 
 if TYPE_CHECKING:
     from harness.engine.engine import Engine
 
 CONTEXT = 2048  # of the tiny model, whose tokens are bytes
-SMALL = 300  # padded tokens a batch, where batches shall be small
-TOLERANCE = 1e-4  # relative and absolute, of an outcome: float32, other batches
+SMALL_BATCH = 300  # padded tokens per batch
+TOLERANCE = 1e-4  # relative and absolute, for float32 outcomes in other batches
 
 
 class ConformanceError(HarnessError):
-    """A benchmark does not hold what every benchmark must."""
+    """A benchmark fails a check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One property of a benchmark; calling it raises if there are faults."""
+    """One property of a benchmark; call it to test it."""
 
     benchmark: str
     name: str
-    faults: Callable[[], list[str]]
+    problems: Callable[[], list[str]]
 
     def __str__(self) -> str:
         return self.name
 
     def __call__(self) -> None:
-        """Look.
+        """Run the check.
 
         Raises:
-            ConformanceError: there are faults; names them all.
+            ConformanceError: the check found problems; lists them all.
         """
-        if found := self.faults():
-            raise ConformanceError(f"{self.benchmark}, {self.name}: {'; '.join(found)}")
+        if problems := self.problems():
+            raise ConformanceError(f"{self.benchmark}, {self.name}: {'; '.join(problems)}")
 
 
 def checks(name: str, golden_file: Path) -> tuple[Check, ...]:
-    """The checks of an installed benchmark.
+    """The checks of the installed benchmark `name`.
 
-    Args:
-        name: of the benchmark.
-        golden_file: its golden requests; `python -m harness.testing.golden NAME FILE` writes them.
+    `golden_file` has its golden requests; `python -m harness.testing.golden NAME FILE` writes them.
     """
     subject = _Subject(name)
-    found: dict[str, Callable[[], list[str]]] = {
+    problems: dict[str, Callable[[], list[str]]] = {
         "declaration": lambda: static.declaration(subject.task),
-        "options": lambda: static.options(subject.task, subject.read),
+        "options": lambda: static.options(subject.task, subject.options_read),
         "rows": lambda: static.rows(subject.task),
         "golden requests": lambda: static.requests(subject.task, golden_file),
-        "scores": lambda: unscored(lambda: subject.runs),
-        "order and batches": lambda: moved(subject.runs, subject.runs_otherwise),
+        "scores": lambda: scoring_errors(lambda: subject.runs),
+        "order and batches": lambda: differences(subject.runs, subject.backward_runs),
     }
-    return tuple(Check(name, title, find) for title, find in found.items())
+    return tuple(Check(name, title, find) for title, find in problems.items())
 
 
 class Run(NamedTuple):
-    """What the tiny model got under one preset."""
+    """A run of the tiny model under one protocol."""
 
     outcomes: Outcomes
-    read: set[str]  # the options that were read on the way
+    options_read: set[str]
 
 
-Runs = Mapping[str, Run]  # by preset
+Runs = Mapping[str, Run]  # by protocol
 
 
 class _Subject:
-    """A benchmark, with what the tiny model makes of its sample: computed once, when needed."""
+    """The benchmark under test; runs are computed once, when they are needed."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -101,31 +95,32 @@ class _Subject:
 
     @cached_property
     def runs(self) -> Runs:
-        return {p: _run(job, _engine(), prepare(job)) for p, job in static.sample_jobs(self.task)}
-
-    @property
-    def read(self) -> set[str]:
-        """The options that were read in any run."""
-        return set().union(*(run.read for run in self.runs.values()))
+        jobs = static.sample_jobs(self.task)
+        return {name: _run(job, _engine(), prepare(job)) for name, job in jobs}
 
     @cached_property
-    def runs_otherwise(self) -> Runs:
-        """The same from the last example to the first, in small batches that share no prefix."""
-        engine = _engine(SMALL, share=False)
-        jobs = static.sample_jobs(self.task)
-        return {p: _run(job, engine, _backwards(prepare(job))) for p, job in jobs}
+    def backward_runs(self) -> Runs:
+        """Runs from the last example to the first, in small batches that share no prefix."""
+        runs = {}
+        for name, job in static.sample_jobs(self.task):
+            forward = prepare(job)
+            backward = replace(
+                forward, examples=forward.examples[::-1], groups=forward.groups[::-1]
+            )
+            runs[name] = _run(job, _engine(SMALL_BATCH, share=False), backward)
+        return runs
+
+    @property
+    def options_read(self) -> set[str]:
+        return set().union(*(run.options_read for run in self.runs.values()))
 
 
-def _run(job: Job, engine: "Engine", asked: Prepared) -> Run:
-    watched = static.Watched(job.protocol.options)
-    job = replace(job, task=_strict(job.task), protocol=replace(job.protocol, options=watched))
-    record = evaluate(job, engine, prepared=asked)
+def _run(job: Job, engine: "Engine", prepared: Prepared) -> Run:
+    options = static.WatchedOptions(job.protocol.options)
+    job = replace(job, protocol=replace(job.protocol, options=options))
+    record = evaluate(job, engine, prepared=prepared)
     assert record.outcomes is not None, "a new record has its outcomes"
-    return Run(record.outcomes, watched.read)
-
-
-def _backwards(asked: Prepared) -> Prepared:
-    return replace(asked, examples=asked.examples[::-1], groups=asked.groups[::-1])
+    return Run(record.outcomes, options.read)
 
 
 @cache
@@ -136,67 +131,37 @@ def _engine(budget: int | None = None, *, share: bool = True) -> "Engine":
     return Engine(random_model.checkpoint(CONTEXT), budget=budget, share=share)
 
 
-def unscored(find_runs: Callable[[], Runs]) -> list[str]:
-    """Why there are no scores: an outcome or a score is no number, or not what is declared."""
+def scoring_errors(compute_runs: Callable[[], Runs]) -> list[str]:
+    """The error that keeps the task from being scored, if there is one."""
     try:
-        find_runs()
+        compute_runs()
     except HarnessError as error:
         return [str(error)]
     return []
 
 
-def _strict(task: Task) -> Task:
-    """The benchmark with measures that refuse outcomes other than they declare."""
-
-    def measures(options: Options) -> tuple[Measure, ...]:
-        return tuple(
-            m if isinstance(m.metric, ModuleMetric) else replace(m, extract=_checked(m))
-            for m in task.measures(options)
-        )
-
-    return replace(task, measures=measures)
-
-
-def _checked(measure: Measure) -> Extract:
-    count = len(measure.statistics)
-    wanted = f"expected {count} finite numbers: {', '.join(measure.statistics)}"
-
-    def extract(example: Example, responses: Sequence[Response]) -> Sequence[Outcome]:
-        found = measure.extract(example, responses)
-        for outcome in found:
-            if len(outcome) != count or not _finite(outcome):
-                where = f"{measure.name} of item {example.id}"
-                raise ConformanceError(f"{where} has the outcome {outcome}, {wanted}")
-        return found
-
-    return extract
-
-
-def _finite(values: tuple[float, ...]) -> bool:
-    return all(map(math.isfinite, values))
-
-
-def moved(runs: Runs, otherwise: Runs) -> list[str]:
-    """Outcomes that depend on the order of the examples or on the batches."""
-    found = []
-    for preset, run in runs.items():
-        for name in run.outcomes.metrics:
-            one, other = _by_item(run.outcomes, name), _by_item(otherwise[preset].outcomes, name)
-            apart = [key for key in {**one, **other} if not _close(one.get(key), other.get(key))]
-            found += [
-                f"{preset}: {name} of item {key[0]} is {one.get(key)}, in another order "
-                f"{other.get(key)}"
-                for key in apart[:1]
+def differences(runs: Runs, others: Runs) -> list[str]:
+    """Outcomes that depend on the order of the examples or on the batches, one per measure."""
+    problems = []
+    for protocol, run in runs.items():
+        for measure in run.outcomes.metrics:
+            a = _by_example(run.outcomes, measure)
+            b = _by_example(others[protocol].outcomes, measure)
+            different = [key for key in {**a, **b} if not _close(a.get(key), b.get(key))]
+            problems += [
+                f"{protocol}: {measure} of item {key[0]} is {a.get(key)}, in another order "
+                f"{b.get(key)}"
+                for key in different[:1]
             ]
-    return found
+    return problems
 
 
-def _by_item(outcomes: Outcomes, measure: str) -> dict[tuple[str, int], tuple[float, ...]]:
+def _by_example(outcomes: Outcomes, measure: str) -> dict[tuple[str, int], tuple[float, ...]]:
     return dict(zip(outcomes.keys(measure), outcomes.metrics[measure].values, strict=True))
 
 
-def _close(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
-    if one is None or other is None or len(one) != len(other):
+def _close(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> bool:
+    if a is None or b is None or len(a) != len(b):
         return False
-    pairs = zip(one, other, strict=True)
-    return all(math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in pairs)
+    pairs = zip(a, b, strict=True)
+    return all(math.isclose(x, y, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for x, y in pairs)

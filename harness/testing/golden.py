@@ -1,8 +1,9 @@
-"""Golden requests: the exact strings that a benchmark sends, as JSON that shows in a review.
+"""Golden requests: the exact strings that a benchmark sends to the engine, as reviewable JSON.
 
     python -m harness.testing.golden NAME FILE
 
-writes those of an installed benchmark's first sample rows. A change in them moves scores.
+writes the requests for the first sample rows of an installed benchmark. A change in them moves
+scores.
 """
 
 import hashlib
@@ -21,12 +22,12 @@ from harness.runner import Job, prepare
 from harness.task import Protocol, Task
 
 ROWS = 2
-STREAM_ROWS = 4  # of running text: so few lines hold a heading and a paragraph
-_MERGED = {"loglikelihood": "continuations", "generate": "seeds"}
+STREAM_ROWS = 4  # of running text: a heading and a paragraph
+_LISTS = {"loglikelihood": "continuations", "generate": "seeds"}
 
 
-def in_words(request: Request) -> dict[str, Any]:
-    """One request as JSON; of a stop list its length and checksum."""
+def as_json(request: Request) -> dict[str, Any]:
+    """One request as JSON, with the length and checksum of a stop list in place of its words."""
     match request:
         case Loglikelihood(context, continuation):
             return {"kind": "loglikelihood", "context": context, "continuations": [continuation]}
@@ -55,44 +56,44 @@ def in_words(request: Request) -> dict[str, Any]:
 
 
 def merged(requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours that differ in one list as one entry: ten choices share a long passage."""
-    found: list[dict[str, Any]] = []
+    """Merge neighbours that differ in one list, such as ten choices after the same passage."""
+    entries: list[dict[str, Any]] = []
     for request in requests:
-        several = _MERGED.get(request["kind"])
-        if several and found and {**found[-1], several: []} == {**request, several: []}:
-            found[-1][several] += request[several]
+        name = _LISTS.get(request["kind"])
+        if name and entries and {**entries[-1], name: []} == {**request, name: []}:
+            entries[-1][name] += request[name]
         else:
-            found.append(request)
-    return found
+            entries.append(request)
+    return entries
 
 
 def sample_job(task: Task, protocol: Protocol, rows: int) -> Job:
-    """The first `rows` of the built-in sample; example pairs come from the built-in pool."""
+    """A job on the first `rows` rows of the built-in sample, with the built-in example pairs."""
     options, where = protocol.options, Where(sample=True)
     data = load(task.source(options), where)
     pool = load_pool(task.few_shot.source(options), where) if task.few_shot else None
     return Job(task, protocol, replace(data, rows=data.rows[:rows]), pool=pool)
 
 
-def golden(task: Task, presets: Iterable[str] | None = None) -> dict[str, Any]:
-    """What a benchmark asks about the first rows of its sample, under each of its `presets`."""
+def golden(task: Task, protocols: Iterable[str] | None = None) -> dict[str, Any]:
+    """The requests for the first sample rows under `protocols`; default: all of the task's."""
     rows = STREAM_ROWS if task.stream else ROWS
-    found = {}
-    for preset in presets if presets is not None else task.protocols:
-        asked = prepare(sample_job(task, task.protocol(preset), rows))
-        found[preset] = merged([in_words(request) for request in asked.requests])
-    return {"version": task.version, "requests": found}
+    requests = {}
+    for name in protocols if protocols is not None else task.protocols:
+        prepared = prepare(sample_job(task, task.protocol(name), rows))
+        requests[name] = merged([as_json(request) for request in prepared.requests])
+    return {"version": task.version, "requests": requests}
 
 
 def main(arguments: Sequence[str]) -> None:
     """Write the golden requests of one benchmark.
 
     Raises:
-        UsageError: two arguments are expected, a benchmark and a file.
+        UsageError: the arguments are not the name of a benchmark and a file.
     """
     if len(arguments) != 2:
         raise UsageError(
-            f"python -m harness.testing.golden NAME FILE takes 2, got {len(arguments)}"
+            f"python -m harness.testing.golden takes NAME and FILE, got {len(arguments)} arguments"
         )
     name, path = arguments
     text = json.dumps(golden(load_task(name)), ensure_ascii=False, indent=1)

@@ -1,6 +1,6 @@
-"""What can be wrong with a benchmark, found without a model; `conformance` has the rest.
+"""Checks of a benchmark that need no model; `conformance` has the others.
 
-Each function returns the faults that it finds, a line each, and nothing where all is well.
+Each function returns the problems it finds, one line each.
 """
 
 import json
@@ -18,33 +18,34 @@ from harness.errors import TaskError, UsageError
 from harness.runner import Job, Prepared, prepare
 from harness.task import Protocol, Task
 from harness.testing import golden
+from harness.text import common_prefix_length
 
-ROWS = 6  # of the sample are looked at
+ROWS = 6  # of the sample
 ENGINE_OPTIONS = frozenset({"bos", "stride", "windows"})
 
 
 def sample_jobs(task: Task) -> Iterator[tuple[str, Job]]:
-    """(preset, the first rows of the sample under it)."""
-    for preset in task.protocols:
-        yield preset, golden.sample_job(task, task.protocol(preset), ROWS)
+    """Every protocol with a job on the first sample rows."""
+    for name in task.protocols:
+        yield name, golden.sample_job(task, task.protocol(name), ROWS)
 
 
 def declaration(task: Task) -> list[str]:
-    """What is odd about the declaration itself."""
-    found = list(task.problems())
-    if found:
-        return found
+    """Mistakes in the declaration of the task."""
+    if problems := task.problems():
+        return problems
     if task.version < 1:
-        found.append(f"version is {task.version}, expected 1 or more")
-    found += [f"{what} is empty" for what in ("title", "description") if not getattr(task, what)]
-    resolved: dict[str, str] = {}
-    for preset in task.protocols:
-        key = json.dumps(dict(task.protocol(preset).options), sort_keys=True)
-        if key in resolved:
-            found.append(f"protocols {resolved[key]!r} and {preset!r} are the same options")
-        resolved.setdefault(key, preset)
+        problems.append(f"version is {task.version}, expected 1 or more")
+    problems += [f"{what} is empty" for what in ("title", "description") if not getattr(task, what)]
+    same: dict[str, str] = {}
+    for name in task.protocols:
+        key = json.dumps(dict(task.protocol(name).options), sort_keys=True)
+        if key in same:
+            problems.append(f"protocols {same[key]!r} and {name!r} are the same options")
+        same.setdefault(key, name)
     measures = task.measures(task.protocol().options)
-    return found + [f"two measures are named {name!r}" for name in _twice(m.name for m in measures)]
+    twice = _twice(measure.name for measure in measures)
+    return problems + [f"two measures are named {name!r}" for name in twice]
 
 
 def _twice(names: Iterable[str]) -> list[str]:
@@ -54,7 +55,7 @@ def _twice(names: Iterable[str]) -> list[str]:
 # --- options ----------------------------------------------------------------------------
 
 
-class Watched(dict[str, str]):
+class WatchedOptions(dict[str, str]):
     """Options that remember which of them were read."""
 
     def __init__(self, options: Mapping[str, str]) -> None:
@@ -66,38 +67,40 @@ class Watched(dict[str, str]):
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """As a mapping's; a name that is not there counts as read, too."""
+        """Like `dict.get`; a missing name counts as read, too."""
         self.read.add(name)
         return super().get(name, default)
 
 
-def options(task: Task, in_runs: set[str]) -> list[str]:
-    """Options that are read and not declared, or declared and never read.
+def options(task: Task, read_in_runs: set[str]) -> list[str]:
+    """Options that are read but not declared, or declared but never read.
 
-    `in_runs` are those that were read when there were answers.
+    `read_in_runs` are those that were read when there were responses.
     """
     declared = {option.name for option in task.options}
-    read = set(in_runs)
+    read = set(read_in_runs)
     for protocol in _one_at_a_time(task):
-        watched = Watched(protocol.options)
+        watched = WatchedOptions(protocol.options)
         try:
             prepare(golden.sample_job(task, replace(protocol, options=watched), ROWS))
             task.measures(watched)
-        except UsageError:  # the benchmark refuses this value with the other defaults
+        except UsageError:  # the task refuses this value with the other defaults
             pass
         except (KeyError, TaskError) as error:
             cause = error if isinstance(error, KeyError) else error.__cause__
             if not isinstance(cause, KeyError) or watched.read <= declared:
                 raise
         read |= watched.read
-    others = sorted(read - declared - ENGINE_OPTIONS)
-    found = [f"option {name!r} is read, and not declared" for name in others]
+    undeclared = sorted(read - declared - ENGINE_OPTIONS)
     unread = sorted(declared - read - ENGINE_OPTIONS)
-    return found + [f"option {name!r} is declared, and nothing reads it" for name in unread]
+    return [
+        *(f"option {name!r} is read, and not declared" for name in undeclared),
+        *(f"option {name!r} is declared, and nothing reads it" for name in unread),
+    ]
 
 
 def _one_at_a_time(task: Task) -> Iterator[Protocol]:
-    """The default protocol, then each other value of each option by itself."""
+    """The default protocol, then each other value of each option with the other defaults."""
     yield task.protocol()
     for option in task.options:
         for choice in option.choices:
@@ -110,45 +113,42 @@ def _one_at_a_time(task: Task) -> Iterator[Protocol]:
 
 
 def rows(task: Task) -> list[str]:
-    """Rows that change on their way through a file, and examples that depend on others."""
-    found = []
-    for preset, job in sample_jobs(task):
-        once = prepare(job)
-        faults = _through_a_file(task.source(job.protocol.options))
-        if once.groups != prepare(job).groups:
-            faults.append("the same rows are asked differently a second time")
-        faults += [f"two examples have the id {name!r}" for name in _twice(_ids(once))]
+    """Rows that a file changes, and examples that depend on others or on chance."""
+    problems = []
+    for name, job in sample_jobs(task):
+        prepared = prepare(job)
+        of_protocol = _through_a_file(task.source(job.protocol.options))
+        if prepared.groups != prepare(job).groups:
+            of_protocol.append("the same rows are asked differently a second time")
+        ids = _twice(example.id for example in prepared.examples)
+        of_protocol += [f"two examples have the id {id_!r}" for id_ in ids]
         if not task.stream:
-            faults += _each_alone(job, once)
-        found += [f"{preset}: {fault}" for fault in faults]
-    return found
-
-
-def _ids(asked: Prepared) -> list[str]:
-    return [example.id for example in asked.examples]
+            of_protocol += _row_by_row(job, prepared)
+        problems += [f"{name}: {problem}" for problem in of_protocol]
+    return problems
 
 
 def _through_a_file(source: Source) -> list[str]:
-    """The sample's bytes under the original's name must be found and read as the same rows."""
+    """Whether the sample, saved under the name of the original file, is read as the same rows."""
     name = source.files[0].removeprefix("./").replace("*", "")
     with TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((files(source.package) / source.sample).read_bytes())
         if source.companion:
-            other = files(source.package) / source.companion(source.sample)
-            path.with_name(source.companion(path.name)).write_bytes(other.read_bytes())
-        read = load(source, Where(folder=Path(folder)))
-    if read.rows == load(source, Where(sample=True)).rows:
+            companion = files(source.package) / source.companion(source.sample)
+            path.with_name(source.companion(path.name)).write_bytes(companion.read_bytes())
+        from_file = load(source, Where(folder=Path(folder)))
+    if from_file.rows == load(source, Where(sample=True)).rows:
         return []
     return [f"{name} in a folder gives other rows than the sample"]
 
 
-def _each_alone(job: Job, together: Prepared) -> list[str]:
-    """Each row by itself must give the examples and requests that it gives among others."""
-    apart = [prepare(replace(job, data=replace(job.data, rows=(row,)))) for row in job.data.rows]
-    examples = tuple(example for asked in apart for example in asked.examples)
-    groups = tuple(group for asked in apart for group in asked.groups)
+def _row_by_row(job: Job, together: Prepared) -> list[str]:
+    """Whether single rows give the same examples and requests as all rows together."""
+    alone = [prepare(replace(job, data=replace(job.data, rows=(row,)))) for row in job.data.rows]
+    examples = tuple(example for prepared in alone for example in prepared.examples)
+    groups = tuple(group for prepared in alone for group in prepared.groups)
     if (examples, groups) == (together.examples, together.groups):
         return []
     return ["a row by itself gives other examples than among others"]
@@ -158,31 +158,29 @@ def _each_alone(job: Job, together: Prepared) -> list[str]:
 
 
 def requests(task: Task, golden_file: Path) -> list[str]:
-    """Where the requests differ from the golden ones; `golden.main` writes them."""
+    """Differences from the golden requests, which `golden.main` writes."""
     rewrite = f"write them with `python -m harness.testing.golden {task.name} {golden_file.name}`"
     try:
-        held = json.loads(golden_file.read_text("utf-8"))
+        expected = json.loads(golden_file.read_text("utf-8"))
     except OSError:
         return [f"there is no file {golden_file}; {rewrite}"]
-    now = golden.golden(task)
-    if now["version"] != held["version"]:
-        was = f"version is {now['version']}, in {golden_file.name} {held['version']}"
-        return [f"{was}; {rewrite}"]
-    found = [
-        _difference(preset, held["requests"].get(preset), now["requests"].get(preset))
-        for preset in {**held["requests"], **now["requests"]}
+    actual = golden.golden(task)
+    version, golden_version = actual["version"], expected["version"]
+    if version != golden_version:
+        return [f"version is {version}, in {golden_file.name} {golden_version}; {rewrite}"]
+    differences = [
+        _difference(name, expected["requests"].get(name), actual["requests"].get(name))
+        for name in {**expected["requests"], **actual["requests"]}
     ]
-    meant = f"if that is meant, raise Task.version and {rewrite}"
-    return [f"{difference}; {meant}" for difference in found if difference]
+    advice = f"if that is meant, raise Task.version and {rewrite}"
+    return [f"{difference}; {advice}" for difference in differences if difference]
 
 
-def _difference(preset: str, held: Any, now: Any) -> str:
-    """Both sides from where they part, or nothing."""
-    if held == now:
+def _difference(protocol: str, expected: Any, actual: Any) -> str:
+    """Both sides from their first difference on, or an empty text."""
+    if expected == actual:
         return ""
-    before, after = (json.dumps(side, ensure_ascii=False) for side in (held, now))
-    place = 0
-    while before[place : place + 1] == after[place : place + 1]:
-        place += 1
+    before, after = (json.dumps(side, ensure_ascii=False) for side in (expected, actual))
+    place = common_prefix_length([before, after])
     part = slice(max(0, place - 20), place + 40)
-    return f"protocol {preset!r} asks ...{after[part]}..., golden is ...{before[part]}..."
+    return f"protocol {protocol!r} asks ...{after[part]}..., golden is ...{before[part]}..."

@@ -1,13 +1,13 @@
-"""De-tokenisers: tokenised benchmark text back to natural English, one line at a time.
+"""Detokenisers: turn tokenised benchmark text back into natural English, line by line.
 
 Source: the GPT-2 paper scores WikiText, PTB, 1BW and LAMBADA with "invertible de-tokenizers"
-(section 3.1) but does not publish them. These are written from the paper's description and from
-the conventions of the tokenisers that made the files: Moses for WikiText and 1BW, Penn Treebank
-for PTB, LAMBADA and CBT. Two lossy ones follow the rules published with Megatron-LM, on which
-comparable perplexities depend.
+(section 3.1) but does not publish them. These follow the paper's description and the conventions
+of the tokenisers that made the files: Moses for WikiText and 1BW, Penn Treebank for PTB, LAMBADA
+and CBT. Two lossy ones follow the rules published with Megatron-LM, which comparable perplexities
+depend on.
 
-Departure: invertibility is checked, not claimed. `Detokeniser.checked` keeps a line as it was
-when its original cannot be recovered. One bit a line, which form was used, is not charged.
+Departure: `Detokeniser.checked` verifies that each line can be inverted, and keeps the original
+line otherwise. The bit per line that says which form was used is not charged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,15 +26,13 @@ class Detokeniser:
     """A named pair of functions over one line without its line end."""
 
     name: str
-    # The line as natural text.
-    detokenise: Callable[[str], str]
-    # The tokenised line again; None for a lossy mapping, which cannot be inverted.
-    retokenise: Callable[[str], str] | None
+    detokenise: Callable[[str], str]  # tokenised line -> natural text
+    retokenise: Callable[[str], str] | None  # the inverse; None if the mapping is lossy
 
     def checked(self, line: str) -> tuple[str, bool]:
-        """(detokenised line, True) if the original can be recovered, else (line, False).
+        """Return (detokenised line, True) if the original can be recovered, else (line, False).
 
-        A lossy detokeniser has no inverse to check: it gives (detokenised line, False).
+        A lossy detokeniser, which has no inverse, returns (detokenised line, False).
         `" it did n't "` under `ptb` gives `("it didn't", True)`.
         """
         text = self.detokenise(line)
@@ -46,11 +44,11 @@ class Detokeniser:
 def detokenise_lines(
     lines: Sequence[str], name: str, mode: Literal["checked", "lossy"] = "checked"
 ) -> tuple[list[str], int]:
-    """The lines under `DETOKENISERS[name]`, and how many were left as they were.
+    """Detokenise lines with `DETOKENISERS[name]`; also return how many were kept as they were.
 
-    `checked` leaves a line whose round trip fails; `lossy` leaves none. A lossy detokeniser has
-    no round trip, so it leaves none in either mode: look at `retokenise is None` to flag it.
-    `([" it 's ", "it 's"], "ptb")` gives `(["it's", "it 's"], 1)`: the second has no outer spaces.
+    Mode `checked` keeps lines that cannot be inverted; `lossy` keeps none, nor does a lossy
+    detokeniser in either mode. `([" it 's ", "it 's"], "ptb")` gives `(["it's", "it 's"], 1)`: the
+    second line lacks the outer spaces of the file.
     """
     detokeniser = DETOKENISERS[name]
     if mode == "lossy" or detokeniser.retokenise is None:
@@ -60,7 +58,7 @@ def detokenise_lines(
 
 
 def _lambada_quotes(text: str) -> str:
-    """The OpenAI file needs only this: curly double quotes to straight ones."""
+    """Straighten curly double quotes; OpenAI's file needs nothing else."""
     return text.replace("“", '"').replace("”", '"')
 
 

@@ -1,4 +1,4 @@
-"""The rules published with Megatron-LM, slips included: lossy, but known figures rest on them."""
+"""The detokenisers published with Megatron-LM, mistakes included: published results use them."""
 
 import re
 
@@ -15,15 +15,15 @@ _PTB_MEGATRON: Rules = (
 )
 
 
-# As published with Megatron-LM and copied by lm-eval, slips included, since figures depend on
-# them: the first rule also eats the space before an opening quote; the second has literal slashes
-# and fires on next to nothing; pairs may span lines; apostrophes pair up; the letter N becomes 1.
+# lm-eval copied these, too. The mistakes: the first rule also removes the space before an opening
+# quote; the second has literal slashes and matches hardly anything; pairs may span lines;
+# apostrophes form pairs; the letter N becomes 1.
 _WIKITEXT_MEGATRON: Rules = (
     ("s '", "s'"),
     ("/' [0-9]/", "/'[0-9]/"),
     *((re.escape(f" @{mark}@ "), mark) for mark in "-,."),
     *((re.escape(f" {mark} "), f"{mark} ") for mark in ":;.!?,"),
-    # Here the published rules close up pairs, `\(\s*([^\)]*?)\s*\)` and the like.
+    # The published rules for pairs, such as `\(\s*([^\)]*?)\s*\)`, come next: see `_closed_up`.
 )
 _PAIRS = ("()", "[]", "{}", '""', "''")
 _AFTER_PAIRS: Rules = (
@@ -37,10 +37,10 @@ _AFTER_PAIRS: Rules = (
 
 
 def megatron_wikitext(text: str) -> str:
-    """A whole document under Megatron-LM's rules, which run across lines.
+    """Detokenise a document; the rules apply across lines.
 
     `" yes` / `she said " no "` gives `"yes` / `she said" no "`: one unbalanced quote shifts all
-    later ones, so per-line use gives other text than use on a page, and pages other than a file.
+    later ones, so the result depends on whether a line, a page or a file is detokenised.
     """
     text = apply(text, _WIKITEXT_MEGATRON)
     for pair in _PAIRS:
@@ -49,27 +49,27 @@ def megatron_wikitext(text: str) -> str:
 
 
 def _closed_up(text: str, first: str, last: str) -> str:
-    """What the pattern of a pair gives, without its time on text that never closes the pair.
+    """Remove white space inside pairs: `( a ) (b` gives `(a) (b`.
 
-    White space goes after `first` and before the next `last`: `( a ) (b` gives `(a) (b`.
+    Equal to the published pattern, which is slow on text that never closes the pair.
     """
-    found: list[str] = []
+    parts: list[str] = []
     done = 0
     while (start := text.find(first, done)) >= 0 and (stop := text.find(last, start + 1)) >= 0:
-        found += text[done:start], first, text[start + 1 : stop].strip(), last
+        parts += text[done:start], first, text[start + 1 : stop].strip(), last
         done = stop + 1
-    return "".join([*found, text[done:]])
+    return "".join([*parts, text[done:]])
 
 
 def megatron_wikitext_line(line: str) -> str:
-    """The document rules on one line, with line ends lent to it since two rules look for them."""
+    """Detokenise one line; it gets line ends for the two rules that look for them."""
     return megatron_wikitext(f"\n{line}\n")[1:-1]
 
 
 def megatron_ptb(line: str) -> str:
-    """Megatron-LM's rules as published, slips included: ` or N cents ` gives `or1 cents`.
+    """Detokenise a line of PTB: ` or N cents ` gives `or1 cents`.
 
-    The space before N goes with it, and of `at N N yield` only the first N changes (`at1 N
-    yield`), since the two share a space. Line ends are lent to the line, as two rules need them.
+    The space before N is lost, and in `at N N yield` only the first N changes (`at1 N yield`),
+    since the two share a space. The line gets line ends for the two rules that look for them.
     """
     return apply(f"\n{line}\n", _PTB_MEGATRON)[1:-1]

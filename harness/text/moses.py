@@ -1,4 +1,4 @@
-"""WikiText and 1BW: text tokenised as Moses does, and WikiText's own marks."""
+"""Detokenise text that Moses tokenised: WikiText, with its own marks, and 1BW."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from harness.text.splitting import (
     without_outer_spaces,
 )
 
-# After a full stop Moses cuts the suffix itself: `the U.K. ' s`.
+# After a full stop Moses also splits the suffix: `the U.K. ' s`.
 _STOP_S = (r"(?<=\.) ' s(?= |$)", " 's")
 _STOP_S_BACK = (r"(?<=\.) 's(?= |$)", " ' s")
 _MOSES: Rules = (
@@ -51,17 +51,17 @@ _WIKITEXT_BACK: Rules = (
     (r"(?<=°)(?=\S)", " "),
 )
 _NUMBER = re.compile(r"(?<!\S)(?:\d+|<unk>)(?:[.,](?:\d+|<unk>))+(?!\S)")
-# Moses cuts before an apostrophe between letters: `O 'Neill`. First character: end of the word
-# before.
+# Moses splits before an apostrophe between letters: `O 'Neill`. The first character is the end of
+# the previous word.
 _MOSES_SUFFIX = re.compile(rf"(?:[^\W\d_]|>){WORD_SUFFIX}|.(?:{SUFFIX}|n't)")
-# After these an apostrophe opens a quotation; after other words in s it is a possessive.
+# After these an apostrophe opens a quotation; after other words in s it is possessive.
 _NOT_PLURAL = frozenset(("as", "is", "was", "his", "its", "this", "has", "does"))
 
 
 def _double_roles(tokens: Sequence[str]) -> Iterator[str]:
     """Roles of the straight double quotes, alternating from the start of the line.
 
-    With an odd number of them the first one closes if it looks so: `No , " he said .`
+    Of an odd number the first one may close: `No , " he said .`
     """
     places = [i for i, token in enumerate(tokens) if token == '"']
     opens = True
@@ -96,10 +96,10 @@ def _single_roles(tokens: Sequence[str]) -> Iterator[str]:
 
 
 def moses(line: str) -> str:
-    """The line as natural text: `" I didn 't , " he said .` gives `"I didn't," he said.` .
+    """Detokenise a line: `" I didn 't , " he said .` gives `"I didn't," he said.` .
 
-    `did n't` is joined too, but comes back as `didn 't`, which is Moses' form: a checked line
-    with it stays as it was.
+    `did n't` is joined, too, but inverted to Moses' form `didn 't`, so a checked line with it is
+    kept.
     """
     tokens = apply(line, [_STOP_S]).split(" ")
     doubles, singles = _double_roles(tokens), _single_roles(tokens)
@@ -115,18 +115,18 @@ def moses(line: str) -> str:
 
 
 def moses_back(text: str) -> str:
-    """The inverse of `moses`, where there is one."""
+    """Invert `moses`, if possible."""
     tokens = split(apply(text, _MOSES_BACK), MOSES_TAIL, moses_owns_stop)
     return apply(" ".join(tokens).replace(OPEN, ""), [_STOP_S_BACK])
 
 
 def wikitext(line: str) -> str:
-    """The line as natural text: ` M @-@ 82 ( 1 @,@ 234 ) . ` gives `M-82 (1,234).` ."""
+    """Detokenise a line: ` M @-@ 82 ( 1 @,@ 234 ) . ` gives `M-82 (1,234).` ."""
     return apply(moses(without_outer_spaces(line)), _WIKITEXT)
 
 
 def wikitext_back(text: str) -> str:
-    """The inverse of `wikitext`, where there is one."""
+    """Invert `wikitext`, if possible."""
     tokens = moses_back(apply(text, _WIKITEXT_BACK))
     line = _NUMBER.sub(lambda match: re.sub("([.,])", r" @\1@ ", match[0]), tokens)
     return with_outer_spaces(line)

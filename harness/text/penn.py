@@ -1,4 +1,4 @@
-"""PTB, LAMBADA's first release and CBT: text tokenised as the Penn Treebank is."""
+"""Detokenise text in the style of the Penn Treebank: PTB, LAMBADA's first release and CBT."""
 
 import re
 
@@ -28,12 +28,12 @@ _PTB_BACK: Rules = (
 
 
 def ptb(line: str) -> str:
-    """The line as natural text: ` did n't rise $ N ` gives `didn't rise $N`."""
+    """Detokenise a line of PTB: ` did n't rise $ N ` gives `didn't rise $N`."""
     return apply(without_outer_spaces(line), _PTB)
 
 
 def ptb_back(text: str) -> str:
-    """The inverse of `ptb`, where there is one."""
+    """Invert `ptb`, if possible."""
     return with_outer_spaces(apply(text, _PTB_BACK))
 
 
@@ -48,7 +48,7 @@ _PENN_CLOSE = re.compile(rf"n't|N'T|{SUFFIX}|[?!]+|[,;:)\]}}]")
 
 
 def penn(line: str) -> str:
-    """``` `` no need , '' he did n't say ``` gives `"no need," he didn't say`."""
+    """Detokenise: ``` `` no need , '' he did n't say ``` gives `"no need," he didn't say`."""
     tokens = [_PENN_BRACKETS.get(token.lower(), token) for token in line.split(" ")]
     marked, is_open = [], False
     for before, token, after in zip(("", *tokens), tokens, (*tokens[1:], ""), strict=False):
@@ -58,10 +58,10 @@ def penn(line: str) -> str:
         elif token == "''":
             marked.append(CLOSE + '"')
         elif token == "'":
-            # `replied , ' I` is a slip for "`": it stays apart, since joining it to the comma
-            # would read wrongly and joining it to the word could not be undone.
-            slip = not is_open and before in {",", ":"} and after[:1].isupper()
-            marked.append(token if slip else CLOSE + token)
+            # `replied , ' I` is a mistake for "`". It stays separate: next to the comma it would
+            # read wrongly, and next to the word it could not be inverted.
+            is_mistake = not is_open and before in {",", ":"} and after[:1].isupper()
+            marked.append(token if is_mistake else CLOSE + token)
             is_open = False
         elif token in {"(", "[", "{"}:
             marked.append(token + OPEN)
@@ -71,7 +71,7 @@ def penn(line: str) -> str:
 
 
 def penn_back(text: str, *, upper: bool) -> str:
-    """The inverse of `penn`; `upper` for CBT's `-LRB-` against LAMBADA's `-lrb-`."""
+    """Invert `penn`; `upper` gives CBT's `-LRB-` instead of LAMBADA's `-lrb-`."""
     names = {mark: name.upper() if upper else name for name, mark in _PENN_BRACKETS.items()}
     quotes = {'"': "''", '"' + OPEN: "``", "'" + OPEN: "`"}
     tokens = []

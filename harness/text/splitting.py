@@ -1,4 +1,4 @@
-"""Splitting natural text into tokens again: what the inverses of the detokenisers share."""
+"""Split natural text into tokens again; shared by the inverses of the detokenisers."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -6,23 +6,23 @@ from itertools import pairwise
 
 Rules = Sequence[tuple[str, str]]
 
-# A full stop beside another one stays apart: `U.S. .` and `. . .` would read as other tokens.
+# A full stop next to another one stays separate: `U.S. .` and `. . .` would become other tokens.
 STOP = (r"(?<!\.) (?=\.[\"'”)\]}]*(?:'s)?(?: |$)(?!\.))", "")
-# Private marks beside a token: no space is kept after OPEN or before CLOSE.
+# Private marks around a token: the space after OPEN and before CLOSE is removed.
 OPEN, CLOSE = "\x02", "\x03"
 
-# A chunk is what stands between two spaces of natural text, such as `("Oh,`. Marks are taken
-# from its front while _HEAD matches, then from its end while the tail pattern does.
+# A chunk is the text between two spaces, such as `("Oh,`. Marks are split off its start while _HEAD
+# matches, then off its end while the tail pattern matches.
 _HEAD = re.compile(r"[\"“(\[{]|'(?!(?:em|til|tis|twas|n|T)\b)")
 SUFFIX = r"'(?:s|S|m|M|d|D|re|RE|ve|VE|ll|LL)"
 _MARK = r"[,;:\"”)\]}']|\.(?<!\.\.)"
 PENN_TAIL = re.compile(rf"(?<=.)(?:n't|N'T|{SUFFIX}|[?!]+|{_MARK})$")
-# Moses cuts before any apostrophe inside a word (O 'Neill) and before a per cent sign.
-_NEAR = 16  # characters at the end of a chunk in which a mark is looked for first
+_NEAR_CHARS = 16  # at the end of a chunk, where a mark is searched first
+# Moses splits before any apostrophe inside a word (O 'Neill) and before a per cent sign.
 WORD_SUFFIX = r"'[^\W\d_](?:[\w.-]*[\w-])?"
 MOSES_TAIL = re.compile(rf"(?<=.)(?:(?<=[^\W\d_]|>){WORD_SUFFIX}|{SUFFIX}|[?!]|{_MARK}|%)$")
 
-# Words that own their full stop: initials, words with an inner stop (p.m., N.C.), short titles.
+# Words with a full stop of their own: initials, abbreviations (p.m., N.C.), titles.
 _ALWAYS = re.compile(
     r"(?:[A-Z]|(?=.*[^\W\d_]).*\..*|Adm|Brig|Bros|Capt|Cmdr|Col|Corp|Cpl|Drs?|Gen|Gov|Lt|Maj"
     r"|Messrs|Mrs?|Ms|Prof|Pvt|Reps?|Rev|Sens?|Sgt|Sr|St|Supt|vs?|mrs?|ms|dr|det|jr|st)\."
@@ -31,24 +31,24 @@ _BEFORE_NUMBER = re.compile(r"(?:Art|Nos?|pp|Ph)\.")
 
 
 def apply(text: str, rules: Rules) -> str:
-    """The text after every (pattern, replacement), in order."""
+    """Apply every (pattern, replacement), in order."""
     for pattern, replacement in rules:
         text = re.sub(pattern, replacement, text)
     return text
 
 
 def close_up(text: str) -> str:
-    """The text without marks, and without the spaces that they take away."""
+    """Remove the marks, with the spaces that they cancel."""
     return re.sub(f"{OPEN} ?| ?{CLOSE}", "", text)
 
 
 def penn_owns_stop(word: str, following: str) -> bool:
-    """Whether the treebank keeps `word` whole: `Mr.`, `p.m.`."""
+    """Whether the treebank does not split the full stop off `word`: `Mr.`, `p.m.`."""
     return _ALWAYS.fullmatch(word) is not None
 
 
 def moses_owns_stop(word: str, following: str) -> bool:
-    """Whether Moses keeps `word` whole before `following`: `Inc.` before `said`, not `The`."""
+    """Whether Moses does not split it off before `following`: `Inc.` before `said`, not `The`."""
     return (
         _ALWAYS.fullmatch(word) is not None
         or following[:1].islower()
@@ -59,7 +59,7 @@ def moses_owns_stop(word: str, following: str) -> bool:
 def _split_chunk(
     chunk: str, following: str, tail: re.Pattern[str], owns_stop: Callable[[str, str], bool]
 ) -> Iterator[str]:
-    """The tokens of one chunk, opening marks tagged: `(dogs'` gives `(` + OPEN, `dogs`, `'`."""
+    """Split a chunk and tag opening marks: `(dogs'` gives `(` + OPEN, `dogs`, `'`."""
     begin, end = 0, len(chunk)
     while end - begin > 1 and (match := _HEAD.match(chunk, begin)):
         yield match[0] + OPEN
@@ -77,12 +77,12 @@ def _split_chunk(
 
 
 def _tail_start(chunk: str, begin: int, end: int, tail: re.Pattern[str]) -> int:
-    """Where the first match of `tail` in `chunk[begin:end]` begins; `begin` if there is none.
+    """Start of the first match of `tail` in `chunk[begin:end]`; `begin` if there is none.
 
-    It is looked for from the end: a search from the left would go through the whole chunk for every
-    mark, and hang on a chunk of 100,000 marks.
+    The end is searched first: a search from the left would scan the chunk for every mark and hang
+    on a chunk of 100,000 marks.
     """
-    near = max(begin + 1, end - _NEAR)
+    near = max(begin + 1, end - _NEAR_CHARS)
     match = tail.search(chunk, near, end)
     if match is None and near > begin + 1:  # only a word after an apostrophe is longer than that
         apostrophe = chunk.rfind("'", begin + 1, near)
@@ -97,7 +97,7 @@ def _tail_start(chunk: str, begin: int, end: int, tail: re.Pattern[str]) -> int:
 
 
 def split(text: str, tail: re.Pattern[str], owns_stop: Callable[[str, str], bool]) -> list[str]:
-    """The tokens of a text, opening marks tagged."""
+    """Split a text into tokens and tag opening marks."""
     chunks = [*text.split(" "), ""]
     return [
         token
@@ -107,10 +107,10 @@ def split(text: str, tail: re.Pattern[str], owns_stop: Callable[[str, str], bool
 
 
 def without_outer_spaces(line: str) -> str:
-    """` no it was ` gives `no it was`; the blank line of one space gives an empty line."""
+    """Remove one space at each end: ` no it was ` gives `no it was`, a single space nothing."""
     return line.removeprefix(" ").removesuffix(" ")
 
 
 def with_outer_spaces(line: str) -> str:
-    """The inverse of `without_outer_spaces`."""
+    """Invert `without_outer_spaces`."""
     return f" {line} " if line else " "

@@ -1,1 +1,1 @@
-"""What several benchmarks share: running text, Wikipedia dumps, few-shot pairs."""
+"""Code that several benchmarks share."""

@@ -1,4 +1,4 @@
-"""What tasks with example pairs before the question share: drawing them."""
+"""Example pairs."""
 
 import random
 from collections.abc import Sequence
@@ -7,5 +7,5 @@ from harness.core import Row
 
 
 def draw(rows: Sequence[Row], count: int, seed: int) -> list[Row]:
-    """`count` rows in random order; the same for the same seed."""
+    """Draw `count` rows in random order; a seed always gives the same ones."""
     return random.Random(seed).sample(list(rows), min(count, len(rows)))

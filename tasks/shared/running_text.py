@@ -1,8 +1,8 @@
-"""What WikiText, PTB and 1BW have in common: files of lines that are scored as running text.
+"""WikiText, PTB and 1BW: files of lines that are scored as running text.
 
-A line is a row. A whole file, an article or a single line becomes one `Example` whose text is
-scored in one go; its pieces are lines, so that units and nats can be pooled over them. Units
-are counted on the original line, before any detokeniser (Radford et al. 2019, section 3.1).
+A line is a row. A file, an article or a line becomes one `Example`, whose text is scored in one
+request. Its pieces are lines, so that nats and units can be pooled over them. Units are counted on
+the original line, before any detokeniser (Radford et al. 2019, section 3.1).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,48 +12,30 @@ from harness.errors import DataError
 from harness.metrics import perplexity
 from harness.metrics.extract import piece_nats
 from harness.prompt import Prompt
-from harness.task import WHOLE_CONTEXT, Measure, Option, Options
+from harness.task import Measure, Option, Options
 from harness.text import detokenise_lines
 
-BLOCKS = 100  # of neighbouring lines, for the interval
+BLOCKS = 100  # blocks of neighbouring lines that the interval resamples
 
-STRIDE = Option(
-    "stride",
-    WHOLE_CONTEXT,
-    (WHOLE_CONTEXT, "<n>"),
-    "by how many tokens a window advances; context, the length of the context: disjoint windows",
-)
-WINDOWS = Option(
-    "windows",
-    "plain",
-    ("plain", "lm-eval", "hf"),
-    "plain; lm-eval fills the last window up to the left; hf leaves each window's first token out",
-)
-BOS = Option(
-    "bos",
-    "auto",
-    ("auto", "eot", "tokenizer", "none"),
-    "start token of every text: the tokenizer's own, <|endoftext|>, what it adds by itself, none",
-)
 MODE = Option(
     "mode",
     "checked",
     ("checked", "lossy"),
-    "checked: a line whose original could not be recovered is scored as it is; lossy: never",
+    "checked: a line that cannot be detokenised without loss is scored unchanged; lossy: no check",
 )
 UNIT = Option(
     "unit",
     "words+eos",
     ("words+eos", "words", "tokens"),
-    "what the log-probability is divided by: words and line ends, words, or the model's tokens",
+    "what the log-probability is divided by: words and line ends, words, or tokens",
 )
 
 
 def text_of(row: Row) -> str:
-    """The row's line.
+    """The line of a row.
 
     Raises:
-        DataError: it is no text.
+        DataError: it is not a text.
     """
     text = row.fields["text"]
     if not isinstance(text, str):
@@ -64,9 +46,9 @@ def text_of(row: Row) -> str:
 def example(
     rows: Sequence[Row], options: Options, *, detok: str, edit: Callable[[str], str] = str
 ) -> Example:
-    """One text out of consecutive lines, each ended by a newline.
+    """Join consecutive lines, each with a newline, into one text.
 
-    `edit` changes a line before it is detokenised; words are counted before both.
+    `edit` changes a line before it is detokenised; words are counted before that.
     """
     originals = [text_of(row) for row in rows]
     lines, kept = detokenise_lines(
@@ -87,35 +69,32 @@ def example(
 
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
-    """The whole text."""
-    del prompt, options
+    """One request for the text."""
     return [RollingLoglikelihood(example.fields["pieces"])]
 
 
 def measures(column: str) -> Callable[[Options], tuple[Measure, ...]]:
     """Perplexity per unit, for a column of Table 3."""
 
-    def found(options: Options) -> tuple[Measure, ...]:
+    def of_options(options: Options) -> tuple[Measure, ...]:
         unit = options["unit"]
         name = {"words+eos": "word or line end", "words": "word", "tokens": "token"}[unit]
-        return (
-            Measure(
-                "ppl",
-                perplexity(name),
-                piece_nats(unit),
-                ("nats", unit),
-                f"exp(total nats / number of {unit} in the original text)",
-                column=column,
-                blocks=BLOCKS,
-            ),
+        measure = Measure(
+            "ppl",
+            perplexity(name),
+            piece_nats(unit),
+            ("nats", unit),
+            f"exp(total nats / number of {unit} in the original text)",
+            column=column,
+            blocks=BLOCKS,
         )
+        return (measure,)
 
-    return found
+    return of_options
 
 
 def notes(examples: Sequence[Example], options: Options) -> Mapping[str, float]:
-    """Counts on the original text, and how much of it was detokenised."""
-    del options
+    """Counts on the original text, and how many lines were not detokenised."""
     pieces = sum(len(e.fields["pieces"]) for e in examples)
     return {
         "texts": len(examples),

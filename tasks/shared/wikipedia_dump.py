@@ -1,4 +1,4 @@
-"""What enwik8 and text8 have in common: 100,000,000 bytes, cut 90 / 5 / 5 million, scored raw."""
+"""enwik8 and text8: 100,000,000 bytes, split 90 / 5 / 5 million, scored as they are."""
 
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,41 +16,41 @@ from harness.task import Measure, Option, Options
 from .running_text import BLOCKS
 
 MILLION = 1_000_000
-WHOLE = 100 * MILLION
+FILE_BYTES = 100 * MILLION
 SPLITS = {"train": (0, 90), "valid": (90, 95), "test": (95, 100), "all": (0, 100)}  # millions
-ROW = 500  # bytes; a row is a stretch of the file, for --limit and the interval
+ROW_BYTES = 500  # a row is a stretch of the file, for --limit and the interval
 
 SPLIT = Option(
     "split",
     "test",
     ("test", "valid", "all"),
-    "the last 5 million bytes, the 5 million before, or all; a partial file is taken whole",
+    "the last 5 million bytes, the 5 million before, or all; a partial file is not split",
 )
 
 
 def parse(split: str, member: str) -> Callable[[bytes], Sequence[Fields]]:
-    """A reader of the file or of the zip archive around it, cut to a split.
+    """A parser of one split of the file, or of the zip archive that contains it.
 
-    The bytes are the data, so that nothing is converted: a file that was saved again as text, with
-    a byte-order mark, in UTF-16 or with CR LF, is refused.
+    Nothing is converted, because the bytes are the data: a file that was saved as text, with a
+    byte-order mark, in UTF-16 or with CR LF, is refused.
     """
 
     def rows(data: bytes) -> Sequence[Fields]:
         if data[:4] == b"PK\x03\x04":
             data = _unzip(data, member)
-        if len(data) > WHOLE:
-            raise DataError(f"expected at most {WHOLE:,} bytes, got {len(data):,}")
+        if len(data) > FILE_BYTES:
+            raise DataError(f"expected at most {FILE_BYTES:,} bytes, got {len(data):,}")
         _check_bytes(data)
-        if len(data) == WHOLE:
+        if len(data) == FILE_BYTES:
             start, stop = SPLITS[split]
             data = data[start * MILLION : stop * MILLION]
-        return stretches(data, ROW)
+        return stretches(data, ROW_BYTES)
 
     return rows
 
 
 def _check_bytes(data: bytes) -> None:
-    """Refuse what another program made of the file; neither file has any of this.
+    """Refuse traces of conversion, none of which the original files have.
 
     Raises:
         DataError: the bytes have a byte-order mark, zero bytes, or CR LF for LF.
@@ -75,51 +75,50 @@ def _unzip(data: bytes, member: str) -> bytes:
             return _member(archive, archive.getinfo(member))
     except DataError:
         raise
-    except Exception as error:  # damage surfaces as any kind of error
+    except Exception as error:  # damaged archives raise any kind of error
         raise DataError(f"expected a zip archive with the member {member!r} ({error})") from error
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The bytes of an archive's member, read in pieces: a few bytes can expand to gigabytes.
+    """Read a member in pieces, because a few bytes can expand to gigabytes.
 
     Raises:
-        DataError: there are more than the whole file has, or others than the archive declares.
+        DataError: it has more bytes than the file, or not as many as the archive declares.
     """
     if info.flag_bits & 1:
         raise DataError(f"the archive's member {info.filename!r} is encrypted; get the original")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # bzip2 and lzma give all that a piece expands to, however little is asked for.
+        # bzip2 and lzma ignore the limit of read() and return all that a piece expands to.
         raise DataError(
             f"the archive's member {info.filename!r} has compression {info.compress_type}; "
             "expected deflate, as the original has"
         )
-    found: list[bytes] = []
+    pieces: list[bytes] = []
     count = 0
     with archive.open(info) as file:
         while piece := file.read(MILLION):
-            found.append(piece)
+            pieces.append(piece)
             count += len(piece)
-            if count > WHOLE:
+            if count > FILE_BYTES:
                 raise DataError(
-                    f"the archive's member {info.filename!r} has more than {WHOLE:,} bytes"
+                    f"the archive's member {info.filename!r} has more than {FILE_BYTES:,} bytes"
                 )
     if count != info.file_size:
         raise DataError(
             f"the archive says that {info.filename!r} has {info.file_size:,} bytes, it has "
             f"{count:,}"
         )
-    return b"".join(found)
+    return b"".join(pieces)
 
 
 def example(rows: Sequence[Row], pieces: Sequence[bytes]) -> Example:
-    """One text out of consecutive stretches; units are the original bytes."""
+    """Join consecutive stretches into one text; units are the original bytes."""
     sizes = tuple(len(row.fields["bytes"]) for row in rows)
     return Example(f"{rows[0].number}-{rows[-1].number}", {"pieces": tuple(pieces), "bytes": sizes})
 
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
-    """The whole text, as bytes."""
-    del prompt, options
+    """One request for the text, as bytes."""
     return [RollingLoglikelihood(example.fields["pieces"])]
 
 
@@ -138,6 +137,5 @@ def measures(name: str, unit: str, column: str) -> Callable[[Options], tuple[Mea
 
 
 def notes(examples: Sequence[Example], options: Options) -> Mapping[str, float]:
-    """How many bytes were scored."""
-    del options
+    """The number of scored bytes."""
     return {"texts": len(examples), "bytes": sum(sum(e.fields["bytes"]) for e in examples)}

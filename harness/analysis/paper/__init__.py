@@ -1,1 +1,1 @@
-"""The published tables, and our scores beside them."""
+"""The published tables, and the comparison of our scores with them."""

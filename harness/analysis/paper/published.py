@@ -1,6 +1,6 @@
-"""The published numbers (`results/paper/*.csv`), for putting beside ours.
+"""The published numbers (`results/paper/*.csv`), to compare ours with.
 
-Only the report storey reads them; nothing that computes a score does.
+Only analysis and reports read them; nothing that computes a score does.
 """
 
 import csv
@@ -38,9 +38,9 @@ SECTION3 = (
 )
 SIZES = ("117M", "345M", "762M", "1542M")
 STATE_OF_THE_ART = "prior SOTA"
-RELATIVE_BAND = 0.03  # perplexities and bits: OpenAI's own pipeline moved by 2 %
+RELATIVE_BAND = 0.03  # perplexities and bits: OpenAI's own pipeline varied by 2 %
 POINTS_BAND = 1.5  # accuracies and the like, in points
-SMALL_BAND = 0.2  # of the paper's number, where that is less: 4.1 % is not 5.5 %
+SMALL_BAND = 0.2  # of the paper's number, if that is less: 4.1 % does not match 5.5 %
 POINTS = ("%", "points")  # units of scores that are compared by difference
 LARGEST = SIZES[-1]
 
@@ -80,15 +80,14 @@ def numbers() -> tuple[Published, ...]:
 
 
 def nearest_size(parameters: int) -> str:
-    """The paper's model that is nearest in size, by ratio."""
+    """The paper's model nearest in size, by ratio."""
     sizes = {p.model: p.parameters for p in numbers() if p.parameters}
     return min(sizes, key=lambda model: abs(math.log(sizes[model] / max(parameters, 1))))
 
 
 def published(column: str, model: str) -> float | None:
     """The paper's number for a column and one of its models; None if it has none."""
-    found = [p.value for p in numbers() if p.column == column and p.model == model]
-    return found[0] if found else None
+    return next((p.value for p in numbers() if p.column == column and p.model == model), None)
 
 
 def beside(column: str, size: str) -> tuple[str, float | None]:
@@ -96,24 +95,24 @@ def beside(column: str, size: str) -> tuple[str, float | None]:
 
     The model of `size`, or the largest where the paper has no number for that one.
     """
-    found = published(column, size)
-    return (size, found) if found is not None else (LARGEST, published(column, LARGEST))
+    number = published(column, size)
+    return (size, number) if number is not None else (LARGEST, published(column, LARGEST))
 
 
 def tasks(columns: Sequence[str] = COLUMNS) -> tuple[str, ...]:
-    """Names of the benchmarks behind some columns, in their order, each once."""
+    """The benchmarks behind some columns, in their order, without repetition."""
     return tuple(dict.fromkeys(p.task for c in columns for p in numbers() if p.column == c))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of benchmarks, those of the paper first and in its order."""
+    """Names of benchmarks: first those of the paper in its order, then the others."""
     given = list(names)
     first = [name for name in tasks((*COLUMNS, *SECTION3)) if name in given]
     return first + [name for name in given if name not in first]
 
 
 def check_size(size: str) -> str:
-    """`size` if it is one of the paper's.
+    """`size`, checked to be one of the paper's.
 
     Raises:
         UsageError: it is not.
@@ -130,7 +129,7 @@ def difference(value: float, published: float, unit: str) -> float:
 
 
 def verdict(value: float, paper: float, unit: str) -> str:
-    """`matches` within 3 % (1.5 points for accuracies and the like), else `apart`."""
+    """`matches` within 3 % (1.5 points for accuracies and the like), else `differs`."""
     gap = abs(value - paper)
     band = min(POINTS_BAND, SMALL_BAND * paper) if unit in POINTS else RELATIVE_BAND * paper
-    return "matches" if gap <= band + 1e-9 else "apart"  # the edge itself is inside
+    return "matches" if gap <= band + 1e-9 else "differs"  # the edge is inside

@@ -1,10 +1,8 @@
-"""What section 3 of Radford et al. 2019 shows beside its scores: Table 4, and calibration."""
+"""Table 4 and the calibration in section 3 of Radford et al. 2019."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.paper import published as paper
-from harness.core import Score
 from harness.metrics.calibration import Bin, table
 from harness.records.record import Record
 
@@ -30,7 +28,7 @@ class System:
 
 
 def table4(record: Record) -> list[System]:
-    """The paper's rows, then those of a record of cnn-dm: its model and its baselines."""
+    """The paper's rows, then those of a cnn-dm record: its model and its baselines."""
     rows = [
         System(name, True, tuple(paper.published(column, key) for column in TABLE4))
         for key, name in SYSTEMS
@@ -47,9 +45,9 @@ def table4(record: Record) -> list[System]:
 
 
 def distance(record: Record) -> str:
-    """Why the baselines, which need no model, are not the paper's; empty if they may be."""
+    """Why the model-free baselines cannot equal the paper's; empty if they can."""
     if record.data["source"] == "sample":
-        return "the built-in sample is no newspaper text"
+        return "the built-in sample is not newspaper text"
     if record.rows < record.data["rows"] or not record.data["published"]:
         return (
             f"{record.examples:,} articles of {record.data['name']}, the paper's are of all "
@@ -59,9 +57,6 @@ def distance(record: Record) -> str:
 
 
 def reliability(record: Record) -> list[Bin]:
-    """Bins of a record of nq."""
-    return [b for score in _named(record, "calibration-error") for b in table(score.totals)]
-
-
-def _named(record: Record, metric: str) -> Sequence[Score]:
-    return [score for score in record.scores if score.metric == metric]
+    """The calibration bins of an nq record."""
+    scores = (score for score in record.scores if score.metric == "calibration-error")
+    return [part for score in scores for part in table(score.totals)]

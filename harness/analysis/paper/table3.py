@@ -1,4 +1,4 @@
-"""Columns of Radford et al. 2019, the paper's numbers beside ours: Table 3 and section 3."""
+"""The columns of Table 3 and section 3 of Radford et al. 2019: the paper's numbers and ours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ class Cell:
     """One column for one checkpoint."""
 
     column: str
-    size: str  # of the paper's model that ours is put beside
+    size: str  # of the paper's model that ours is compared with
     paper: float | None
     state_of_the_art: float | None
-    score: Score | None  # None: there is no record
+    score: Score | None  # None if there is no record
     record: Record | None
     reason: str = ""  # why there is none
 
@@ -30,7 +30,7 @@ class Cell:
 
     @property
     def verdict(self) -> str:
-        """`matches` or `apart`; nothing for numbers on the built-in samples."""
+        """`matches` or `differs`; `sample` for numbers on the built-in samples."""
         if self.score is None or self.paper is None or self.record is None:
             return ""
         if self.record.data["source"] == "sample":
@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens fed to the model in a second of the whole task."""
+        """Tokens that the model computed per second of the whole task."""
         if self.record is None or not self.record.seconds:
             return None
         return self.record.tokens.computed / self.record.seconds
@@ -54,27 +54,21 @@ def cells(
     """Cells of `columns`, for the records of one checkpoint.
 
     Args:
-        records: at most one a task.
+        records: at most one per task.
         size: the paper's model to compare with; where the paper has no number for it, its
             largest takes its place.
         reasons: task -> why it was not run.
-        columns: in the order wanted.
+        columns: in the order of the cells.
     """
-    found = {s.column: (s, r) for r in records for s in r.scores if s.column}
+    by_column = {s.column: (s, r) for r in records for s in r.scores if s.column}
     task_of = {p.column: p.task for p in paper.numbers()}
     rows = []
     for column in columns:
-        score, record = found.get(column, (None, None))
-        rows.append(
-            Cell(
-                column,
-                *paper.beside(column, size),
-                paper.published(column, paper.STATE_OF_THE_ART),
-                score,
-                record,
-                reasons.get(task_of[column], ""),
-            )
-        )
+        score, record = by_column.get(column, (None, None))
+        state_of_the_art = paper.published(column, paper.STATE_OF_THE_ART)
+        reason = reasons.get(task_of[column], "")
+        beside = paper.beside(column, size)
+        rows.append(Cell(column, *beside, state_of_the_art, score, record, reason))
     return rows
 
 
@@ -143,7 +137,7 @@ def fold(signatures: Sequence[Signature]) -> tuple[list[str], str]:
 
 
 def with_paper(record: Record, size: str | None = None) -> dict[str, object]:
-    """The record's JSON with the paper's number beside each score that fills a column."""
+    """The record's JSON, with the paper's number in each score that fills a column."""
     value = record.to_json()
     nearest = size or paper.nearest_size(int(record.model["parameters"]))
     for score in value["scores"]:

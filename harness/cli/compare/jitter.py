@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from harness.cli import completion
-from harness.cli.options import PATH, Command, takes, without
+from harness.cli.options import PATH, Command, part, takes, without
 from harness.commands.options import (
     DataOptions,
     ModelOptions,
     ProtocolOptions,
     RunOptions,
-    WorkerOptions,
+    WorkersOptions,
 )
 
 
@@ -27,8 +27,8 @@ from harness.commands.options import (
 @takes(
     model=without(ModelOptions, "dtype", "batch_tokens"),
     data=DataOptions,
-    protocol=ProtocolOptions,
-    workers=WorkerOptions,
+    protocol=part(ProtocolOptions, "name", "set"),
+    workers=WorkersOptions,
 )
 def jitter(names: tuple[str, ...], file: Path, **groups: Any) -> None:
     """Measure run-to-run noise across batch sizes, thread counts and dtypes.

@@ -10,14 +10,12 @@ from harness.cli.options import Command, takes, without
 from harness.commands.options import (
     CacheOptions,
     DataOptions,
-    GridOptions,
     ModelOptions,
     OutputOptions,
     PlanOptions,
     ProtocolOptions,
     RunOptions,
-    TableOptions,
-    WorkerOptions,
+    WorkersOptions,
 )
 
 MORE_MODELS = click.argument(
@@ -28,20 +26,18 @@ ONE_TASK = takes(
     model=ModelOptions,
     data=DataOptions,
     protocol=ProtocolOptions,
-    grid=GridOptions,
-    output=OutputOptions,
+    output=without(OutputOptions, "size", "leaderboard"),
     plan=PlanOptions,
-    workers=WorkerOptions,
+    workers=WorkersOptions,
     cache=CacheOptions,
 )
 SEVERAL_TASKS = takes(
     model=ModelOptions,
     data=without(DataOptions, "data_file"),
-    protocol=ProtocolOptions,
+    protocol=without(ProtocolOptions, "grid", "vary"),
     output=OutputOptions,
-    table=TableOptions,
     plan=PlanOptions,
-    workers=WorkerOptions,
+    workers=WorkersOptions,
     cache=CacheOptions,
 )
 
@@ -77,7 +73,7 @@ def benchmark_command(name: str) -> click.Command:
         from harness.commands.evaluate.grid import run_grid
 
         options = run_options(**groups)
-        if options.grid.grid or options.grid.vary:
+        if options.protocol.several:
             run_grid(name, options)
         else:
             run_benchmark(name, options)

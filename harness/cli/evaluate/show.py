@@ -16,7 +16,7 @@ from harness.commands.options import DataOptions, ModelOptions, ProtocolOptions
 @takes(
     model=part(ModelOptions, "names", "revision", "trust_remote_code", "context"),
     data=part(DataOptions, "data_dir", "data_file", "sample", "hub", "limit", "seed"),
-    protocol=ProtocolOptions,
+    protocol=part(ProtocolOptions, "name", "set"),
 )
 def show(
     name: str, count: int, model: ModelOptions, data: DataOptions, protocol: ProtocolOptions

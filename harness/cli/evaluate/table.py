@@ -13,9 +13,9 @@ from harness.cli.options import Command
 @SEVERAL_TASKS
 def table3(**groups: Any) -> None:
     """Reproduce the paper's Table 3, with the paper's numbers next to yours."""
-    from harness.commands.evaluate.table import run_table
+    from harness.commands.evaluate.run import run_tasks
 
-    run_table("table3", run_options(**groups))
+    run_tasks(["table3"], run_options(**groups))
 
 
 @click.command(cls=Command)
@@ -27,6 +27,6 @@ def section3(**groups: Any) -> None:
     Reading comprehension, summarization with the paper's Table 4, translation, question answering
     with calibration, and Winograd schemas.
     """
-    from harness.commands.evaluate.table import run_table
+    from harness.commands.evaluate.run import run_tasks
 
-    run_table("section3", run_options(**groups))
+    run_tasks(["section3"], run_options(**groups))

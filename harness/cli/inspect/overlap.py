@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from harness.cli.options import JSON, PATH, Command, given, takes
+from harness.cli.options import JSON, PATH, Command, given, part, takes
 from harness.cli.types import WORKERS, Number
 from harness.commands.options import DataOptions, ProtocolOptions
 from harness.errors import UsageError
@@ -50,7 +50,7 @@ from harness.errors import UsageError
 )  # fmt: skip
 @click.option("--out", type=PATH, help="write a CSV file with one row per item")
 @JSON
-@takes(data=DataOptions, protocol=ProtocolOptions)
+@takes(data=DataOptions, protocol=part(ProtocolOptions, "name", "set"))
 def overlap(
     data: DataOptions, protocol: ProtocolOptions, out: Path | None, as_json: bool, **search: Any
 ) -> None:

@@ -30,10 +30,10 @@ def report(runs: tuple[Path, ...], out: Path, title: str, items: int, **sources:
     what changed from the first run to the others, and the items behind the scores, with the
     probability of each token if data and response cache are available.
     """
-    from harness.commands.inspect.report import Options, write_report
+    from harness.commands.inspect.report import PageOptions, write_report
 
     tokens = not sources["no_tokens"]
     if not tokens and (given("data_dir") or given("cache")):
         raise UsageError("--data-dir and --cache are for the tokens; leave out --no-tokens")
     data, cache = sources["data"], sources["cache"]
-    write_report(runs, out, Options(title, items, tokens, data.data_dir, cache.folder))
+    write_report(runs, out, PageOptions(title, items, tokens, data.data_dir, cache.folder))

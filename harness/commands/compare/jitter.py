@@ -1,4 +1,4 @@
-"""What `harness jitter` does: the same benchmark in ways that should all give the same scores."""
+"""`harness jitter`: measure how far scores move between runs that should all agree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +12,13 @@ from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.runner import Job
 
-BUDGETS = (512, 2048, 8192)  # padded tokens a batch
+BUDGETS = (512, 2048, 8192)  # padded tokens per batch
 DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to run."""
+    """One way to run a benchmark."""
 
     dtype: Dtype
     budget: int
@@ -31,20 +31,25 @@ class Variant:
 
 
 def variants(threads: int) -> list[Variant]:
-    """The first run, then other budgets, fewer of so many threads, and other number formats."""
+    """The first run, then other token budgets, fewer threads, and other number formats.
+
+    Args:
+        threads: that the first run used.
+    """
     first, middle = DTYPES[0], BUDGETS[1]
-    found = [Variant(first, budget, threads) for budget in BUDGETS if budget != middle]
+    others = [Variant(first, budget, threads) for budget in BUDGETS if budget != middle]
     fewer = sorted({1, max(1, threads // 2)} - {threads})
-    found += [Variant(first, middle, count) for count in fewer]
-    found += [Variant(dtype, middle, threads) for dtype in DTYPES[1:]]
-    return [Variant(first, middle), *found]
+    others += [Variant(first, middle, count) for count in fewer]
+    others += [Variant(dtype, middle, threads) for dtype in DTYPES[1:]]
+    return [Variant(first, middle), *others]
 
 
 def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
-    """Run each benchmark in all variants, show how far its scores move, and keep that.
+    """Run each benchmark in all variants, show how far its scores move, and save that.
 
     Raises:
-        UsageError: more than one model, or protocol.
+        UsageError: more than one model, or an unknown benchmark or option.
+        RecordError: the file cannot be written, or is not a jitter file.
     """
     options.model.only_name("jitter")
     noise_floor.check(file)
@@ -54,7 +59,7 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
     jobs = [job_for(task, task.protocol(name, overrides), options.data) for task in tasks]
     for job in jobs:
         records = _records(job, options)
-        found = noise_floor.measure_noise([(variant.dtype, record) for variant, record in records])
+        noise = noise_floor.measure_noise([(variant.dtype, record) for variant, record in records])
         model = records[0][1].model
         about = {
             "model": model["name"],
@@ -63,25 +68,25 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
             "device": model["device"],
             "variants": [str(variant) for variant, _ in records],
         }
-        noise_floor.write(file, found, about)
-        comparisons.show_noise(found, about["variants"])
+        noise_floor.write(file, noise, about)
+        comparisons.show_noise(noise, about["variants"])
     terminal.ERR.print(f"wrote {file}", markup=False)
 
 
 def _records(job: Job, options: RunOptions) -> list[tuple[Variant, Record]]:
-    """A record of each variant; nothing is stored, so that each is computed."""
-    found: list[tuple[Variant, Record]] = []
-    todo = variants(1)[:1]
-    while todo:
-        variant = todo.pop(0)
-        terminal.note(f"{job.task.name}: {variant}")
-        model = replace(
-            options.model,
-            dtype=variant.dtype,
-            batch_tokens=variant.budget,
-            threads=variant.threads or options.model.threads,
-        )
-        found.append((variant, compute(job, replace(options, model=model))))
-        if len(found) == 1:  # now it is known how many threads there are
-            todo = variants(int(found[0][1].model["threads"]))[1:]
-    return found
+    """One record per variant; the response cache is not used, so each is computed."""
+    [first, *_] = variants(1)
+    record = _compute(job, options, first)
+    others = variants(int(record.model["threads"]))[1:]
+    return [(first, record), *((other, _compute(job, options, other)) for other in others)]
+
+
+def _compute(job: Job, options: RunOptions, variant: Variant) -> Record:
+    terminal.note(f"{job.task.name}: {variant}")
+    model = replace(
+        options.model,
+        dtype=variant.dtype,
+        batch_tokens=variant.budget,
+        threads=variant.threads or options.model.threads,
+    )
+    return compute(job, replace(options, model=model))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from harness.commands.evaluate import concurrent_models
 from harness.commands.evaluate import plan as planning
 from harness.commands.evaluate.session import (
     Session,
@@ -45,8 +44,10 @@ def run_benchmark(name: str, options: RunOptions) -> None:
 def run_models(jobs: Sequence[Job], session: Session, show: Show) -> None:
     """Evaluate jobs with all models, and show the records of each, also if it fails in the end."""
     options = session.options
-    if concurrent_models.applies(options):
-        concurrent_models.evaluate_models(jobs, session, show)
+    if len(options.model.names) > 1 and (options.workers.count or 1) > 1:
+        from harness.commands.evaluate.concurrent_models import evaluate_models
+
+        evaluate_models(jobs, session, show)
         return
     for model in options.model.names:
         first = len(session.records)

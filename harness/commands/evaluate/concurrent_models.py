@@ -16,16 +16,11 @@ from harness.commands.evaluate.session import (
     open_engine,
     open_store,
 )
-from harness.commands.options import RunOptions, WorkerOptions
+from harness.commands.options import WorkersOptions
 from harness.display import terminal
 from harness.errors import HarnessError
 from harness.records.record import Record
 from harness.runner import Job
-
-
-def applies(options: RunOptions) -> bool:
-    """Whether the command has several models, and several workers for them."""
-    return len(options.model.names) > 1 and (options.workers.count or 0) > 1
 
 
 def evaluate_models(
@@ -77,7 +72,7 @@ def _at_once(session: Session) -> int:
 def _lane(session: Session) -> Session:
     """A session for one model, with its share of the workers and its own records."""
     workers = session.options.workers
-    share = WorkerOptions((workers.count or 1) // _at_once(session), workers.address)
+    share = WorkersOptions((workers.count or 1) // _at_once(session), workers.address)
     return replace(
         session,
         options=replace(session.options, workers=share),

@@ -10,7 +10,7 @@ from harness.analysis.paper import published
 from harness.analysis.protocol_grid import GridRow, columns
 from harness.commands.evaluate.benchmark import run_models
 from harness.commands.evaluate.session import finish, job_for, opened
-from harness.commands.options import DataOptions, GridOptions, ProtocolOptions, RunOptions
+from harness.commands.options import DataOptions, ProtocolOptions, RunOptions
 from harness.display import tables, terminal
 from harness.errors import DataError, UsageError
 from harness.plugins.registry import load_task
@@ -28,7 +28,7 @@ def run_grid(name: str, options: RunOptions) -> None:
     """
     options.check()
     task = load_task(name)
-    jobs, missing = _jobs(task, protocols(task, options.protocol, options.grid), options.data)
+    jobs, missing = _jobs(task, protocols(task, options.protocol), options.data)
 
     def show(records: Sequence[Record]) -> None:
         if options.output.json:
@@ -50,18 +50,18 @@ def run_grid(name: str, options: RunOptions) -> None:
         finish(session)
 
 
-def protocols(task: Task, options: ProtocolOptions, grid: GridOptions) -> list[Protocol]:
+def protocols(task: Task, options: ProtocolOptions) -> list[Protocol]:
     """The distinct protocols in the order they are run; equal ones keep the first label.
 
     Raises:
         UsageError: an option, a value or a protocol does not exist.
     """
     overrides = options.overrides()
-    varied = _varied(grid.vary)
+    varied = _varied(options.vary)
     twice = sorted(set(overrides) & set(varied))
     if twice:
         raise UsageError(f"option {twice[0]!r} is both in --set and in --vary; give one of them")
-    presets = list(task.protocols) if grid.grid else [options.name]
+    presets = list(task.protocols) if options.grid else [options.name]
     distinct: dict[tuple[tuple[str, str], ...], Protocol] = {}
     for preset, *values in product(presets, *varied.values()):
         protocol = task.protocol(preset, {**overrides, **dict(zip(varied, values, strict=True))})

@@ -1,6 +1,7 @@
-"""What `--plan` and `--budget` do: say what a run will cost, or choose so many rows that it ends
-in time. Nothing is fed to the model but made-up tokens.
-"""  # noqa: D205
+"""`--plan` and `--budget`: estimate what a run costs, and choose as many rows as fit into a time.
+
+The model is only fed made-up tokens.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,39 +15,39 @@ if TYPE_CHECKING:
     from harness.engine.backends.cost import Estimate
     from harness.engine.engine import Engine
 
-FEWEST = 2  # rows of a benchmark; one has no interval
+MIN_ROWS = 2  # of a task; a score of one row has no interval
 
 
 def estimates(jobs: Sequence[Job], engine: "Engine") -> list["Estimate"]:
-    """What each job will cost; of jobs whose requests follow from answers, the first round."""
-    found = []
+    """The cost of each job; only of the first round where later requests depend on responses."""
+    costs = []
     for job in jobs:
         requests = prepare(job).requests
         encoded = engine.encode(requests, encoding(job.protocol.options))
-        found.append(engine.estimate(requests, encoded))
-    return found
+        costs.append(engine.estimate(requests, encoded))
+    return costs
 
 
 def within(jobs: Sequence[Job], engine: "Engine", budget: float) -> list[Job]:
-    """The jobs on so many rows each, by their seed, that all of them end in so many seconds.
+    """Limit the rows of jobs so that all of them together take at most `budget` seconds.
 
-    Benchmarks that cost little keep all their rows; the others get equal shares of what is left.
+    Cheap tasks keep all their rows; the others get equal shares of the time that is left.
     """
-    found = estimates(jobs, engine)
-    shares = allot([e.seconds for e in found], budget)
-    chosen = []
-    for job, estimate, share in zip(jobs, found, shares, strict=True):
+    costs = estimates(jobs, engine)
+    shares = allot([cost.seconds for cost in costs], budget)
+    limited = []
+    for job, cost, share in zip(jobs, costs, shares, strict=True):
         rows = min(job.limit or len(job.data.rows), len(job.data.rows))
-        if share < estimate.seconds:
-            rows = max(FEWEST, int(rows * share / estimate.seconds))
+        if share < cost.seconds:
+            rows = max(MIN_ROWS, int(rows * share / cost.seconds))
             terminal.note(f"{job.task.name}: {rows:,} rows, for {share:.0f} s of the budget")
             job = replace(job, limit=rows)
-        chosen.append(job)
-    return chosen
+        limited.append(job)
+    return limited
 
 
 def allot(costs: Sequence[float], budget: float) -> list[float]:
-    """At most each cost, together at most the budget, and otherwise as equal as possible.
+    """Split a budget: no share exceeds its cost, and the shares are as equal as possible.
 
     >>> allot([1.0, 10.0, 20.0], 11.0)
     [1.0, 5.0, 5.0]

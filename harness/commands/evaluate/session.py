@@ -26,6 +26,7 @@ from harness.task import Protocol, Task
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.engine.backends.ray_workers import RayWorkers
     from harness.engine.cache.store import Store
     from harness.engine.engine import Engine
     from harness.engine.queries.encode import Encodings
@@ -69,36 +70,40 @@ def job_for(task: Task, protocol: Protocol, options: DataOptions) -> Job:
 
 @contextmanager
 def open_engine(model: str, session: Session) -> Iterator["Engine"]:
-    """Load a model; its workers, if any, are gone when the context ends.
+    """Load a model, into workers if there are any; they are gone when the context ends.
 
     Raises:
         CheckpointError: the model cannot be loaded or scored.
     """
-    with ExitStack() as closing:
-        with terminal.ERR.status(Text(f"loading {model}")):
-            engine = _engine(model, session, closing)
-        yield engine
-
-
-def _engine(model: str, session: Session, closing: ExitStack) -> "Engine":
     from harness.engine.checkpoint.load import load
     from harness.engine.engine import Engine
 
     options = session.options.model
-    workers = session.options.workers.count
-    encodings = session.encodings if len(options.names) > 1 else None
-    if not workers:
-        checkpoint = load(model, options.settings())
-        return Engine(
-            checkpoint, budget=options.batch_tokens, store=session.store, encodings=encodings
-        )
-    from harness.engine.backends.ray_workers import Crew, RayWorkers
+    with ExitStack() as closing:
+        with terminal.ERR.status(Text(f"loading {model}")):
+            engine = Engine(
+                _workers(model, session, closing)
+                if session.options.workers.count
+                else load(model, options.settings()),
+                budget=options.batch_tokens,
+                store=session.store,
+                encodings=session.encodings if len(options.names) > 1 else None,
+            )
+        yield engine
 
-    crew = Crew(workers, connect_workers(session))
-    backend = RayWorkers(model, options.settings(), options.batch_tokens, crew)
+
+def _workers(model: str, session: Session, closing: ExitStack) -> "RayWorkers":
+    """Start workers that stop with `closing`, or with the session if it is interrupted."""
+    from harness.engine.backends.ray_workers import RayWorkers
+
+    options, count = session.options.model, session.options.workers.count or 1
+    total = connect_workers(session)
+    workers = RayWorkers(
+        model, options.settings(), budget=options.batch_tokens, count=count, total=total
+    )
     for stack in (closing, session.closing):
-        stack.callback(backend.close)
-    return Engine(backend, store=session.store, encodings=encodings)
+        stack.callback(workers.close)
+    return workers
 
 
 def connect_workers(session: Session) -> int:
@@ -109,9 +114,9 @@ def connect_workers(session: Session) -> int:
     """
     from harness.engine.backends.ray_workers import connect
 
-    options = session.options
-    total = (options.workers.count or 1) * session.concurrent
-    connect(options.workers.address, total * (options.model.threads or 1))
+    workers = session.options.workers
+    total = (workers.count or 1) * session.concurrent
+    connect(workers.address, total * (session.options.model.threads or 1))
     return total
 
 
@@ -195,4 +200,6 @@ def finish(session: Session, size: str | None = None) -> None:
         terminal.print_json({"records": values})
     elif paths:
         what = paths[0] if len(paths) == 1 else f"{len(paths)} records to {output.out}"
-        terminal.ERR.print(f"wrote {what}", markup=False)
+        terminal.ERR.print(f"wrote {what}")
+        if not output.signatures:
+            terminal.ERR.print("signatures: --signatures or the records")

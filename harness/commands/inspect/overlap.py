@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from harness.analysis.runs import Run, load
+from harness.commands.evaluate.run import table_protocols
 from harness.commands.evaluate.session import job_for
-from harness.commands.evaluate.table import table_protocols
 from harness.commands.options import DataOptions, ProtocolOptions
 from harness.display import terminal
 from harness.display.overlaps import show_overlaps, show_subset_scores
@@ -18,7 +18,7 @@ from harness.overlap import scan
 from harness.overlap.corpora import CorpusFormat
 from harness.overlap.example_text import as_documents, example_texts
 from harness.overlap.scan import ScanResult, Source
-from harness.overlap.shares import Overlap, overlaps, to_csv, to_json
+from harness.overlap.shares import Overlap, measure_overlaps, to_csv, to_json
 from harness.overlap.subset_scores import SubsetScore, incompatibility, subset_scores
 from harness.runner import Job
 
@@ -67,19 +67,19 @@ def run_overlap(
     if search.backend == "bloom":
         lookup = partial(scan.bloom, corpus, rate=search.rate)
     with terminal.ERR.status(f"reading {len(sources)} file(s)"):
-        found, result = overlaps(jobs, search.ngram, lookup)
-    by_task = {overlap.task: overlap for overlap in found}
+        overlaps, result = measure_overlaps(jobs, search.ngram, lookup)
+    by_task = {overlap.task: overlap for overlap in overlaps}
     scores = [score for run in runs for score in subset_scores(run, by_task[run.record.task])]
     if out:
-        write_text(out, to_csv(found))
+        write_text(out, to_csv(overlaps))
     if as_json:
-        _print_json(search, found, result, scores)
+        _print_json(search, overlaps, result, scores)
         return
-    show_overlaps(found, result, search.ngram)
+    show_overlaps(overlaps, result, search.ngram)
     if scores:
         show_subset_scores(scores)
     if out:
-        terminal.ERR.print(f"wrote {out}", markup=False)
+        terminal.ERR.print(f"wrote {out}")
 
 
 def _check(search: Search, options: DataOptions) -> None:
@@ -113,7 +113,7 @@ def _runs(paths: Sequence[Path], jobs: Sequence[Job]) -> list[Run]:
 
 
 def _print_json(
-    search: Search, found: Sequence[Overlap], result: ScanResult, scores: Sequence[SubsetScore]
+    search: Search, overlaps: Sequence[Overlap], result: ScanResult, scores: Sequence[SubsetScore]
 ) -> None:
     terminal.print_json(
         {
@@ -124,7 +124,7 @@ def _print_json(
             "seconds": result.seconds,
             "mb_per_second": result.speed,
             "filter": asdict(result.filter) if result.filter else None,
-            "tasks": [to_json(overlap) for overlap in found],
+            "tasks": [to_json(overlap) for overlap in overlaps],
             "subsets": [asdict(score) for score in scores],
         }
     )

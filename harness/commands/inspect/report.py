@@ -1,84 +1,89 @@
-"""What `harness report` does: runs -> one page, and a file with all items beside it."""
+"""`harness report`: runs -> the report page, and a file with all examples next to it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from json import dumps
 from pathlib import Path
 
 from harness.analysis.runs import load
-from harness.commands.inspect.report_traces import collect
+from harness.commands.inspect.report_traces import collect_traces
 from harness.commands.options import CacheOptions, DataOptions
 from harness.display import terminal
 from harness.files.output import check_file, write_bytes
-from harness.report.page import items as drill
 from harness.report.page import render
 from harness.report.page.columns import Column, columns
-from harness.report.page.items import Shown
+from harness.report.page.examples import GroupSample, file_json, groups, sample
 from harness.report.page.tokens import Traces
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What the command is told besides the runs and the file."""
+class PageOptions:
+    """What the page shows, and where the tokens come from."""
 
     title: str = "Zero-shot report"
-    most: int = 60  # items of a benchmark
+    most: int = 60  # examples per benchmark
     tokens: bool = True
     data_dir: Path | None = None
     cache: Path | None = None
 
 
-def write_report(paths: Sequence[Path], out: Path, options: Options) -> None:
-    """Runs -> the page, and the file with all items where the page has only some.
+def write_report(paths: Sequence[Path], out: Path, options: PageOptions) -> None:
+    """Write the page, and the file with all examples if the page has only some.
 
     Raises:
         UsageError: a path does not exist or has no record.
-        RecordError: a file is no record, or the page cannot be written.
+        RecordError: a file is not a record, or the page cannot be written.
     """
     check_file(out, "--out")
-    sides = columns(load(paths, "optional"))
-    groups = drill.groups(sides)
-    shown = [drill.sample(group, options.most) for group in groups]
-    traces, untraced = _traces(sides, shown, options)
-    beside = out.with_name(f"{out.stem}-items.jsonl")
-    sampled = any(group.total > options.most for group in groups)
-    files = {}
+    shown = columns(load(paths, "optional"))
+    example_groups = groups(shown)
+    samples = [sample(group, options.most) for group in example_groups]
+    traces, untraced = _traces(shown, samples, options)
+    dump = out.with_name(f"{out.stem}-items.jsonl")
+    sampled = any(len(group.examples) > options.most for group in example_groups)
+    texts = {}
     if sampled:
-        files[beside] = render.dump(groups, [side.label for side in sides])
-    setting = render.Setting(
+        labels = [column.label for column in shown]
+        lines = (
+            dumps(file_json(g, example, labels)) for g in example_groups for example in g.examples
+        )
+        texts[dump] = "".join(f"{line}\n" for line in lines)
+    info = render.PageInfo(
         title=options.title,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("zero-shot-harness"),
-        most=options.most,
-        dump=beside.name if sampled else None,
-        notes=_notes(sides),
+        limit=options.most,
+        dump=dump.name if sampled else None,
+        notes=_notes(shown),
         untraced=untraced,
     )
-    files[out] = render.page(sides, shown, traces, setting)
-    for path, text in files.items():
+    texts[out] = render.page(shown, samples, traces, info)
+    for path, text in texts.items():
         data = text.encode("utf-8", "backslashreplace")
         write_bytes(path, data)
-        terminal.OUT.print(f"wrote {path} ({len(data) / 1e6:.1f} MB)", markup=False)
+        terminal.OUT.print(f"wrote {path} ({len(data) / 1e6:.1f} MB)")
 
 
-def _notes(columns: Sequence[Column]) -> tuple[str, ...]:
-    """What a reader should know first."""
-    bare = sum(not entry.has_outcomes for side in columns for entry in side.entries)
-    records = "1 record has no items beside it" if bare == 1 else f"{bare} records have no items"
-    return (f"{records}: scores are shown, no items.",) if bare else ()
+def _notes(shown: Sequence[Column]) -> tuple[str, ...]:
+    """Notes at the top of the page."""
+    count = sum(not run.has_outcomes for column in shown for run in column.runs)
+    if not count:
+        return ()
+    records = "1 record has" if count == 1 else f"{count} records have"
+    return (f"{records} no outcomes file: their scores are shown, without examples.",)
 
 
 def _traces(
-    columns: Sequence[Column], shown: Sequence[Shown], options: Options
+    shown: Sequence[Column], samples: Sequence[GroupSample], options: PageOptions
 ) -> tuple[Traces, tuple[str, ...]]:
-    """Tokens of the items on the page, and in words whose items have none."""
+    """The tokens of the examples on the page; which examples have none, and why."""
     if not options.tokens:
         return {}, ()
-    cache = CacheOptions(options.cache)
-    found = collect(columns, shown, DataOptions(options.data_dir), cache)
-    missing = tuple(f"{', '.join(whose)}: {why}" for why, whose in found.reasons.items())
-    if missing:
-        count = sum(map(len, found.reasons.values()))
-        terminal.note(f"no tokens for the items of {count} records; the page says why")
-    return found.traces, missing
+    data, cache = DataOptions(options.data_dir), CacheOptions(options.cache)
+    traces, reasons = collect_traces(shown, samples, data, cache)
+    if reasons:
+        count = sum(map(len, reasons.values()))
+        terminal.note(f"no tokens for the examples of {count} records; the page gives the reasons")
+    return traces, tuple(f"{', '.join(runs)}: {reason}" for reason, runs in reasons.items())

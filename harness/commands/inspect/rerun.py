@@ -1,10 +1,10 @@
-"""A record's run made again for single items: the same rows, requests, tokens and answers.
+"""Repeat the run of a record for single examples: same rows, requests, tokens and answers.
 
-    record --> job --ask--> requests --encode--> questions --store--> answers --> ItemTrace
-                                                     `--> model, where the store has not all
+    record --> job --prepare--> requests --encode--> queries --response cache--> answers --> trace
+                                                        `--> model, if the cache lacks some
 
-Nothing is shown that the record did not come from: data, prompt, tokenizer, weights and the version
-of the benchmark must be those that it names. Weights are loaded only if they are needed.
+Data, prompt, tokenizer, weights and the version of the task must be those of the record. Weights
+are loaded only if they are needed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ from harness.data import load as data
 from harness.display.preview import MAX_WINDOWS
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.plugins.registry import load_task
+from harness.records.dump import Exchange
 from harness.records.record import Record
 from harness.records.trace import ItemTrace, Ranks, outcome_of, trace
 from harness.runner import Job, Prepared, follow_up, prepare
@@ -34,70 +35,65 @@ if TYPE_CHECKING:
 
 
 class Answered(NamedTuple):
-    """One item with all its requests and responses."""
+    """One example with all its requests and responses."""
 
     example: Example
-    requests: tuple[Request, ...] = ()
-    encoded: "tuple[Encoded, ...]" = ()
-    responses: tuple[Response, ...] = ()
+    exchanges: tuple[Exchange, ...]
+
+    @property
+    def responses(self) -> list[Response]:
+        """The responses to all requests, in order."""
+        return [exchange.response for exchange in self.exchanges]
 
 
 def run_again(
     record: Record, model: ModelOptions, data_options: DataOptions, cache: CacheOptions
 ) -> "Again":
-    """The run of a record, made again up to its requests.
+    """Prepare the run of a record again, up to its requests.
 
     Args:
-        record: of this program.
-        model: where the checkpoint is; context and number format are the record's.
-        data_options: where the rows are; which of them are taken is the record's.
-        cache: where the stored answers are.
+        record: one that this program wrote.
+        model: where the checkpoint is; context and dtype come from the record.
+        data_options: where the data is; the selection of rows comes from the record.
+        cache: where the response cache is.
 
     Raises:
-        RecordError: the record is of another program, version or prompt.
-        DataError: the rows are not found, or not the record's.
-        UsageError: the benchmark or an option of it does not exist any more.
+        RecordError: the record is from another program, task version or prompt.
+        DataError: the data is missing or differs from the record's.
+        UsageError: the task or one of its options does not exist any more.
     """
     task = load_task(record.task)
     if record.origin != "harness" or record.version != task.version:
         raise RecordError(
-            f"a record of {record.task} version {record.version} by {record.origin} cannot be made "
-            f"again by version {task.version} of this harness; run the benchmark again"
+            f"a record of {record.task} version {record.version} by {record.origin} cannot be "
+            f"repeated with version {task.version} of this harness; run the benchmark again"
         )
     overrides = {k: str(v) for k, v in record.options.items()}
     protocol = task.protocol(record.protocol.partition("+")[0], overrides)
-    job = _with_pool(job_for(task, protocol, _same_rows(record, data_options)), record)
-    asked = prepare(job)
+    sample = record.data["source"] == "sample"
+    rows = replace(data_options, sample=sample, limit=record.limit, seed=record.seed)
+    job = _with_pool(job_for(task, protocol, rows), record)
+    prepared = prepare(job)
     _check_data(record.data, job.data)
     if record.pool and job.pool:
         _check_data(record.pool, job.pool)
-    if record.prompt and asked.prompt.sha256 != record.prompt["sha256"]:
+    if record.prompt and prepared.prompt.sha256 != record.prompt["sha256"]:
         raise RecordError(
-            f"the prompt {asked.prompt.name!r} has changed since the record was made; run the "
+            f"the prompt {prepared.prompt.name!r} has changed since the record was made; run the "
             "benchmark again"
         )
-    return Again(record, job, asked, _same_model(record, model), cache)
-
-
-def _same_model(record: Record, options: ModelOptions) -> ModelOptions:
-    """The options with what moves a score taken from the record."""
-    return replace(
-        options,
-        names=options.names or (record.model["name"],),
-        revision=options.revision or record.model.get("revision"),
+    model = replace(
+        model,
+        names=model.names or (record.model["name"],),
+        revision=model.revision or record.model.get("revision"),
         dtype=record.model["dtype"],
         context=record.model["context"],
     )
-
-
-def _same_rows(record: Record, options: DataOptions) -> DataOptions:
-    """The options with the rows taken from the record."""
-    sample = record.data["source"] == "sample"
-    return replace(options, sample=sample, limit=record.limit, seed=record.seed)
+    return Again(record, job, prepared, model, cache)
 
 
 def _with_pool(job: Job, record: Record) -> Job:
-    """The job with built-in example pairs if those were the record's."""
+    """The job, with the built-in example pairs if the record used those."""
     few_shot = job.task.few_shot
     if few_shot is None or record.pool is None or record.pool["source"] != "sample":
         return job
@@ -105,122 +101,104 @@ def _with_pool(job: Job, record: Record) -> Job:
     return replace(job, pool=data.load(source, data.Where(sample=True)))
 
 
-def _check_data(facts: Mapping[str, object], found: data.Data) -> None:
-    if found.sha256 != facts["sha256"]:
-        sample = found.source_kind == "sample"
+def _check_data(facts: Mapping[str, object], rows: data.Data) -> None:
+    if rows.sha256 != facts["sha256"]:
+        sample = rows.source_kind == "sample"
         remedy = "run the benchmark again" if sample else "give --data-dir the record's file"
         raise DataError(
-            f"{found.name} has sha256 {found.sha256[:12]}..., the record's rows came from "
+            f"{rows.name} has sha256 {rows.sha256[:12]}..., the record's rows came from "
             f"{facts['name']} with {str(facts['sha256'])[:12]}...; {remedy}"
         )
 
 
 @dataclass(frozen=True)
 class Again:
-    """A record's run, made again.
-
-    Attributes:
-        record: what the run came to.
-        job: the benchmark, its protocol and rows.
-        asked: all examples and their first requests.
-        model: how the checkpoint is found and loaded.
-        cache: where the stored answers are.
-    """
+    """The run of a record, ready to be repeated for single examples."""
 
     record: Record
     job: Job
-    asked: Prepared
+    asked: Prepared  # all examples and their first requests
     model: ModelOptions
     cache: CacheOptions
 
     @cached_property
     def places(self) -> Mapping[str, int]:
-        """Id of each item -> its place among the examples."""
+        """Id of each example -> its position."""
         return {example.id: i for i, example in enumerate(self.asked.examples)}
 
     def traces(self, ids: Sequence[str], *, ranks: bool = False) -> list[ItemTrace]:
-        """Traces of some items, in the order given.
+        """Traces of the examples with these ids, in order.
 
         Args:
-            ids: of items.
-            ranks: whether the rank of every scored token is computed, which loads the model; of a
-                long text, of those in its first windows.
+            ids: of examples.
+            ranks: load the model to compute the rank of every scored token; of a long text, only
+                in its first windows.
 
         Raises:
-            UsageError: there is no such item.
-            CheckpointError: tokenizer or, where it is needed, model cannot be loaded, or are not
+            UsageError: there is no such example.
+            CheckpointError: the tokenizer or the model, if it is needed, cannot be loaded or is not
                 the record's.
         """
         return [self.trace(self.answered(item), ranks=ranks) for item in ids]
 
     def trace(self, item: Answered, *, ranks: bool = False) -> ItemTrace:
-        """The trace of an answered item; raises as `traces` does."""
+        """The trace of an example with its responses; raises as `traces` does."""
+        texts = self.tokenizer.token_texts
         requests = tuple(
-            trace(q, e, self.tokenizer.token_texts, r, self._ranks(e, r) if ranks else ())
-            for q, e, r in zip(item.requests, item.encoded, item.responses, strict=True)
+            trace(request, encoded, texts, response, self._ranks(encoded, response, ranks))
+            for request, encoded, response in item.exchanges
         )
-        found = tuple(
+        outcomes = tuple(
             outcome
             for measure in self.job.task.measures(self.job.protocol.options)
             if (outcome := outcome_of(measure, item.example, item.responses))
         )
-        return ItemTrace(item.example.id, item.example.references, found, requests)
+        return ItemTrace(item.example.id, item.example.references, outcomes, requests)
 
     def answered(self, item: str) -> Answered:
-        """An item with its responses, from the store if it has all, else from the model.
+        """An example with its responses, from the response cache or else from the model.
 
         Raises:
-            UsageError: there is no such item.
+            UsageError: there is no such example.
             CheckpointError: as `traces`.
         """
         place = self._place(item)
-        found = Answered(self.asked.examples[place])
+        answered = Answered(self.asked.examples[place], ())
         requests = self.asked.groups[place]
         rounds = 0
         while requests:
             rounds += 1
             encoded = self._encode(requests)
-            found = Answered(
-                found.example,
-                (*found.requests, *requests),
-                (*found.encoded, *encoded),
-                (*found.responses, *self._responses(requests, encoded)),
-            )
+            responses = self._responses(requests, encoded)
+            exchanges = map(Exchange, requests, encoded, responses)
+            answered = Answered(answered.example, (*answered.exchanges, *exchanges))
             requests = follow_up(
-                self.job, self.asked.prompt, found.example, found.responses, rounds
+                self.job, self.asked.prompt, answered.example, answered.responses, rounds
             )
-        return found
+        return answered
 
     def _place(self, item: str) -> int:
         if item not in self.places:
-            near = get_close_matches(item, self.places, n=3, cutoff=0.1)
+            near = get_close_matches(item, self.places, n=3, cutoff=0.1) or list(self.places)[:3]
             raise UsageError(
                 f"the record has no item {item!r} among its {len(self.places)}; near ones are: "
-                f"{', '.join(near) or ', '.join(list(self.places)[:3])}"
+                f"{', '.join(near)}"
             )
         return self.places[item]
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
-        """The record's tokenizer.
-
-        Raises:
-            CheckpointError: it cannot be loaded, or is another one.
-        """
+        """The tokenizer; raises CheckpointError if it is not the record's."""
         from harness.engine.checkpoint.load import tokenizer_and_context
 
         name = self.model.names[0]
-        found, _ = tokenizer_and_context(name, self.model.settings())
-        _check_digest(name, "tokenizer", found.digest, self.record.model["tokenizer"])
-        return found
+        tokenizer, _ = tokenizer_and_context(name, self.model.settings())
+        _check_digest(name, "tokenizer", tokenizer.digest, self.record.model["tokenizer"])
+        return tokenizer
 
     @cached_property
     def engine(self) -> "Engine":
-        """The record's model.
-
-        Raises:
-            CheckpointError: it cannot be loaded, or is another one.
-        """
+        """The model; raises CheckpointError if it is not the record's."""
         from harness.engine.checkpoint.load import load
         from harness.engine.engine import Engine
 
@@ -234,8 +212,8 @@ class Again:
         return open_store(self.cache)
 
     @cached_property
-    def _memory(self) -> "ResponseCache | None":
-        """What the store has of the record's run; None if there is no telling."""
+    def _cached(self) -> "ResponseCache | None":
+        """The cached answers of the record's run; None if the record does not identify them."""
         from harness.engine.cache.response_cache import ResponseCache
         from harness.engine.checkpoint.settings import Identity
 
@@ -246,7 +224,7 @@ class Again:
             identity = Identity(**self.record.model)
             ends = [int(token) for token in engine["ends"]]
         except (TypeError, ValueError) as error:
-            raise RecordError(f"the record's model is not described as here: {error}") from None
+            raise RecordError(f"the record does not describe its model: {error}") from None
         return ResponseCache(self._store, identity, engine["numerics"], ends)
 
     def _encode(self, requests: Sequence[Request]) -> "list[Encoded]":
@@ -258,19 +236,21 @@ class Again:
     def _responses(
         self, requests: Sequence[Request], encoded: "Sequence[Encoded]"
     ) -> list[Response]:
-        """Responses from the run's stored answers, or from the model."""
+        """Responses from the response cache if it has all of them, else from the model."""
         from harness.engine.router import Router
 
-        if self._memory:
-            desk = Router(requests, encoded)
-            known = self._memory.recall(desk.queries, count=False)
-            found = dict([*desk.without_queries(), *desk.take(known)])
-            if len(found) == len(requests):
-                return [found[i] for i in range(len(requests))]
-        found = dict(self.engine.answer(requests, encoded))
-        return [found[i] for i in range(len(requests))]
+        if self._cached:
+            router = Router(requests, encoded)
+            answers = self._cached.recall(router.queries, count=False)
+            responses = dict([*router.without_queries(), *router.take(answers)])
+            if len(responses) == len(requests):
+                return [responses[i] for i in range(len(requests))]
+        responses = dict(self.engine.answer(requests, encoded))
+        return [responses[i] for i in range(len(requests))]
 
-    def _ranks(self, encoded: "Encoded", response: Response) -> Ranks:
+    def _ranks(self, encoded: "Encoded", response: Response, enabled: bool) -> Ranks:
+        if not enabled:
+            return ()
         from harness.engine.backends.in_process import InProcess
         from harness.engine.queries.query import Span
         from harness.engine.scoring.ranks import ranks
@@ -279,14 +259,14 @@ class Again:
         if isinstance(response, Generated) and response.tokens:
             [prompt] = encoded.spans
             spans = [Span((*prompt.inputs, *response.tokens[:-1]), response.tokens)]
-        solver = self.engine.backend
-        assert isinstance(solver, InProcess), "the engine of this module is in this process"
-        return [ranks(solver.forward, span) for span in spans]
+        backend = self.engine.backend
+        assert isinstance(backend, InProcess)
+        return [ranks(backend.forward, span) for span in spans]
 
 
-def _check_digest(name: str, what: str, found: str, recorded: str) -> None:
-    if found != recorded:
+def _check_digest(name: str, part: str, digest: str, recorded: str) -> None:
+    if digest != recorded:
         raise CheckpointError(
-            f"model {name!r} has other {what} ({found[:12]}...) than the record "
+            f"model {name!r} has other {part} ({digest[:12]}...) than the record "
             f"({recorded[:12]}...); give --model the record's checkpoint"
         )

@@ -1,4 +1,4 @@
-"""What `harness cache` does with the store of answers: show, prune, check."""
+"""`harness cache`: show, prune or check the response cache."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from harness.errors import UsageError
 
 
 def open_store(folder: Path | None) -> Store:
-    """The store in a folder, or the user's own.
+    """The response cache in a folder, or in the user's cache folder.
 
     Raises:
         UsageError: the folder does not exist.
@@ -22,8 +22,8 @@ def open_store(folder: Path | None) -> Store:
 
 
 def show(store: Store) -> None:
-    """What there is of each checkpoint."""
-    costs.show_holdings(store.path, store.entries())
+    """Print what the cache has of each checkpoint."""
+    costs.show_cache(store.path, store.entries())
 
 
 def prune(
@@ -32,37 +32,41 @@ def prune(
     above: int | None = None,
     checkpoint: str | None = None,
 ) -> None:
-    """Drop answers by age in seconds, size in bytes, or checkpoint.
+    """Drop answers by age in seconds, total size in bytes, or checkpoint.
 
     Raises:
-        UsageError: none of them is given, or nothing is stored of the checkpoint.
+        UsageError: no criterion is given, or the cache has nothing of the checkpoint.
     """
     if older is None and above is None and checkpoint is None:
         raise UsageError("prune what? give --older AGE, --above SIZE or --checkpoint ID")
-    gone = store.prune(
+    dropped = store.prune(
         before=None if older is None else time.time() - older,
         size=above,
-        checkpoints=[h.id for h in _named(store, checkpoint)] if checkpoint else (),
+        checkpoints=[entry.id for entry in _entries(store, checkpoint)] if checkpoint else (),
     )
-    terminal.OUT.print(f"dropped {gone:,} answers", markup=False)
+    terminal.OUT.print(f"dropped {dropped:,} answers")
 
 
 def check(store: Store) -> None:
-    """Read every answer; those that are damaged go."""
-    damaged = store.damaged(lambda key, stored: check_any(stored.value))
-    if damaged is not None:  # else a notice has said what became of the file
-        count = sum(holding.answers for holding in store.entries())
-        done = "damaged ones were dropped"
-        if not store.writing:
-            count, done = count - damaged, "damaged ones cannot be dropped"
-        terminal.OUT.print(f"{count:,} answers are sound, {damaged:,} {done}")
+    """Read every answer and drop damaged ones."""
+    damaged = store.drop_damaged(lambda key, stored: check_any(stored.value))
+    if damaged is None:  # a notice has reported what is wrong with the file
+        return
+    count = sum(entry.answers for entry in store.entries())
+    if store.writable:
+        result = f"{count:,} answers are sound, {damaged:,} damaged ones were dropped"
+    else:
+        result = (
+            f"{count - damaged:,} answers are sound, {damaged:,} damaged ones cannot be dropped"
+        )
+    terminal.OUT.print(result)
 
 
-def _named(store: Store, checkpoint: str) -> list[CheckpointEntry]:
-    """The checkpoints of a name, or whose digest begins so."""
-    holdings = store.entries()
-    found = [h for h in holdings if h.name == checkpoint or h.key.weights.startswith(checkpoint)]
-    if not found:
-        known = ", ".join(f"{h.key.weights[:12]} ({h.name})" for h in holdings) or "none"
-        raise UsageError(f"nothing is stored of checkpoint {checkpoint!r} (known: {known})")
-    return found
+def _entries(store: Store, checkpoint: str) -> list[CheckpointEntry]:
+    """The checkpoints with this name, or whose digest starts with it."""
+    entries = store.entries()
+    chosen = [e for e in entries if e.name == checkpoint or e.key.weights.startswith(checkpoint)]
+    if not chosen:
+        names = ", ".join(f"{e.key.weights[:12]} ({e.name})" for e in entries) or "none"
+        raise UsageError(f"the cache has nothing of checkpoint {checkpoint!r} (known: {names})")
+    return chosen

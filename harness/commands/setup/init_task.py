@@ -1,13 +1,13 @@
-"""A new plugin package from the files in `harness/template`: it works at once, and is then changed.
+"""`harness init-task`: write a working plugin package from the files in `template/`.
 
 NAME/
   pyproject.toml           with the entry point
   README.md                what to change, in which order
   harness_NAME/__init__.py the task
-  harness_NAME/prompt.txt  what the model reads
+  harness_NAME/prompt.txt  the prompt
   harness_NAME/rows.jsonl  a few rows, for --sample
-  tests/test_NAME.py       `harness.testing.conformance` on it
-  tests/golden.json        its requests, word for word
+  tests/test_NAME.py       the checks of `harness.testing.conformance`
+  tests/golden.json        the exact requests
 """
 
 import re
@@ -19,8 +19,8 @@ from string import Template
 from harness.errors import UsageError
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-LONGEST = 40  # characters of a name: it is a column of tables and part of file names
-FILES = {  # template -> where it goes
+MAX_NAME_CHARS = 40  # a name is a column of tables and part of file names
+FILES = {  # template -> path in the package
     "pyproject.toml.txt": "pyproject.toml",
     "README.md.txt": "README.md",
     "task.py.txt": "{package}/__init__.py",
@@ -32,31 +32,30 @@ FILES = {  # template -> where it goes
 
 
 def check_name(name: str, taken: Collection[str]) -> None:
-    """Refuse a name that no benchmark can have.
+    """Refuse a name that no task can have.
 
     Args:
-        name: of the new benchmark.
-        taken: names of commands and installed benchmarks.
+        name: of the new task.
+        taken: names of commands and installed tasks.
 
     Raises:
-        UsageError: it is not in lower case with single dashes, too long, or taken.
+        UsageError: the name is not in lower case with single dashes, is too long, or is taken.
     """
-    if not NAME.fullmatch(name) or len(name) > LONGEST:
+    if not NAME.fullmatch(name) or len(name) > MAX_NAME_CHARS:
         raise UsageError(
-            f"{name!r} is no name for a benchmark; expected at most {LONGEST} lower-case letters, "
-            "digits and single dashes, a letter first, such as my-riddles"
+            f"{name!r} is not a valid name for a task; expected at most {MAX_NAME_CHARS} "
+            "lower-case letters, digits and single dashes, starting with a letter, such as "
+            "my-riddles"
         )
     if name in taken:
-        raise UsageError(
-            f"{name!r} is already a command or an installed benchmark; choose another name"
-        )
+        raise UsageError(f"{name!r} is already a command or an installed task; choose another name")
 
 
 def write(name: str, out: Path) -> Path:
-    """Write the package of a benchmark into a new folder `out / name`, and return that.
+    """Write the package of a task into a new folder `out / name`; return the folder.
 
     Raises:
-        UsageError: the folder is there already, or cannot be written.
+        UsageError: the folder exists already, or cannot be written.
     """
     folder = out / name
     module = name.replace("-", "_")
@@ -70,7 +69,7 @@ def write(name: str, out: Path) -> Path:
             path.write_text(Template(text).substitute(words), encoding="utf-8", newline="\n")
     except FileExistsError:
         raise UsageError(
-            f"{folder} is already there, and nothing is written over; choose another name or --out"
+            f"{folder} exists already and is not overwritten; choose another name or --out"
         ) from None
     except OSError as error:
         raise UsageError(

@@ -1,8 +1,8 @@
-"""Is this installation sane? Versions, machine, hub and data, a finding each; for `doctor`."""
+"""Checks of the installation for `harness doctor`: versions, machine, hub and data."""
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -21,72 +21,73 @@ from harness.plugins.registry import load_task
 
 State = Literal["ok", "warn", "fail"]
 DISTRIBUTION = "zero-shot-harness"
-CONSTRAINTS = Path(__file__).parents[3] / "constraints.txt"  # of a checkout; a wheel has none
-SLOW = 5.0  # GFLOP/s; a single core of the last ten years does ten times that
-SEEN = 200  # characters of an error that is no message of this program's own
-PATIENCE = 3.0  # seconds that the hub may take
+CONSTRAINTS = Path(__file__).parents[3] / "constraints.txt"  # in a checkout; a wheel has none
+SLOW_GFLOPS = 5.0  # one CPU core of the last ten years reaches ten times that
+MAX_ERROR_CHARS = 200  # of an error that is not one of this program's
+HUB_TIMEOUT = 3.0  # seconds
 
 
 class Finding(NamedTuple):
-    """One line of the doctor."""
+    """The result of one check."""
 
     name: str
     state: State
     seen: str
-    advice: str = ""  # what to do; nothing where all is well
+    advice: str = ""  # what to do; empty if all is well
 
 
-def guarded(name: str, check: Callable[[], Iterable[Finding]], advice: str) -> Iterator[Finding]:
-    """The findings of a check; one that raises has failed, and those after it go on.
+Check = Callable[[], Finding | Iterator[Finding]]
 
-    Args:
-        name: of the check.
-        check: gives its findings.
-        advice: what to do if it raises.
-    """
+
+def guarded(name: str, check: Check, advice: str) -> Iterator[Finding]:
+    """The findings of a check; an exception becomes a failed finding with this advice."""
     try:
-        yield from check()
+        findings = check()
+        if isinstance(findings, Finding):
+            yield findings
+        else:
+            yield from findings
     except HarnessError as error:
         yield Finding(name, "fail", str(error), advice)
-    except Exception as error:  # whatever a model's or a library's code raises is a finding
-        words = " ".join(str(error).split())
-        seen = f"{type(error).__name__}: {words}" if words else type(error).__name__
-        yield Finding(name, "fail", seen[:SEEN], advice)
+    except Exception as error:  # the code of a model or a library may raise anything
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+        yield Finding(name, "fail", text[:MAX_ERROR_CHARS], advice)
 
 
 # --- versions ---------------------------------------------------------------------------------
 
 
-def versions(tested: Mapping[str, str], needed: Sequence[Requirement]) -> Finding:
-    """Installed packages against what is needed, and against the versions that were tested.
+def versions(
+    tested: Mapping[str, str] | None = None, needed: Sequence[Requirement] | None = None
+) -> Finding:
+    """Compare installed packages with the requirements and with the tested versions.
 
     Args:
-        tested: package, by its canonical name -> version.
-        needed: packages with the range of versions that this program declares.
+        tested: canonical name of a package -> version; default: the constraints of the checkout.
+        needed: requirements; default: those of this program.
     """
-    found = {canonicalize_name(need.name): _installed(need.name) for need in needed}
+    tested = tested_versions() if tested is None else tested
+    needed = requirements() if needed is None else needed
+    installed = {canonicalize_name(need.name): _installed(need.name) for need in needed}
     wrong = [
-        f"{need.name} {here or 'missing'} (needs {need.specifier or 'any version'})"
-        for need, here in zip(needed, found.values(), strict=True)
-        if not _fits(need, here)
+        f"{need.name} {have or 'missing'} (needs {need.specifier or 'any version'})"
+        for need, have in zip(needed, installed.values(), strict=True)
+        if have is None or not need.specifier.contains(Version(have).public, prereleases=True)
     ]
     if wrong:
         return Finding("versions", "fail", ", ".join(wrong), "pip install -c constraints.txt .")
-    other = [
-        f"{name} {here} (tested with {tested[name]})"
-        for name, here in found.items()
-        if here and name in tested and Version(here).public != Version(tested[name]).public
+    untested = [
+        f"{name} {have} (tested with {tested[name]})"
+        for name, have in installed.items()
+        if have and name in tested and Version(have).public != Version(tested[name]).public
     ]
-    if other:
+    if untested:
         advice = "pip install -c constraints.txt . if numbers differ from published ones"
-        return Finding("versions", "warn", ", ".join(other), advice)
-    compared = sum(name in tested for name in found)
-    beside = f", {compared} of them as tested" if tested else ""
-    return Finding("versions", "ok", f"{len(found)} packages as declared{beside}")
-
-
-def _fits(need: Requirement, here: str | None) -> bool:
-    return here is not None and need.specifier.contains(Version(here).public, prereleases=True)
+        return Finding("versions", "warn", ", ".join(untested), advice)
+    seen = f"{len(installed)} packages as required"
+    if tested:
+        seen += f", {sum(name in tested for name in installed)} of them in the tested version"
+    return Finding("versions", "ok", seen)
 
 
 def _installed(name: str) -> str | None:
@@ -96,8 +97,8 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def declared() -> list[Requirement]:
-    """What this program declares that it needs, extras apart; nothing if it is not installed."""
+def requirements() -> list[Requirement]:
+    """The requirements of this program without extras; none if it is not installed."""
     try:
         lines = requires(DISTRIBUTION) or []
     except PackageNotFoundError:
@@ -106,26 +107,25 @@ def declared() -> list[Requirement]:
     return [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
 
 
-def tested() -> dict[str, str]:
-    """Package -> version in the checkout's constraints; empty for an installed wheel."""
+def tested_versions() -> dict[str, str]:
+    """Package -> version in the constraints of the checkout; empty for an installed wheel."""
     if not CONSTRAINTS.is_file():
         return {}
-    lines = CONSTRAINTS.read_text("utf-8").split()
-    pairs = (line.partition("==") for line in lines)
+    pairs = (line.partition("==") for line in CONSTRAINTS.read_text("utf-8").split())
     return {canonicalize_name(name): number for name, _, number in pairs}
 
 
-# --- the machine ------------------------------------------------------------------------------
+# --- machine ----------------------------------------------------------------------------------
 
 
 def hardware(device: str | None, threads: int | None) -> Iterator[Finding]:
-    """Device, threads and the rate of matrix products, which takes a second."""
+    """Check device, threads and the speed of matrix products, which takes a second."""
     from harness.engine.backends.machine import machine, product_rate
 
     try:
         here = machine(device, threads)
     except CheckpointError as error:
-        yield Finding("device", "fail", str(error), "leave --device out, or name one of these")
+        yield Finding("device", "fail", str(error), "omit --device, or name one of these")
         return
     yield Finding("device", "ok", here.device)
     yield threading_of(here.threads, here.cores)
@@ -133,21 +133,22 @@ def hardware(device: str | None, threads: int | None) -> Iterator[Finding]:
 
 
 def threading_of(threads: int, cores: int) -> Finding:
-    """Threads of the CPU against the cores that may be used."""
+    """Compare CPU threads with the available cores."""
     seen = f"{threads} threads on {cores} cores"
     if threads > cores:
-        return Finding("threads", "warn", seen, f"give --threads {cores}: more take turns")
-    if threads * 2 <= cores and "OMP_NUM_THREADS" in os.environ:
-        limit = os.environ["OMP_NUM_THREADS"]
-        return Finding("threads", "warn", f"{seen} (OMP_NUM_THREADS={limit})", "unset it for speed")
+        return Finding("threads", "warn", seen, f"use --threads {cores}: more compete for cores")
+    limit = os.environ.get("OMP_NUM_THREADS")
+    if threads * 2 <= cores and limit is not None:
+        advice = "unset OMP_NUM_THREADS for speed"
+        return Finding("threads", "warn", f"{seen} (OMP_NUM_THREADS={limit})", advice)
     return Finding("threads", "ok", seen)
 
 
 def rate(gflops: float, device: str) -> Finding:
-    """The measured rate of matrix products."""
+    """Judge the measured speed of matrix products."""
     seen = f"{gflops:,.0f} GFLOP/s in float32 on {device}"
-    if gflops < SLOW:
-        advice = "is the machine busy, or torch built without its BLAS? reinstall torch"
+    if gflops < SLOW_GFLOPS:
+        advice = "is the machine busy, or torch built without a BLAS? reinstall torch"
         return Finding("products", "warn", seen, advice)
     return Finding("products", "ok", seen)
 
@@ -155,43 +156,45 @@ def rate(gflops: float, device: str) -> Finding:
 # --- hub --------------------------------------------------------------------------------------
 
 
-def hub(endpoint: str | None = None, patience: float = PATIENCE) -> Finding:
-    """Whether the hub answers; a name that does not resolve cannot hold this up either."""
+def hub(endpoint: str | None = None, timeout: float = HUB_TIMEOUT) -> Finding:
+    """Check that the hub answers; a host name that does not resolve cannot block this either."""
     from huggingface_hub import constants
 
     if endpoint is None and constants.HF_HUB_OFFLINE:
-        return Finding("hub", "ok", "not asked: HF_HUB_OFFLINE is set, what is cached is used")
+        return Finding("hub", "ok", "not tried: HF_HUB_OFFLINE is set, cached files are used")
     address = endpoint or constants.ENDPOINT
     answers: list[str] = []
-    thread = threading.Thread(target=_ask, args=(address, patience, answers), daemon=True)
+    thread = threading.Thread(target=_try_hub, args=(address, timeout, answers), daemon=True)
     thread.start()
-    thread.join(patience + 1)
-    seen = answers[0] if answers else f"no answer within {patience:g} s"
+    thread.join(timeout + 1)
+    seen = answers[0] if answers else f"no answer within {timeout:g} s"
     if seen == "reachable":
         return Finding("hub", "ok", f"{address} is reachable")
-    advice = "models and data must be local, or in the hub's cache (then set HF_HUB_OFFLINE=1)"
+    advice = "use local models and data, or the hub's cache with HF_HUB_OFFLINE=1"
     return Finding("hub", "warn", f"{address}: {seen}", advice)
 
 
-def _ask(address: str, patience: float, answers: list[str]) -> None:
+def _try_hub(address: str, timeout: float, answers: list[str]) -> None:
     try:
-        with urlopen(Request(address, method="HEAD"), timeout=patience):
+        with urlopen(Request(address, method="HEAD"), timeout=timeout):
             answers.append("reachable")
     except (OSError, ValueError) as error:
-        answers.append(" ".join(str(error).split())[:120])
+        answers.append(" ".join(str(error).split())[:MAX_ERROR_CHARS])
 
 
 # --- data -------------------------------------------------------------------------------------
 
 
 def rows(folder: Path | None) -> Iterator[Finding]:
-    """The data of every benchmark of the paper, as its default protocol would read it."""
+    """Check the data of every benchmark of the paper, as its default protocol reads it."""
     if folder is None:
-        advice = "give --data-dir, or set HARNESS_DATA; --sample and --hub do without"
+        advice = "give --data-dir or set HARNESS_DATA; --sample and --hub work without"
         yield Finding("data", "warn", "no data folder", advice)
         return
     if not folder.is_dir():
-        yield Finding("data", "fail", f"{str(folder)!r} is no folder", "give --data-dir a folder")
+        yield Finding(
+            "data", "fail", f"{str(folder)!r} is not a folder", "give --data-dir a folder"
+        )
         return
     for name in published.tasks((*published.COLUMNS, *published.SECTION3)):
         check = partial(_task_files, name, folder)
@@ -209,13 +212,13 @@ def _task_files(name: str, folder: Path) -> Iterator[Finding]:
 def _file(name: str, source: Source, folder: Path) -> Finding:
     try:
         if data.find_file(source, folder) is None:
-            wanted = " or ".join(file.removeprefix("./") for file in source.files)
-            return Finding(name, "warn", f"missing: {wanted}", f"get it from {source.origin}")
-        found = data.load(source, data.Where(folder=folder))
+            files = " or ".join(file.removeprefix("./") for file in source.files)
+            return Finding(name, "warn", f"missing: {files}", f"get it from {source.origin}")
+        loaded = data.load(source, data.Where(folder=folder))
     except DataError as error:
         return Finding(name, "fail", str(error), f"get the file again from {source.origin}")
-    if found.warnings:
-        advice = f"scores are of this file, not of the published one ({source.origin})"
-        return Finding(name, "warn", "; ".join(found.warnings), advice)
-    known = "checksum as published" if source.sha256 else "no checksum is published"
-    return Finding(name, "ok", f"{found.name}, {len(found.rows):,} rows, {known}")
+    if loaded.warnings:
+        advice = f"scores will be those of this file, not of the published one ({source.origin})"
+        return Finding(name, "warn", "; ".join(loaded.warnings), advice)
+    checksum = "checksum as published" if source.sha256 else "no published checksum"
+    return Finding(name, "ok", f"{loaded.name}, {len(loaded.rows):,} rows, {checksum}")

@@ -1,1 +1,1 @@
-"""Where queries are answered: in this process, or on Ray workers."""
+"""Backends answer queries: in this process, or on Ray workers."""

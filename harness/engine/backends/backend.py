@@ -33,8 +33,8 @@ class Backend(Protocol):
             turns out to compute shared prefixes wrongly.
     """
 
-    tokens: Tokens
-
+    @property
+    def tokens(self) -> Tokens: ...  # noqa: D102
     @property
     def identity(self) -> Identity: ...  # noqa: D102
     @property
@@ -53,7 +53,7 @@ class Backend(Protocol):
             advance: called after each batch with the tokens done so far and in all.
 
         Raises:
-            NumericsError: a log-probability is not finite; `request` is the index in `queries`.
+            NumericsError: a log-probability is not finite; `query` is the query.
             CheckpointError: memory does not hold even one query.
         """
         ...

@@ -1,8 +1,8 @@
-"""What has been answered before: questions and answers to and from a store's bytes.
+"""The response cache of one checkpoint: answers to queries, kept in a store on disk.
 
-An answer is kept under everything that produced it: the digests of weights and tokenizer, the
-numerics, and the question's tokens and parameters; for a written text also the tokens that end
-one. Names and paths play no part. What is read back is checked against its question.
+An answer is stored under everything that produced it: the digests of weights and tokenizer, the
+numerics, and the query's tokens and parameters; for generated text also the tokens that end it.
+Names and paths play no part. What is read back is checked against its query.
 """
 
 import hashlib
@@ -12,21 +12,19 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-
-from harness.core import Generated, Word
-from harness.engine.cache.codec import plausible, unpack_scores, unpack_word, unpack_written
+from harness.core import Generated
+from harness.engine.cache.codec import pack, storable, token_bytes, unpack
 from harness.engine.cache.store import CheckpointKey, Store, StoredAnswer
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.onednn import products
 from harness.engine.checkpoint.settings import Identity
-from harness.engine.queries.query import Answer, Query, Span, SpanScores, WordQuery
+from harness.engine.queries.query import Answer, Query, Span, WordQuery
 
-ENGINE = 3  # raised with any change of the engine that can change an answer
+ENGINE = 3  # raised with every change of the engine that can change an answer
 
 
 def numerics(checkpoint: Checkpoint) -> str:
-    """What else moves the last digits of a model's answers, in one line."""
+    """Everything besides the weights that can change the last digits of answers, in one line."""
     model = checkpoint.model
     parts = {
         "engine": ENGINE,
@@ -41,114 +39,87 @@ def numerics(checkpoint: Checkpoint) -> str:
 
 
 class ResponseCache:
-    """The answers of one checkpoint in a store; without a store, it knows and keeps nothing.
+    """Stored answers of one checkpoint; without a store it is empty and keeps nothing.
 
     Args:
-        store: where answers are.
+        store: holds the answers of all checkpoints.
         identity: of the checkpoint.
-        numerics: what moves the last digits of its answers.
-        ends: ids of the tokens that end a written text.
+        numerics: of its answers.
+        ends: ids of the tokens that end a generated text.
     """
 
     def __init__(
         self, store: Store | None, identity: Identity, numerics: str, ends: Collection[int]
     ) -> None:
         self._store, self._name = store, identity.name
-        self._producer = CheckpointKey(identity.digest, identity.tokenizer, numerics)
+        self._checkpoint = CheckpointKey(identity.digest, identity.tokenizer, numerics)
         self._ends = frozenset(ends)
 
-    def recall(self, asked: Iterable[Query], *, count: bool = True) -> dict[Query, Answer]:
-        """The answers that are known and fit; `count` says whether that is a use of them."""
+    def recall(self, queries: Iterable[Query], *, count: bool = True) -> dict[Query, Answer]:
+        """The stored answers that fit their queries.
+
+        Args:
+            queries: the queries.
+            count: whether the store counts this as a use of the answers.
+        """
         if self._store is None:
             return {}
-        questions = {key(question, self._ends): question for question in asked}
+        by_key = {key(query, self._ends): query for query in queries}
         known: dict[Query, Answer] = {}
 
-        def read(k: bytes, stored: StoredAnswer) -> None:
-            known[questions[k]] = _answer(questions[k], stored)
+        def check(k: bytes, stored: StoredAnswer) -> None:
+            known[by_key[k]] = _checked(by_key[k], stored)
 
-        self._store.get(self._producer, questions, count=count, check=read)
+        self._store.get(self._checkpoint, by_key, count=count, check=check)
         return known
 
     def keep(self, answers: Mapping[Query, Answer]) -> None:
-        """Store answers in one transaction; those that are not log-probabilities are left out."""
+        """Store answers in one transaction, except those that are not log-probabilities."""
         if self._store is not None:
             packed = {
-                key(question, self._ends): StoredAnswer(answer.asked, pack(answer.value))
-                for question, answer in answers.items()
-                if _storable(answer.value)
+                key(query, self._ends): StoredAnswer(answer.asked, pack(answer.value))
+                for query, answer in answers.items()
+                if storable(answer.value)
             }
-            self._store.put(self._producer, self._name, packed)
+            self._store.put(self._checkpoint, self._name, packed)
 
 
-def key(question: Query, ends: frozenset[int]) -> bytes:
-    """16 bytes that stand for a question.
+def key(query: Query, ends: frozenset[int]) -> bytes:
+    """The 16-byte key of a query.
 
     Args:
-        question: what is asked.
-        ends: ids of the tokens that end a written text; scores do not depend on them.
+        query: the query.
+        ends: ids of the tokens that end a generated text; scores do not depend on them.
     """
-    if isinstance(question, Span):
-        return _digest(question.inputs, "span", _ids(question.targets).hex())
-    if isinstance(question, WordQuery):
-        among = None if question.among is None else _words(question.among)
-        return _digest(question.inputs, "word", _words(question.skip), among, question.rule)
-    return _digest(question[0], "text", *question[1:], sorted(ends))
+    if isinstance(query, Span):
+        return _digest(query.inputs, "span", token_bytes(query.targets).hex())
+    if isinstance(query, WordQuery):
+        among = None if query.among is None else _words_digest(query.among)
+        return _digest(query.inputs, "word", _words_digest(query.skip), among, query.rule)
+    return _digest(query.prompt, "text", *query[1:], sorted(ends))
 
 
 def _digest(tokens: tuple[int, ...], *parameters: Any) -> bytes:
     head = json.dumps(parameters, ensure_ascii=True).encode()
-    return hashlib.blake2b(head + b"\0" + _ids(tokens), digest_size=16).digest()
-
-
-def _ids(tokens: tuple[int, ...]) -> bytes:
-    return np.array(tokens, "<i4").tobytes()
+    return hashlib.blake2b(head + b"\0" + token_bytes(tokens), digest_size=16).digest()
 
 
 @lru_cache(maxsize=4096)
-def _words(words: frozenset[str]) -> str:
-    """A digest of a set of words."""
+def _words_digest(words: frozenset[str]) -> str:
     return hashlib.sha256(json.dumps(sorted(words)).encode()).hexdigest()
 
 
-def _storable(value: SpanScores | Word | Generated) -> bool:
-    return isinstance(value, Word) or plausible(np.asarray(value.logprobs, np.float32))
-
-
-def pack(value: SpanScores | Word | Generated) -> bytes:
-    """An answer as bytes, as `harness.engine.cache.codec` describes them."""
-    if isinstance(value, SpanScores):
-        flags = np.packbits(value.greedy)
-        return value.logprobs.astype("<f4").tobytes() + flags.tobytes()
-    if isinstance(value, Word):
-        return json.dumps([value.text, value.skipped]).encode()
-    head = json.dumps([value.text, value.num_tokens, value.ended]).encode()
-    return b"\n".join([head, _ids(value.tokens) + np.array(value.logprobs, "<f4").tobytes()])
-
-
-def unpack(question: Query, value: bytes) -> SpanScores | Word | Generated:
-    """The answer to a question from its bytes.
+def _checked(query: Query, stored: StoredAnswer) -> Answer:
+    """The stored answer to a query.
 
     Raises:
-        ValueError: the bytes cannot be the answer to this question.
+        ValueError: it does not fit the query.
     """
-    if isinstance(question, Span):
-        return SpanScores(*unpack_scores(value, len(question.targets)))
-    if isinstance(question, WordQuery):
-        return unpack_word(value)
-    written = unpack_written(value)
-    length, most = len(written.tokens), question.max_new_tokens
-    if length > most or (written.ended == "length" and length < most):
-        raise ValueError(f"a text of {length} tokens, ended by {written.ended}, of {most} at most")
-    return written
-
-
-def _answer(question: Query, stored: StoredAnswer) -> Answer:
-    """The stored answer to a question; a ValueError says that it does not fit."""
-    value = unpack(question, stored.value)
-    least = len(question[0])
+    value = unpack(query, stored.value)
+    fed = len(query.span.inputs)
     if isinstance(value, Generated):
-        least += len(value.tokens) - 1
-    if stored.asked < least or (stored.asked > least and not isinstance(value, Word)):
-        raise ValueError(f"{stored.asked} tokens fed, expected {least}")
-    return Answer(value, stored.asked)
+        fed += len(value.tokens) - 1
+    exact = not isinstance(query, WordQuery)  # a search also feeds paths, which are not stored
+    if stored.tokens < fed or (exact and stored.tokens > fed):
+        raise ValueError(f"{stored.tokens} tokens fed, expected {fed}")
+    return Answer(value, stored.tokens)

@@ -1,18 +1,24 @@
-"""How the file of stored answers is opened: to write, to read where that is all that can be done.
+"""The file of the response cache: an SQLite database that several processes share.
 
-Knows SQLite's errors and the tables, and nothing of what is in them.
+Nothing that is wrong with the file ends a run. A damaged file is set aside and a new one started.
+A file that cannot be written, or stays locked, is only read.
 """
 
+import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
+
+log = logging.getLogger(__name__)
 
 TIMEOUT = 60.0  # seconds to wait for another process
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
-_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DAMAGED_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
+_BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checkpoints (
     id INTEGER PRIMARY KEY,
@@ -26,111 +32,183 @@ CREATE TABLE IF NOT EXISTS answers (
     PRIMARY KEY (checkpoint, key)
 ) WITHOUT ROWID;
 """
+T = TypeVar("T")
 
 
 class Damage(sqlite3.DatabaseError):
-    """The file is an SQLite file, but not a store."""
+    """The file is an SQLite database, but not a response cache."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
-def damaged(error: Exception) -> bool:
-    """Whether an error says that the file is damaged."""
-    return _code(error) in _DAMAGED
+class SqliteFile:
+    """A response cache on disk, or in memory if `path` is None.
 
-
-def busy(error: Exception) -> bool:
-    """Whether an error says that another process holds a lock."""
-    return _code(error) in _BUSY
-
-
-def open_to_write(path: Path | None, timeout: float) -> sqlite3.Connection:
-    """A connection to the file, made if need be, or to memory where there is none.
-
-    Args:
-        path: the file.
-        timeout: seconds to wait for another process.
-
-    Raises:
-        sqlite3.Error: the file is damaged, locked, or cannot be written.
-        OSError: its folder cannot be made.
+    Attributes:
+        path: The file.
+        writable: False once a write has failed; the file is then only read.
     """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.writable = True
+        self._timeout = TIMEOUT
+        self._open: sqlite3.Connection | None = None
+
+    def run(self, action: Callable[[sqlite3.Connection], T], default: T) -> T:
+        """The result of an action on the database, or `default` if the file has a problem."""
+        try:
+            return action(self.connection())
+        except (sqlite3.Error, OSError) as error:
+            if _code(error) in _DAMAGED_CODES and self.writable:
+                self._set_aside(error)
+            else:
+                self._stop_writing(error)
+        return default
+
+    def connection(self) -> sqlite3.Connection:
+        """The open connection; it only reads if the file cannot be written.
+
+        Raises:
+            sqlite3.Error, OSError: the file is damaged, locked, or cannot be read.
+        """
+        if self._open is None and self.writable:
+            try:
+                self._open = _open_to_write(self.path, self._timeout)
+            except (sqlite3.Error, OSError) as error:
+                if _code(error) in _DAMAGED_CODES:
+                    raise
+                self._stop_writing(error)
+        if self._open is None:
+            self._open = _open_to_read(self.path, self._timeout)
+        return self._open
+
+    def close(self) -> None:
+        """Close the connection; the next action opens another one."""
+        if self._open is not None:
+            with suppress(sqlite3.Error):
+                self._open.close()
+            self._open = None
+
+    def _set_aside(self, error: Exception) -> None:
+        """Rename a damaged file; a new one is made when it is needed."""
+        self.close()
+        if self.path is None or not self.path.exists():
+            return
+        candidates = (self.path.with_name(f"{self.path.name}.damaged{n}") for n in count(1))
+        target = next(path for path in candidates if not path.exists())
+        log.warning(
+            "the response cache is damaged (%s): set aside as %s; a new one is started",
+            error,
+            target,
+        )
+        try:
+            self.path.rename(target)
+            for ending in ("-wal", "-shm"):
+                self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
+        except OSError as problem:
+            self._stop_writing(problem)
+
+    def _stop_writing(self, error: Exception) -> None:
+        """Go on without writing; warn once, and do not wait for a lock again."""
+        if self.writable:
+            reason = error.strerror if isinstance(error, OSError) else None
+            log.warning(
+                "the response cache is not written from here on: %s (%s)",
+                reason or str(error),
+                self.path,
+            )
+        self.writable = False
+        if _code(error) in _BUSY_CODES:
+            self._timeout = 0.0
+            if self._open is not None:
+                self._open.execute("PRAGMA busy_timeout = 0")
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """Commit what the block does, or undo it if the block raises."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:  # SQLite itself rolls back when a disk is full
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _open_to_write(path: Path | None, timeout: float) -> sqlite3.Connection:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-    connection = _connect(path or ":memory:", timeout)
-    try:
-        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), timeout)
+
+    def prepare(connection: sqlite3.Connection) -> None:
+        _retry(lambda: connection.execute("PRAGMA journal_mode = WAL"), timeout)
         connection.execute("PRAGMA synchronous = NORMAL")
-        _patiently(lambda: connection.executescript(_SCHEMA), timeout)
-        _check_schema(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        _retry(lambda: connection.executescript(_SCHEMA), timeout)
+
+    return _opened(str(path.absolute()) if path else ":memory:", timeout, prepare)
 
 
-def open_to_read(path: Path | None, timeout: float) -> sqlite3.Connection:
-    """A connection that only reads.
+def _open_to_read(path: Path | None, timeout: float) -> sqlite3.Connection:
+    """Open a file that is only read.
 
-    SQLite wants to write a file beside the store even to read it. Where the folder cannot be
-    written the file is declared immutable, which does without; every answer has a checksum of
-    its own, should another process write to it all the same.
-
-    Raises:
-        sqlite3.Error: the file is damaged, locked, or cannot be read.
-        OSError: there is none.
+    SQLite writes a file next to the database even to read it. If the folder cannot be written, the
+    database is declared immutable, which needs no such file. Should another process write to it
+    all the same, the checksum of each answer tells.
     """
     if path is None or not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
-    place = f"{path.absolute().as_uri()}?mode=ro"
+    uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        return _checked(place, timeout)
+        return _opened(uri, timeout)
     except sqlite3.OperationalError:
         if os.access(path.parent, os.W_OK):
             raise
-        return _checked(f"{place}&immutable=1", timeout)
+        return _opened(f"{uri}&immutable=1", timeout)
 
 
-def _checked(place: str, timeout: float) -> sqlite3.Connection:
-    connection = _connect(place, timeout)
+def _opened(
+    database: str,
+    timeout: float,
+    prepare: Callable[[sqlite3.Connection], None] = lambda connection: None,
+) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        database, timeout=timeout, isolation_level=None, uri=database.startswith("file:")
+    )
+    # Text that is not UTF-8 is damage of one value, not an error of the whole query.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
+        prepare(connection)
         _check_schema(connection)
     except BaseException:
         connection.close()
         raise
-    return connection
-
-
-def _connect(where: Path | str, timeout: float) -> sqlite3.Connection:
-    uri = isinstance(where, str) and where.startswith("file:")
-    connection = sqlite3.connect(where, timeout=timeout, isolation_level=None, uri=uri)
-    # Text that is not UTF-8 is damage of one value, not an error of the whole query.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     return connection
 
 
 def _check_schema(connection: sqlite3.Connection) -> None:
     with closing(sqlite3.connect(":memory:")) as fresh:
         fresh.executescript(_SCHEMA)
-        for name in ("checkpoints", "answers"):
-            columns = f"PRAGMA table_info({name})"
+        for table in ("checkpoints", "answers"):
+            columns = f"PRAGMA table_info({table})"
             if connection.execute(columns).fetchall() != fresh.execute(columns).fetchall():
-                raise Damage(f"its table {name} does not have the expected columns")
+                raise Damage(f"its table {table} does not have the expected columns")
 
 
 def _code(error: Exception) -> int:
-    """SQLite's primary code of an error; 0 where there is none."""
+    """SQLite's primary error code; 0 for other errors."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _patiently(action: Callable[[], object], timeout: float) -> None:
-    """Try until a lock is gone: changing the journal does not wait for other processes itself."""
+def _retry(action: Callable[[], object], timeout: float) -> None:
+    """Repeat an action until a lock is gone: SQLite does not wait for it to change the journal."""
     deadline = time.monotonic() + timeout
     while True:
         try:
             action()
         except sqlite3.OperationalError as error:
-            if not busy(error) or time.monotonic() > deadline:
+            if _code(error) not in _BUSY_CODES or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
         else:

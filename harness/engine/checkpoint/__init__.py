@@ -1,1 +1,1 @@
-"""From a model's name to weights on a device, and the digest that identifies them."""
+"""Find, check, convert, load and identify checkpoints."""

@@ -1,8 +1,8 @@
-"""Digests of files and of other bytes, and a cache of those that are dear.
+"""SHA-256 digests, and a cache of those that take long to compute.
 
-SHA-256 is what identifies; it is slow on gigabytes. A cached one is taken only for bytes with the
-same XXH3 checksum, which runs at the speed of memory and is computed each time: a file that is
-replaced in place, its size and times kept, is noticed.
+SHA-256 identifies, but is slow on gigabytes. A cached digest is used only for bytes with the same
+XXH3 checksum, which is fast and computed each time. It notices a file that is replaced in place,
+with its size and times kept.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from platformdirs import user_cache_path
 from harness.files import atomic
 
 _SHA256 = re.compile("[0-9a-f]{64}")
-_CHUNK = 1 << 20  # bytes read at a time
-_REMEMBERED = 4096  # digests in the cache; the oldest are dropped
+_CHUNK_BYTES = 1 << 20
+_MAX_CACHED = 4096  # digests; the oldest are dropped
 
 
 def cache_root() -> Path:
-    """The user's cache folder of this program; `HARNESS_CACHE` moves it."""
+    """The user's cache folder of this program; `HARNESS_CACHE` overrides it."""
     return Path(os.environ.get("HARNESS_CACHE") or user_cache_path("zero-shot-harness"))
 
 
@@ -36,64 +36,56 @@ def file_digest(path: Path) -> str:
 
     checksum = xxhash.xxh3_128()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(_CHUNK_BYTES):
             checksum.update(chunk)
-    return remembered(f"{state([path])}|{checksum.hexdigest()}", compute)
+    return cached_digest(f"{file_state([path])}|{checksum.hexdigest()}", compute)
 
 
-def state(paths: Iterable[Path]) -> str:
-    """Where files are and what the file system says of their content, in one line.
-
-    The time of the last change of the inode is part of it, which nobody can set.
-    """
-    parts = []
+def file_state(paths: Iterable[Path]) -> str:
+    """Path, size, times and inode of files in one line; nobody can set the time of the inode."""
+    parts: list[object] = []
     for path in paths:
         stat = path.stat()
-        numbers = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
-        parts.append("|".join(map(str, (path.resolve(), *numbers))))
-    return "|".join(parts)
+        parts += [path.resolve(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    return "|".join(map(str, parts))
 
 
-def remembered(key: str, compute: Callable[[], str]) -> str:
-    """The digest that is cached under a key, or the computed one, which is then cached.
+def cached_digest(key: str, compute: Callable[[], str]) -> str:
+    """Return the digest cached under a key, or compute and cache it.
 
     Args:
-        key: holds a checksum of all the bytes that the digest covers.
-        compute: gives a SHA-256 in hexadecimal.
+        key: Includes a checksum of all bytes that the digest covers.
+        compute: Returns a SHA-256 in hexadecimal.
     """
-    memory = cache_root() / "digests.json"
-    if key in (known := _load(memory)):
-        return known[key]
+    file = cache_root() / "digests.json"
+    if digest := _read(file).get(key):
+        return digest
     digest = compute()
-    # Read again: another process may have added to it meanwhile.
-    _store(memory, {**_load(memory), key: digest})
+    # Read again: another process may have added to the file meanwhile.
+    _write(file, {**_read(file), key: digest})
     return digest
 
 
-def combined(parts: Sequence[str]) -> str:
+def combined_digest(parts: Sequence[str]) -> str:
     """One digest of several strings, in order."""
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _load(memory: Path) -> dict[str, str]:
-    """The cache; whatever in it is not a digest counts as not there."""
+def _read(file: Path) -> dict[str, str]:
+    """The cached digests; whatever is not a digest is left out."""
     try:
-        known = json.loads(memory.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        entries = json.loads(file.read_text("utf-8")).items()
+    except (OSError, ValueError, RecursionError, AttributeError):
         return {}
-    if not isinstance(known, dict):
-        return {}
-    return {k: v for k, v in known.items() if isinstance(v, str) and _SHA256.fullmatch(v)}
+    return {k: v for k, v in entries if isinstance(v, str) and _SHA256.fullmatch(v)}
 
 
-def _store(memory: Path, known: dict[str, str]) -> None:
+def _write(file: Path, digests: dict[str, str]) -> None:
     """Write the cache; a folder that cannot be written only costs time."""
-    kept = dict(list(known.items())[-_REMEMBERED:])
+    newest = dict(list(digests.items())[-_MAX_CACHED:])
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        atomic.remove_leftovers(memory.parent, "digests.*.tmp")
-        temporary = memory.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(kept), "utf-8")
-        temporary.replace(memory)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic.remove_leftovers(file.parent, "digests.*.tmp")  # name in old versions
+        atomic.replace_content(file, json.dumps(newest).encode())
     except OSError:
         return

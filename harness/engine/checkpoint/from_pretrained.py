@@ -1,7 +1,7 @@
-"""transformers' `from_pretrained`, held to its own report: every tensor found, and none left over.
+"""Load a model with transformers' `from_pretrained` and refuse weights that do not fit its config.
 
-transformers fills tensors that a checkpoint lacks with random numbers and drops those that it has
-no place for, with a table on the terminal. A score of such a model is a score of noise.
+transformers fills tensors that a checkpoint lacks with random numbers and drops those that have no
+place in the model. The score of such a model would be the score of noise.
 """
 
 import logging
@@ -17,18 +17,18 @@ from harness.errors import CheckpointError, HarnessError, clipped_repr, short_re
 
 log = logging.getLogger(__name__)
 
-_WRAPPERS = r"^(module\.|_orig_mod\.)+"  # what DistributedDataParallel and torch.compile put before
-# What a causal language model does without, besides what its class in transformers says:
+_WRAPPERS = r"^(module\.|_orig_mod\.)+"  # prefixes of DistributedDataParallel and torch.compile
+# Tensors that a causal language model does not need, in addition to those its class ignores:
 _UNUSED = re.compile(
     r"(^|\.)(attn|attention|self_attn)\.(attention\.)?(bias|masked_bias|causal_mask)$"  # masks
     r"|(^|\.)(position_ids|inv_freq|original_inv_freq|cos_cached|sin_cached|alibi|causal_mask"
-    r"|num_batches_tracked|_extra_state)$"  # computed from the config, or of no use when scoring
+    r"|num_batches_tracked|_extra_state)$"  # computed from the config, or unused when scoring
     r"|(^|\.)embed_positions\.weights$"  # sinusoids
-    r"|(^|\.)mtp(_\w+)?\."  # heads that guess several tokens ahead
-    r"|^v_head\."  # the value head of reinforcement learning
-    r"|^n_averaged$"  # how many steps an averaged model is the average of
+    r"|(^|\.)mtp(_\w+)?\."  # heads that predict several tokens ahead
+    r"|^v_head\."  # value head of reinforcement learning
+    r"|^n_averaged$"  # step count of an averaged model
 )
-_OTHER_SENSES = re.compile(
+_OTHER_MODALITIES = re.compile(
     r"(^|[._])(vision|visual|image|vit|audio|speech|sound|video|multi_?modal|mm|talker|token2wav"
     r"|code2wav)([._]|$)"
 )
@@ -36,8 +36,8 @@ _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 
 
 @contextmanager
-def one_line(name: str) -> Iterator[None]:
-    """Turn whatever transformers raises while loading into one line."""
+def one_line_errors(name: str) -> Iterator[None]:
+    """Turn any error of transformers into a CheckpointError of one line."""
     try:
         yield
     except HarnessError:
@@ -49,33 +49,32 @@ def one_line(name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error)
-    if "Weights only load failed" in text:
-        found = re.search(r"GLOBAL (\S+)", text)
-        inside = f" (it calls {found[1]})" if found else ""
-        return (
-            f"its pickled weights hold other things than plain tensors{inside}, which are not "
-            "loaded, for they may run code; expected safetensors, or the pickle of a state dict"
-        )
-    return f"{type(error).__name__}: {short_reason(error)}"
+    if "Weights only load failed" not in str(error):
+        return f"{type(error).__name__}: {short_reason(error)}"
+    function = re.search(r"GLOBAL (\S+)", str(error))
+    call = f" (it calls {function[1]})" if function else ""
+    return (
+        f"its pickled weights hold other things than plain tensors{call}, which are not "
+        "loaded, for they may run code; expected safetensors, or the pickle of a state dict"
+    )
 
 
 def load_model(folder: Path, config: Any, name: str, files: Sequence[Path], **options: Any) -> Any:
-    """The causal language model in a folder, all of its tensors from the folder's files.
+    """Load the causal language model in a folder; every tensor comes from the folder's files.
 
     Args:
-        folder: of the checkpoint.
-        config: of the checkpoint.
-        name: for messages.
-        files: those that the weights are in.
-        options: of `from_pretrained`.
+        folder: Folder of the checkpoint.
+        config: Config of the checkpoint.
+        name: Name of the checkpoint, for messages.
+        files: Files with the weights.
+        options: Further arguments of `from_pretrained`.
 
     Raises:
         CheckpointError: it cannot be loaded, or weights and config do not belong together.
     """
     from transformers import AutoModelForCausalLM
 
-    with one_line(name), warnings.catch_warnings(), _conversions() as failed:
+    with one_line_errors(name), warnings.catch_warnings(), _failed_conversions() as failed:
         warnings.simplefilter("ignore")  # what matters is in the report, or raised
         _check_quantization(config, name)
         try:
@@ -106,20 +105,21 @@ def load_model(folder: Path, config: Any, name: str, files: Sequence[Path], **op
                 ) from error
             raise
     check_report(report, config, name)
-    if _unwrapped(model):
+    conversions = getattr(model, "_weight_conversions", None) or ()
+    if any(_WRAPPERS in getattr(rule, "source_patterns", ()) for rule in conversions):
         _check_distinct(tensor_names(files), name)
-        log.warning("%s: 'module.' or '_orig_mod.' is taken off its tensors' names", name)
+        log.warning("%s: 'module.' or '_orig_mod.' is removed from its tensors' names", name)
     return model
 
 
 def _check_quantization(config: Any, name: str) -> None:
-    """Refuse a way of quantisation that transformers does not know, for it would pass it over."""
+    """Refuse a quantisation method that transformers does not know and would ignore."""
     from transformers.quantizers.auto import AutoHfQuantizer
 
     stated = getattr(config, "quantization_config", None)
     stated = stated if stated is None or isinstance(stated, dict) else stated.to_dict()
-    known: Any = AutoHfQuantizer
-    if stated and not known.supports_quant_method(stated):
+    quantizer: Any = AutoHfQuantizer
+    if stated and not quantizer.supports_quant_method(stated):
         raise CheckpointError(
             f"model {name!r}: transformers does not know the quantization_config in config.json "
             f"({clipped_repr(stated.get('quant_method'))}); its weights would be read as plain "
@@ -128,79 +128,73 @@ def _check_quantization(config: Any, name: str) -> None:
 
 
 def check_report(report: dict[str, Any], config: Any, name: str) -> None:
-    """Refuse a model some of whose tensors are not those of its checkpoint.
+    """Refuse a model if some of its tensors are not those of its checkpoint.
 
     Args:
         report: `missing_keys`, `unexpected_keys` and `mismatched_keys` of `from_pretrained`,
-            without those that the model's class does without.
-        config: of the checkpoint.
-        name: for messages.
+            without those that the model's class ignores.
+        config: Config of the checkpoint.
+        name: Name of the checkpoint, for messages.
 
     Raises:
         CheckpointError: a tensor is missing, has another shape, or has no place in the model.
     """
     missing = sorted(report["missing_keys"], key=_natural)
-    unexpected = sorted(_left_over(report["unexpected_keys"], config), key=_natural)
-    for tensor, there, wanted in sorted(report["mismatched_keys"], key=lambda key: key[0]):
+    unexpected = sorted(_unexpected(report["unexpected_keys"], config), key=_natural)
+    for tensor, shape, expected in sorted(report["mismatched_keys"], key=lambda key: key[0]):
         raise CheckpointError(
-            f"model {name!r}: tensor {tensor!r} has the shape {_shape(there)} in its file, but "
-            f"config.json asks for {_shape(wanted)}"
+            f"model {name!r}: tensor {tensor!r} has the shape {_shape(shape)} in its file, but "
+            f"config.json asks for {_shape(expected)}"
         )
     if missing:
         instead = f", and {unexpected[0]!r} has no place in it" if unexpected else ""
         raise CheckpointError(
-            f"model {name!r}: {missing[0]!r}{_others(missing)} {_is(missing)} not in its files"
-            f"{instead}; random numbers would stand in for what is missing; expected all weights "
-            f"of the causal language model that config.json describes"
+            f"model {name!r}: {_listed(missing)} not in its files{instead}; random numbers would "
+            "stand in for what is missing; expected all weights of the causal language model that "
+            "config.json describes"
         )
     if unexpected:
         raise CheckpointError(
-            f"model {name!r}: {unexpected[0]!r}{_others(unexpected)} {_is(unexpected)} in its "
-            "files, but not in the causal language model that config.json describes; expected "
-            "weights and config of one such model"
+            f"model {name!r}: {_listed(unexpected)} in its files, but not in the causal language "
+            "model that config.json describes; expected weights and config of one such model"
         )
 
 
-def _left_over(unexpected: Collection[str], config: Any) -> list[str]:
-    """The tensors without a place in the model, but for those that it does without."""
+def _unexpected(tensors: Collection[str], config: Any) -> list[str]:
+    """The tensors without a place in the model that a language model needs."""
     text = config.get_text_config()
     layers = getattr(text, "num_hidden_layers", None)
-    ahead = getattr(text, "num_nextn_predict_layers", None) or 0
-    senses = bool(getattr(config, "sub_configs", None)) or text is not config
+    extra_layers = getattr(text, "num_nextn_predict_layers", None) or 0
+    multimodal = bool(getattr(config, "sub_configs", None)) or text is not config
 
-    def unused(tensor: str) -> bool:
+    def is_unused(tensor: str) -> bool:
         layer = _LAYER.search(tensor)
-        guesses = bool(ahead and layer and layers and layers <= int(layer[1]) < layers + ahead)
-        return bool(guesses or _UNUSED.search(tensor) or (senses and _OTHER_SENSES.search(tensor)))
+        predicts_ahead = layer and layers and layers <= int(layer[1]) < layers + extra_layers
+        return bool(
+            predicts_ahead
+            or _UNUSED.search(tensor)
+            or (multimodal and _OTHER_MODALITIES.search(tensor))
+        )
 
-    return [tensor for tensor in unexpected if not unused(tensor)]
+    return [tensor for tensor in tensors if not is_unused(tensor)]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A sorting key by which layer 2 comes before layer 10."""
+    """A sorting key that puts layer 2 before layer 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
-def _others(names: Collection[str]) -> str:
-    return "" if len(names) == 1 else f" and {len(names) - 1} more tensors"
-
-
-def _is(names: Collection[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+def _listed(names: Sequence[str]) -> str:
+    others = len(names) - 1
+    return f"{names[0]!r} and {others} more tensors are" if others else f"{names[0]!r} is"
 
 
 def _shape(size: Any) -> str:
     return " x ".join(map(str, size)) or "of a single number"
 
 
-def _unwrapped(model: Any) -> bool:
-    """Whether names of tensors lost the prefix of a wrapper."""
-    used = getattr(model, "_weight_conversions", None) or ()
-    return any(_WRAPPERS in getattr(rule, "source_patterns", ()) for rule in used)
-
-
 def _check_distinct(names: Collection[str], name: str) -> None:
-    """Refuse weights that are there with a wrapper's prefix and without."""
+    """Refuse weights that are there with and without the prefix of a wrapper."""
     for tensor in sorted(names, key=_natural):
         if (plain := re.sub(_WRAPPERS, "", tensor)) != tensor and plain in names:
             raise CheckpointError(
@@ -210,8 +204,8 @@ def _check_distinct(names: Collection[str], name: str) -> None:
 
 
 @contextmanager
-def _conversions() -> Iterator[list[str]]:
-    """Collect the tensors that transformers reports as not converted; its table stays unseen."""
+def _failed_conversions() -> Iterator[list[str]]:
+    """Collect the tensors that transformers logs as not converted, and hide that log."""
     failed: list[str] = []
 
     class Collect(logging.Handler):

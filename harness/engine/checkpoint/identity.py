@@ -1,8 +1,7 @@
-"""What a loaded model is: one digest over its tensors, its config and the code that runs it.
+"""Identify a loaded model by one digest over its tensors, its config and its own code.
 
-The digest is computed from what was loaded, not from the files that it came from: which file of a
-folder serves a tensor, how the weights are divided into files, and in which container they are
-plays no part, and none of it can be overlooked. Names and paths of files play no part either.
+The digest covers what was loaded, not the files. It does not depend on names and paths, on how the
+weights are divided into files, or on the file format.
 """
 
 import hashlib
@@ -18,37 +17,36 @@ from typing import Any
 import torch
 import xxhash
 
-from harness.engine.checkpoint.digest import combined, remembered, state
+from harness.engine.checkpoint.digest import cached_digest, combined_digest, file_state
 
-# Fields of a config that say nothing about what the model computes: names, the format in which the
-# weights are stored or results are handed over, the labels of classifiers.
-_BOOKKEEPING = frozenset({
+# Config fields that do not change what the model computes: names, storage and output formats,
+# labels of classifiers.
+_IGNORED_FIELDS = frozenset({
     "_name_or_path", "architectures", "auto_map", "dtype", "id2label", "label2id", "name_or_path",
     "num_labels", "output_attentions", "output_hidden_states", "problem_type", "return_dict",
     "task_specific_params", "torch_dtype", "torchscript", "transformers_version",
     "transformers_weights", "use_cache",
 })  # fmt: skip
-_REMOTE = "transformers_modules."  # where transformers puts code that came with a checkpoint
+_REMOTE_CODE = "transformers_modules."  # where transformers puts code of a checkpoint
 
 
 def model_digest(model: Any, config: Any, files: Iterable[Path]) -> str:
-    """SHA-256 that identifies a model, as it was loaded and before anything is changed in it.
+    """SHA-256 that identifies a model, computed before anything is changed in it.
 
     Args:
-        model: a transformers model.
-        config: the config that it was built from, as the checkpoint states it.
-        files: those that its weights came from, by which a known digest is found again.
+        model: A transformers model.
+        config: The checkpoint's own config.
+        files: The weights files; part of the key under which the digest is cached.
     """
-    tensors = dict(distinct(model))
-    known = f"{state(files)}|{_checksum(tensors)}"
-    weights = remembered(known, lambda: _tensors_digest(tensors))
-    return combined(
-        [weights, json.dumps(fields(config), sort_keys=True, default=str), *code(model)]
-    )
+    tensors = dict(distinct_tensors(model))
+    key = f"{file_state(files)}|{_checksum(tensors)}"
+    weights = cached_digest(key, lambda: _tensors_digest(tensors))
+    own_fields = json.dumps(changed_fields(config), sort_keys=True, default=str)
+    return combined_digest([weights, own_fields, *code_digests(model)])
 
 
-def distinct(model: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of every parameter and persistent buffer; a tied one under its first name."""
+def distinct_tensors(model: Any) -> Iterator[tuple[str, Any]]:
+    """Name and value of every parameter and persistent buffer; tied ones once."""
     seen = set()
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, torch.Tensor) and value.numel():
@@ -59,43 +57,40 @@ def distinct(model: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def fields(config: Any) -> dict[str, Any]:
-    """The fields of a config in which it differs from its class's defaults.
+def changed_fields(config: Any) -> dict[str, Any]:
+    """The fields of a config that differ from the defaults of its class.
 
-    A field that a release of transformers adds, with a default, therefore changes nothing, nor does
-    saving a config anew, which spells defaults out.
+    So a field that a new release of transformers adds with a default changes nothing, nor does
+    saving a config anew, which spells out the defaults.
     """
     defaults = _defaults(type(config))
-    found = {}
+    changed = {}
     for name, value in config.to_dict().items():
         part = vars(config).get(name)
-        if name in _BOOKKEEPING:
+        if name in _IGNORED_FIELDS:
             continue
         if hasattr(part, "to_dict") and isinstance(value, dict):
-            found[name] = fields(part)
+            changed[name] = changed_fields(part)
         elif name == "model_type" or name not in defaults or value != defaults[name]:
-            found[name] = value
-    return found
+            changed[name] = value
+    return changed
 
 
-def code(model: Any) -> list[str]:
-    """Digests of the code that came with the checkpoint and runs in the model, in a fixed order."""
+def code_digests(model: Any) -> list[str]:
+    """Digests of the checkpoint's own code that the model runs, in a fixed order."""
     from transformers.dynamic_module_utils import get_relative_import_files
 
     classes = {type(module) for module in model.modules()} | {type(model.config)}
-    modules = {c.__module__ for own in classes for c in own.__mro__}
-    files = {
-        file
-        for name in modules
-        if name.startswith(_REMOTE) and (file := getattr(sys.modules.get(name), "__file__", None))
-    }
+    modules = {c.__module__ for kind in classes for c in kind.__mro__}
+    own = [sys.modules.get(name) for name in modules if name.startswith(_REMOTE_CODE)]
+    files = {file for module in own if (file := getattr(module, "__file__", None))}
     needed = {file for root in files for file in (root, *get_relative_import_files(root))}
     digests = {hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in needed}
     return [type(model).__name__, *sorted(digests)] if digests else []
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
-    """A config class's default fields; those of the base class if it has required ones."""
+    """The default fields of a config class; those of the base class if some are required."""
     from transformers import PretrainedConfig
 
     with warnings.catch_warnings():
@@ -104,8 +99,8 @@ def _defaults(kind: Any) -> dict[str, Any]:
             default = kind()
         except Exception:  # remote code may raise anything
             default = PretrainedConfig()
-    found: dict[str, Any] = default.to_dict()
-    return found
+    fields: dict[str, Any] = default.to_dict()
+    return fields
 
 
 def _tensors_digest(tensors: dict[str, Any]) -> str:
@@ -114,8 +109,8 @@ def _tensors_digest(tensors: dict[str, Any]) -> str:
     def line(item: tuple[str, Any]) -> str:
         return f"{_head(*item)} {hashlib.sha256(_bytes(item[1])).hexdigest()}"
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashlib frees the interpreter
-        return combined(list(pool.map(line, tensors.items())))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashlib releases the GIL
+        return combined_digest(list(pool.map(line, tensors.items())))
 
 
 def _checksum(tensors: dict[str, Any]) -> str:
@@ -135,7 +130,7 @@ def _head(name: str, value: Any) -> str:
 
 def _bytes(value: Any) -> Any:
     """The bytes of a tensor, not copied if it is contiguous and on the CPU."""
-    if not isinstance(value, torch.Tensor):  # what a module calls its extra state
+    if not isinstance(value, torch.Tensor):  # extra state of a module
         return repr(value).encode()
     flat = value.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy()

@@ -1,8 +1,4 @@
-"""A model's name -> weights on the device, tokenizer, and what identifies them.
-
-A name is a local folder, a GGUF file, the demo `smollm2-135m`, or a model on the Hugging Face
-hub. Every road ends in a local folder of safetensors, which is what gets loaded and digested.
-"""
+"""Load a checkpoint: weights on a device, tokenizer, and the digests that identify them."""
 
 import logging
 from dataclasses import dataclass
@@ -11,21 +7,27 @@ from typing import Any
 
 import torch
 
-from harness.engine.checkpoint.config import context_length, read_config, with_fused_activation
+from harness.engine.checkpoint.config import (
+    check_end_tokens,
+    check_sizes,
+    context_length,
+    read_config,
+    with_fused_activation,
+)
 from harness.engine.checkpoint.digest import file_digest
-from harness.engine.checkpoint.from_pretrained import load_model, one_line
+from harness.engine.checkpoint.from_pretrained import load_model, one_line_errors
 from harness.engine.checkpoint.identity import model_digest
 from harness.engine.checkpoint.locate import locate
 from harness.engine.checkpoint.onednn import pack, trial
 from harness.engine.checkpoint.settings import Identity, Settings
-from harness.engine.checkpoint.weight_files import check_sizes, is_ends, weight_files
+from harness.engine.checkpoint.weight_files import weight_files
 from harness.engine.tokenizer.tokenizer import Tokenizer
-from harness.errors import CheckpointError, clipped_repr, short_reason
+from harness.errors import CheckpointError, short_reason
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _TOKENIZER_FILES = ("config.json", "*token*.json", "vocab.*", "merges.txt", "*.model", "*.py")
-_loaded: dict[tuple[object, ...], Any] = {}  # by their files' digests: checkpoints share them
-_MANY_IDS = 1_000_000  # a tokenizer with ids this far beyond its entries is damaged
+_MAX_UNUSED_IDS = 1_000_000  # a tokenizer whose ids go further beyond its entries is damaged
+_tokenizers: dict[tuple[object, ...], Any] = {}  # by digests of their files
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ class Checkpoint:
     model: Any  # a transformers causal language model in eval mode
     tokenizer: Tokenizer
     device: torch.device
-    end_tokens: frozenset[int]  # tokens after which a generated text is over
-    compiled: bool = False  # whether plain passes are to go through torch.compile
+    end_tokens: frozenset[int]  # tokens that end a generated text
+    compiled: bool = False  # whether plain forward passes go through torch.compile
 
 
 def load(name: str, settings: Settings) -> Checkpoint:
@@ -47,34 +49,34 @@ def load(name: str, settings: Settings) -> Checkpoint:
         CheckpointError: it cannot be found or loaded, lacks weights or has some left over, has no
             tokenizer or one of another model, or is not a causal language model.
     """
-    _quiet()
+    _silence_transformers()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
     folder, revision = locate(name, settings)
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
-    with one_line(name):
+    with one_line_errors(name):
         context = context_length(config, settings.context)
         files = weight_files(folder, getattr(config, "transformers_weights", None), name)
         check_sizes(config, files, name)
-    fused = with_fused_activation(config)
     model = load_model(
         folder,
-        fused,
+        with_fused_activation(config),
         name,
         files,
         dtype=DTYPES[settings.dtype],
         trust_remote_code=settings.trust_remote_code,
     )
-    ends = _stated_ends(model, name)
-    with one_line(name):
+    stated_ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = check_end_tokens(stated_ends, "eos_token_id", name)
+    with one_line_errors(name):
         digest = model_digest(model, config, files)
         model = model.to(device).eval()
     tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
     _check_vocabulary(model, tokenizer, name)
     parameters = sum(p.numel() for p in model.parameters())
-    logits = _trial(model, name)
-    if not settings.compiled:  # torch.compile lays weights out itself
+    logits = _trial_logits(model, name)
+    if not settings.compiled:  # torch.compile lays out the weights itself
         pack(model, logits)
     identity = Identity(
         name=name,
@@ -88,101 +90,87 @@ def load(name: str, settings: Settings) -> Checkpoint:
         trust_remote_code=settings.trust_remote_code,
         threads=torch.get_num_threads(),
     )
-    return Checkpoint(
-        identity, model, tokenizer, device, tokenizer.end_tokens | ends, settings.compiled
+    ends |= tokenizer.end_tokens
+    return Checkpoint(identity, model, tokenizer, device, ends, settings.compiled)
+
+
+def pick_device(requested: str | None) -> torch.device:
+    """The requested device; by default the accelerator if there is one, else the CPU.
+
+    Raises:
+        CheckpointError: torch does not know the device, or the machine does not have it.
+    """
+    accelerator = (
+        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     )
-
-
-def _stated_ends(model: Any, name: str) -> frozenset[int]:
-    """End tokens that the checkpoint's generation config names, or its config.
-
-    Raises:
-        CheckpointError: they are not token ids.
-    """
-    stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if not is_ends(stated):
-        raise CheckpointError(
-            f"model {name!r}: eos_token_id is {clipped_repr(stated)}; expected a token id or "
-            "a list of them"
-        )
-    return frozenset([stated] if isinstance(stated, int) else stated or ())
-
-
-def pick_device(wish: str | None) -> torch.device:
-    """The accelerator if there is one, else the CPU; or the device that is asked for.
-
-    Raises:
-        CheckpointError: torch does not know the device, or it is not there.
-    """
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if wish is None:
-        return found or torch.device("cpu")
-    there = f"this machine has: cpu{f', {found}' if found else ''}"
+    if requested is None:
+        return accelerator or torch.device("cpu")
+    available = f"this machine has: cpu{f', {accelerator}' if accelerator else ''}"
     try:
-        device = torch.device(wish)
+        device = torch.device(requested)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = short_reason(error)
-        raise CheckpointError(f"device {wish!r} cannot be used ({reason}); {there}") from error
+        raise CheckpointError(
+            f"device {requested!r} cannot be used ({short_reason(error)}); {available}"
+        ) from error
     if device.type == "meta":
-        raise CheckpointError(f"device {wish!r} holds no numbers; {there}")
+        raise CheckpointError(f"device {requested!r} holds no numbers; {available}")
     return device
 
 
 def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Tokenizer:
-    """The tokenizer in a checkpoint's folder; one with the same files is loaded once.
+    """Load the tokenizer in a checkpoint's folder; checkpoints with the same files share it.
 
     Raises:
-        CheckpointError: there is none, or its token ids are out of all proportion.
+        CheckpointError: there is none, or it has ids far beyond its number of entries.
     """
     from transformers import AutoTokenizer
 
-    files = sorted({path for kind in _TOKENIZER_FILES for path in folder.glob(kind)})
+    files = sorted({path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)})
     try:
         key = (trust_remote_code, *(file_digest(path) for path in files))
-        if key not in _loaded:
-            _loaded[key] = AutoTokenizer.from_pretrained(
+        if key not in _tokenizers:
+            _tokenizers[key] = AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust_remote_code
             )
     except Exception as error:
-        reason = short_reason(error)
         raise CheckpointError(
-            f"model {name!r} has no tokenizer that can be loaded ({reason}); expected "
+            f"model {name!r} has no tokenizer that can be loaded ({short_reason(error)}); expected "
             "tokenizer.json, or vocab.json with merges.txt, beside its weights"
         ) from error
-    found = _loaded[key]
-    highest = max(found.get_vocab().values(), default=0)
-    if highest > len(found) + _MANY_IDS:
+    tokenizer = _tokenizers[key]
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest > len(tokenizer) + _MAX_UNUSED_IDS:
         raise CheckpointError(
-            f"model {name!r}: its tokenizer has {len(found)} entries and the token id {highest}; "
-            "expected ids near the number of entries"
+            f"model {name!r}: its tokenizer has {len(tokenizer)} entries and the token id "
+            f"{largest}; expected ids near the number of entries"
         )
-    return Tokenizer(found, name=name)
+    return Tokenizer(tokenizer, name=name)
 
 
 def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int]:
-    """Tokenizer and context length alone, for looking at requests without a forward pass."""
-    _quiet()
+    """Load only the tokenizer and the context length, to look at requests without a model."""
+    _silence_transformers()
     folder, _ = locate(name, settings)
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
     tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
-    with one_line(name):
+    with one_line_errors(name):
         return tokenizer, context_length(config, settings.context)
 
 
-def _quiet() -> None:
-    """Keep transformers' own bars, advice and complaints off the terminal: errors are raised."""
-    from transformers.utils import logging as theirs
+def _silence_transformers() -> None:
+    """Hide transformers' progress bars and logs; problems are raised as errors."""
+    from transformers.utils import logging as transformers_logging
 
-    theirs.set_verbosity(logging.CRITICAL)
-    theirs.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
     """Refuse the tokenizer of another model.
 
-    A few entries more than the model has embeddings are common, such as a token for images; what
-    is refused where text is encoded is a token that would be fed.
+    A few entries more than embeddings are common, such as a token for images. Encoding refuses
+    such a token where it would be fed.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > max(rows + 64, 1.2 * rows):
@@ -192,11 +180,11 @@ def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
         )
 
 
-def _trial(model: Any, name: str) -> torch.Tensor:
+def _trial_logits(model: Any, name: str) -> torch.Tensor:
     """Logits (T, V) of a few tokens.
 
     Raises:
-        CheckpointError: the pass ends in an error, as it does where sizes do not fit each other.
+        CheckpointError: the forward pass fails, for example because sizes do not fit.
     """
     try:
         with torch.no_grad():

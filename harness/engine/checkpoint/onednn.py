@@ -1,9 +1,9 @@
-"""Linear layers on a CPU, over weights that oneDNN has laid out for its own float32 products.
+"""Linear layers on a CPU, over weights in the layout that oneDNN prefers.
 
-torch multiplies plain float32 matrices with its BLAS, which lays weights out anew at every call.
-Packing does that once per weight: here, products of a batch became a third faster, those of a few
-rows, as in decoding, two to four times. The model's code stays as it is; only its linear modules
-are exchanged, and only if the model then gives the same logits.
+torch multiplies plain float32 matrices with its BLAS, which rearranges weights at every call.
+Packing does that once per weight: products of a batch became a third faster, and those of a few
+rows, as in decoding, two to four times. Only the model's linear modules are replaced, and only if
+it then gives the same logits.
 """
 
 import inspect
@@ -18,12 +18,11 @@ from transformers.pytorch_utils import Conv1D
 
 log = logging.getLogger(__name__)
 
-_ROWS = 2048  # of a typical product, for the choice of the layout
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the largest logit
-# How many shapes oneDNN, and torch's layer over it, remember the code for: one needs 0.6 MB, a pass
-# has half a dozen, and a long run meets thousands. Both read this when they are first used.
-_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
-_Exchanged = tuple[nn.Module, str, nn.Module]  # owner, name, what was there
+_TYPICAL_ROWS = 2048  # of a product, for the choice of the layout
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # relative to the largest logit
+# How many shapes oneDNN, and torch's layer over it, keep compiled code for. One takes 0.6 MB, a
+# pass has half a dozen, and a long run meets thousands. Both read this when they are first used.
+_CACHED_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32", "LRU_CACHE_CAPACITY": "32"}
 
 
 class Packed(nn.Module):
@@ -34,26 +33,28 @@ class Packed(nn.Module):
         bias: (outer,) or None.
 
     Attributes:
-        then: `none`, or `gelu` (its tanh approximation) for the function that follows.
+        then: the function that oneDNN applies to the product: `none`, or `gelu` with tanh.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.then = "none"  # what oneDNN applies to the product while it is at hand
-        laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
-        self.weight = nn.Parameter(laid_out, requires_grad=False)
+        self.then = "none"
+        packed = torch.ops.mkldnn._reorder_linear_weight(
+            weight.detach().contiguous(), _TYPICAL_ROWS
+        )
+        self.weight = nn.Parameter(packed, requires_grad=False)
         self.bias = bias
 
     def forward(self, states: Tensor) -> Tensor:
-        """The product, plus bias."""
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(
+        """The product, plus bias, through `then`."""
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(
             states, self.weight, self.bias, self.then, [], "tanh"
         )
-        return found
+        return result
 
 
 def pack(model: Any, before: Tensor | None = None) -> None:
-    """Exchange the linear layers of a model on the CPU; leave it as it is where that fails.
+    """Replace the linear layers of a model on the CPU; leave it as it was where that fails.
 
     Args:
         model: a causal language model.
@@ -63,52 +64,50 @@ def pack(model: Any, before: Tensor | None = None) -> None:
         return
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return
-    for name, capacity in _SHAPES.items():
+    for name, capacity in _CACHED_SHAPES.items():
         os.environ.setdefault(name, capacity)
     with torch.no_grad():
         before = trial(model) if before is None else before
-        exchanged: list[_Exchanged] = []
+        replaced: list[tuple[nn.Module, str, nn.Module]] = []  # owner, name, original
         try:
-            for owner, name in _linear(model):
-                exchanged.append(_exchange(owner, name))
-            exchanged += [_fuse(mlp) for mlp in model.modules() if _fusible(mlp)]
+            _replace_layers(model, replaced)
             same = _close(before, trial(model))
         except Exception as error:
-            # The operators are torch's own, but not documented: whatever they raise on another
+            # The operators belong to torch, but are not documented: whatever they raise on another
             # machine, the model runs without them.
             log.debug("linear layers are not packed: %s", error)
             same = False
         if not same:
-            for owner, name, module in exchanged:
+            for owner, name, module in replaced:
                 _restore(owner, name, module)
 
 
 def products(model: Any) -> str:
-    """Who multiplies a model's matrices: `onednn` over packed weights, or `torch`."""
+    """What computes a model's matrix products: `onednn` over packed weights, or `torch`."""
     return "onednn" if any(isinstance(m, Packed) for m in model.modules()) else "torch"
 
 
-def _linear(model: Any) -> list[tuple[nn.Module, str]]:
-    """Owner and name of every linear layer. Subclasses may compute anything: they stay."""
-    return [
-        (owner, name)
+def _replace_layers(model: Any, replaced: list[tuple[nn.Module, str, nn.Module]]) -> None:
+    """Put packed layers in the place of linear ones, and free the plain weights."""
+    linear = [
+        (owner, name, module)
         for owner in model.modules()
         for name, module in owner.named_children()
-        if type(module) in (nn.Linear, Conv1D)
+        if type(module) in (nn.Linear, Conv1D)  # subclasses may compute anything
     ]
-
-
-def _exchange(owner: nn.Module, name: str) -> _Exchanged:
-    """Put a packed layer in a linear one's place, and free the plain weight."""
-    module: Any = getattr(owner, name)
-    weight = module.weight.t() if type(module) is Conv1D else module.weight
-    setattr(owner, name, Packed(weight, module.bias))
-    module.weight = None
-    return owner, name, module
+    for owner, name, module in linear:
+        weight = module.weight.t() if type(module) is Conv1D else module.weight
+        setattr(owner, name, Packed(weight, module.bias))
+        module.weight = None
+        replaced.append((owner, name, module))
+    for mlp in model.modules():  # let the product apply GELU, as in GPT-2's feed-forward part
+        if isinstance(getattr(mlp, "c_fc", None), Packed) and type(mlp.act) is GELUTanh:
+            replaced.append((mlp, "act", mlp.act))
+            mlp.c_fc.then, mlp.act = "gelu", nn.Identity()
 
 
 def _restore(owner: nn.Module, name: str, module: Any) -> None:
-    """Undo an exchange; a weight comes back bit by bit."""
+    """Undo a replacement; a weight comes back bit by bit."""
     packed: Any = getattr(owner, name)
     if isinstance(packed, Packed):
         weight = packed.weight.to_dense()
@@ -117,24 +116,12 @@ def _restore(owner: nn.Module, name: str, module: Any) -> None:
     setattr(owner, name, module)
 
 
-def _fusible(mlp: Any) -> bool:
-    """Whether GELU follows a packed layer, as in GPT-2's feed-forward part."""
-    return isinstance(getattr(mlp, "c_fc", None), Packed) and type(mlp.act) is GELUTanh
-
-
-def _fuse(mlp: Any) -> _Exchanged:
-    """Let the product apply GELU."""
-    activation = mlp.act
-    mlp.c_fc.then, mlp.act = "gelu", nn.Identity()
-    return mlp, "act", activation
-
-
 def trial(model: Any) -> Tensor:
-    """Logits (T, V) of a few tokens that are the same at every call."""
+    """Logits (T, V) of a few tokens, the same tokens at every call."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = torch.tensor([[(17 + 7919 * i) % vocabulary for i in range(8)]], device=model.device)
-    cache = "use_cache" in inspect.signature(model.forward).parameters
-    logits: Tensor = model(input_ids=ids, **({"use_cache": False} if cache else {})).logits[0]
+    takes_cache = "use_cache" in inspect.signature(model.forward).parameters
+    logits: Tensor = model(input_ids=ids, **({"use_cache": False} if takes_cache else {})).logits[0]
     return logits
 
 

@@ -1,7 +1,7 @@
-"""A checkpoint of random weights that is made in a second, for checks that need any model at all.
+"""A tiny checkpoint of random weights for checks that need any model at all.
 
-Two layers, a tokenizer of bytes and a few merges, no file and no network. What it says is noise,
-but it is the same noise every time, and sharp enough that two answers are never tied.
+It has two layers and a tokenizer of bytes and a few merges, and needs no file and no network. Its
+answers are noise, but the same every time, and spread widely enough that no two are tied.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ MERGES = (("t", "h"), ("th", "e"), ("Ġ", "the"), ("a", "n"), ("Ġ", "s"), ("Ġs
 
 
 def byte_tokenizer() -> Any:
-    """256 byte tokens, a few merges, and `<|endoftext|>`, as transformers has tokenizers."""
+    """A transformers tokenizer of 256 byte tokens, a few merges, and `<|endoftext|>`."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {c: i for i, c in enumerate([*alphabet, *map("".join, MERGES)])}
     backend = Backend(models.BPE(vocabulary, list(MERGES)))
@@ -32,7 +32,7 @@ def byte_tokenizer() -> Any:
 
 
 def model(tokenizer: Any, *, context: int, seed: int = 0, **changes: Any) -> Any:
-    """A two-layer GPT-2 with `context` positions; `changes` are of its config."""
+    """A two-layer GPT-2 with `context` positions; `changes` are further config fields."""
     torch.manual_seed(seed)
     config = GPT2Config(
         vocab_size=len(tokenizer),
@@ -49,24 +49,21 @@ def model(tokenizer: Any, *, context: int, seed: int = 0, **changes: Any) -> Any
 
 
 def checkpoint(context: int) -> Checkpoint:
-    """Model and tokenizer as the engine takes them, on the CPU.
-
-    Torch's random state is as before.
-    """
+    """Model and tokenizer on the CPU; torch's random state is not changed."""
+    hf_tokenizer = byte_tokenizer()
     with torch.random.fork_rng(devices=[]):
-        found = byte_tokenizer()
-        made = model(found, context=context)
-    tokenizer = Tokenizer(found, name="tiny")
+        gpt2 = model(hf_tokenizer, context=context)
+    tokenizer = Tokenizer(hf_tokenizer, name="tiny")
     identity = Identity(
         name="tiny",
         revision=None,
         digest="random",
         tokenizer=tokenizer.digest,
-        parameters=sum(p.numel() for p in made.parameters()),
+        parameters=sum(p.numel() for p in gpt2.parameters()),
         dtype="float32",
         device="cpu",
         context=context,
         trust_remote_code=False,
         threads=torch.get_num_threads(),
     )
-    return Checkpoint(identity, made, tokenizer, torch.device("cpu"), tokenizer.end_tokens)
+    return Checkpoint(identity, gpt2, tokenizer, torch.device("cpu"), tokenizer.end_tokens)

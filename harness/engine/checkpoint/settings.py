@@ -1,24 +1,24 @@
-"""How a checkpoint is loaded, and what identifies it once it is."""
+"""How to load a checkpoint, and what identifies a loaded one."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a checkpoint is to be loaded."""
+    """How to load a checkpoint."""
 
     device: str | None = None  # None: the accelerator if there is one, else the CPU
     dtype: str = "float32"
-    context: int | None = None  # None: the smaller of 1,024 and what the model has
+    context: int | None = None  # tokens; None: the smaller of 1,024 and the model's maximum
     revision: str | None = None
     trust_remote_code: bool = False
-    threads: int | None = None  # of the CPU; None: torch's own choice
-    compiled: bool = False  # whether plain passes go through torch.compile
+    threads: int | None = None  # CPU threads; None: torch's default
+    compiled: bool = False  # whether plain forward passes go through torch.compile
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What tells one checkpoint from another, for records; `digest` covers bytes, not names."""
+    """What identifies a checkpoint in records; `digest` covers bytes, not names."""
 
     name: str
     revision: str | None  # the hub's commit
@@ -29,4 +29,4 @@ class Identity:
     device: str
     context: int
     trust_remote_code: bool
-    threads: int  # of the CPU
+    threads: int  # CPU threads

@@ -22,7 +22,6 @@ class Completion:
     """The new tokens of one query so far."""
 
     query: GenerationQuery
-    index: int  # of the query, among those that are being answered
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     _draws: Sequence[float] = ()
@@ -39,13 +38,7 @@ class Completion:
 
 
 class Endings:
-    """Decides when completions end, for one tokenizer.
-
-    Args:
-        tokenizer: the checkpoint's.
-        end: ids of the tokens that end a text.
-        vocabulary: number of ids that the model can choose from.
-    """
+    """Decides when completions end: at one of the tokens `end`, at a stop string, at the limit."""
 
     def __init__(self, tokenizer: Tokenizer, end: frozenset[int], vocabulary: int) -> None:
         self._tokenizer, self._end, self._vocabulary = tokenizer, end, vocabulary

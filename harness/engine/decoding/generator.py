@@ -10,7 +10,7 @@ start again with half as much at once, and give the same answers.
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -25,33 +25,25 @@ from harness.engine.decoding.plan import (
     plan_generation,
     split_by_rope_limit,
 )
-from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows
+from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows
 from harness.engine.decoding.sampling import choose
-from harness.engine.decoding.shared_rows import SharedRows
+from harness.engine.decoding.shared_rows import Rows, SharedRows
 from harness.engine.decoding.verify_decoding import DecodingMethods
 from harness.engine.model.forward import Forward
-from harness.engine.model.out_of_memory import is_out_of_memory
+from harness.engine.model.out_of_memory import recover
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
-from harness.errors import CheckpointError, NumericsError
+from harness.errors import NumericsError
 
 log = logging.getLogger(__name__)
 
 GROUP_SIZE = 256  # completions decoded, and stored, together: what an interrupted run loses
 
+Finished = list[tuple[GenerationQuery, Generated]]
+
 
 class Generator:
-    """Generates text with one model.
-
-    Args:
-        forward: the model.
-        planner: arranges prompts in rows.
-        endings: decides when a completion ends.
-        limits: how much is decoded at once.
-
-    Attributes:
-        tokens: cost of the answers so far.
-    """
+    """Generates text with one model; `tokens` is the cost of the answers so far."""
 
     def __init__(
         self, forward: Forward, planner: Planner, endings: Endings, limits: Limits
@@ -64,34 +56,31 @@ class Generator:
     def answer(
         self, queries: Sequence[GenerationQuery], known: Collection[Query], advance: Advance
     ) -> Iterator[dict[Query, Answer]]:
-        """The answers of each group, when all of them are complete.
+        """The answers of each group, when all of them are complete; see `Backend.answer`.
 
-        Args:
-            queries: distinct queries.
-            known: those that need no answer.
-            advance: called with the prompt tokens done so far and in all.
-
-        Raises:
-            NumericsError: a log-probability is not finite; its `request` is the query's index.
-            CheckpointError: memory does not suffice even for one completion.
+        Progress is in prompt tokens.
         """
         groups = self._groups(queries) if any(query not in known for query in queries) else []
-        index = {query: i for i, query in enumerate(queries)}
         total = sum(len(planned.row) for group in groups for planned in group)
         done = 0
         for group in groups:
+            advance(done, total)
             missing = [q for planned in group for q in planned.all_queries() if q not in known]
             answers: dict[Query, Answer] = {}
             while len(answers) < len(missing):
-                completions = {q: Completion(q, index[q]) for q in missing if q not in answers}
-                progress = partial(_advance_from, advance, done, total)
+                completions = {q: Completion(q) for q in missing if q not in answers}
                 try:
-                    for completion, generated in self._decode(group, completions, progress):
-                        query = completion.query
-                        fed = len(query.prompt) + len(generated.tokens) - 1
-                        answers[query] = Answer(generated, fed)
+                    for group_done, finished in self._decode(group, completions):
+                        advance(done + group_done, total)
+                        for query, generated in finished:
+                            fed = len(query.prompt) + len(generated.tokens) - 1
+                            answers[query] = Answer(generated, fed)
                 except (RuntimeError, MemoryError) as error:
-                    self._shrink(error)
+                    single = "a single answer" if self._limits.completions == 1 else ""
+                    recover(error, self._forward.device, single)
+                    self._limits = self._limits.halved()
+                    count = self._limits.completions
+                    log.warning("out of memory: going on with %d answers at once", count)
             done += sum(len(planned.row) for planned in group)
             advance(done, total)
             if answers:
@@ -112,7 +101,7 @@ class Generator:
     @property
     def _max_prompts(self) -> int:
         """Prompts per row."""
-        return min(MAX_PROMPTS, self._limits.branches)
+        return min(MAX_PROMPTS, self._limits.completions)
 
     def _shares(self) -> bool:
         return self._planner.sharing is not None and self._methods.shares()
@@ -132,18 +121,17 @@ class Generator:
         return groups
 
     def _decode(
-        self,
-        group: Sequence[PromptRow],
-        completions: Mapping[GenerationQuery, Completion],
-        progress: Callable[[int], None],
-    ) -> Iterator[tuple[Completion, Generated]]:
-        """Decode a group, or those of its queries that are left, to the end."""
+        self, group: Sequence[PromptRow], completions: Mapping[GenerationQuery, Completion]
+    ) -> Iterator[tuple[int, Finished]]:
+        """Decode a group, or those of its queries that are left, to the end.
+
+        Yields the prompt tokens done so far, and what each step finishes.
+        """
         planned_as_is = sum(len(planned.all_queries()) for planned in group) == len(completions)
         if not planned_as_is or any(len(p.row.nodes) > self._max_prompts for p in group):
             group = self.plan([*completions])
         parts = self._rows(group, completions)
         done = 0
-        progress(done)
         try:
             for rows in parts:
                 while True:
@@ -151,12 +139,9 @@ class Generator:
                         step = rows.admit() or rows.feed()
                         if step is None:
                             break
-                        finished = self._choose_tokens(*step)
-                        for completion, _ in finished:
-                            rows.leave(completion)
+                        finished = self._choose_tokens(rows, *step)
                     if finished:
-                        progress(done + rows.done)
-                    yield from finished
+                        yield done + rows.done, finished
                 done += rows.done
         finally:
             computed = sum(rows.computed for rows in parts)
@@ -183,9 +168,9 @@ class Generator:
         return parts
 
     def _choose_tokens(
-        self, completions: Sequence[Completion], states: Tensor
-    ) -> list[tuple[Completion, Generated]]:
-        """Append the next token to each completion; those that are finished by it.
+        self, rows: Rows, completions: Sequence[Completion], states: Tensor
+    ) -> Finished:
+        """Append the next token to each completion; finished ones leave the rows.
 
         Raises:
             NumericsError: a log-probability is not finite.
@@ -196,34 +181,15 @@ class Generator:
             [completion.draw for completion in completions],
         )
         tokens, logprobs = chosen.cpu().tolist()  # the one copy to the host
-        finished: list[tuple[Completion, Generated]] = []
+        finished: Finished = []
         for completion, token, logprob in zip(completions, tokens, logprobs, strict=True):
             if not math.isfinite(logprob):
-                raise NumericsError(
-                    f"a log-probability is {logprob}, expected a finite number", completion.index
-                )
+                message = f"a log-probability is {logprob}, expected a finite number"
+                raise NumericsError(message, query=completion.query)
             completion.tokens.append(int(token))
             completion.logprobs.append(logprob)
             generated = self._endings.finished(completion)
             if generated is not None:
-                finished.append((completion, generated))
+                rows.leave(completion)
+                finished.append((completion.query, generated))
         return finished
-
-    def _shrink(self, error: RuntimeError | MemoryError) -> None:
-        """Halve the limits after running out of memory; raise any other error again."""
-        if not is_out_of_memory(error):
-            raise error
-        if self._limits.branches == 1:
-            raise CheckpointError(
-                "out of memory on a single answer; use a smaller --context, --dtype bfloat16 or "
-                "another device"
-            ) from error
-        if self._forward.device.type != "cpu":
-            torch.accelerator.empty_cache()
-        self._limits = self._limits.halved()
-        log.warning("out of memory: going on with %d answers at once", self._limits.branches)
-
-
-def _advance_from(advance: Advance, before: int, total: int, done: int) -> None:
-    """Report the progress of one group among all."""
-    advance(before + done, total)

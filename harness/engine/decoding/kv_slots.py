@@ -21,7 +21,10 @@ class Slots:
 
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns = rows, columns
-        self._target = _Target()
+        # Rows, columns and width of the present pass. A list of its own, because layers that
+        # referred to their slots would form a reference cycle, and hundreds of megabytes would
+        # wait for the garbage collector.
+        self._target: list[Any] = []
         self._layers: list[Any] = []  # a `_Layer` wherever the model keeps keys and values
 
     def put(self, slot: int, prefilled: Any, row: int, length: int) -> None:
@@ -76,14 +79,12 @@ class Slots:
             buffer[slot, :, : len(columns)] = buffer[slot].index_select(1, index)
 
     def at(self, columns: Tensor, width: int) -> Cache:
-        """The cache for one pass: token (b, m) goes to slot b, column `columns[b, m]`.
+        """The cache for one pass over `width` columns of the first B slots.
 
-        Args:
-            columns: (B, M) for the first B slots.
-            width: number of columns in use; the pass sees only those.
+        Token (b, m) goes to slot b, column `columns[b, m]`.
         """
         rows = torch.arange(len(columns), device=columns.device)[:, None]
-        self._target.index = rows, columns, width
+        self._target[:] = rows, columns, width
         return Cache(layers=[*self._layers])
 
 
@@ -92,38 +93,23 @@ def _keeps_nothing(layer: Any) -> bool:
     return getattr(layer, "keys", None) is None and not hasattr(layer, "conv_states")
 
 
-class _Target:
-    """Where the tokens of the present pass go; all that a layer knows of its slots.
-
-    Layers that referred to their slots would form a reference cycle, and hundreds of megabytes
-    would wait for the garbage collector.
-    """
-
-    def __init__(self) -> None:
-        self.index: tuple[Tensor, Tensor, int] | None = None
-
-    def write(self, buffer: Tensor, states: Tensor) -> Tensor:
-        """Write new states (B, heads, M, size) and return the view (B, heads, width, size)."""
-        assert self.index is not None, "`at` comes before a pass"
-        rows, columns, width = self.index
-        buffer.transpose(1, 2)[rows, columns] = states.transpose(1, 2)
-        return buffer[: len(rows), :, :width]
-
-
 class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer's buffers."""
 
     keys: Tensor
     values: Tensor
 
-    def __init__(self, target: _Target, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, target: list[Any], keys: Tensor, values: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._write, self.keys, self.values = target.write, keys, values
+        self._target, self.keys, self.values = target, keys, values
         self.is_initialized = True
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Take the new tokens' states from the model's attention."""
+        """Write new states (B, heads, M, size); return all, as views (B, heads, width, size)."""
         del args, kwargs
-        return self._write(self.keys, key_states), self._write(self.values, value_states)
+        rows, columns, width = self._target
+        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
+            buffer.transpose(1, 2)[rows, columns] = states.transpose(1, 2)
+        return self.keys[: len(rows), :, :width], self.values[: len(rows), :, :width]

@@ -28,13 +28,7 @@ class PromptRow(NamedTuple):
 def plan_generation(
     queries: Sequence[GenerationQuery], arrange_prompts: ArrangePrompts, rope_limit: int | None
 ) -> list[PromptRow]:
-    """Rows for the prompts of distinct queries.
-
-    Args:
-        queries: what is generated.
-        arrange_prompts: arranges prompts within the RoPE limit.
-        rope_limit: `Forward.rope_limit`; prompts that grow beyond it do not share rows.
-    """
+    """Rows for the prompts of distinct queries; those that grow beyond the RoPE limit are alone."""
     within, beyond = split_by_rope_limit(queries, rope_limit)
     planned: list[PromptRow] = []
     if within:
@@ -55,10 +49,12 @@ def split_by_rope_limit(
     The KV cache of a completion that crosses the limit would hold keys that a full pass rotates
     differently.
     """
-    within = [q for q in queries if limit is None or len(q.prompt) + q.max_new_tokens - 1 <= limit]
-    if limit is None:
-        return within, []
-    return within, [q for q in queries if len(q.prompt) + q.max_new_tokens - 1 > limit]
+    within: list[GenerationQuery] = []
+    beyond: list[GenerationQuery] = []
+    for query in queries:
+        fits = limit is None or len(query.prompt) + query.max_new_tokens - 1 <= limit
+        (within if fits else beyond).append(query)
+    return within, beyond
 
 
 def longest(queries: Sequence[GenerationQuery]) -> int:

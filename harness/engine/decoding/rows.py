@@ -1,13 +1,14 @@
-"""What the decoding loop needs of rows, and rows that share nothing.
+"""Rows of prompts of equal length that share nothing; `shared_rows` has those that share prefixes.
 
-Rows that share prefixes are in `shared_rows`. Letters: T tokens of a row, N completions.
+Both kinds have the same methods: `admit` prefills waiting prompts, `feed` feeds the last token of
+every completion, `leave` takes out a finished one. Letters: T tokens of a row, N completions.
 """
 
 import inspect
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,37 +22,18 @@ Step = tuple[list[Completion], Tensor]
 """Completions, and the hidden states (N, H) from which the next token of each is chosen."""
 
 
-class Rows(Protocol):
-    """Completions that are being decoded."""
-
-    computed: int  # tokens fed so far
-    done: int  # prompt tokens whose completions are finished
-
-    def admit(self) -> Step | None:
-        """Prefill waiting prompts; None if there is no room, or none are waiting."""
-        ...
-
-    def feed(self) -> Step | None:
-        """Feed the last token of every completion; None if there are no completions."""
-        ...
-
-    def leave(self, completion: Completion) -> None:
-        """Take out a finished completion."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much is decoded at once. Limits change no answer."""
 
     prefill: int  # padded tokens
-    branches: int  # completions
+    completions: int
     cache_bytes: int
 
     def halved(self) -> "Limits":
         """Smaller limits, for use after running out of memory."""
         return Limits(
-            max(self.prefill // 2, 1), max(self.branches // 2, 1), max(self.cache_bytes // 2, 1)
+            max(self.prefill // 2, 1), max(self.completions // 2, 1), max(self.cache_bytes // 2, 1)
         )
 
 
@@ -73,11 +55,9 @@ class PlainRows:
 
     Any causal model supports this, if need be by full passes.
 
-    Args:
-        forward: the model.
-        completions: those to decode; several may have the same prompt.
-        limits: how much is decoded at once.
-        method: how tokens are fed after the prompts.
+    Attributes:
+        computed: tokens fed so far.
+        done: prompt tokens whose completions are finished.
     """
 
     def __init__(
@@ -94,7 +74,10 @@ class PlainRows:
             by_length[len(completion.query.prompt)].append(completion)
         self._waiting: deque[list[Completion]] = deque()
         for length in sorted(by_length, reverse=True):
-            group, count = by_length[length], max(1, min(limits.prefill // length, limits.branches))
+            group, count = (
+                by_length[length],
+                max(1, min(limits.prefill // length, limits.completions)),
+            )
             self._waiting += [group[i : i + count] for i in range(0, len(group), count)]
         self._active: list[Completion] = []
         self._cached: list[Completion] = []  # one per row of the cache
@@ -103,7 +86,7 @@ class PlainRows:
         self._takes = inspect.signature(forward.model.base_model.forward).parameters.keys()
 
     def admit(self) -> Step | None:
-        """Prefill the next group once the one before is finished."""
+        """Prefill the next group; None if the one before is unfinished, or none are waiting."""
         if self._active or not self._waiting:
             return None
         self._active = self._waiting.popleft()
@@ -115,7 +98,7 @@ class PlainRows:
         return [*self._active], self._over_cache([c.query.prompt for c in self._active])
 
     def feed(self) -> Step | None:
-        """Feed one token per completion, or everything again where nothing is cached."""
+        """Feed one token per completion, or all again without a cache; None if none are left."""
         if not self._active:
             return None
         if not self._method.cached:

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.engine.decoding.completion import Completion
 from harness.engine.decoding.kv_slots import Slots
 from harness.engine.decoding.plan import PromptRow
-from harness.engine.decoding.rows import Limits, Step
+from harness.engine.decoding.rows import Limits, PlainRows, Step
 from harness.engine.model.forward import Forward
 from harness.engine.queries.query import GenerationQuery
 from harness.engine.scoring.logprobs import batch_states, to_device, to_device_batch
@@ -31,7 +31,7 @@ class _Branch:
     """One completion's place in a row."""
 
     completion: Completion
-    place: int  # among the branches of its row
+    index: int  # among the branches of its row
     position: int  # of the next token
     columns: list[int]  # of its row, those that it sees
 
@@ -49,11 +49,7 @@ class _Slot:
 class SharedRows:
     """Trees and paths; each branch sees its path from the root and its own tokens.
 
-    Args:
-        forward: a model that honours tree masks.
-        rows: the plan.
-        completions: one per query of the plan.
-        limits: how much is decoded at once.
+    The model must honour tree masks. Methods and attributes are those of `PlainRows`.
     """
 
     def __init__(
@@ -112,7 +108,7 @@ class SharedRows:
             width = max(width, len(planned.row))
             branches += len(planned.all_queries())
             if batch or self._active:  # a row that exceeds the limits runs alone
-                if branches > self._limits.branches:
+                if branches > self._limits.completions:
                     break
                 if batch and width * (len(batch) + 1) > self._limits.prefill:
                     break
@@ -130,8 +126,8 @@ class SharedRows:
             node = nodes[-1]
             path = np.flatnonzero(ends[: node + 1] > node).tolist()
             for query in planned.queries[s]:
-                completion, place = self._completions[query], len(slot.branches)
-                slot.branches.append(_Branch(completion, place, len(path), [*path]))
+                completion, index = self._completions[query], len(slot.branches)
+                slot.branches.append(_Branch(completion, index, len(path), [*path]))
         self._upload_visible(slot)
         return slot
 
@@ -139,7 +135,7 @@ class SharedRows:
         """Copy what the branches of a slot see to the device."""
         visible = np.zeros((self._max_branches, self._slots.columns), np.bool_)
         for branch in slot.branches:
-            visible[branch.place, branch.columns] = True
+            visible[branch.index, branch.columns] = True
         self._visible[slot.index] = torch.from_numpy(visible).to(self._visible.device)
 
     def feed(self) -> Step | None:
@@ -147,13 +143,13 @@ class SharedRows:
         if not self._active:
             return None
         b, m = len(self._active), max(len(slot.branches) for slot in self._active)
-        table = np.zeros((4, b, m), np.int64)  # token, position, column, place
+        table = np.zeros((4, b, m), np.int64)  # token, position, column, branch
         table[2] = self._slots.columns - 1
         valid = np.zeros((b, m), np.bool_)
         for slot in self._active:
             for i, branch in enumerate(slot.branches):
                 token, column = branch.completion.tokens[-1], slot.filled + i
-                table[:, slot.index, i] = token, branch.position, column, branch.place
+                table[:, slot.index, i] = token, branch.position, column, branch.index
                 branch.position += 1
                 branch.columns.append(column)
             slot.filled += len(slot.branches)
@@ -166,12 +162,12 @@ class SharedRows:
 
     def _pass(self, table: Tensor, reads: Tensor) -> Tensor:
         """Hidden states (B * M, H) of the tokens in `table` (4, B, M); `reads` are no padding."""
-        ids, positions, columns, places = table.unbind(0)
+        ids, positions, columns, branches = table.unbind(0)
         width = max(slot.filled for slot in self._active)
         rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
-        fed = (rows.flatten()[reads], places.flatten()[reads], columns.flatten()[reads])
+        fed = (rows.flatten()[reads], branches.flatten()[reads], columns.flatten()[reads])
         self._visible[fed] = True
-        allowed = self._visible[:, :, :width][rows, places]  # (B, M, width)
+        allowed = self._visible[:, :, :width][rows, branches]  # (B, M, width)
         states = self._forward.trunk(
             ids,
             position_ids=positions,
@@ -211,3 +207,7 @@ class SharedRows:
             branch.columns = [new_column[column] for column in branch.columns]
         slot.filled = len(needed)
         self._upload_visible(slot)
+
+
+Rows = PlainRows | SharedRows
+"""Completions that are being decoded."""

@@ -8,6 +8,7 @@ fails with every method is decoded by full passes.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from harness.engine.decoding.completion import Completion
 from harness.engine.decoding.plan import plan_generation
-from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Rows, StepMethod
-from harness.engine.decoding.shared_rows import SharedRows
+from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, StepMethod
+from harness.engine.decoding.shared_rows import Rows, SharedRows
 from harness.engine.model.forward import Forward
 from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.model.self_test import (
@@ -44,7 +45,7 @@ NEW_TOKENS = 2  # after a prompt
 # Relative to the largest log-probability. Rounding alone makes 2e-6 in float32, 1e-2 in bfloat16.
 TOLERANCE = Tolerance(2e-5, 3e-2)
 _ALWAYS_SHARE = Sharing(pair_cost=0.0, max_row=1 << 20)
-_LIMITS = Limits(prefill=1 << 20, branches=8, cache_bytes=1)
+_LIMITS = Limits(prefill=1 << 20, completions=8, cache_bytes=1)
 
 
 class Text(NamedTuple):
@@ -56,7 +57,7 @@ class Text(NamedTuple):
     def completion(self) -> Completion:
         """One that will be fed the new tokens."""
         query = GenerationQuery(self.prompt, len(self.new) + 1, (), 1, ())
-        return Completion(query, index=0)
+        return Completion(query)
 
 
 class DecodingMethods:
@@ -74,7 +75,7 @@ class DecodingMethods:
         """Whether completions can be decoded over one copy of the prefix of their prompts."""
         if self._shares is None:
             texts = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
-            fault = self._test(lambda completions: self._shared_rows(completions), texts)
+            fault = self._test(self._shared_rows, texts)
             self._shares = not fault
             if fault:
                 log.warning("answers are decoded without shared prefixes: %s", fault)
@@ -83,19 +84,15 @@ class DecodingMethods:
     def step_method(self, longest: int) -> StepMethod:
         """How tokens are fed to rows that share nothing.
 
-        Args:
-            longest: tokens of the longest prompt with its completion. A shorter attention window
-                shows only at that length.
+        `longest` is in tokens, of a prompt with its completion: a shorter attention window shows
+        only at that length.
         """
         lengths = sorted({SHORT_PROMPT, max(SHORT_PROMPT, longest - NEW_TOKENS)})
         while self._methods and self._verified < lengths[-1]:
             length = next(n for n in lengths if n > self._verified)
-            method = self._methods[0]
             texts = _texts(self._forward, length, [0, 0] if length == SHORT_PROMPT else [0])
-            self._fault = self._test(
-                lambda completions, m=method: PlainRows(self._forward, completions, _LIMITS, m),  # type: ignore[misc]
-                texts,
-            )
+            rows = partial(PlainRows, self._forward, limits=_LIMITS, method=self._methods[0])
+            self._fault = self._test(rows, texts)
             self._verified = 0 if self._fault else length
             if self._fault:
                 self._methods.pop(0)
@@ -121,10 +118,8 @@ class DecodingMethods:
                 if is_out_of_memory(error):
                     raise
                 return failure(error)
-        pairs = zip(decoded, expected, strict=True)
-        difference = max(largest_difference(one, two) for one, two in pairs)
-        scale = max(1.0, *(largest(logprobs) for logprobs in expected))
-        if difference <= TOLERANCE.of(self._forward) * scale:
+        difference = largest_difference(decoded, expected)
+        if difference <= TOLERANCE.of(self._forward) * max(1.0, largest(expected)):
             return ""
         length = max(len(prompt) + len(new) for prompt, new in texts)
         return f"at {length} tokens cached steps differ from the full pass by {difference:.1g} nats"
@@ -133,28 +128,23 @@ class DecodingMethods:
 def _texts(
     forward: Forward, length: int, extra: Sequence[int], *, shared: bool = False
 ) -> list[Text]:
-    """Texts of made-up tokens; where there are two, the first is finished before the second.
+    """Made-up texts, one per entry of `extra`, with prompts of `length` + extra tokens.
 
-    Args:
-        forward: the model.
-        length: tokens of a prompt.
-        extra: for each text, how many more tokens its prompt has.
-        shared: whether the prompts share their first `length` tokens.
+    If `shared`, the prompts begin with the same tokens. The first of two texts is finished first.
     """
     length = max(1, min(length, forward.context - NEW_TOKENS - max(extra)))
     texts: list[Text] = []
     for k, more in enumerate(extra):
-        seed = 0 if shared else k
-        tokens = made_up_tokens(forward, length + more + NEW_TOKENS, seed)
-        stop = len(tokens) if k + 1 == len(extra) else -1
-        texts.append(Text(tokens[: length + more], tokens[length + more : stop]))
+        tokens = made_up_tokens(forward, length + max(extra) + NEW_TOKENS, 0 if shared else k)
+        new = NEW_TOKENS if k + 1 == len(extra) else NEW_TOKENS - 1
+        texts.append(Text(tokens[: length + more], tokens[length + more :][:new]))
     return texts
 
 
 def _decode(
     forward: Forward, make_rows: Callable[[list[Completion]], Rows], texts: Sequence[Text]
-) -> list[Tensor]:
-    """Log-probabilities (N, V) of what may follow each prompt and each new token of each text."""
+) -> Tensor:
+    """Log-probabilities (N, V) of what may follow each prompt and each new token, text by text."""
     completions = [text.completion() for text in texts]
     logprobs: list[list[Tensor]] = [[] for _ in texts]
     rows = make_rows(completions)
@@ -166,17 +156,17 @@ def _decode(
             else:
                 completion.tokens.append(texts[t].new[len(completion.tokens)])
             logprobs[t].append(row)
-    return [torch.stack(of_text) for of_text in logprobs]
+    return torch.stack([row for of_text in logprobs for row in of_text])
 
 
-def _full_pass(forward: Forward, texts: Sequence[Text]) -> list[Tensor]:
+def _full_pass(forward: Forward, texts: Sequence[Text]) -> Tensor:
     """The same log-probabilities by one pass over the texts."""
     width = max(len(prompt) + len(new) for prompt, new in texts)
     ids = torch.zeros((len(texts), width), dtype=torch.long)
     for t, (prompt, new) in enumerate(texts):
         ids[t, : len(prompt) + len(new)] = torch.tensor((*prompt, *new))
     states = forward.trunk(ids.to(forward.device))
-    return [
-        forward.head(states[t, len(prompt) - 1 : len(prompt) + len(new)]).log_softmax(-1)
-        for t, (prompt, new) in enumerate(texts)
+    reads = [
+        states[t, len(prompt) - 1 : len(prompt) + len(new)] for t, (prompt, new) in enumerate(texts)
     ]
+    return torch.cat([forward.head(of_text).log_softmax(-1) for of_text in reads])

@@ -1,6 +1,8 @@
-"""Recognise errors that mean that a device or the machine ran out of memory."""
+"""Recognise errors that mean that memory ran out, and recover from them."""
 
 import torch
+
+from harness.errors import CheckpointError
 
 _MESSAGES = (
     "out of memory",  # accelerators that raise a plain RuntimeError
@@ -16,3 +18,20 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
+
+
+def recover(error: Exception, device: torch.device, smallest: str = "") -> None:
+    """Free memory for another attempt with less; raise the error if memory is not its cause.
+
+    Raises:
+        CheckpointError: the attempt was at `smallest`, so there is nothing less to attempt.
+    """
+    if not is_out_of_memory(error):
+        raise error
+    if smallest:
+        raise CheckpointError(
+            f"out of memory on {smallest}; use a smaller --context, --dtype bfloat16 or another "
+            "device"
+        ) from error
+    if device.type != "cpu":
+        torch.accelerator.empty_cache()

@@ -1,1 +1,1 @@
-"""What is asked of the model: token spans, prefix trees and batches. Integers only, no tensors."""
+"""Queries: requests as token ids, and the rows and batches in which they are fed. No tensors."""

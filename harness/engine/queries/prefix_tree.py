@@ -1,14 +1,14 @@
 """Spans -> rows -> batches. Plain integers, no tensors.
 
-Sorted spans share prefixes with their neighbours. A row is one tree of tokens laid out flat in
-depth-first order: positions restart at each branch, and `ends` says where the subtree of a
-token ends, so that a token sees j exactly if j <= i < ends[j]:
+Sorted spans share prefixes with their neighbours. A row is one tree of tokens, laid out flat in
+depth-first order. Positions restart at each branch. `ends[j]` is the end of the subtree of token j,
+so token i attends to j if and only if j <= i < ends[j]:
 
     spans  [a b c], [a b d e]       tokens     a b c d e
                                     positions  0 1 2 2 3
                                     ends       5 5 3 5 5
 
-A row without branches needs no mask: the plain causal path serves it.
+A row without branches needs no mask beyond the causal one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,9 @@ from harness.engine.queries.query import Sharing, Span
 
 @dataclass(slots=True)
 class TreeRow:
-    """One row of a batch: a path, or a tree where spans part.
+    """One row of a batch: a path, or a tree with branches.
 
-    `nodes[s]` are the places in `tokens` of the inputs of span s that are read.
+    `nodes[s]` are the indices in `tokens` at which the output for span s is read.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -35,12 +35,12 @@ class TreeRow:
 
     @property
     def depth(self) -> int:
-        """How many tokens its longest path has."""
+        """Number of tokens of the longest path."""
         return max(self.positions, default=-1) + 1 if self.branches else len(self)
 
     @property
     def straight(self) -> int:
-        """How many tokens at the beginning are one path: all up to the end of the first branch."""
+        """Number of tokens up to the end of the first branch, which form one path."""
         bends = (i for i, position in enumerate(self.positions) if position != i)
         return next(bends, len(self))
 
@@ -48,15 +48,15 @@ class TreeRow:
 def arrange(
     spans: Sequence[Span], sharing: Sharing | None, limit: int | None = None
 ) -> list[TreeRow]:
-    """Rows for distinct spans, longest first, trees before paths.
+    """Arrange distinct spans in rows: trees before paths, longest first.
 
-    Without `sharing` a row still serves several spans where each continues the one before, for
-    that needs no mask.
+    Without `sharing`, spans still share a row if each continues the one before, which needs no
+    mask.
 
     Args:
-        spans: what is fed, and where it is read.
+        spans: the spans.
         sharing: when spans may share a row.
-        limit: spans longer than this share a row with none of another length (`rope_limit`).
+        limit: a span longer than this shares a row only with spans of equal length (`rope_limit`).
     """
     order = sorted(range(len(spans)), key=lambda i: spans[i].inputs)
     rows: list[TreeRow] = []
@@ -92,7 +92,7 @@ def _read_nodes(span: Span, path: list[int]) -> list[int]:
 
 
 def _joins(row: TreeRow, length: int, common: int, last: int, sharing: Sharing | None) -> bool:
-    """Whether a span goes into the row: it prolongs the last path, or sharing pays."""
+    """Whether a span joins the row: it continues the last path, or sharing pays."""
     if common == 0 or (sharing and sharing.max_spans and len(row.nodes) >= sharing.max_spans):
         return False
     if common == last and not row.branches:
@@ -105,7 +105,7 @@ def _joins(row: TreeRow, length: int, common: int, last: int, sharing: Sharing |
 
 
 def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """Length of the longest common prefix, by bisection over slices (they compare in C)."""
+    """Length of the longest common prefix, by bisection over slices, which compare in C."""
     low, high = 0, min(len(a), len(b))
     if a[:high] == b[:high]:
         return high
@@ -121,11 +121,11 @@ def common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 def batches(
     rows: Sequence[TreeRow], budget: int, limit: int | None = None
 ) -> Iterator[list[TreeRow]]:
-    """Rows in batches of at most `budget` padded tokens; trees and paths never mix.
+    """Group rows in batches of at most `budget` padded tokens.
 
-    A row longer than the budget is a batch by itself. Nor do rows mix that are on different sides
-    of `limit`, or beyond it and of different lengths: the model would rotate their positions
-    otherwise than alone (`Forward.rope_limit`).
+    A row longer than the budget is a batch of its own. Trees and paths are never mixed, nor rows on
+    different sides of `limit`, nor rows beyond it of different lengths: the model would rotate
+    their positions differently than alone (`Forward.rope_limit`).
     """
     batch: list[TreeRow] = []
     for row in rows:
@@ -140,5 +140,5 @@ def batches(
 
 
 def _kind(row: TreeRow, limit: int | None) -> tuple[bool, int]:
-    """What rows of one batch have in common."""
+    """The property that all rows of a batch share."""
     return row.branches, 0 if limit is None or row.depth <= limit else row.depth

@@ -96,11 +96,7 @@ def to_device_batch(
 ) -> tuple[DeviceBatch, list[Tensor]]:
     """A batch and any further integers on the device, in one copy.
 
-    Args:
-        forward: for the device.
-        rows: all trees or all paths.
-        reads: (N,) states that are read, among B * T; at least one.
-        more: further arrays.
+    `rows` are all trees or all paths; `reads` (N,) are at least one of the B * T states.
     """
     width = max(len(row) for row in rows)
     cut = min(row.straight for row in rows) if rows[0].branches else width

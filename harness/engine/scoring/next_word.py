@@ -154,14 +154,8 @@ def _first_word(text: str) -> str:
 class NextTokens:
     """Finds the most probable tokens after candidate paths of a batch.
 
-    Args:
-        forward: the model.
-        spans: the contexts.
-        prefilled: the batch's cache; without one, paths are fed as plain rows.
-        budget: padded tokens per batch of plain rows.
-
-    Attributes:
-        tokens: cost of the calls so far.
+    Paths are fed after the batch's cache, or as plain rows with their contexts where they cannot
+    follow it. `tokens` is the cost of the calls so far.
     """
 
     def __init__(
@@ -208,12 +202,7 @@ class NextTokens:
 
 
 def run_searches(searches: Sequence[tuple[int, WordSearch]], next_tokens: NextTokens) -> None:
-    """Run searches in step until all have a result.
-
-    Args:
-        searches: (span of the context, search).
-        next_tokens: reads the paths.
-    """
+    """Run searches, given with the spans of their contexts, in step until all have a result."""
     while any(search.open_paths() for _, search in searches):
         open_paths = ((s, path) for s, search in searches for path in search.open_paths())
         paths = list(dict.fromkeys(open_paths))

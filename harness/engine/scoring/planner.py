@@ -25,12 +25,7 @@ WORD_COLUMNS = CANDIDATES * WORD_TOKENS  # fed after a prefix in the search for 
 
 
 class Planner:
-    """Arranges spans in rows.
-
-    Args:
-        forward: the model.
-        budget: padded tokens per batch; no tree is longer.
-        share: whether prefixes may be shared at all.
+    """Arranges spans in rows; no tree is longer than `budget` padded tokens.
 
     Attributes:
         sharing: how prefixes are shared; None if they are not.
@@ -61,12 +56,9 @@ class Planner:
         return rows
 
     def prompt_rows(self, prompts: Sequence[Span], longest: int, max_prompts: int) -> list[TreeRow]:
-        """Rows of prompts for generation, one prompt per row if prefixes are not shared.
+        """Rows of distinct prompts for generation, one prompt per row if prefixes are not shared.
 
-        Args:
-            prompts: distinct prompts.
-            longest: tokens of the longest prompt with its completion.
-            max_prompts: prompts per row.
+        `longest` is in tokens, of a prompt with its completion.
         """
         if self.sharing is not None:
             sharing = replace(self.sharing, max_spans=max_prompts)
@@ -84,9 +76,7 @@ class Planner:
     def _verify(self, length: int, width: int) -> bool:
         """Test rows that share prefixes at this size; after a failure nothing is shared any more.
 
-        Args:
-            length: tokens of the longest path, including what is fed after kept prefixes.
-            width: tokens of the widest row.
+        `length` is that of the longest path, including what is fed after kept prefixes.
         """
         length = min(length, self._forward.context)
         if length <= self._verified_length and width <= self._verified_width:

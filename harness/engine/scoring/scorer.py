@@ -12,14 +12,13 @@ import torch
 
 from harness.core import Tokens
 from harness.engine.model.forward import Forward
-from harness.engine.model.out_of_memory import is_out_of_memory
+from harness.engine.model.out_of_memory import recover
 from harness.engine.queries.prefix_tree import TreeRow, batches
 from harness.engine.queries.query import Advance, Answer, Query, Span, SpanScores, WordQuery
 from harness.engine.scoring.logprobs import PrefilledBatch, score
 from harness.engine.scoring.next_word import NextTokens, WordSearch, run_searches
 from harness.engine.scoring.planner import Planner
 from harness.engine.tokenizer.tokenizer import Tokenizer
-from harness.errors import CheckpointError
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +29,7 @@ Needed = Mapping[Span, Sequence[WordQuery]]
 class Scorer:
     """Scores spans and searches for words with one model.
 
-    Args:
-        forward: the model.
-        planner: arranges rows.
-        tokenizer: for the texts of tokens.
-        budget: padded tokens per batch.
-
-    Attributes:
-        tokens: cost of the answers so far.
+    `budget` is in padded tokens per batch; `tokens` is the cost of the answers so far.
     """
 
     def __init__(
@@ -51,16 +43,7 @@ class Scorer:
     def answer(
         self, queries: Sequence[Span | WordQuery], known: Collection[Query], advance: Advance
     ) -> Iterator[dict[Query, Answer]]:
-        """The answers of each batch.
-
-        Args:
-            queries: distinct queries.
-            known: those that need no answer.
-            advance: called with the row tokens done so far and in all.
-
-        Raises:
-            CheckpointError: memory does not suffice even for one row.
-        """
+        """The answers of each batch; see `Backend.answer`. Progress is in tokens of rows."""
         spans = list(dict.fromkeys(query.span for query in queries))
         needed: dict[Span, list[WordQuery]] = {}
         for query in queries:
@@ -77,7 +60,11 @@ class Scorer:
             try:
                 answers = self._answer_batch(batch, spans, needed)
             except (RuntimeError, MemoryError) as error:
-                self._shrink(error, batch)
+                width = len(batch[0])
+                single = f"a single row of {width} tokens" if len(batch) == 1 else ""
+                recover(error, self._forward.device, single)
+                self._budget = max(width, min(self._budget, width * len(batch)) // 2)
+                log.warning("out of memory: going on with batches of %d tokens", self._budget)
                 continue
             rows = rows[len(batch) :]
             done += sum(len(row) for row in batch)
@@ -135,21 +122,6 @@ class Scorer:
             for _, search in searches
             if search.result is not None
         }
-
-    def _shrink(self, error: RuntimeError | MemoryError, batch: Sequence[TreeRow]) -> None:
-        """Halve the budget after running out of memory; raise any other error again."""
-        if not is_out_of_memory(error):
-            raise error
-        if len(batch) == 1:
-            raise CheckpointError(
-                f"out of memory on a single row of {len(batch[0])} tokens; use a smaller "
-                "--context, --dtype bfloat16 or another device"
-            ) from error
-        if self._forward.device.type != "cpu":
-            torch.accelerator.empty_cache()
-        width = len(batch[0])
-        self._budget = max(width, min(self._budget, width * len(batch)) // 2)
-        log.warning("out of memory: going on with batches of %d tokens", self._budget)
 
 
 class _Strings(dict[int, str]):

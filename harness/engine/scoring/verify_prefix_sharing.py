@@ -39,11 +39,8 @@ def tree_fault(forward: Forward, sizes: Sequence[tuple[int, int]] = SMALL_TREES)
     """What is wrong with rows that share prefixes; empty if nothing is.
 
     Branches are compared with their plain rows, and so are tokens fed after kept keys and values.
-    The sizes matter: attention windows that the config does not mention show only in larger trees.
-
-    Args:
-        forward: the model.
-        sizes: for each tree of one batch, the tokens of its longest path and its columns.
+    `sizes` are, for each tree of one batch, the tokens of its longest path and its columns. They
+    matter: attention windows that the config does not mention show only in larger trees.
     """
     if len(usable_tokens(forward)) < _MIN_VOCABULARY:
         return "this model has too few tokens to test it"
@@ -79,13 +76,7 @@ def _tree(forward: Forward, length: int, width: int, *, main_last: bool = False)
                16
 
     A branch of three tokens is read at these and at the one that it parts from, which must not
-    change with what follows it.
-
-    Args:
-        forward: for the vocabulary and the longest row.
-        length: tokens of the longest path.
-        width: columns of the row, if that is more.
-        main_last: whether the longest path comes after the others.
+    change with what follows it. If `main_last`, the longest path comes after the others.
     """
     usable = usable_tokens(forward)
     length = min(max(length, _MIN_LENGTH), forward.rope_limit or length)

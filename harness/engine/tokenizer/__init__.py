@@ -1,1 +1,1 @@
-"""Text to token ids and back, without loss."""
+"""Convert text to token ids and back without loss."""

@@ -1,33 +1,31 @@
-"""What a tokenizer loses of a text: characters that its tokens do not give back."""
+"""Measure what a tokenizer loses: characters that decoding its tokens does not give back."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from harness.engine.tokenizer.tokenizer import STRAY, Tokenizer
+from harness.engine.tokenizer.tokenizer import INVALID_BYTE, Tokenizer
 from harness.errors import EncodingError
 
 
 class EncodedText(NamedTuple):
-    """A request's text as it was encoded.
+    """The text of a request with its tokens.
 
-    Characters U+DC80 to U+DCFF stand for single bytes and are never lost.
+    The characters U+DC80 to U+DCFF stand for single bytes and are never lost.
     """
 
     text: str
     ids: Sequence[int]
-    scored: int  # from which character the text is scored
+    scored_from: int  # first character that is scored
 
 
 class TextLoss(NamedTuple):
-    """What is lost of one text; spaces that open it do not count."""
+    """What is lost of one text; leading spaces do not count."""
 
     lost: int = 0
-    """Characters that the text of the tokens does not have, or not as often: unknown, dropped, or
-    of another case or form."""
+    """Characters that the decoded text lacks: unknown, dropped, or changed in case or form."""
     unknown: int = 0
-    """Characters, white space and control characters aside, that no token stands for after the
-    tokenizer's own normalisation, but the token for what is unknown."""
+    """Visible characters that, after normalisation, have no token but the one for unknown text."""
     example: str = ""
     """One of the unknown pieces."""
 
@@ -35,40 +33,40 @@ class TextLoss(NamedTuple):
 NO_LOSS = TextLoss()
 
 
-def text_losses(tokenizer: Tokenizer, read: Sequence[EncodedText]) -> list[TextLoss]:
-    """What is lost of each text; equal texts are looked at once.
+def text_losses(tokenizer: Tokenizer, encoded: Sequence[EncodedText]) -> list[TextLoss]:
+    """Measure what is lost of each text; equal texts are measured once.
 
     Raises:
-        EncodingError: text that is to be scored has no token but the one for what is unknown. Its
-            `request` is the place in `read`.
+        EncodingError: text to be scored has no token but the one for unknown text. The attribute
+            `request` is the index into `encoded`.
     """
-    ids = {each.text: each.ids for each in read}
+    ids = {entry.text: entry.ids for entry in encoded}
     decoded = tokenizer.decode_batch(list(ids.values()))
-    lossy = {
+    by_text = {
         text: _loss(tokenizer, text)
         for text, back in zip(ids, decoded, strict=True)
         if not _same(text, back)
     }
-    found = [lossy.get(each.text, NO_LOSS) for each in read]
-    for i, (each, loss) in enumerate(zip(read, found, strict=True)):
-        if loss.unknown > _loss(tokenizer, each.text[: each.scored]).unknown:
-            share = sum(loss.lost for loss in found) / sum(len(each.text) for each in read)
-            scored = each.text[each.scored :]
+    losses = [by_text.get(entry.text, NO_LOSS) for entry in encoded]
+    for i, (entry, loss) in enumerate(zip(encoded, losses, strict=True)):
+        if loss.unknown > _loss(tokenizer, entry.text[: entry.scored_from]).unknown:
+            share = sum(loss.lost for loss in losses) / sum(len(entry.text) for entry in encoded)
+            scored = entry.text[entry.scored_from :]
             example = _loss(tokenizer, scored).example or scored
             raise EncodingError(
                 f"the tokenizer has no token for {example[:40]!r}, which is to be scored; it loses "
-                f"{share:.2%} of the characters of these {len(read):,} requests; expected a "
+                f"{share:.2%} of the characters of these {len(encoded):,} requests; expected a "
                 "tokenizer that covers the benchmark's text",
                 i,
             )
-    return found
+    return losses
 
 
 def _same(text: str, back: str) -> bool:
     if text == back or text.lstrip(" ") == back.lstrip(" "):
         return True
-    plain = STRAY.sub("", text)
-    return len(plain) < len(text) and _comparable(plain) == _comparable(back)
+    valid = INVALID_BYTE.sub("", text)
+    return len(valid) < len(text) and _comparable(valid) == _comparable(back)
 
 
 def _comparable(text: str) -> str:
@@ -76,31 +74,34 @@ def _comparable(text: str) -> str:
 
 
 def _loss(tokenizer: Tokenizer, text: str) -> TextLoss:
-    """Counts characters, wherever they stand: tokenizers that drop some misplace the others."""
-    text = STRAY.sub("", text)
+    """Compare counts of characters: tokenizers that drop some misplace the others."""
+    text = INVALID_BYTE.sub("", text)
     encoding = tokenizer.encoding(text)
-    known: list[int] = []
+    tokens: list[int] = []
     example = ""
-    for token, (first, last) in zip(encoding.ids, encoding.offsets, strict=True):
-        source = text[first:last].strip()
-        if token == tokenizer.unknown_id and source != tokenizer.token_name(token):
-            example = example or source
+    for token, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+        piece = text[start:stop].strip()
+        if token == tokenizer.unknown_id and piece != tokenizer.token_name(token):
+            example = example or piece
         else:
-            known.append(token)
-    back = Counter(tokenizer.decode(known))
-    unknown = _visible(Counter(tokenizer.normalize(text)) - back, tokenizer, text)
-    lost = (Counter(_comparable(text)) - back).total()
+            tokens.append(token)
+    decoded = Counter(tokenizer.decode(tokens))
+    unknown = _visible(Counter(tokenizer.normalize(text)) - decoded, tokenizer, text)
+    lost = (Counter(_comparable(text)) - decoded).total()
     count = max(unknown.total(), len(example))
     return TextLoss(max(lost, count), count, example or next(iter(unknown), ""))
 
 
-def _visible(found: Counter[str], tokenizer: Tokenizer, text: str) -> Counter[str]:
-    """Those of normalised characters that stand for characters to be seen, not for spaces."""
+def _visible(characters: Counter[str], tokenizer: Tokenizer, text: str) -> Counter[str]:
+    """Those of the normalised characters of a text that are visible and do not stand for spaces."""
     spaces = set(tokenizer.normalize(" "))
-    found = Counter(
-        {c: n for c, n in found.items() if c not in spaces and c.isprintable() and not c.isspace()}
-    )
-    if found:
-        normalised = {n for c in set(text) if not c.isspace() for n in tokenizer.normalize(c)}
-        found = Counter({c: n for c, n in found.items() if c in normalised})
-    return found
+    visible = {
+        c: n
+        for c, n in characters.items()
+        if c not in spaces and c.isprintable() and not c.isspace()
+    }
+    if visible:
+        originals = {c for c in text if not c.isspace()}
+        normalised = {n for c in originals for n in tokenizer.normalize(c)}
+        visible = {c: n for c, n in visible.items() if c in normalised}
+    return Counter(visible)

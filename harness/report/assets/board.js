@@ -32,10 +32,10 @@ window.reportData = JSON.parse(document.getElementById("data").textContent); // 
   }
 
   function narrow() {
-    const wanted = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const terms = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0;
     for (const row of rows) {
-      row.hidden = !wanted.every((word) => words.get(row).includes(word));
+      row.hidden = !terms.every((word) => words.get(row).includes(word));
       shown += !row.hidden;
     }
     count.value = `${shown} of ${rows.length} rows`;

@@ -12,7 +12,7 @@
     return String(n);
   };
   const plain = (text) => String(text).replaceAll("{", "(").replaceAll("}", ")"); // no rich-text marks
-  const shape = (side) => SHAPES[side % SHAPES.length];
+  const shape = (column) => SHAPES[column % SHAPES.length];
 
   function axis(more) {
     return {
@@ -40,7 +40,7 @@
   }
 
   function curve(c) {
-    const xs = [...c.paper, ...c.ours].map((p) => p.x);
+    const xs = [...c.paper, ...c.runs].map((p) => p.x);
     const tip = (p) => ({ formatter: plain(`${p.name}\n${p.text}\n${short(p.x)} parameters`) });
     const paper = c.paper.map((p) => ({ value: [p.x, p.y], tooltip: tip(p), label: { formatter: plain(p.name) } }));
     const series = [line(paper, { type: "dashed" }, {
@@ -49,12 +49,12 @@
     })];
     if (c.kaplan) series.push(line(c.kaplan, { type: "dotted" }));
     if (c.fit) series.push(line(c.fit, { color: ACCENT, width: 1.6 }));
-    for (const p of c.ours) {
-      const same = c.ours.filter((other) => other.x === p.x); // side by side, or they would hide each other
+    for (const p of c.runs) {
+      const same = c.runs.filter((other) => other.x === p.x); // side by side, or they would hide each other
       const x = p.x * 1.07 ** (same.indexOf(p) - (same.length - 1) / 2);
       if (p.low !== null) series.push(line([[x, p.low], [x, p.high]], { color: ACCENT, width: 1.4, opacity: 0.6 }));
       series.push({
-        type: "scatter", data: [{ value: [x, p.y], tooltip: tip(p) }], symbol: shape(p.side), symbolSize: 10,
+        type: "scatter", data: [{ value: [x, p.y], tooltip: tip(p) }], symbol: shape(p.column), symbolSize: 10,
         itemStyle: { color: ACCENT, borderColor: "var(--ground)", borderWidth: 1 }, z: 5, ...still,
       });
     }
@@ -71,14 +71,14 @@
   }
 
   function calibration(plots) {
-    const most = Math.max(...plots.flatMap((plot) => plot.bins.map((bin) => bin.answers)));
+    const largest = Math.max(...plots.flatMap((plot) => plot.bins.map((bin) => bin.answers)));
     const series = [line([[0, 0], [1, 1]], { type: "dashed" })];
     for (const plot of plots)
       series.push({
-        type: "line", symbol: shape(plot.side), lineStyle: { color: ACCENT, width: 1, opacity: 0.5 },
+        type: "line", symbol: shape(plot.column), lineStyle: { color: ACCENT, width: 1, opacity: 0.5 },
         itemStyle: { color: ACCENT, borderColor: "var(--ground)" }, ...still,
         data: plot.bins.map((bin) => ({
-          value: [bin.confidence, bin.accuracy], symbolSize: 7 + 15 * Math.sqrt(bin.answers / most),
+          value: [bin.confidence, bin.accuracy], symbolSize: 7 + 15 * Math.sqrt(bin.answers / largest),
           tooltip: { formatter: plain(`${plot.label}\n${bin.answers} answers\nmean probability ` +
             `${(100 * bin.confidence).toFixed(1)} %\nright ${(100 * bin.accuracy).toFixed(1)} %`) },
         })),

@@ -1,6 +1,6 @@
 """The report page: runs -> one HTML file that needs nothing else.
 
-    paths --sides--> Sides --tables, board, curves, changes, drill--> plain values --render--> HTML
+    runs --columns--> columns --tables, leaderboard, curves, examples--> values --render--> HTML
 
-Everything shown is made of records and the items beside them. No model is loaded.
+The page shows records and their outcomes. No model is loaded.
 """

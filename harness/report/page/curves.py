@@ -1,6 +1,6 @@
-"""Scores against parameters, and calibration, as the page's charts want them.
+"""Scores over model sizes, and calibration, for the charts of the page.
 
-What is fitted, and to what, is decided by `harness.analysis.scaling`.
+`harness.analysis.scaling` decides what is fitted.
 """
 
 from collections.abc import Sequence
@@ -12,165 +12,106 @@ import numpy as np
 
 from harness.analysis import scaling
 from harness.analysis.paper import section3
-from harness.analysis.scaling import Curve, Fit, Law, Place
+from harness.analysis.scaling import KAPLAN_EXPONENT, Curve, CurvePoint, Fit
 from harness.metrics.calibration import Bin
 from harness.report.number_format import interval, number
-from harness.report.page.columns import LONGEST_LABEL, Column, clip
+from harness.report.page.columns import MAX_LABEL_CHARS, Column, clip
 
-STEPS = 24  # points of a drawn line
-BEYOND = 1.3  # lines go a little beyond the outermost models, as a factor
+LINE_POINTS = 24
+LINE_MARGIN = 1.3  # factor by which lines go beyond the outermost models
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel: words and numbers for the reader, values for the chart."""
+    """The chart of one curve, and the same for readers."""
 
     title: str
-    unit: str
-    words: str
-    rows: tuple[tuple[str, str, str, str], ...]  # model, parameters, score, interval
+    curve: Curve
+    labels: tuple[str, ...]  # of the columns that the points belong to
     chart: dict[str, Any]
 
 
-def panels(sides: Sequence[Column]) -> list[Panel]:
-    """A panel a score; of several protocols of a benchmark each has its own."""
-    found = scaling.curves(record for side in sides for record in side.records)
-    several = [curve.column or curve.metric for curve in found]
-    return [
-        _panel(curve, sides, several.count(curve.column or curve.metric) > 1) for curve in found
-    ]
+def panels(columns: Sequence[Column]) -> list[Panel]:
+    """One panel per curve, with the protocol in the title where a score has several."""
+    curves = scaling.scaling_curves(record for column in columns for record in column.records)
+    names = [curve.column or curve.metric for curve in curves]
+    owners = {id(record): k for k, column in enumerate(columns) for record in column.records}
+    result = []
+    for curve, name in zip(curves, names, strict=True):
+        protocol = clip(curve.protocol, MAX_LABEL_CHARS)
+        title = f"{curve.name}, {protocol}" if names.count(name) > 1 else curve.name
+        own = [owners[id(record)] for record in curve.records]
+        labels = tuple(columns[k].label for k in own)
+        result.append(Panel(title, curve, labels, _chart(curve, own)))
+    return result
 
 
-def _panel(curve: Curve, sides: Sequence[Column], several: bool) -> Panel:
-    title = curve.column or f"{curve.task} {curve.metric}"
-    ours = [(_side(place, curve, sides), place) for place in curve.ours]
-    rows = [
-        (f"GPT-2 {p.name} (paper)", f"{p.parameters:,}", number(p.value, curve.unit), "")
-        for p in curve.paper
-    ]
-    rows += [
-        (
-            sides[side].label,
-            f"{p.parameters:,}",
-            number(p.value, curve.unit),
-            interval(p.low, p.high, curve.unit),
-        )
-        for side, p in ours
-    ]
-    protocol = f", {clip(curve.protocol, LONGEST_LABEL)}" if several else ""
-    return Panel(
-        f"{title}{protocol}", f"{curve.unit}, {curve.rows}", _words(curve), tuple(rows),
-        _chart(curve, ours),
-    )  # fmt: skip
-
-
-def _side(place: Place, curve: Curve, sides: Sequence[Column]) -> int:
-    """The column that a point of a curve belongs to."""
-    for number_, side in enumerate(sides):
-        for record in side.records:
-            same = record.model["digest"] == place.digest and record.protocol == curve.protocol
-            if same and any(
-                (record.task, score.metric, score.value) == (curve.task, curve.metric, place.value)
-                for score in record.scores
-            ):
-                return number_
-    return 0  # not reached: curves are made of the columns' own records
-
-
-def _words(curve: Curve) -> str:
-    """The exponents, or why there are none."""
-    said = []
-    if curve.fit:
-        said.append(f"Exponent {_exponent(curve.fit)}")
-    elif curve.law:
-        said.append(f"No fit: {curve.reason}")
-    else:
-        said.append(f"No fit for scores in {curve.unit}")
-    if curve.paper_fit:
-        said.append(f"the paper’s models {_exponent(curve.paper_fit)}")
-    if curve.law and curve.law.kind == "loss" and (curve.fit or curve.paper_fit):
-        said.append(f"dotted: {scaling.KAPLAN:g}")
-    text = "; ".join(said) + "."
-    if curve.differs:
-        text += f" The runs differ in {', '.join(curve.differs)}."
-    return text
-
-
-def _exponent(fit: Fit) -> str:
-    return f"{fit.exponent:.3f} ({fit.low:.3f} to {fit.high:.3f})"
-
-
-def _chart(curve: Curve, ours: Sequence[tuple[int, Place]]) -> dict[str, Any]:
-    sizes = [place.parameters for place in (*curve.paper, *curve.ours)]
-    ends = (min(sizes) / BEYOND, max(sizes) * BEYOND)
+def _chart(curve: Curve, owners: Sequence[int]) -> dict[str, Any]:
+    sizes = [point.parameters for point in (*curve.paper, *curve.points)]
+    ends = (min(sizes) / LINE_MARGIN, max(sizes) * LINE_MARGIN)
     return {
-        "log": curve.unit.startswith("per ") and all(p.value > 0 for _, p in ours),
-        "paper": [
-            _point(place, place.name, curve)
-            for place in sorted(curve.paper, key=lambda place: place.parameters)
-        ],
-        "ours": [
+        "log": curve.unit.startswith("per ") and all(p.value > 0 for p in curve.points),
+        "paper": [_point(p, p.name, curve.unit) for p in curve.paper],
+        "runs": [
             {
-                **_point(place, clip(Path(place.name).name or place.name, LONGEST_LABEL), curve),
-                "side": side,
-                "low": place.low,
-                "high": place.high,
+                **_point(p, clip(Path(p.name).name or p.name, MAX_LABEL_CHARS), curve.unit),
+                "column": column,
+                "low": p.low,
+                "high": p.high,
             }
-            for side, place in ours
+            for column, p in zip(owners, curve.points, strict=True)
         ],
-        "fit": _line(curve.fit, curve.law, ends),
-        "kaplan": _line(_guide(curve, ends), curve.law, ends),
+        "fit": _line(curve, curve.fit, ends),
+        "kaplan": _line(curve, _kaplan(curve, ends), ends),
     }
 
 
-def _point(place: Place, name: str, curve: Curve) -> dict[str, Any]:
-    between = interval(place.low, place.high, curve.unit)
-    text = f"{number(place.value, curve.unit)} {curve.unit}"
+def _point(point: CurvePoint, name: str, unit: str) -> dict[str, Any]:
+    between = interval(point.low, point.high, unit)
+    text = f"{number(point.value, unit)} {unit}"
     return {
-        "x": place.parameters,
-        "y": place.value,
+        "x": point.parameters,
+        "y": point.value,
         "name": name,
         "text": f"{text} ({between})" if between else text,
     }
 
 
-def _guide(curve: Curve, ends: tuple[float, float]) -> Fit | None:
-    """A law with Kaplan's exponent that meets the runs' fit, or the paper's, in the middle."""
-    through = curve.fit or curve.paper_fit
-    if through is None or curve.law is None or curve.law.kind != "loss":
+def _kaplan(curve: Curve, ends: tuple[float, float]) -> Fit | None:
+    """Kaplan's exponent through the middle of the fit of the runs, or of the paper's models."""
+    fit = curve.fit or curve.paper_fit
+    if fit is None or curve.law is None or curve.law.kind != "loss":
         return None
     middle = float(np.sqrt(ends[0] * ends[1]))
-    height = scaling.along(through, middle) * middle**scaling.KAPLAN
-    return Fit(scaling.KAPLAN, scaling.KAPLAN, scaling.KAPLAN, height)
+    coefficient = fit.loss(middle) * middle**KAPLAN_EXPONENT
+    return Fit(KAPLAN_EXPONENT, KAPLAN_EXPONENT, KAPLAN_EXPONENT, coefficient)
 
 
-def _line(fit: Fit | None, law: Law | None, ends: tuple[float, float]) -> list[list[float]] | None:
-    """Points of a fit in the score's own unit."""
-    if fit is None or law is None:
+def _line(curve: Curve, fit: Fit | None, ends: tuple[float, float]) -> list[list[float]] | None:
+    """Points of a fit in the unit of the score."""
+    if fit is None or curve.law is None:
         return None
-    sizes = np.geomspace(*ends, STEPS)
-    return [[float(n), law.score(scaling.along(fit, float(n)))] for n in sizes]
+    sizes = np.geomspace(*ends, LINE_POINTS).tolist()
+    return [[size, curve.law.score(fit.loss(size))] for size in sizes]
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Calibration of one column."""
+    """The calibration of one column."""
 
-    side: int
+    column: int
     label: str
-    bins: tuple[Bin, ...]
-    error: str  # expected calibration error, in points
+    bins: list[Bin]
+    error: float | None  # expected calibration error, in points
 
 
-def reliabilities(sides: Sequence[Column]) -> list[Reliability]:
-    """Bins of confidence of all columns that have them."""
-    found = []
-    for place, side in enumerate(sides):
-        for record in side.records:
+def reliabilities(columns: Sequence[Column]) -> list[Reliability]:
+    """The bins of confidence of each column that has them."""
+    result = []
+    for k, column in enumerate(columns):
+        for record in column.records:
             bins = section3.reliability(record) if record.origin == "harness" else []
             if bins:
                 errors = [s.value for s in record.scores if s.metric == "calibration-error"]
-                found.append(
-                    Reliability(place, side.label, tuple(bins), number(next(iter(errors), None)))
-                )
-    return found
+                result.append(Reliability(k, column.label, bins, next(iter(errors), None)))
+    return result

@@ -1,8 +1,8 @@
 """Runs -> the page: one HTML file with style, scripts, charts and data inside.
 
-Nothing is fetched: a content security policy in the page allows its own scripts and style, by
-their checksums, and nothing else. Text from data and models is escaped by jinja2 in the tables and
-by its `tojson` in the data of the scripts, which put it in as text.
+The page loads nothing: its content security policy allows its own scripts and style, by checksum,
+and nothing else. Text from data and models is escaped by jinja2 in the tables and by its `tojson`
+in the data for the scripts, which insert it as text.
 """
 
 import base64
@@ -14,31 +14,35 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from harness.analysis import scaling
+from harness.analysis.compare import Comparison, compare
 from harness.analysis.paper import published
-from harness.report.page import comparisons, curves, leaderboard, tables
-from harness.report.page import items as drill
+from harness.analysis.scaling import KAPLAN_EXPONENT
+from harness.report import number_format
+from harness.report.page import leaderboard, tables
 from harness.report.page.columns import Column
-from harness.report.page.items import Group, Shown
-from harness.report.page.tokens import BYTES, Budget, Traces, as_json, prompt
+from harness.report.page.curves import Reliability, panels, reliabilities
+from harness.report.page.examples import GroupSample, page_json
+from harness.report.page.tokens import PAGE_BYTES, Traces, as_json, prompt
 
-SCRIPTS = ("echarts.common.min.js", "board.js", "charts.js", "items.js")
+SCRIPTS = ("echarts.common.min.js", "board.js", "charts.js", "examples.js")
 STYLE = "page.css"
 MARKS = "●◆▲■"
-"""Shapes of the columns in the charts; after four they begin again."""
+"""Shapes of the columns in the charts, repeated after four columns."""
+MAX_COMPARISONS = 5  # columns that are compared with the first one
+SIGNIFICANT_P = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What a page is made with."""
+class PageInfo:
+    """What the page says about itself."""
 
     title: str
     made: str  # date and time
     version: str  # of the harness
-    most: int = 60  # items of a benchmark on the page
-    dump: str | None = None  # name of the file with all items, if there is one
+    limit: int = 60  # examples per benchmark
+    dump: str | None = None  # name of the file with all examples, if there is one
     notes: tuple[str, ...] = ()
-    untraced: tuple[str, ...] = ()  # whose items have no tokens, and why
+    untraced: tuple[str, ...] = ()  # which examples have no tokens, and why
 
 
 @cache
@@ -48,27 +52,29 @@ def asset(name: str) -> str:
 
 
 def policy() -> str:
-    """The content security policy: this page's own scripts and style, nothing from anywhere."""
-    scripts = " ".join(_source(asset(name)) for name in SCRIPTS)
+    """The content security policy: the page's own scripts and style, nothing from elsewhere."""
+    scripts = " ".join(_checksum(asset(name)) for name in SCRIPTS)
     return (
-        f"default-src 'none'; script-src {scripts}; style-src {_source(asset(STYLE))}; "
+        f"default-src 'none'; script-src {scripts}; style-src {_checksum(asset(STYLE))}; "
         "base-uri 'none'; form-action 'none'"
     )
 
 
-def _source(text: str) -> str:
+def _checksum(text: str) -> str:
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
 
 
-def page(sides: Sequence[Column], shown: Sequence[Shown], traces: Traces, setting: Setting) -> str:
-    """The whole page as text.
+def page(
+    columns: Sequence[Column], samples: Sequence[GroupSample], traces: Traces, info: PageInfo
+) -> str:
+    """Render the whole page.
 
     Args:
-        sides: the columns, in order.
-        shown: the items of the same columns, group by group.
-        traces: tokens of some of these items.
-        setting: title, date and sizes.
+        columns: in order.
+        samples: the examples of these columns, group by group.
+        traces: tokens of some of these examples.
+        info: what the page says about itself.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -80,144 +86,96 @@ def page(sides: Sequence[Column], shown: Sequence[Shown], traces: Traces, settin
         trim_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    values = _values(sides, setting)
-    values["data"] = _data(sides, shown, traces, values)
-    values["groups"] = [{"name": name} for name in _names(shown)]
+    environment.globals.update(
+        fmt=number_format, published=published.published, kaplan=f"{KAPLAN_EXPONENT:g}"
+    )
+    records = [record for column in columns for record in column.records]
+    curves, calibration = panels(columns), reliabilities(columns)
+    marks = [(MARKS[k % len(MARKS)], column.label) for k, column in enumerate(columns)]
+    tasks = [sample.group.task for sample in samples]
+    values = {
+        "table3": tables.paper_table(columns, published.COLUMNS),
+        "section3": tables.paper_table(columns, published.SECTION3),
+        "summary_tables": tables.summary_tables(columns),
+        "board": leaderboard.board(records),
+        "benchmarks": len({record.task for record in records}),
+        "curves": curves,
+        "marks": [("○", "GPT-2 (paper)"), *marks],
+        "calibration": calibration,
+        "calibration_marks": [marks[plot.column] for plot in calibration],
+        "comparisons": comparisons(columns),
+        "significant_p": SIGNIFICANT_P,
+        "groups": [
+            f"{s.group.task}, {s.group.protocol}" if tasks.count(s.group.task) > 1 else s.group.task
+            for s in samples
+        ],
+        "abouts": [tables.about(column) for column in columns],
+    }
     return environment.get_template("page.html").render(
         **values,
-        sections=_sections(values),
+        info=info,
+        data={
+            "labels": [column.label for column in columns],
+            "curves": [panel.chart for panel in curves],
+            "calibration": [_calibration(plot) for plot in calibration],
+            "groups": [_group(k, s, traces, len(samples)) for k, s in enumerate(samples)],
+        },
         policy=Markup(policy()),
         style=Markup(asset(STYLE)),
         scripts=[Markup(asset(name)) for name in SCRIPTS],
     )
 
 
-def _values(sides: Sequence[Column], setting: Setting) -> dict[str, Any]:
-    """What the template shows, but for the items."""
-    records = [record for side in sides for record in side.records]
-    labels = [side.label for side in sides]
-    marks = [("○", "GPT-2 (paper)")]
-    marks += [(MARKS[place % len(MARKS)], label) for place, label in enumerate(labels)]
-    calibration = curves.reliabilities(sides)
-    return {
-        "title": setting.title,
-        "made": setting.made,
-        "version": setting.version,
-        "most": setting.most,
-        "dump": setting.dump,
-        "notes": setting.notes,
-        "untraced": setting.untraced,
-        "summary": _summary(sides),
-        "table3": tables.paper_table(sides, published.COLUMNS),
-        "section3": tables.paper_table(sides, published.SECTION3),
-        "tables4": tables.tables4(sides),
-        "board": leaderboard.board(records),
-        "curves": curves.panels(sides),
-        "marks": marks,
-        "kaplan": f"{scaling.KAPLAN:g}",
-        "calibration": calibration,
-        "marked": [marks[1 + plot.side] for plot in calibration],
-        "changes": comparisons.changes(sides),
-        "abouts": [tables.about(side) for side in sides],
-    }
+def comparisons(columns: Sequence[Column]) -> list[tuple[str, str, Comparison]]:
+    """The first column compared with each of the next ones, unless they have nothing in common."""
+    first, *others = ([run for run in c.runs if run.has_outcomes] for c in columns)
+    pairs = []
+    for column, runs in zip(columns[1 : 1 + MAX_COMPARISONS], others, strict=False):
+        compared = compare(first, runs)
+        if compared.scores:
+            pairs.append((columns[0].label, column.label, compared))
+    return pairs
 
 
-def _summary(sides: Sequence[Column]) -> str:
-    runs = "1 run" if len(sides) == 1 else f"{len(sides)} runs"
-    tasks = {record.task for side in sides for record in side.records}
-    benchmarks = "1 benchmark" if len(tasks) == 1 else f"{len(tasks)} benchmarks"
-    return f"{runs}, {benchmarks}. Every number has its 95 % interval and its signature."
+def _calibration(plot: Reliability) -> dict[str, Any]:
+    bins = [bin_._asdict() for bin_ in plot.bins]
+    return {"column": plot.column, "label": plot.label, "bins": bins}
 
 
-def _sections(values: dict[str, Any]) -> list[tuple[str, str]]:
-    """Ids and names of the sections that the page has."""
-    every = (
-        ("table3", "Table 3", values["table3"]),
-        ("section3", "Section 3", values["section3"]),
-        ("leaderboard", "Leaderboard", True),
-        ("scaling", "Scaling", values["curves"]),
-        ("calibration", "Calibration", values["calibration"]),
-        ("changes", "What changed", values["changes"]),
-        ("items", "Items", values["groups"]),
-        ("runs", "Runs", True),
-    )
-    return [(id_, name) for id_, name, there in every if there]
-
-
-def _names(shown: Sequence[Shown]) -> list[str]:
-    """Names of the groups; the protocol too where a benchmark has several."""
-    tasks = [each.group.task for each in shown]
-    return [
-        f"{each.group.task}, {each.group.protocol}"
-        if tasks.count(each.group.task) > 1
-        else each.group.task
-        for each in shown
-    ]
-
-
-def _data(
-    sides: Sequence[Column], shown: Sequence[Shown], traces: Traces, values: dict[str, Any]
-) -> dict[str, Any]:
-    """What the scripts read."""
-    return {
-        "labels": [side.label for side in sides],
-        "curves": [panel.chart for panel in values["curves"]],
-        "calibration": [
-            {
-                "side": plot.side,
-                "label": plot.label,
-                "bins": [bin_._asdict() for bin_ in plot.bins],
-            }
-            for plot in values["calibration"]
-        ],
-        "groups": [
-            _group(place, each, traces, Budget(BYTES // len(shown)))
-            for place, each in enumerate(shown)
-        ],
-    }
-
-
-def _group(place: int, shown: Shown, traces: Traces, budget: Budget) -> dict[str, Any]:
-    """One benchmark's items, with the traces of as many as the budget takes."""
-    items = []
-    traced = 0
-    for item in shown.items:
-        value = drill.as_json(item)
-        found = [traces.get((place, said.side, item.id)) for said in item.said]
-        requests = [None if each is None else as_json(each) for each in found]
-        if any(requests) and budget.takes(len(json.dumps(requests))):
+def _group(number: int, sample: GroupSample, traces: Traces, groups: int) -> dict[str, Any]:
+    """One benchmark's examples, and the traces of as many as its share of the page takes."""
+    examples = []
+    traced, left = 0, PAGE_BYTES // groups
+    for example in sample.examples:
+        value = page_json(example)
+        traced_runs = [traces.get((number, run.column, example.id)) for run in example.runs]
+        requests = [None if each is None else as_json(each) for each in traced_runs]
+        size = len(json.dumps(requests))
+        if any(requests) and size <= left:
+            left -= size
             traced += 1
-            value["prompt"] = prompt(next(each for each in found if each))
-            for said, trace in zip(value["said"], requests, strict=True):
-                said["trace"] = trace
-        items.append(value)
+            value["traced_prompt"] = prompt(next(filter(None, traced_runs)))
+            for run, trace in zip(value["runs"], requests, strict=True):
+                run["trace"] = trace
+        examples.append(value)
     return {
-        "task": shown.group.task,
-        "words": _words(shown, traced),
+        "task": sample.group.task,
+        "words": _sample_in_words(sample, traced),
         "traced": traced > 0,
-        "items": items,
+        "examples": examples,
     }
 
 
-def _words(shown: Shown, traced: int) -> str:
-    """`{}` is where the script puts how many of them it shows."""
-    group, count = shown.group, len(shown.items)
-    text = f"{{}} shown of {count:,} items"
-    if count < group.total:
-        text += f" on this page, of {group.total:,} in all"
-        picked = f" ({shown.picked:,} picked because they flipped, the others at random)"
-        text += picked if shown.picked else ""
-    if group.flipped:
-        text += f"; {group.flipped:,} of all flipped: right in one run and not in another"
+def _sample_in_words(sample: GroupSample, traced: int) -> str:
+    """How the examples were chosen; the script replaces `{}` by how many it shows."""
+    total, count, flipped = len(sample.group.examples), len(sample.examples), sample.group.flipped
+    text = f"{{}} shown of {count:,} examples"
+    if count < total:
+        text += f" on this page, of {total:,} in all"
+        if sample.picked:
+            text += f" ({sample.picked:,} picked because they flipped, the others at random)"
+    if flipped:
+        text += f"; {flipped:,} of all flipped: right in one run and not in another"
     if 0 < traced < count:
         text += f"; {traced:,} have their tokens on the page"
     return text + "."
-
-
-def dump(groups: Sequence[Group], labels: Sequence[str]) -> str:
-    """All items as JSON lines."""
-    return "".join(
-        json.dumps(drill.dump_line(group, item, labels)) + "\n"
-        for group in groups
-        for item in group.items
-    )

@@ -1,96 +1,77 @@
-"""Token traces as the page's script reads them, shortened to what fits a page."""
+"""Token traces for the script of the page, shortened to fit a page."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from harness.records.trace import RequestTrace, TokenTrace
 from harness.report.page.columns import clip
 
-PROMPT = 400  # tokens of an item's first prompt that are shown, its last ones
-BEFORE = 12  # the same of every run and request, before the first token that is scored
-SCORED = 150  # scored tokens of a request
-REQUESTS = 12  # of an item
-LONGEST_PROMPT = 8000  # characters
-LONGEST = 1000  # characters of an output or of one token
-BYTES = 3_000_000  # of all traces on the page
+PROMPT_TOKENS = 400  # shown of an example's first prompt, its last ones
+CONTEXT_TOKENS = 12  # shown of each run and request, before the first scored token
+SCORED_TOKENS = 150  # shown per request
+MAX_REQUESTS = 12  # per example
+MAX_PROMPT_CHARS = 8000
+MAX_TEXT_CHARS = 1000  # of an output or of one token
+PAGE_BYTES = 3_000_000  # of all traces
 
-Key = tuple[int, int, str]
-"""Group, column and id of an item."""
-Traces = Mapping[Key, Sequence[RequestTrace]]
-
-
-@dataclass
-class Budget:
-    """How many bytes of traces a page has left; what does not fit is left out."""
-
-    left: int
-
-    def takes(self, size: int) -> bool:
-        """Take so many bytes, if they are there."""
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
+Traces = Mapping[tuple[int, int, str], Sequence[RequestTrace]]
+"""By group, column and id of an example."""
 
 
 def as_json(requests: Sequence[RequestTrace]) -> list[dict[str, Any]]:
-    """The requests of one item: a few tokens before the scored ones, and the first of these."""
-    found = [_request(request) for request in requests[:REQUESTS]]
-    if len(requests) > REQUESTS:
-        found[-1]["note"] = f"{len(requests) - REQUESTS} more requests are left out"
-    return found
+    """The requests of one example: the first scored tokens and a few tokens before them."""
+    shown = [_request(request) for request in requests[:MAX_REQUESTS]]
+    if len(requests) > MAX_REQUESTS:
+        shown[-1]["note"] = f"{len(requests) - MAX_REQUESTS} more requests are left out"
+    return shown
 
 
 def prompt(requests: Sequence[RequestTrace]) -> dict[str, str] | None:
-    """The end of an item's first prompt, and the text whose probability is asked for behind it.
+    """The end of an example's first prompt, and the text that is scored after it.
 
-    None for a text that is scored as a whole.
+    None if the text is scored as a whole.
     """
     request = requests[0]
     if request.kind == "rolling":
         return None
     tokens = request.tokens
-    first = _first(tokens)
-    start = max(0, first - PROMPT)
-    asked = "".join(token.text for token in tokens[start:first])
+    first = _first_scored(tokens)
+    start = max(0, first - PROMPT_TOKENS)
     scored = tokens[first:] if request.kind == "loglikelihood" else ()
     return {
         "left": f"{start:,} tokens before it are left out" if start else "",
-        "text": clip(asked, LONGEST_PROMPT),
-        "marked": clip("".join(token.text for token in scored), LONGEST),
+        "text": clip("".join(token.text for token in tokens[start:first]), MAX_PROMPT_CHARS),
+        "marked": clip("".join(token.text for token in scored), MAX_TEXT_CHARS),
     }
 
 
-def _first(tokens: Sequence[TokenTrace]) -> int:
-    """Where the prompt ends: the place of the first scored token."""
+def _first_scored(tokens: Sequence[TokenTrace]) -> int:
     return next((i for i, token in enumerate(tokens) if token.scored), len(tokens))
 
 
 def _request(request: RequestTrace) -> dict[str, Any]:
     tokens = request.tokens
-    first = _first(tokens)
-    start = max(0, first - BEFORE)
-    end = min(len(tokens), first + SCORED)
-    left = f"{len(tokens) - end:,} tokens after it are left out" if end < len(tokens) else ""
+    first = _first_scored(tokens)
+    start = max(0, first - CONTEXT_TOKENS)
+    end = min(len(tokens), first + SCORED_TOKENS)
     return {
         "kind": request.kind,
         "tokens": list(_joined(tokens[start:end])),
-        "output": None if request.output is None else clip(request.output, LONGEST),
+        "output": None if request.output is None else clip(request.output, MAX_TEXT_CHARS),
         "logprob": request.logprob,
         "begins": start == 0,
-        "left": left,
-        "note": clip(request.note, LONGEST),
+        "left": f"{len(tokens) - end:,} tokens after it are left out" if end < len(tokens) else "",
+        "note": clip(request.note, MAX_TEXT_CHARS),
     }
 
 
 def _joined(tokens: Sequence[TokenTrace]) -> Iterator[tuple[str, int, float | None, int | None]]:
-    """(text, scored, log-probability, rank); neighbours that say nothing are one text."""
-    for mute, run in groupby(tokens, lambda t: not t.scored and t.logprob is None):
-        if mute:
+    """(text, scored, log-probability, rank); neighbours without numbers are joined."""
+    for plain, run in groupby(tokens, lambda t: not t.scored and t.logprob is None):
+        if plain:
             yield "".join(token.text for token in run), 0, None, None
             continue
         for token in run:
-            rounded = None if token.logprob is None else round(token.logprob, 3)
-            yield clip(token.text, LONGEST), int(token.scored), rounded, token.rank
+            logprob = None if token.logprob is None else round(token.logprob, 3)
+            yield clip(token.text, MAX_TEXT_CHARS), int(token.scored), logprob, token.rank

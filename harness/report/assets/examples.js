@@ -1,13 +1,13 @@
 "use strict";
-/* The items: all text goes in as text, never as markup. */
+/* The examples: all text is inserted as text, never as markup. */
 (() => {
-  const list = document.getElementById("item-list");
+  const list = document.getElementById("example-list");
   if (!list) return;
   const data = window.reportData;
   const at = (id) => document.getElementById(id);
-  const [pick, show, order, search] = ["item-group", "item-show", "item-order", "item-search"].map(at);
-  const more = at("item-more"), count = at("item-count");
-  const STEP = 25; // items that are added at a time
+  const [pick, show, order, search] = ["example-group", "example-show", "example-order", "example-search"].map(at);
+  const more = at("example-more"), count = at("example-count");
+  const STEP = 25; // examples that are added at a time
   const NAMES = { right: "right", wrong: "wrong", part: "in part" };
   const KINDS = {
     loglikelihood: "how probable is the marked text", rolling: "how probable is the text",
@@ -28,9 +28,9 @@
     return box;
   }
 
-  function prompt(item) {
-    if (!item.prompt) return text("prompt", item.asked);
-    const { left, text: before, marked } = item.prompt;
+  function prompt(example) {
+    if (!example.traced_prompt) return text("prompt", example.prompt);
+    const { left, text: before, marked } = example.traced_prompt;
     const box = text(left ? `prompt, ${left}` : "prompt", before);
     if (marked) box.lastElementChild.append(element("mark", "", marked));
     return box;
@@ -90,66 +90,66 @@
     return box;
   }
 
-  function run(said) {
-    const box = element("div", `run ${said.state}`);
+  function response(run) {
+    const box = element("div", `run ${run.state}`);
     const head = element("h3");
-    head.append(element("bdi", "", data.labels[said.side]));
-    if (said.state) head.append(element("span", `state ${said.state}`, NAMES[said.state]));
+    head.append(element("bdi", "", data.labels[run.column]));
+    if (run.state) head.append(element("span", `state ${run.state}`, NAMES[run.state]));
     box.append(head);
-    box.append(element("pre", "text", said.got || "(nothing)"));
+    box.append(element("pre", "text", run.response || "(nothing)"));
     const values = element("ul");
-    for (const [name, value] of said.values) {
+    for (const [name, value] of run.values) {
       const row = element("li");
       row.append(element("span", "", name), element("span", "", value));
       values.append(row);
     }
-    if (said.values.length) box.append(values);
-    if (said.trace) for (const request of said.trace) box.append(traced(request));
+    if (run.values.length) box.append(values);
+    if (run.trace) for (const request of run.trace) box.append(traced(request));
     return box;
   }
 
-  function fill(box, item) {
+  function fill(box, example) {
     const body = element("div", "body");
-    body.append(prompt(item));
-    if (item.wanted) body.append(text("wanted", item.wanted));
-    const said = element("div", "said");
-    for (const each of item.said) said.append(run(each));
-    body.append(said);
+    body.append(prompt(example));
+    if (example.reference) body.append(text("reference", example.reference));
+    const runs = element("div", "runs");
+    for (const run of example.runs) runs.append(response(run));
+    body.append(runs);
     box.append(body);
   }
 
-  function entry(item) {
-    const box = element("details", "item");
+  function entry(example) {
+    const box = element("details", "example");
     const head = element("summary");
-    const line = item.asked.trim().slice(-160).replace(/\s+/g, " ");
-    head.append(element("span", "id", item.id), element("span", "tail", item.wanted ? `${line} \u2192 ${item.wanted.slice(0, 80)}` : line));
+    const line = example.prompt.trim().slice(-160).replace(/\s+/g, " ");
+    head.append(element("span", "id", example.id), element("span", "tail", example.reference ? `${line} \u2192 ${example.reference.slice(0, 80)}` : line));
     const states = element("span", "states");
-    for (const said of item.said)
-      if (said.state) {
-        const mark = element("span", `state ${said.state}`, { right: "\u2713", wrong: "\u2717", part: "\u00bd" }[said.state]);
-        mark.title = `${data.labels[said.side]}: ${NAMES[said.state]}`;
+    for (const run of example.runs)
+      if (run.state) {
+        const mark = element("span", `state ${run.state}`, { right: "\u2713", wrong: "\u2717", part: "\u00bd" }[run.state]);
+        mark.title = `${data.labels[run.column]}: ${NAMES[run.state]}`;
         mark.setAttribute("aria-label", mark.title);
         mark.setAttribute("role", "img");
         states.append(mark);
       }
     head.append(states);
     box.append(head);
-    box.addEventListener("toggle", () => { if (box.open && box.childElementCount === 1) fill(box, item); });
+    box.addEventListener("toggle", () => { if (box.open && box.childElementCount === 1) fill(box, example); });
     return box;
   }
 
-  const losses = (item) => item.said.map((said) => said.loss).filter((loss) => loss !== null);
-  const worst = (item) => Math.max(-Infinity, ...losses(item));
-  const change = (item) => (losses(item).length > 1 ? worst(item) - Math.min(...losses(item)) : -Infinity);
+  const losses = (example) => example.runs.map((run) => run.loss).filter((loss) => loss !== null);
+  const worst = (example) => Math.max(-Infinity, ...losses(example));
+  const change = (example) => (losses(example).length > 1 ? worst(example) - Math.min(...losses(example)) : -Infinity);
   const TESTS = {
     all: () => true,
-    flipped: (item) => item.flipped,
-    wrong: (item) => item.said.some((said) => said.state === "wrong"),
-    right: (item) => item.said.every((said) => said.state === "right"),
+    flipped: (example) => example.flipped,
+    wrong: (example) => example.runs.some((run) => run.state === "wrong"),
+    right: (example) => example.runs.every((run) => run.state === "right"),
   };
 
   function add() {
-    const done = list.querySelectorAll(".item").length;
+    const done = list.querySelectorAll(".example").length;
     list.append(...found.slice(done, done + STEP).map(entry));
     more.hidden = done + STEP >= found.length;
   }
@@ -157,24 +157,24 @@
   function refresh() {
     const group = data.groups[pick.value];
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = (item) => {
-      const all = [item.id, item.asked, item.wanted, ...item.said.map((said) => said.got)].join(" ").toLowerCase();
+    const matches = (example) => {
+      const all = [example.id, example.prompt, example.reference, ...example.runs.map((run) => run.response)].join(" ").toLowerCase();
       return words.every((word) => all.includes(word));
     };
-    found = group.items.filter((item) => TESTS[show.value](item) && matches(item));
+    found = group.examples.filter((example) => TESTS[show.value](example) && matches(example));
     const key = { worst, change }[order.value];
     if (key) found.sort((a, b) => key(b) - key(a) || 0);
     count.textContent = group.words.replace("{}", String(found.length));
     list.replaceChildren();
-    if (!found.length) list.append(element("p", "empty", "No item fits."));
+    if (!found.length) list.append(element("p", "empty", "No example matches."));
     add();
-    at("item-shades").hidden = !group.traced;
+    at("example-shades").hidden = !group.traced;
   }
 
   for (const control of [pick, show, order]) control.addEventListener("change", refresh);
   search.addEventListener("input", refresh);
   more.addEventListener("click", add);
-  at("item-controls").addEventListener("submit", (event) => event.preventDefault());
+  at("example-controls").addEventListener("submit", (event) => event.preventDefault());
   for (const link of document.querySelectorAll("#changes a[data-task]"))
     link.addEventListener("click", () => {
       const place = data.groups.findIndex((group) => group.task === link.dataset.task);
