@@ -29,12 +29,14 @@ class SafeConsole(Console):
     ) -> Iterable[Segment]:
         """The segments of a renderable with safe texts."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=_safe(segment.text))
-
-
-def _safe(text: str) -> str:
-    text = printable(text)
-    return without_workflow_commands(text) if in_github_actions() else text
+            text = segment.text
+            # rich renders nested parts again and again; most texts need no second look.
+            plain = text == "\n" or (text.isascii() and text.isprintable())
+            if not segment.control and not plain:
+                segment = segment._replace(text=printable(text))
+            if in_github_actions() and not segment.control:
+                segment = segment._replace(text=without_workflow_commands(segment.text))
+            yield segment
 
 
 def in_github_actions() -> bool:

@@ -6,7 +6,7 @@ interrupted run is resumed with the same batches as an undisturbed one, and give
 """
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -110,6 +110,7 @@ class Scorer:
     ) -> dict[Query, Answer]:
         """The answers to all word queries of a batch."""
         searches: list[tuple[int, WordSearch]] = []
+        self._strings.add(token for span_scores in scores.values() for token in span_scores.top)
         for s, span_scores in scores.items():
             for query in needed[spans[s]] if spans[s].top else ():
                 string, apart = self._strings.__getitem__, self._space_apart
@@ -131,6 +132,11 @@ class _Strings(dict[int, str]):
         super().__init__()
         self._tokenizer = tokenizer
 
+    def add(self, tokens: Iterable[int]) -> None:
+        """Decode those tokens that are new, in one call."""
+        new = [token for token in dict.fromkeys(tokens) if token not in self]
+        self.update(zip(new, self._tokenizer.token_texts(new), strict=True))
+
     def __missing__(self, token: int) -> str:
-        text = self[token] = self._tokenizer.token_texts([token])[0]
-        return text
+        self.add([token])
+        return self[token]
