@@ -518,14 +518,14 @@ def test_without_a_store_the_answers_are_the_same(tiny: Checkpoint, tmp_path: Pa
 def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answer until so many batches have been stored, as if the process were killed then."""
     left = iter(range(batches))
-    real = engine._memory.keep
+    real = engine._cache.keep
 
     def keep(found: dict[Query, object]) -> None:
         real(found)  # type: ignore[arg-type]
         if next(left, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine._memory, "keep", keep)
+    monkeypatch.setattr(engine._cache, "keep", keep)
     with pytest.raises(KeyboardInterrupt):
         answers(engine)
 
@@ -765,5 +765,5 @@ def test_no_cache_stores_nothing(tiny_folder: Path, tmp_path: Path) -> None:
 def test_numbers_that_are_none_are_not_kept(tmp_path: Path, tiny: Checkpoint) -> None:
     engine = Engine(tiny, store=Store(tmp_path))
     bad = SpanScores(np.array([np.nan], np.float32), np.array([False]))
-    engine._memory.keep({Span((1,), (2,)): Answer(bad, 1)})
-    assert engine._memory.recall([Span((1,), (2,))]) == {}
+    engine._cache.keep({Span((1,), (2,)): Answer(bad, 1)})
+    assert engine._cache.recall([Span((1,), (2,))]) == {}
