@@ -30,10 +30,13 @@ class TokenDecoder:
         """Text of tokens that continue a text."""
         return self.at_start([_BEFORE, *names])[len(_BEFORE) :]
 
-    def between(self, name: str) -> str:
-        """Text of a token that other tokens follow."""
-        text = self.inside([name, _AFTER])
-        return text[: len(text) - len(self._next_token)]
+    def between(self, names: Sequence[str]) -> list[str]:
+        """Text of each token where other tokens come before and after it; none for no name."""
+        texts = []
+        for name in names:
+            text = self.inside([name, _AFTER]) if name else self._next_token
+            texts.append(text[: len(text) - len(self._next_token)])
+        return texts
 
     @cached_property
     def _next_token(self) -> str:

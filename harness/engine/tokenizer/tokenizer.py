@@ -227,7 +227,7 @@ class Tokenizer:
         encoding = self.encoding(prefix + text)
         ids = self._shared(encoding.ids[count:])
         spans = np.array(encoding.offsets[count:], np.int64).reshape(-1, 2) - len(prefix)
-        return ids, token_starts(text, spans, lambda k: self._token_text(ids[k]))
+        return ids, token_starts(text, spans, lambda k: self.token_texts([ids[k]])[0])
 
     def _byte_id(self, byte: int) -> int:
         byte_name = self._decoder.byte_name
@@ -262,7 +262,7 @@ class Tokenizer:
         if not before or before[-1] in self._special:
             return self._decoder.at_start(names)
         shown = self._decoder.inside(self._names(before[-1:]))
-        pending = self._token_text(before[-1])[len(shown) :] if names else ""
+        pending = self.token_texts(before[-1:])[0][len(shown) :] if names else ""
         return pending + self._decoder.inside(names)
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
@@ -270,7 +270,7 @@ class Tokenizer:
 
         Incomplete UTF-8 shows as U+FFFD; an unknown id adds nothing.
         """
-        return [self._token_text(i) for i in ids]
+        return self._decoder.between([self.token_name(i) for i in ids])
 
     def tokens_with(self, characters: set[str], size: int) -> NDArray[np.bool_]:
         """Which of the tokens 0 to `size` - 1 may complete a text with one of the characters."""
@@ -286,10 +286,6 @@ class Tokenizer:
     def _delays_space(self, token: int, text: str) -> bool:
         """Whether the space at the end of a token shows with the next one (`BPEDecoder`)."""
         return text.endswith(" ") and self._decoder.inside([self.token_name(token)]) != text
-
-    def _token_text(self, token: int) -> str:
-        name = self.token_name(token)
-        return self._decoder.between(name) if name else ""
 
     def _names(self, ids: Sequence[int]) -> list[str]:
         """Names of tokens, without special and unknown ones."""
