@@ -55,7 +55,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(name, self) if name in MODULES else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        """A module with the contents of the new one under their old names too.
+        """Make a module with the contents of the new one, under their old names as well.
 
         It is a separate object because the import system would overwrite the new module's spec.
         """

@@ -42,7 +42,7 @@ class Prompt:
             slots = [parts[1:] for parts in Formatter().parse(prompt.template)]
         except ValueError as error:
             raise PromptError(
-                f"prompt {name!r}: {error}; write {{{{ and }}}} where a brace is meant"
+                f"prompt {name!r}: {error}; write {{{{ and }}}} for literal braces"
             ) from None
         bad = [
             slot

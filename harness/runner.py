@@ -110,8 +110,8 @@ def follow_up(
     requests = job.task.follow(example, responses, prompt, job.protocol.options)
     if requests and rounds >= MAX_ROUNDS:
         raise TaskError(
-            f"task {job.task.name!r}: follow() still asks on example {example.id} after "
-            f"{rounds:,} rounds; it must end by giving no request"
+            f"task {job.task.name!r}: follow() still returns requests on example {example.id} "
+            f"after {rounds:,} rounds; it must end by returning none"
         )
     return _seeded(requests, job.seed)
 
@@ -228,7 +228,7 @@ def _naming_examples(job: Job, examples: Sequence[Example]) -> Iterator[None]:
         if error.request is None:
             raise
         example = examples[error.request]
-        raise type(error)(f"{job.task.name} item {example.id}: {error}") from error
+        raise type(error)(f"{job.task.name} example {example.id}: {error}") from error
 
 
 @dataclass(slots=True)

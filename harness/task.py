@@ -83,8 +83,7 @@ class Measure:
     optional: bool = False  # omitted from the scores if no example has an outcome
     baseline: str | None = None  # the model-free system that is scored, if it is not the model
     steps: Callable[[Example, Sequence[Response]], Iterable[Step]] | None = None
-    """How the extractor gets from the responses to the outcome, in order; shown by
-    `harness explain`."""
+    """The steps from the responses to the outcome, in order; shown by `harness explain`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Natural Questions, open form. Kwiatkowski et al. 2019; Lee et al. 2019, arXiv:1906.00300.
+"""Natural Questions, open form: short answers. Kwiatkowski et al. 2019; Lee et al. 2019.
 
 Radford et al. 2019, section 3.8: example pairs of question and answer show the short style; exact
 match as in SQuAD; 4.1 % for the largest model, 63.1 % on the 1 % of answers it is most confident

@@ -52,7 +52,7 @@ def refused(*words: object) -> str:
 
 
 def record_files(folder: Path) -> list[Path]:
-    """All files below an output folder but the items beside records; none if it is not there."""
+    """All files below an output folder except outcomes; none if there is no such folder."""
     files = (p for p in folder.rglob("*") if p.is_file())
     return sorted(p for p in files if not p.name.endswith(OUTCOMES_SUFFIX))
 

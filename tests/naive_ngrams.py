@@ -5,7 +5,7 @@ from functools import cache
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters and digits, each character lower-cased by itself."""
+    """Runs of letters and digits, each character lower-cased on its own."""
     return re.findall(r"[^\W_]+", "".join(c.lower() for c in text))
 
 

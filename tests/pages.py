@@ -33,7 +33,7 @@ def model(name: str, parameters: int = 124_439_808) -> dict[str, Any]:
 def questions(
     folder: Path, name: str, right: Sequence[int], shown: Sequence[Shown] | None = None
 ) -> Path:
-    """The record of a run of CBT with one item for each number in `right`."""
+    """The record of a run of CBT with one example for each number in `right`."""
     texts = tuple(shown or (Shown(f"question {i}", f"w{i}", f"g{i}") for i in range(len(right))))
     numbers = tuple(range(len(right)))
     values = tuple((float(r), 1.0) for r in right)
@@ -48,7 +48,7 @@ def questions(
 
 
 def passages(folder: Path, name: str, nats: Sequence[float], parameters: int) -> Path:
-    """The record of a run of LAMBADA, one word an item; only its perplexity is scored."""
+    """The record of a run of LAMBADA, one word per example; only its perplexity is scored."""
     numbers = tuple(range(len(nats)))
     items = Outcomes(
         tuple(f"p{i}" for i in numbers),
@@ -68,7 +68,7 @@ def passages(folder: Path, name: str, nats: Sequence[float], parameters: int) ->
 
 
 def confident(folder: Path, name: str) -> Path:
-    """The record of a run of Natural Questions with answers in two bins, without items."""
+    """The record of a run of Natural Questions with answers in two bins, without outcomes."""
     totals = {f"{what}{b}": 0.0 for b in range(10) for what in ("n", "confidence", "right")}
     totals |= {"n2": 10.0, "confidence2": 2.5, "right2": 1.0}
     totals |= {"n9": 4.0, "confidence9": 3.8, "right9": 3.0, "answers": 14.0}

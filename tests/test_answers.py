@@ -132,7 +132,7 @@ COLOUR = ["orange and white", "orange with white tiger stripes", "orange", "oran
     [
         ("Everest", CLIMB, 0, 0, 0),
         ("Yes.", CLIMB, 1, 1, 1),
-        ("unknown", CLIMB, 3 / 4, 3 / 4, 1),  # without itself nothing agrees
+        ("unknown", CLIMB, 3 / 4, 3 / 4, 1),  # with the answer itself left out, nothing agrees
         ("in the barn near", BARN, 3 / 4, (3 + 4 / 5) / 4, 1),
         ("The barn", BARN, 0, 2 / 3, 2 / 3),
         ("farmer", PAINT, 3 / 4, 3 / 4, 1),

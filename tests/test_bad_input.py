@@ -216,7 +216,7 @@ def test_strict_reaches_the_example_pool(base: list[Any], tmp_path: Path, out: P
         assert "NQ-open.train.jsonl has 30 rows, the published data 87925; refused by" in line
         assert harness("nq", *base, "--limit", "1", "--data-dir", tmp_path).code == 0
     few = ["--limit", "1", "--set", "shots=1"]
-    assert harness("nq", *base, "--strict", "--sample", *few).code == 0, "it was asked for"
+    assert harness("nq", *base, "--strict", "--sample", *few).code == 0, "it was requested"
     shutil.rmtree(out)
 
 
@@ -360,7 +360,7 @@ def test_nan_logits_name_the_item(out: Path, tmp_path: Path, where: str) -> None
             model.transformer.h[0].mlp.c_fc.weight[0, 0] = float("nan")
     model.save_pretrained(folder)
     line = model_refused(folder, out, "--protocol", "lm-eval", task="lambada")
-    assert "lambada item " in line
+    assert "lambada example " in line
     assert "a log-probability is nan, expected a finite number" in line
 
 
@@ -368,7 +368,7 @@ def test_truncation_is_refused_by_strict_before_anything_runs(out: Path, tmp_pat
     folder = save_tiny(tmp_path / "model", context=64)
     words = ["--strict", "--protocol", "lm-eval"]
     line = model_refused(folder, out, *words, task="lambada")
-    assert "lambada item " in line
+    assert "lambada example " in line
     assert "a request is cut to fit the context (2 in all); refused by --strict" in line
 
 

@@ -46,7 +46,7 @@ def no_github(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def right(*, lost: int = 0, won: int = 0) -> Rows:
-    """240 of 400 are right, 60 %; so many right ones become wrong, and wrong ones right."""
+    """240 of 400 are right, 60 %; the given numbers of right and of wrong ones flip."""
     return [(float(lost <= i < 240 or i >= N - won), 1.0) for i in range(N)]
 
 
@@ -66,7 +66,7 @@ def made(
     ids: Sequence[int] = range(N),
     **changes: Any,
 ) -> Path:
-    """A folder with a record of these outcomes, one an item."""
+    """A folder with a record of these outcomes, one per example."""
     numbers = tuple(range(len(ids)))
     values = {
         name: MetricOutcomes(numbers, tuple(tuple(map(float, rows[i])) for i in ids))
@@ -84,14 +84,14 @@ def made(
 
 
 def lambada(folder: Path, *, lost: int = 0, won: int = 0, nats: float = 0.0, **how: Any) -> Path:
-    """A run of LAMBADA with flipped answers and so many nats more a word."""
+    """A run of LAMBADA with flipped answers and `nats` more per word."""
     rows = {PPL: [(n + nats, 1.0) for n, _ in NATS], ACC: right(lost=lost, won=won)}
     return made(folder, rows, **how)
 
 
 @pytest.fixture
 def held(tmp_path: Path) -> Path:
-    """The runs that others are held against."""
+    """The runs that others are checked against."""
     return lambada(tmp_path / "held")
 
 
@@ -173,7 +173,7 @@ def test_one_rule_for_every_score(
 
 
 def questions(folder: Path) -> Path:
-    """A run of NQ; `em-top-1%` is of a part of the items, which each run chooses."""
+    """A run of NQ; `em-top-1%` is over some of the examples, which each run chooses."""
     rows: dict[str, Rows] = {"em": right(), "em-top-1%": [(0.5, *row) for row in right()]}
     return made(folder, rows, task="nq")
 
@@ -339,13 +339,13 @@ def test_too_few_pairs_are_not_comparable(
 
 
 def test_a_score_of_a_part_is_not_called_too_small(tmp_path: Path) -> None:
-    """Somebody edits its rule: then it is said why there is no test."""
+    """If somebody edits its rule, the verdict says why there is no test."""
     held = questions(tmp_path / "held")
     path = edited(baseline(held), 'rule = "report"', 'rule = "paired"\ndelta = 0')
     found = check(held, path)
     assert found.status("em") == "pass"
     assert found.status("em-top-1%") == "not comparable"
-    assert "too few" not in found.verdicts["em-top-1%"]["reason"], "there are 400 items"
+    assert "too few" not in found.verdicts["em-top-1%"]["reason"], "there are 400 examples"
 
 
 def test_a_regression_wins_over_what_is_not_comparable(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_a_regression_wins_over_what_is_not_comparable(tmp_path: Path) -> None:
 
 
 def test_a_part_of_the_items_is_compared_on_what_is_common(held: Path, tmp_path: Path) -> None:
-    """The first 100 items: right in the baseline, of which 30 are lost."""
+    """The first 100 examples: right in the baseline, of which 30 are lost."""
     run = lambada(tmp_path / "run", lost=30, ids=range(100), limit=100)
     found = check(run, baseline(held))
     assert found.code == 1
@@ -387,7 +387,7 @@ def test_other_circumstances_are_marked_and_checked(held: Path, tmp_path: Path) 
 
 
 def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
-    """A folder's name in brackets is no style, and one in colons no picture."""
+    """A folder's name in brackets is not read as a style, and one in colons not as an emoji."""
     path = baseline(lambada(tmp_path / "held", ids=range(5, N)))
     run = lambada(tmp_path / "[bold]:key:", ids=range(5))
     [record] = run.rglob("*.json")
@@ -934,7 +934,7 @@ def test_records_made_here_are_like_those_of_a_run() -> None:
 
 
 def test_a_score_without_a_value_leaves_the_others_their_verdicts(tmp_path: Path) -> None:
-    """The items that both runs have hold no word at all, so that their perplexity is 0/0."""
+    """The examples that both runs have contain no word, so that their perplexity is 0/0."""
     early, late = list(range(N)), list(range(N // 2, N + N // 2))
     none, some = [(0.0, 0.0)] * (N // 2), NATS[: N // 2]
     answers = [(float(i % 2), 1.0) for i in range(2 * N)]

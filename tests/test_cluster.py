@@ -326,7 +326,7 @@ def test_the_same_model_twice_has_two_lanes(tmp_path: Path) -> None:
     assert first.scores == second.scores
 
 
-# --- Ray as the command itself starts it --------------------------------------------------------
+# --- Ray as the command starts it ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_workers_are_gone_before_the_next_model_is_loaded(
 
         def __init__(self, *words: object) -> None:
             super().__init__(tiny, budget=512, share=True)
-            assert not alive, "the workers of the model before hold its memory still"
+            assert not alive, "the workers of the previous model still hold its memory"
             made.append(1)
             alive.append(1)
 

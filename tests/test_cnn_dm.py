@@ -1,4 +1,4 @@
-"""CNN/DailyMail: what is asked, summaries and ROUGE by hand, the systems without a model."""
+"""CNN/DailyMail: requests, summaries, ROUGE by hand, and the model-free systems."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ def row(article: str = "One. Two.", highlights: str = "One .\nTwo .") -> Fields:
     return {"article": article, "highlights": highlights, "id": "0f"}
 
 
-# --- what is asked --------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_baselines_are_the_same_whatever_the_model_says(changes: dict[str, str])
     assert len(baselines(silent)) == 8
     assert values(silent)["rouge-1"] == 0 < values(loud)["rouge-1"]
     plain = evaluate(job_of("cnn-dm", rows), speakers[0])
-    assert baselines(silent) == baselines(plain), "nor how it is asked"
+    assert baselines(silent) == baselines(plain), "nor the requests"
 
 
 def test_lede_by_hand() -> None:

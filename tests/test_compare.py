@@ -1,4 +1,4 @@
-"""`harness compare` on runs of tiny models: its numbers, and what is no pair."""
+"""`harness compare` on runs of tiny models: its numbers, and runs that cannot be paired."""
 
 import gzip
 import json
@@ -87,7 +87,7 @@ def both(sides: tuple[Path, Path], task: str) -> tuple[Path, Path]:
 
 
 class Parsed(NamedTuple):
-    """A record and its items as JSON."""
+    """A record and its outcomes as JSON."""
 
     record: dict[str, Any]
     items: dict[str, Any]
@@ -100,7 +100,7 @@ class Parsed(NamedTuple):
         return {score["metric"] for score in self.record["scores"] if score["column"]}
 
     def outcomes(self, metric: str) -> dict[str, list[list[float]]]:
-        """Item -> its outcomes."""
+        """Example -> its outcomes."""
         found: dict[str, list[list[float]]] = {}
         outcomes = self.items["metrics"][metric]
         for place, values in zip(outcomes["examples"], outcomes["values"], strict=True):
@@ -114,7 +114,7 @@ def parsed(path: Path) -> Parsed:
 
 
 def flips(a: Path, b: Path, metric: str) -> tuple[list[str], list[str]]:
-    """Items that only the first run, and only the second run got right."""
+    """Examples that only the first run got right, and those that only the second did."""
     one, two = (parsed(path).outcomes(metric) for path in (a, b))
     right = {item: (one[item][0][-2], two[item][0][-2]) for item in one if item in two}
     lost = [item for item, pair in right.items() if pair == (1.0, 0.0)]
@@ -287,7 +287,7 @@ def test_a_run_against_itself_differs_in_nothing(sides: tuple[Path, Path]) -> No
             assert found["p"] == line["adjusted"] == 1
 
 
-# --- texts of flipped items ---------------------------------------------------------------
+# --- texts of flipped examples ------------------------------------------------------------
 
 
 def test_flips_show_the_texts(sides: tuple[Path, Path]) -> None:
@@ -449,7 +449,7 @@ def test_json_of_three_sides_says_which_pair_a_score_is_of(
 
 
 def changed(path: Path, folder: Path, **changes: Any) -> Path:
-    """A record with its items, some fields changed."""
+    """A record with its outcomes, some fields changed."""
     record = read(path)
     fields = {"outcomes": read_outcomes(path, record), **changes}
     return write(replace(record, **fields), folder)
@@ -539,18 +539,18 @@ def test_another_tokenizer_is_marked(sides: tuple[Path, Path], tmp_path: Path) -
     assert re.search(r"differ in tokenizer: \w{8} / eeeeeeee$", found["notes"][0])
 
 
-# --- other items --------------------------------------------------------------------------
+# --- other examples -----------------------------------------------------------------------
 
 
 def naive(parsed: Parsed, metric: str, ids: Sequence[str]) -> float:
-    """LAMBADA's scores on some items, added up by Python."""
+    """LAMBADA's scores on some examples, added up by Python."""
     rows = [row for item in ids for row in parsed.outcomes(metric)[item]]
     share = math.fsum(row[0] for row in rows) / math.fsum(row[1] for row in rows)
     return math.exp(share) if metric.startswith("ppl") else 100 * share
 
 
 def assert_compared_on(ids: Sequence[str], one: Path, two: Path) -> None:
-    """Both runs' values are those of the items that both have."""
+    """Both runs' values are those of the examples that both have."""
     for (_, metric), line in lines(one, two, "--all").items():
         assert line["examples"] == len(ids)
         for side, path in (("a", one), ("b", two)):
@@ -573,7 +573,7 @@ def test_limited_runs_are_compared_on_the_common_items(
 
 
 def without(items: Outcomes, missing: set[str]) -> Outcomes:
-    """Items of LAMBADA, one outcome each, without some."""
+    """Examples of LAMBADA, one outcome each, some left out."""
     kept = [i for i, name in enumerate(items.ids) if name not in missing]
     outcomes = {
         name: MetricOutcomes(tuple(range(len(kept))), tuple(found.values[i] for i in kept))
@@ -625,7 +625,7 @@ def test_no_common_item_is_refused(sides: tuple[Path, Path], tmp_path: Path) -> 
 
 
 def test_a_score_of_some_items_alone_does_not_stop_the_others(place: Path) -> None:
-    """CoQA has a score a domain; two stories are of two domains at most."""
+    """CoQA has one score per domain; two stories have at most two domains."""
     words = ["--limit", 2, "--set", "max_new=4"]
     one, two = (run(place, seed, "coqa", f"coqa{seed}", *words) for seed in (0, 1))
     scored = set(parsed(one).values())
@@ -677,7 +677,7 @@ def test_a_side_of_two_checkpoints_is_refused_and_both_are_named(
     assert not (tmp_path / "main.toml").exists()
 
 
-# --- what is no side ----------------------------------------------------------------------
+# --- what cannot be compared --------------------------------------------------------------
 
 
 def test_one_side_alone_is_refused(sides: tuple[Path, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Compiled passes: few shapes, the same scores, and one line where there is no compiler."""
+"""Compiled passes: few shapes, equal scores, and a one-line error without a compiler."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Shell completion, asked as the shells ask: through the environment, and in a real bash."""
+"""Shell completion: called through the environment as shells do, and in a real bash."""
 
 import os
 import shutil

@@ -92,14 +92,14 @@ def test_options_that_are_not_declared_and_not_read() -> None:
     idle = (*WINOGRAD.options, Option("idle", "on", ("on", "off"), ""))
     read = {"norm"}
     assert static.options(changed(options=idle), read) == [
-        "option 'idle' is declared, and nothing reads it"
+        "option 'idle' is declared but never read"
     ]
-    assert static.options(changed(ask=ask), read) == ["option 'frame' is read, and not declared"]
+    assert static.options(changed(ask=ask), read) == ["option 'frame' is read but not declared"]
 
     def misspelt(example: Example, prompt: object, options: Options) -> object:
         raise AssertionError(options["nrom"])
 
-    assert "option 'nrom' is read, and not declared" in static.options(changed(ask=misspelt), read)
+    assert "option 'nrom' is read but not declared" in static.options(changed(ask=misspelt), read)
 
 
 def test_rows_that_are_read_differently_alone_or_again() -> None:
@@ -108,7 +108,7 @@ def test_rows_that_are_read_differently_alone_or_again() -> None:
         return [dataclasses.replace(example, id=str(i)) for i, example in enumerate(found)]
 
     alone = static.rows(changed(read=counted))
-    assert alone == ["paper: a row by itself gives other examples than among others"]
+    assert alone == ["paper: a row alone gives other examples or requests than with the other rows"]
 
     def nameless(rows: Sequence[Row], options: Options) -> list[Example]:
         return [dataclasses.replace(e, id="x") for e in WINOGRAD.read(rows, options)]
@@ -121,7 +121,7 @@ def test_rows_that_are_read_differently_alone_or_again() -> None:
         requests = WINOGRAD.ask(example, prompt, options)  # type: ignore[arg-type]
         return [dataclasses.replace(r, context=f"{next(turn)}") for r in requests]  # type: ignore[call-arg]
 
-    assert "paper: the same rows are asked differently a second time" in static.rows(
+    assert "paper: the same rows give other requests a second time" in static.rows(
         changed(ask=moody)
     )
 
@@ -151,7 +151,7 @@ def test_golden_requests(tmp_path: Path) -> None:
     path.write_text(json.dumps(held), "utf-8")
     [fault] = static.requests(WINOGRAD, path)
     assert fault.startswith("protocol 'paper' asks ...")
-    assert "!" in fault.partition("golden is")[2].partition("; if that is meant")[0]
+    assert "!" in fault.partition("golden is")[2].partition("; if this is intended")[0]
     assert fault.endswith("write them with `python -m harness.testing.golden winograd golden.json`")
     [fault] = static.requests(changed(version=2), path)
     assert fault.startswith("version is 2, in golden.json 1; write them")
@@ -191,6 +191,6 @@ def test_outcomes_that_depend_on_the_order() -> None:
     measure = Measure("m", ACCURACY, extract, ("right", "all"), "")
     task = changed(measures=lambda options: (measure,))
     [fault] = conformance.differences(runs(task), runs(task, backwards=True))
-    assert fault.startswith("paper: m of item ")
+    assert fault.startswith("paper: m of example ")
     assert fault.endswith(" is (0.0, 1.0), in another order (1.0, 1.0)")
     assert conformance.differences(runs(WINOGRAD), runs(WINOGRAD, backwards=True)) == []

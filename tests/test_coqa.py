@@ -1,4 +1,4 @@
-"""CoQA: what is asked, which answer counts, and the official scores by hand."""
+"""CoQA: requests, the answer that counts, and the official scores by hand."""
 
 import json
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def story(
 TWO = story(Who=["Ann", "ann"], What=["a cat", "Cat"])
 FIRST, SECOND = "Q: Who?\nA:", "Q: Who?\nA: Ann\n"
 
-# --- what is asked --------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

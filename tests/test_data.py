@@ -1,4 +1,4 @@
-"""Three sources of the rows: which file is taken, and what is said where there is none."""
+"""The three sources of rows: which file is read, and the errors if there is none."""
 
 import hashlib
 import re
@@ -125,7 +125,7 @@ def test_sample() -> None:
     assert load(SOME, Where(sample=True), strict=True) == data
 
 
-# --- what is said -------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------------------
 
 
 def test_nothing_found_names_every_road(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def test_a_pool_that_is_missing_is_refused_by_strict(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             load_pool(nq.TRAIN, roads, strict=True)
     for sample in (Where(sample=True), Where(sample=True, folder=tmp_path)):
-        assert load_pool(nq.TRAIN, sample, strict=True).source_kind == "sample", "it was asked for"
+        assert load_pool(nq.TRAIN, sample, strict=True).source_kind == "sample", "it was requested"
 
 
 def test_the_published_pool_passes_under_strict(tmp_path: Path) -> None:

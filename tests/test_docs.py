@@ -88,7 +88,7 @@ def code(cell: str) -> list[str]:
     return re.findall("`([^`]+)`", cell)
 
 
-# --- options and presets ----------------------------------------------------------------
+# --- options and protocols --------------------------------------------------------------
 
 
 def test_every_benchmark_of_the_paper_has_a_section() -> None:

@@ -60,7 +60,7 @@ def test_versions(tested: dict[str, str], needed: str, state: str, seen: str) ->
 def test_what_is_declared_and_tested_is_read_from_this_project() -> None:
     names = {need.name for need in installation_checks.requirements()}
     assert {"torch", "click", "numpy"} <= names
-    assert "pytest" not in names, "extras are no need"
+    assert "pytest" not in names, "extras are optional"
     assert installation_checks.tested_versions()["torch"].count(".") == 2
     assert {canonicalize_name(name) for name in names} <= set(installation_checks.tested_versions())
 
@@ -192,7 +192,7 @@ def test_uniform_logits_are_at_the_bound_and_confident_nonsense_above_it(
 ) -> None:
     flat = checks.uniform_bound(scaled(tiny, 0.0))
     bound = math.log(len(tiny.tokenizer))
-    assert flat.state in ("fail", "warn"), "rounding decides at the bound itself"
+    assert flat.state in ("fail", "warn"), "at the bound, rounding decides"
     assert flat.seen.startswith(f"{bound:.2f} nats per token")
     assert checks.uniform_bound(scaled(tiny, 50.0)).state == "fail"
 
@@ -425,7 +425,7 @@ def test_a_check_that_raises_is_a_finding_and_the_others_go_on(
 def test_a_model_whose_code_raises_is_a_finding(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both where it is loaded and where it is asked."""
+    """Both when it is loaded and when it is run."""
     from harness.engine.checkpoint import load as checkpoint
 
     def raising(*words: object, **more: object) -> None:

@@ -1,4 +1,4 @@
-"""The example plugin, built, installed beside the harness and run by every command."""
+"""The example plugin, built, installed next to the harness and run by every command."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""`harness explain`: one item from prompt to score; and the steps of an extraction."""
+"""`harness explain`: one example from prompt to score; and the steps of an extraction."""
 
 import json
 import re

@@ -378,7 +378,7 @@ def gpt1(vocabulary: int) -> tf.PreTrainedModel:
     [
         (gemma2, True),  # caps its logits
         (gpt_oss, True),  # its feed-forward part returns a tuple
-        (llama4, True),  # its base model is the model itself
+        (llama4, True),  # its base model is the model
         (rembert, True),  # its head does not fit its states
         (falcon_alibi, False),  # raises under a tree mask
         (roberta, False),

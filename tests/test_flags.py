@@ -197,7 +197,7 @@ def test_every_command_is_tried() -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models, data, records, baselines and stored answers, by the names that are used above."""
+    """Models, data, records, baselines and a response cache, by the names used above."""
     place = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
@@ -367,7 +367,9 @@ def test_the_option_has_an_effect(
     if key not in without_option:
         without_option[key] = observed(command, arguments, given)
         again = observed(command, arguments, given)
-        assert again == without_option[key], "a run that differs from itself shows nothing"
+        assert again == without_option[key], (
+            "if a run differs from a repetition, the test proves nothing"
+        )
     assert changed != without_option[key], f"harness {command} does nothing with {option}"
 
 

@@ -1,4 +1,4 @@
-"""The exact strings that every benchmark sends to the engine, held in golden_requests.json.
+"""The exact strings that every benchmark sends to the engine, kept in golden_requests.json.
 
 `python tests/test_golden_requests.py` rewrites the file. A change in it moves scores: raise the
 `version` of the task, and say so in the changelog.
@@ -20,7 +20,7 @@ SECTION3 = ["coqa", "cnn-dm", "wmt14-en-fr", "wmt14-fr-en", "nq", "winograd"]
 TASKS = [*WORDS, "wikitext2", "wikitext103", "ptb", "enwik8", "text8", "lm1b", *SECTION3]
 PRESETS = ("paper", "lm-eval", "no-hint")
 REWRITE = (
-    "{name} asks something else than its golden requests; if that is meant, raise Task.version "
+    "{name} differs from its golden requests; if this is intended, raise Task.version "
     "and run `python tests/test_golden_requests.py`"
 )
 

@@ -1,4 +1,4 @@
-"""`--grid` and `--vary`: many protocols in one run, against each protocol by itself."""
+"""`--grid` and `--vary`: many protocols in one run, compared with each protocol alone."""
 
 import json
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ def records(*command: Any) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """LAMBADA under each preset by itself, nothing stored."""
+    """LAMBADA under each protocol alone, without a cache."""
     out = tmp_path_factory.mktemp("alone")
     found = {}
     for preset in LAMBADA.protocols:
@@ -54,7 +54,7 @@ def alone(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
 
 @pytest.fixture(scope="module")
 def grid(model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """LAMBADA under all presets at once, nothing stored."""
+    """LAMBADA under all protocols at once, without a cache."""
     out = tmp_path_factory.mktemp("grid-records")
     return records("lambada", *words(model, out), "--no-cache", "--grid")
 
@@ -67,7 +67,7 @@ def total(records: list[dict[str, Any]], kind: str) -> int:
     return sum(record["tokens"][kind] for record in records)
 
 
-# --- the presets --------------------------------------------------------------------------
+# --- the protocols ------------------------------------------------------------------------
 
 
 def test_a_grid_has_a_record_a_preset(grid: list[dict[str, Any]]) -> None:

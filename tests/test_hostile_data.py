@@ -474,7 +474,7 @@ JSONL = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
 
 
 def zipped(data: bytes) -> bytes:
-    """Data as gzip without the time, which would stand in the names of tests."""
+    """Data as gzip without the time, which would change the names of the tests."""
     return gzip.compress(data, mtime=0)
 
 

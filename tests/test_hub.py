@@ -1,4 +1,4 @@
-"""The hub road in fresh processes: from a cache of made-up files, and from a stub on this host.
+"""Hub data in fresh processes: from a cache of made-up files, and from a stub on this host.
 
 The hub's libraries read their environment when they are first imported, hence the processes.
 Rows are made up; each case says which bytes of the original file's form must come back.
@@ -125,7 +125,7 @@ for task, options in json.loads(sys.argv[1]):
 def load_all(
     asked: list[tuple[str, dict[str, str]]], home: Path, **env: str
 ) -> list[dict[str, Any]]:
-    """What each benchmark's hub road gives in a fresh process."""
+    """The rows of each benchmark from the hub, read in a fresh process."""
     run = subprocess.run(
         [sys.executable, "-c", LOAD, json.dumps(asked)],
         env={**os.environ, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **env},
@@ -182,7 +182,7 @@ def test_a_table_without_the_column(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def stub() -> Iterator[tuple[str, list[str]]]:
-    """A hub with the made-up files and nothing else; and the paths that were asked for."""
+    """A hub with the made-up files and nothing else; and the paths that were requested."""
     known: dict[str, tuple[bytes, str]] = {}
     for (repo, file, revision), content in content_of_hub().items():
         commit = revision if len(revision) == 40 else "0123456789" * 4
@@ -245,7 +245,7 @@ def test_online_without_the_file(tmp_path: Path, stub: tuple[str, list[str]]) ->
     endpoint, asked = stub
     online = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1"}
     [facts] = load_all([("cbt-cn", {"split": "test"})], tmp_path, **online)
-    assert asked, "the stub was asked"
+    assert asked, "the stub got requests"
     assert facts["error"].startswith(
         "the hub did not provide CN/test-00000-of-00001.parquet of cam-cst/cbt at 72b5c46b1248 ("
     )

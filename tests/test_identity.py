@@ -172,7 +172,7 @@ def shifted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def stray_safetensors(folder: Path) -> Callable[[], None]:
-    """Pickled weights are loaded beside a safetensors file of another name."""
+    """Pickled weights are loaded next to a safetensors file of another name."""
     path = folder / "model.safetensors"
     state = load_file(path)
     path.rename(folder / "stray.safetensors")

@@ -18,7 +18,7 @@ ANY = None
 
 
 class Rule(NamedTuple):
-    """What the files of a folder may import, beside the standard library and each other."""
+    """What the files of a folder may import besides the standard library and each other."""
 
     ours: str  # folders and modules of `harness`
     libraries: str | None = ""  # None: everything but tensors
@@ -109,7 +109,7 @@ MODULES = {module_of(path) for path in FILES}
 
 
 def imported(source: str, module: str, *, typing: bool = False) -> Iterator[str]:
-    """Every module that a source imports, in functions too; for type checkers only if asked."""
+    """Every module that a source imports, in functions too; type-checking imports on demand."""
     todo: list[ast.AST] = [ast.parse(source)]
     while todo:
         node = todo.pop()
@@ -146,7 +146,7 @@ def allowed_of_ours(name: str, own: str) -> bool:
 
 
 def allowed(name: str, own: str) -> bool:
-    """Whether a folder may import this module, whoever made it."""
+    """Whether a folder may import this module, ours or a third party's."""
     top = name.partition(".")[0]
     if top in sys.stdlib_module_names or name == "harness":
         return True
@@ -238,7 +238,7 @@ def test_the_table_would_notice(path: str, source: str, wrong: list[str]) -> Non
 
 
 def loaded_by(statement: str) -> set[str]:
-    """Top-level modules that a fresh interpreter holds after a statement."""
+    """Top-level modules that a fresh interpreter has loaded after a statement."""
     code = (
         f"import sys\n{statement}\nprint('loaded', *{{m.partition('.')[0] for m in sys.modules}})"
     )

@@ -62,7 +62,7 @@ def test_its_own_tests_notice_a_changed_prompt(made: tuple[Path, Path], tmp_path
     done = run(*words, "-k", "golden or declaration", folder=tmp_path, path=changed)
     assert done.returncode == 1
     assert "1 failed, 1 passed" in done.stdout
-    assert "if that is meant, raise Task.version" in done.stdout
+    assert "if this is intended, raise Task.version" in done.stdout
 
 
 def test_it_runs(

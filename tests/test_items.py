@@ -1,4 +1,4 @@
-"""Items beside records: round trip, damage, and what is shown of each kind of request."""
+"""Outcomes of examples on disk: round trip, damage, and what is shown per kind of request."""
 
 import gzip
 import hashlib
@@ -67,7 +67,7 @@ ITEMS = Outcomes(
 
 @st.composite
 def made_items(draw: st.DrawFn) -> Outcomes:
-    """Any items: measures with several, one or no outcomes an item."""
+    """Any outcomes: measures with several, one or none per example."""
     ids = draw(st.lists(TEXTS, max_size=4))
     shown = tuple(Shown(draw(TEXTS), draw(TEXTS), draw(TEXTS)) for _ in ids)
     outcomes = {}
@@ -108,12 +108,12 @@ def test_the_file_is_plain_json_in_gzip() -> None:
     }
 
 
-# --- beside a record ----------------------------------------------------------------------
+# --- next to a record ---------------------------------------------------------------------
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """A record on disk with its items."""
+    """A record on disk with its outcomes."""
     return write(made_record(outcomes=ITEMS), tmp_path)
 
 
@@ -223,7 +223,7 @@ def test_a_record_with_what_is_no_number_is_refused(path: Path, number: str, wor
 
 
 def with_items_text(path: Path, text: str) -> Record:
-    """The record, its items replaced by other text that its checksum fits."""
+    """The record, its outcomes replaced by another text that fits the checksum."""
     packed = gzip.compress(text.encode())
     record = replace(read(path), outcomes_sha256=hashlib.sha256(packed).hexdigest())
     outcomes_path(path, record).write_bytes(packed)
@@ -432,7 +432,7 @@ def forked(action: Callable[[], object]) -> int:
 
 
 def complete(path: Path, among: Sequence[Record]) -> Record:
-    """The run on disk, which is one of these with its own items."""
+    """The run on disk, which is one of these with its own outcomes."""
     [run] = load([path])
     record, items = run.record, run.outcomes
     [found] = [run for run in among if run.seconds == record.seconds]

@@ -46,7 +46,7 @@ def words(model: Path) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def file(model: Path) -> Path:
-    """What the command wrote; what it printed lies beside it."""
+    """What the command wrote, with a file of what it printed."""
     path = model.parent / "figures" / "jitter.json"
     result = harness("jitter", "lambada", *words(model), "--file", path)
     assert result.code == 0, result.err
@@ -65,7 +65,7 @@ def lines(file: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def runs(model: Path) -> dict[tuple[Any, ...], dict[str, float]]:
-    """The scores of the same variants, each run by itself: (format, budget, threads) -> score."""
+    """The scores of the same variants, each run alone: (format, budget, threads) -> score."""
     wanted = [("float32", budget, 2) for budget in BUDGETS]
     wanted += [("float32", 2048, 1), ("bfloat16", 2048, 2)]
     found = {}

@@ -44,7 +44,7 @@ def test_states_that_are_read_are_the_same(models: list[Any], chosen: set[int]) 
 
 
 def test_other_positions_are_not_computed(models: list[Any]) -> None:
-    """Counted at the module itself."""
+    """Counted at the module."""
     [mlp, _] = position_wise(models[0].base_model, 2)
     fed: list[int] = []
     handle = mlp.register_forward_pre_hook(lambda module, inputs: fed.append(inputs[0].numel()))

@@ -1,4 +1,4 @@
-"""lm-eval's results on the built-in samples with the demo checkpoint, item by item.
+"""lm-eval's results on the built-in samples with the demo checkpoint, example by example.
 
 `tests/lm_eval_golden.json` was written by `python -m benchmarks.lm_eval_agreement --golden FILE`.
 """

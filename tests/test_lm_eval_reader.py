@@ -1,4 +1,4 @@
-"""Results of lm-eval: its own numbers come out of its items, and odd files are refused in a line.
+"""Results of lm-eval: its samples give its own numbers, and odd files are refused in one line.
 
 `tests/lm_eval_results/` was written by lm-eval 0.4.13 on six made-up rows, with the demo checkpoint
 and with `conftest.save_tiny`; what only describes the machine, and texts that are there twice,
@@ -358,7 +358,7 @@ def test_addresses_of_python_objects_do_not_count(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-# --- without items, and odd files -------------------------------------------------------
+# --- without samples, and odd files -----------------------------------------------------
 
 
 def small(**changes: Any) -> dict[str, Any]:
@@ -428,7 +428,7 @@ def test_only_means_and_totals_have_items(tmp_path: Path) -> None:
     [measure] = lm_eval.measures(record)
     assert (measure.name, measure.metric.unit) == ("rate", "")
     assert not measure.metric.higher_is_better
-    assert items.metrics["rate"].examples == (0, 2), "an item without a value has no outcome"
+    assert items.metrics["rate"].examples == (0, 2), "an example without a value has no outcome"
     assert value_of(measure.metric, items.metrics["rate"].values) == 2.5
 
 
@@ -449,7 +449,7 @@ def test_groups_are_no_tasks(tmp_path: Path) -> None:
 
 
 def reading_fails(path: Path) -> str:
-    """The one line that says why there are no items."""
+    """The one line that says why there are no outcomes."""
     with pytest.raises(RecordError) as caught:
         runs.load([path])
     assert "\n" not in str(caught.value)
@@ -598,7 +598,7 @@ def test_rows_of_both_origins_stand_side_by_side(tmp_path: Path) -> None:
     [record, *_] = records_of(path)
     mine = made_record(protocol="lm-eval", model=record.model)
     write_record(mine, tmp_path)
-    samples_file(path, "toy_page").rename(tmp_path / "elsewhere")  # no items are needed
+    samples_file(path, "toy_page").rename(tmp_path / "elsewhere")  # no outcomes are needed
     out = tmp_path / "out" / "board.csv"
     result = harness("leaderboard", "--records", tmp_path, "--out", out)
     assert result.code == 0, result.err
@@ -676,7 +676,7 @@ TASKS = {
 
 
 def run_lm_eval(folder: Path, model: Path) -> Path:
-    """lm-eval's own result file, with samples beside it."""
+    """lm-eval's own result file, with its samples."""
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager

@@ -204,7 +204,7 @@ def test_tensors_with_and_without_a_prefix(folder: Path) -> None:
 
 
 def old_masks(state: State) -> State:
-    """What GPT-2's own checkpoints of 2019 hold besides: masks of 1,024 positions, here 64."""
+    """What else GPT-2's checkpoints of 2019 contain: masks of 1,024 positions (here 64)."""
     masks = {}
     for layer in range(2):
         masks[f"transformer.h.{layer}.attn.bias"] = torch.ones(1, 1, 64, 64).tril()

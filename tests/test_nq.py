@@ -1,4 +1,4 @@
-"""Natural Questions: what is asked, exact match, confidence and calibration by hand."""
+"""Natural Questions: requests, exact match, confidence and calibration by hand."""
 
 import json
 import math
@@ -33,7 +33,7 @@ from harness.tasks import nq
 ROW = {"question": "where is {1}", "answer": ["Rome"]}
 PAIR = {"question": "who is it?", "answer": ["Ann Lee", "Ann"]}
 
-# --- what is asked --------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_confidence_by_hand(changes: dict[str, str], confidence: float) -> None:
 
 
 def answered(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Score]:
-    """Scores of so many answers of one token each, right or wrong."""
+    """Scores of answers of one token each, right or wrong."""
     outcomes: dict[str, list[tuple[float, ...]]] = {}
     measures = nq.measures(options_of("nq"))[:3]
     example = Example("0", {"guesses": None}, ("Rome",))

@@ -260,7 +260,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def raw(data_dir: Path, name: str) -> list[str]:
-    """A test set as its file has it: one running text, or a text an item."""
+    """A test set as its file has it: one running text, or one text per example."""
     if name == "ptb":
         return [(data_dir / "ptb" / "ptb.test.txt").read_text("utf-8")]
     if name == "wikitext2":

@@ -33,7 +33,7 @@ from harness.stats.power import detectable, needed, sd_guess, sd_of_difference, 
 
 VOCABULARY = ["the", "old", "cat", "sat", "on", "a", "red", "mat", "saw", "two", "dogs"]
 
-# How one item's outcome of each kind is drawn -------------------------------------------------
+# How one example's outcome of each kind is drawn -------------------------------------------------
 
 
 def right(random: Random) -> Outcome:
@@ -87,7 +87,7 @@ KINDS: dict[str, tuple[Metric, Callable[[Random], Outcome]]] = {
 
 
 def runs(kind: str, n: int, seed: int = 0) -> tuple[Metric, Table, Table]:
-    """A metric and two runs; a third of the items have the same outcome in both."""
+    """A metric and two runs; a third of the examples have the same outcome in both."""
     metric, draw = KINDS[kind]
     random = Random(seed)
     first = [draw(random) for _ in range(n)]
@@ -108,7 +108,7 @@ def counted(values: Any) -> Table:
 
 
 def from_flips(lost: int, won: int, both: int = 0, neither: int = 0) -> tuple[Table, Table]:
-    """Right/wrong runs with so many items of each kind."""
+    """Right/wrong runs with these numbers of examples of each kind."""
     first = np.repeat([1.0, 1.0, 0.0, 0.0], [lost, both, won, neither])
     second = np.repeat([0.0, 1.0, 1.0, 0.0], [lost, both, won, neither])
     return counted(first), counted(second)
@@ -281,7 +281,7 @@ def test_identical_runs(kind: str, n: int) -> None:
 
 
 def test_random_swaps_never_give_zero() -> None:
-    """The runs as they are count too, beside 99 swaps that all differ less."""
+    """The runs as they are count too, with 99 swaps that all differ less."""
     items = np.arange(30.0)
     a, b = counted(items), counted(items + 1)
     assert p_values(difference(bits("byte"), a, b, resamples=99)) == (0.01, 0.01)
@@ -382,7 +382,7 @@ def test_blocks_hold_the_same_items_in_both_runs() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    """10,000 resamples of 10,000 items: all at once, they would take 800 MB."""
+    """10,000 resamples of 10,000 examples: all at once, they would take 800 MB."""
     rng = np.random.default_rng(0)
     a, b = (counted(rng.gamma(2, 3, 10_000)) for _ in "ab")
     tracemalloc.start()
@@ -483,7 +483,7 @@ def test_the_sd_of_perplexity_is_the_delta_methods() -> None:
 
 @pytest.mark.parametrize("kind", [*KINDS, "most confident"])
 def test_the_sd_predicts_the_interval(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One item's standard deviation over the root of n is the bootstrap's standard error."""
+    """One example's standard deviation over the root of n is the bootstrap's standard error."""
     monkeypatch.setitem(KINDS, "most confident", (selective_accuracy(0.4), ranked))
     metric, a, b = runs(kind, 400, seed=5)
     found = difference(metric, a, b, resamples=1000)

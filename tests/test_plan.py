@@ -168,7 +168,7 @@ SHARINGS = st.sampled_from([None, FREE, Sharing(0.01, 12), Sharing(0.2, 1 << 20)
 def test_every_span_can_be_read_back(
     drawn: list[tuple[tuple[int, ...], int]], sharing: Sharing | None
 ) -> None:
-    # the second number is how many targets; none means that the tokens after it are wanted
+    # the second number is how many targets; none means that the tokens after it are needed
     spans = list(dict.fromkeys(Span(t, (0,) * count, top=not count) for t, count in drawn))
     rows = arrange(spans, sharing)
     assert sorted(s for row in rows for s in row.nodes) == list(range(len(spans)))

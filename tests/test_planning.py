@@ -91,7 +91,7 @@ def test_what_is_on_disk_costs_nothing(tiny: Checkpoint, tmp_path: Path, known_r
     assert planned(engine, SCORED).computed == 0
     assert planned(engine, SCORED).seconds == 0
     [holding] = Store(tmp_path).entries()
-    assert holding.hits == len(some)  # looking is no use
+    assert holding.hits == len(some)  # nothing would be found
 
 
 def test_seconds_are_tokens_times_their_rate(tiny: Checkpoint, known_rates: None) -> None:

@@ -240,7 +240,7 @@ def test_an_error_of_the_harness_stays_what_it_is() -> None:
 
 def test_follow_must_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "MAX_ROUNDS", 4)
-    words = r"follow\(\) still asks on example \d+ after 4 rounds; it must end"
+    words = r"follow\(\) still returns requests on example \d+ after 4 rounds; it must end"
     with pytest.raises(TaskError, match=words):
         run(replace(TASK, follow=again))
 
@@ -370,7 +370,7 @@ def test_commands_end_with_one_line(
     plugin.FAULT = "extract"
     assert key in refused("riddles", *words)
     plugin.FAULT = "follow"
-    assert "follow() still asks on example" in refused("riddles", *words)
+    assert "follow() still returns requests on example" in refused("riddles", *words)
     assert not record_files(tmp_path / "records")
 
     plugin.FAULT = ""
@@ -379,7 +379,11 @@ def test_commands_end_with_one_line(
     item = run_ids(path)[0]
     shown = harness("explain", path, item, *model)
     assert (shown.code, "guard" in shown.out) == (0, False), "the guard is not a step"
-    for fault, said in (("ask", division), ("extract", key), ("follow", "follow() still asks")):
+    for fault, said in (
+        ("ask", division),
+        ("extract", key),
+        ("follow", "follow() still returns requests"),
+    ):
         plugin.FAULT = fault
         assert said in refused("explain", path, item, *model)
 

@@ -33,7 +33,7 @@ def value(metric: str, rows: Rows) -> float:
 
 
 def made(folder: Path, rows: Mapping[str, Rows], task: str = "lambada", **changes: Any) -> Path:
-    """A folder with a record of these outcomes, one an item."""
+    """A folder with a record of these outcomes, one per example."""
     count = len(next(iter(rows.values())))
     numbers = tuple(range(count))
     outcomes = {name: MetricOutcomes(numbers, tuple(found)) for name, found in rows.items()}
@@ -87,7 +87,7 @@ def standard_errors(alpha: float = 0.05, power: float = 0.8) -> float:
 
 
 def pulls(metric: str, rows: Rows) -> list[float]:
-    """The jackknife, one item left out after the other: n - 1 times what each adds."""
+    """The jackknife, leaving out one example at a time: n - 1 times what each adds."""
     sums = [math.fsum(column) for column in zip(*rows, strict=True)]
     whole = value(metric, rows)
     return [
@@ -96,7 +96,7 @@ def pulls(metric: str, rows: Rows) -> list[float]:
 
 
 def between(metric: str, a: Rows, b: Rows) -> float:
-    """Standard deviation of an item's part in the difference of two runs."""
+    """Standard deviation of one example's part in the difference of two runs."""
     pairs = zip(pulls(metric, a), pulls(metric, b), strict=True)
     return stdev(two - one for one, two in pairs)
 
@@ -163,7 +163,7 @@ def test_a_share_of_items_that_differ(runs: tuple[Path, Path], share: float, dro
 
 
 def test_the_drop_of_the_paper_in_numbers(runs: tuple[Path, Path]) -> None:
-    """2 points at 10 % discordance: (1.645 + 0.842)^2 * 996 / 4 = 1,540 items."""
+    """2 points at 10 % discordance: (1.645 + 0.842)^2 * 996 / 4 = 1,540 examples."""
     line = power(runs[0], "--discordance", 0.1)[ACC]
     assert line["needed"] == 1540
     assert line["detectable"] == pytest.approx(3.92, abs=0.01)

@@ -1,4 +1,4 @@
-"""Prompt files hold the bytes that the model reads; filling is strict in both directions."""
+"""Prompt files contain the bytes that the model reads; filling is strict in both directions."""
 
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -86,8 +86,8 @@ def test_braces_in_data() -> None:
         (b"{}", r"slots must be plain names, got \[''\]"),
         (b"{a:>9}", r"slots must be plain names, got \['a'\]"),
         (b"{a!r}", r"slots must be plain names, got \['a'\]"),
-        (b"{a", "prompt 'some.txt': .* write {{ and }} where a brace is meant"),
-        (b"a } b", "prompt 'some.txt': Single '}'.* write {{ and }} where a brace is meant"),
+        (b"{a", "prompt 'some.txt': .* write {{ and }} for literal braces"),
+        (b"a } b", "prompt 'some.txt': Single '}'.* write {{ and }} for literal braces"),
     ],
 )
 def test_templates_that_are_refused(load: Load, content: bytes, words: str) -> None:

@@ -107,7 +107,7 @@ def test_signature_tells_seeds_of_a_subset_apart() -> None:
 
 def test_other_weights_have_another_file() -> None:
     other = made_record(model={**MODEL, "digest": "77" * 32})
-    assert other.signature == made_record().signature, "weights are no part of the protocol"
+    assert other.signature == made_record().signature, "weights are not part of the protocol"
     assert other.filename() != made_record().filename()
 
 

@@ -1,4 +1,4 @@
-"""The report page in a real Chromium: what a person does with it, and that it stays to itself."""
+"""The report page in a real Chromium: what a person does with it, and that it loads nothing."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 Browser = webdriver.Chrome
 RIGHT = [i % 2 for i in range(40)]  # of the first run
-OTHER = [1 - r if i < 3 else r for i, r in enumerate(RIGHT)]  # three items flipped
+OTHER = [1 - r if i < 3 else r for i, r in enumerate(RIGHT)]  # three examples flipped
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def messages(browser: Browser) -> list[str]:
 
 
 def requested(browser: Browser) -> list[str]:
-    """Addresses that anything on the page asked for since the last look."""
+    """Addresses that the page has requested since the last call."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return [
         event["params"]["request"]["url"]
@@ -111,7 +111,7 @@ def choose(browser: Browser, selector: str, label: str) -> None:
     Select(at(browser, selector)).select_by_visible_text(label)
 
 
-# --- to itself ----------------------------------------------------------------------------
+# --- no requests --------------------------------------------------------------------------
 
 
 def test_no_request_leaves_the_page(browser: Browser, page: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_hostile_name_is_a_label(browser: Browser) -> None:
 
 
 def test_text_from_right_to_left_stays_in_its_box(browser: Browser) -> None:
-    """Nothing beside an item with direction marks is turned around."""
+    """Nothing next to an example with direction marks is turned around."""
     order = browser.execute_script(
         "const item = document.querySelectorAll('.example')[3];"
         "return [...item.querySelector('summary').children]"
@@ -222,7 +222,7 @@ def test_a_benchmark_picks_its_columns(browser: Browser) -> None:
     assert "CBT-CN ACC" in texts(browser, "#board thead th")
 
 
-# --- items --------------------------------------------------------------------------------
+# --- examples -----------------------------------------------------------------------------
 
 
 def test_an_item_opens_by_keyboard_with_both_runs(browser: Browser) -> None:

@@ -28,7 +28,7 @@ from harness.report.page.examples import (
     sample,
 )
 
-A, B = [1, 1, 0, 0, 1], [1, 0, 1, 0, 1]  # item 1 is lost, item 2 is won
+A, B = [1, 1, 0, 0, 1], [1, 0, 1, 0, 1]  # example 1 is lost, example 2 is won
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_changes_count_what_flipped(page: Path) -> None:
     assert cells[-1] == "1 / 1"
 
 
-# --- items --------------------------------------------------------------------------------
+# --- examples -----------------------------------------------------------------------------
 
 
 def test_items_stand_with_all_runs(page: Path) -> None:

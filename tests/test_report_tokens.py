@@ -17,7 +17,7 @@ from harness.report.page.tokens import as_json
 
 @pytest.fixture(scope="module")
 def ran(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs of two benchmarks on built-in rows, their dumps and stored answers."""
+    """A folder with runs of two benchmarks on built-in rows, their dumps and cached responses."""
     folder = tmp_path_factory.mktemp("tokens")
     model = ("--model", tiny_folder, "--device", "cpu", "--sample", "--limit", 3)
     for task in ("lambada", "text8"):

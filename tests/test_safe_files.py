@@ -97,7 +97,7 @@ def test_standard_output_is_no_file_to_replace(to: str, tmp_path: Path) -> None:
 
 
 def gone() -> int:
-    """The id of a process that is no more."""
+    """The id of a process that has ended."""
     process = subprocess.Popen(["true"])
     process.wait()
     return process.pid

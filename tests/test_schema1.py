@@ -27,7 +27,7 @@ NAMES = {"lambada": "fb3afd94d2", "winograd": "00dc8a680f", "cnn-dm": "97ad3a97c
 
 
 def plain(value: object) -> object:
-    """A value as JSON gives it back."""
+    """A value after a round trip through JSON."""
     return json.loads(json.dumps(value))
 
 

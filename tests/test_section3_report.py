@@ -1,4 +1,4 @@
-"""Section 3 beside the paper: its published numbers, Table 4, calibration, verdicts."""
+"""Section 3 and the paper: published numbers, Table 4, calibration, verdicts."""
 
 import io
 import re
@@ -18,7 +18,7 @@ from harness.records.record import Record
 
 MODEL = made_record().model
 
-# Radford et al. 2019, Table 4: ROUGE-1, -2, -L and their average, from the paper itself.
+# Radford et al. 2019, Table 4: ROUGE-1, -2, -L and their average, from the paper.
 TABLE4 = {
     "Bottom-Up Sum": (41.22, 18.68, 38.34, 32.75),
     "Lede-3": (40.38, 17.66, 36.62, 31.55),

@@ -277,7 +277,7 @@ def test_rows_of_the_hub_are_those_of_the_file(
 # --- text with everything in it -------------------------------------------------------------
 
 ODD = "a\r\nb\x85c\u2028d\x0be\x0cf\x1cg <|endoftext|>{h} \u201ci\u201d"
-LINE = ODD.replace("\n", "")  # what one line of a text file can hold
+LINE = ODD.replace("\n", "")  # what one line of a text file can contain
 STORY = json.dumps({"source": "x", "story": ODD, "questions": [ODD, LINE], "answers": [LINE, "y"]})
 CSV = 'article,highlights,id\n"' + ODD + '","one\ntwo",1\n'
 

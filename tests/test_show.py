@@ -28,10 +28,10 @@ def test_the_scored_span_stands_after_a_double_bar(words: list[Any]) -> None:
     assert lines[0] == "lambada item 0  references: ['“sea']"
     fed, scored = lines[2].strip().split(" ‖ ")
     assert fed == "the| s|an|d| |an|d| the"
-    # Three bytes of a curly quote are three tokens, none a character by itself.
+    # Three bytes of a curly quote are three tokens, none a character on its own.
     assert scored == " |�|�|�|s|e|a"
     assert lines[1] == "  loglikelihood: 14 tokens fed, 7 scored"
-    assert len(lines) == 3, "one item unless more are asked for"
+    assert len(lines) == 3, "one example by default"
 
 
 def test_tokens_are_those_of_the_tokenizer(words: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The pages that are made when the site is built, against the program; and the build itself."""
+"""The pages that are generated when the site is built, compared with the program; and the build."""
 
 import importlib.util
 import json

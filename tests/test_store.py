@@ -516,7 +516,7 @@ def test_without_a_store_the_answers_are_the_same(tiny: Checkpoint, tmp_path: Pa
 
 
 def stopped(engine: Engine, batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answer until so many batches have been stored, as if the process were killed then."""
+    """Answer until `batches` batches have been stored, as if the process were killed then."""
     left = iter(range(batches))
     real = engine._cache.keep
 
@@ -679,7 +679,7 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 def cached(checkpoint: Path, store: Path) -> Iterator[int]:
-    """Tokens asked, and those of them answered from disk."""
+    """Tokens that separate requests would feed, and those of them answered from disk."""
     engine = Engine(load(str(checkpoint), Settings(device="cpu")), store=Store(store))
     answers(engine)
     yield from (engine.tokens.asked, engine.tokens.cached)

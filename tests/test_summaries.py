@@ -106,7 +106,7 @@ def test_a_line_break_inside_a_sentence_leaves_it_one(line_break: str) -> None:
 
 
 def test_a_word_is_matched_once() -> None:
-    """Both sentences hold it, the reference only once."""
+    """Both sentences contain it, the reference only once."""
     assert rouge(["sand", "sand"], "sand sea")[2] == pytest.approx(f1(1, 2, 2))
 
 

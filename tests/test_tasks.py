@@ -90,7 +90,7 @@ def asked_of_sample(task: Task, protocol: Protocol) -> Prepared:
     return prepare(Job(task, protocol, sample(task, protocol.options), pool=pool))
 
 
-# --- options and presets ------------------------------------------------------------------
+# --- options and protocols ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("task", "preset"), PRESETS)
@@ -145,10 +145,10 @@ def test_labels() -> None:
         "paper+stride=32+unit=words"
     )
     assert task.protocol("paper", {"stride": "context"}).label == "paper", (
-        "the default is no change"
+        "the default is not a change"
     )
     assert task.protocol("paper", {"stride": "1024"}).label == "paper+stride=1024"
-    # what a preset chose can be set back
+    # what a protocol chose can be set back
     assert task.protocol("strided", {"stride": "1024"}).label == "strided+stride=1024"
     assert task.protocol("strided", {"stride": "1024"}).options["stride"] == "1024"
 
@@ -827,7 +827,7 @@ def test_cbt_slices(data_dir: Path, kind: str, split: str) -> None:
     fields = cbt.parse(content)
     check_cbt([Row(i, row) for i, row in enumerate(fields)])
     hub = [{**row, "question": row["query"], "options": row["choices"]} for row in fields]
-    assert cbt.restore(hub).strip() == content.strip(), "the hub's rows give the file back"
+    assert cbt.restore(hub).strip() == content.strip(), "the hub's rows restore the file"
 
 
 def test_random_rows_of_real_streams_are_whole_blocks(data_dir: Path) -> None:

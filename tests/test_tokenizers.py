@@ -48,7 +48,7 @@ def bpe(tokens: list[str], merges: list[tuple[str, str]], **how: Any) -> Backend
 
 
 def marked(**how: Any) -> Backend:
-    """`▁` for a space; `▁the` is one token, and `▁` before `v` a token by itself."""
+    """`▁` for a space; `▁the` is one token, and `▁` before `v` a token of its own."""
     merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("▁", "s"), ("▁", "a"), ("n", "d")]
     special = ["<unk>", "<s>", "</s>"]
     found = bpe([*special, *BYTES, "▁", *LETTERS, *SIGNS], merges, byte_fallback=True, **how)
@@ -190,7 +190,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 def test_pieces_are_the_text(kind: str, words: list[str], data: st.DataObject) -> None:
     tokenizer, text = MADE[kind], " ".join(words)
     [ids] = tokenizer.encode([text])
-    assert tokenizer.decode(ids) == text, "chosen such that the tokenizer gives it back"
+    assert tokenizer.decode(ids) == text, "chosen such that the tokenizer restores it"
     pieces = tokenizer.token_texts(ids)
     if not any("\ufffd" in piece for piece in pieces):
         assert "".join(pieces).strip(" ") == text
@@ -213,7 +213,7 @@ def test_a_piece_has_its_leading_space(kind: str) -> None:
 @kinds
 @pytest.mark.parametrize("word", ["vat", "sand", "the", "né"])
 def test_a_search_finds_the_word(kind: str, word: str) -> None:
-    """A model that is sure of what comes next, asked for the next word."""
+    """A model that is certain of the next token, and a search for the next word."""
     tokenizer = MADE[kind]
     context, whole = tokenizer.encode(["a", f"a {word} the sand"])
     context = context if whole[: len(context)] == context else []

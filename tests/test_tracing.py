@@ -1,4 +1,4 @@
-"""Items of a record made again: the answers of the run, without weights; ranks by the model."""
+"""Examples of a record repeated: the run's responses, without weights; ranks from the model."""
 
 import json
 import shutil
@@ -54,12 +54,12 @@ Sources = tuple[ModelOptions, DataOptions, CacheOptions]
 
 
 def sources(model: Path, cache: Path | None = None) -> Sources:
-    """Where a record's checkpoint, rows and stored answers are; None uses no cache."""
+    """Where a record's checkpoint, rows and response cache are; None uses no cache."""
     return ModelOptions((str(model),)), DataOptions(), CacheOptions(cache, off=cache is None)
 
 
 def blind(tiny_folder: Path, tmp_path: Path) -> Sources:
-    """Options that find tokenizer and stored answers, but no weights."""
+    """Options that find the tokenizer and the response cache, but no weights."""
     folder = Path(shutil.copytree(tiny_folder, tmp_path / "blind"))
     (folder / "model.safetensors").unlink()
     return sources(folder, cache=tmp_path / "cache")
@@ -165,7 +165,7 @@ def plain_sum(model: Checkpoint, context: list[int], targets: list[int]) -> floa
 
 
 def plain_word(model: Checkpoint, context: list[int]) -> str:
-    """The most probable first token that begins a word which is no stop word, and what follows."""
+    """The most probable first token that begins no stop word, and what follows."""
     stop, strings = stop_words("nltk127"), model.tokenizer.token_texts
 
     def ranked(path: list[int]) -> list[int]:
@@ -193,7 +193,7 @@ def test_texts_of_the_tokens_are_the_text(run: Run, tiny_folder: Path, tmp_path:
     start, *tokens = request.tokens
     assert start.text == "<|endoftext|>"
     assert not start.scored
-    # Characters of several bytes are several tokens, none of them text by itself.
+    # Characters of several bytes are several tokens, none of them text on its own.
     written = "".join(t.text for t in tokens)
     assert written.replace("�", "") == "".join(c for c in "".join(asked.pieces) if c.isascii())
     assert max(t.window for t in tokens) > 1

@@ -101,7 +101,7 @@ def test_inside_a_text_candidates_are_spelt_as_in_lm_eval(
     assert winograd.substitute(schema(before, pronoun, "ran."), candidate) == wanted
 
 
-# --- what is asked --------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------
 
 CUP = schema("Ann dropped", "it", ", so it broke.", ("The cup", "The {1}"))
 
@@ -127,7 +127,9 @@ def test_which_schemas_are_read(name: str, count: int) -> None:
     assert [example.id for example in found] == [str(n) for n in range(count)]
     assert found[0].references == ("The cup",)
     some = winograd.read(rows[270:280], options_of("winograd", set=name))
-    assert len(some) == (3 if name == "wsc273" else 10), "rows are told by their place in the file"
+    assert len(some) == (3 if name == "wsc273" else 10), (
+        "rows are identified by their place in the file"
+    )
 
 
 # --- files ----------------------------------------------------------------------------------
@@ -274,7 +276,7 @@ def test_the_more_probable_sentence_wins(
 
 @pytest.mark.parametrize("score", ["partial", "full"])
 def test_one_of_the_scores_stands_beside_the_papers(score: str) -> None:
-    """Three schemas; the first candidate is more probable after itself, never as a whole."""
+    """Three schemas; the first candidate is more probable after it, never as a whole."""
 
     def say(request: Request) -> Scored:
         assert isinstance(request, Loglikelihood)

@@ -1,4 +1,4 @@
-"""WMT-14: what is asked, where an answer ends, and BLEU and chrF against sacrebleu's own."""
+"""WMT-14: requests, where an answer ends, and BLEU and chrF compared with sacrebleu's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ ROW = {"en": "The dog {1}.", "fr": " Le chien {1}. "}
 PAIR = {"en": "A cat = one.", "fr": "Un chat."}
 
 
-# --- what is asked --------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Requests -> responses. Knows tokens, tensors and devices; knows no task, metric or prompt."""
+"""Requests -> responses: everything that runs a model. Knows no task, metric or prompt."""

@@ -88,7 +88,7 @@ def _compared(word: str, ignore_case: bool) -> str:
 
 
 def same_word(*, ignore_case: bool) -> Extract:
-    """(1 if the last response, a `Word`, is the reference but for outer punctuation, 1)."""
+    """(1 if the last response, a `Word`, equals the reference except for outer punctuation, 1)."""
 
     def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
         word = responses[-1]

@@ -1,1 +1,1 @@
-"""Find tasks through entry points, and check what their functions do."""
+"""Plugins: find tasks through entry points, and refuse those that are wrong."""

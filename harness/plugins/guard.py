@@ -1,4 +1,4 @@
-"""Check what the functions of a task raise and return.
+"""Check what the functions of a task raise and return, and refuse what is wrong.
 
 Every command gets its tasks from `registry`, which hands out guarded ones. A mistake in a plugin is
 therefore one line everywhere: the function, the example, the error and its place.

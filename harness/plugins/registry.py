@@ -1,4 +1,4 @@
-"""Find tasks through the entry points of the group `harness.tasks`.
+"""Find tasks through the entry points `harness.tasks`, and refuse those that cannot be loaded.
 
 Built-in and third-party tasks are found alike, in the metadata of installed packages. Listing their
 names imports nothing; only a requested task is imported, and checked here.

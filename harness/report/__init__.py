@@ -1,1 +1,1 @@
-"""What a run leaves behind: records, and tables made of records. No torch here."""
+"""What is made of records: the report page, plots, and files for CI systems."""

@@ -1,4 +1,4 @@
-"""95 % intervals: binomial for accuracies, bootstrap for everything else.
+"""95 % intervals: Wilson for accuracies, bootstrap for everything else.
 
 Outcomes are sufficient statistics, so a resample is a vector of counts times their matrix.
 Lines of one text are not independent, so they are first pooled into equal blocks of neighbours.

@@ -1,4 +1,4 @@
-"""Paired statistics: two runs on the same examples.
+"""Paired tests of two runs on the same examples: McNemar, sign flips, paired bootstrap, Holm.
 
 Right/wrong outcomes: McNemar's exact test (McNemar 1947, doi:10.1007/BF02295996), on the examples
 that only one of the runs got right. Everything else: the sign-flip permutation test, which swaps

@@ -149,7 +149,7 @@ def differences(runs: Runs, others: Runs) -> list[str]:
             b = _by_example(others[protocol].outcomes, measure)
             different = [key for key in {**a, **b} if not _close(a.get(key), b.get(key))]
             problems += [
-                f"{protocol}: {measure} of item {key[0]} is {a.get(key)}, in another order "
+                f"{protocol}: {measure} of example {key[0]} is {a.get(key)}, in another order "
                 f"{b.get(key)}"
                 for key in different[:1]
             ]

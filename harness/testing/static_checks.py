@@ -67,7 +67,7 @@ class WatchedOptions(dict[str, str]):
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Like `dict.get`; a missing name counts as read, too."""
+        """Like `dict.get`; a missing name counts as read too."""
         self.read.add(name)
         return super().get(name, default)
 
@@ -94,8 +94,8 @@ def options(task: Task, read_in_runs: set[str]) -> list[str]:
     undeclared = sorted(read - declared - ENGINE_OPTIONS)
     unread = sorted(declared - read - ENGINE_OPTIONS)
     return [
-        *(f"option {name!r} is read, and not declared" for name in undeclared),
-        *(f"option {name!r} is declared, and nothing reads it" for name in unread),
+        *(f"option {name!r} is read but not declared" for name in undeclared),
+        *(f"option {name!r} is declared but never read" for name in unread),
     ]
 
 
@@ -119,7 +119,7 @@ def rows(task: Task) -> list[str]:
         prepared = prepare(job)
         of_protocol = _through_a_file(task.source(job.protocol.options))
         if prepared.groups != prepare(job).groups:
-            of_protocol.append("the same rows are asked differently a second time")
+            of_protocol.append("the same rows give other requests a second time")
         ids = _twice(example.id for example in prepared.examples)
         of_protocol += [f"two examples have the id {id_!r}" for id_ in ids]
         if not task.stream:
@@ -141,7 +141,7 @@ def _through_a_file(source: Source) -> list[str]:
         from_file = load(source, Where(folder=Path(folder)))
     if from_file.rows == load(source, Where(sample=True)).rows:
         return []
-    return [f"{name} in a folder gives other rows than the sample"]
+    return [f"{name} in a data folder gives other rows than the sample"]
 
 
 def _row_by_row(job: Job, together: Prepared) -> list[str]:
@@ -151,7 +151,7 @@ def _row_by_row(job: Job, together: Prepared) -> list[str]:
     groups = tuple(group for prepared in alone for group in prepared.groups)
     if (examples, groups) == (together.examples, together.groups):
         return []
-    return ["a row by itself gives other examples than among others"]
+    return ["a row alone gives other examples or requests than with the other rows"]
 
 
 # --- golden requests --------------------------------------------------------------------
@@ -172,7 +172,7 @@ def requests(task: Task, golden_file: Path) -> list[str]:
         _difference(name, expected["requests"].get(name), actual["requests"].get(name))
         for name in {**expected["requests"], **actual["requests"]}
     ]
-    advice = f"if that is meant, raise Task.version and {rewrite}"
+    advice = f"if this is intended, raise Task.version and {rewrite}"
     return [f"{difference}; {advice}" for difference in differences if difference]
 
 

@@ -15,7 +15,7 @@ _PTB_MEGATRON: Rules = (
 )
 
 
-# lm-eval copied these, too. The mistakes: the first rule also removes the space before an opening
+# lm-eval copied these too. The mistakes: the first rule also removes the space before an opening
 # quote; the second has literal slashes and matches hardly anything; pairs may span lines;
 # apostrophes form pairs; the letter N becomes 1.
 _WIKITEXT_MEGATRON: Rules = (

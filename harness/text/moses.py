@@ -98,7 +98,7 @@ def _single_roles(tokens: Sequence[str]) -> Iterator[str]:
 def moses(line: str) -> str:
     """Detokenise a line: `" I didn 't , " he said .` gives `"I didn't," he said.` .
 
-    `did n't` is joined, too, but inverted to Moses' form `didn 't`, so a checked line with it is
+    `did n't` is joined too, but inverted to Moses' form `didn 't`, so a checked line with it is
     kept.
     """
     tokens = apply(line, [_STOP_S]).split(" ")

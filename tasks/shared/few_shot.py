@@ -1,4 +1,4 @@
-"""Example pairs."""
+"""Draw the rows of the example pairs at the beginning of a prompt."""
 
 import random
 from collections.abc import Sequence

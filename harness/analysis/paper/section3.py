@@ -1,4 +1,4 @@
-"""Table 4 and the calibration in section 3 of Radford et al. 2019."""
+"""Table 4 and the calibration table of the paper's section 3."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The columns of Table 3 and section 3 of Radford et al. 2019: the paper's numbers and ours."""
+"""The columns of the paper's Table 3 and section 3: its numbers next to ours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""Commands that read finished runs: explain, report, curve, overlap."""
+"""Commands that read finished runs: explain, report, curve, leaderboard, overlap."""

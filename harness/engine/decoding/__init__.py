@@ -1,1 +1,1 @@
-"""Writing text: prompts to completions, token by token."""
+"""Generate text: prompts to completions, token by token."""

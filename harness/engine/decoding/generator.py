@@ -1,4 +1,4 @@
-"""Prompts -> completions: a shared prefix is computed once, its completions are decoded in step.
+"""Prompts -> completions: a shared prefix is computed once, its completions are decoded together.
 
     queries --plan--> rows --admit--> slots of keys and values --feed--> one token per completion
 

@@ -1,4 +1,4 @@
-"""One model's forward pass in the forms the engine needs: trunk, head, and rows that are trees.
+"""One model's forward pass: trunk, head, KV caches, and the masks of rows that are trees.
 
 Letters: B rows of a batch, T padded tokens of a row, M tokens fed after a prefill, H width of
 the hidden states, V vocabulary.
@@ -35,7 +35,7 @@ class Forward:
     sets `all_logits`.
 
     Attributes:
-        all_logits: whether the trunk returns logits at every position, for want of another way.
+        all_logits: whether the trunk returns logits at every position, the last resort.
         last_block: modules of the last block that compute only what is read.
         takes_cache: whether the model takes a KV cache.
         rope_limit: length beyond which all positions of a call are rotated differently; None if

@@ -1,4 +1,4 @@
-"""Recognise errors that mean that memory ran out, and recover from them."""
+"""Recognise out-of-memory errors, and free memory for a smaller attempt."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Spans -> rows -> batches. Plain integers, no tensors.
+"""Arrange spans that share prefixes as trees in rows, and rows in batches.
 
 Sorted spans share prefixes with their neighbours. A row is one tree of tokens, laid out flat in
 depth-first order. Positions restart at each branch. `ends[j]` is the end of the subtree of token j,

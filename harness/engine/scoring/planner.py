@@ -1,6 +1,6 @@
 """Arrange spans in rows that share prefixes, as far as the model passes tests on such rows.
 
-A model that fails a test at some length does not share any more, and a warning says so.
+After a model fails a test at some length, nothing is shared any more, and a warning says so.
 """
 
 import logging

@@ -28,7 +28,7 @@ TOLERANCE = Tolerance(3e-4, 0.1)
 # tolerance holds for this share of the positions, and a multiple of it for all.
 _QUANTILE, _OUTLIER_FACTOR = 0.7, 30
 _ALWAYS_SHARE = Sharing(pair_cost=0.0, max_row=1 << 20)
-SMALL_TREES = ((8, 0), (9, 0), (13, 30))  # show most faults, in no time
+SMALL_TREES = ((8, 0), (9, 0), (13, 30))  # show most errors at little cost
 _MIN_LENGTH = 8  # tokens of the longest path of a tree
 _MIN_VOCABULARY = 16  # usable tokens
 _PLAIN_BUDGET = 256  # padded tokens of plain rows per batch, in tests of small trees
