@@ -136,7 +136,7 @@ def test_a_file_that_is_read_otherwise_than_the_sample() -> None:
     odd = dataclasses.replace(source, parse=parse)  # type: ignore[arg-type]
     assert static._through_a_file(source) == []
     assert static._through_a_file(odd) == [
-        "WSCollection.xml in a folder gives other rows than the sample"
+        "WSCollection.xml in a data folder gives other rows than the sample"
     ]
 
 
