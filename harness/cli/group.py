@@ -145,7 +145,9 @@ def _load(name: str) -> click.Command:
 
 
 @click.group(
-    cls=Group, epilog="`harness tasks` lists the tasks, `harness tasks TASK` describes one."
+    cls=Group,
+    context_settings={"max_content_width": 100},
+    epilog="`harness tasks` lists the tasks, `harness tasks TASK` describes one.",
 )
 @click.version_option(package_name="zero-shot-harness", prog_name="harness")
 def cli() -> None:
