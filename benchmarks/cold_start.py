@@ -17,7 +17,7 @@ WANTED = {"--help": 0.3, "tasks": 0.5, "a first scored batch": 8.0}
 
 
 def main() -> None:
-    """Print a line a command."""
+    """Print one line per command."""
     with tempfile.TemporaryDirectory() as out:
         first = f"lambada --model {DEMO} --sample --limit 1 --no-cache --out {out}"
         commands = {"--help": "--help", "tasks": "tasks", "a first scored batch": first}

@@ -89,7 +89,7 @@ def prompts(kind: str) -> list[Generate]:
 
 
 def pages(tokens: int, checkpoint: Checkpoint) -> list[Request]:
-    """WikiText articles under the `lm-eval` preset, together at least so many tokens."""
+    """WikiText articles under the protocol `lm-eval`, together at least `tokens` tokens."""
     taken: list[Request] = []
     count = 0
     for request in requests("wikitext2", "lm-eval"):

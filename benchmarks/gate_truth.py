@@ -25,7 +25,7 @@ DETECTED = 0.90
 ITEMS = 5153  # LAMBADA
 STORIES = 500  # CoQA
 ACCURATE = 0.40
-DISCORDANCE = 0.10  # share of the items that one run only gets right
+DISCORDANCE = 0.10  # share of the examples that only one run gets right
 DROP = 0.02
 RESAMPLES = 999
 SEED = 0
@@ -34,7 +34,7 @@ Pair = tuple[Table, Table]
 
 
 def right_wrong(rng: np.random.Generator, drop: float) -> Pair:
-    """Right/wrong items, (right, 1); b's accuracy is lower than a's by `drop`."""
+    """Right/wrong examples, (right, 1); b's accuracy is lower than a's by `drop`."""
     lost, won = (DISCORDANCE + drop) / 2, (DISCORDANCE - drop) / 2
     kind = rng.choice(4, ITEMS, p=[lost, won, ACCURATE - lost, 1 - ACCURATE - won])
     a, b = np.isin(kind, [0, 2]), np.isin(kind, [1, 2])
@@ -44,7 +44,7 @@ def right_wrong(rng: np.random.Generator, drop: float) -> Pair:
 def surprisal(rng: np.random.Generator) -> Pair:
     """Nats of last words, (nats, 1): heavy tails, and b's changes are lopsided.
 
-    b is better on most items by a little and worse on few by much, with mean zero: the runs are
+    b is better on most examples by a little and worse on few by much, with mean zero: the runs are
     equally good, but swapping them does change the distribution.
     """
     nats = rng.lognormal(0, 1.2, ITEMS)

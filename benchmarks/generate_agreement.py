@@ -30,7 +30,7 @@ def tiny_gpt2() -> str:
     folder: Path = cache_root() / "benchmarks" / f"gpt2-tiny-{common.SEED}"
     if not (folder / "model.safetensors").is_file():
         torch.manual_seed(common.SEED)
-        # Large weights, so that the best token stands out as it does in a trained model.
+        # Large weights, so that one token is clearly the best, as in a trained model.
         config = GPT2Config(n_layer=2, n_head=4, n_embd=64, initializer_range=0.4)
         GPT2LMHeadModel(config).save_pretrained(folder)
         AutoTokenizer.from_pretrained(common.random_gpt2()).save_pretrained(folder)
@@ -61,7 +61,7 @@ def compare(checkpoint: Checkpoint, asked: Sequence[Generate]) -> tuple[int, int
 
 
 def generate(checkpoint: Checkpoint, prompt: Sequence[int], count: int) -> list[int]:
-    """What transformers generates greedily, one prompt by itself; stops at no text."""
+    """What transformers generates greedily for one prompt, without stop strings."""
     ids = torch.tensor([prompt])
     found = checkpoint.model.generate(
         ids,

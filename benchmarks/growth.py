@@ -28,7 +28,7 @@ def measure(model: str, items: int) -> tuple[float, int]:
 
 
 def main() -> None:
-    """Print a line a size."""
+    """Print one line per size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="gpt2", choices=["gpt2", "demo"])
     parser.add_argument("--items", default="250,1000,4000")

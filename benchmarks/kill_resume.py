@@ -46,7 +46,7 @@ def finish(run: list[str]) -> tuple[Scores, dict[str, int], float]:
 
 
 def killed(run: list[str], after: float) -> None:
-    """Start a run and kill it after so many seconds."""
+    """Start a run and kill it after `after` seconds."""
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(after)
     process.send_signal(signal.SIGKILL)
@@ -62,7 +62,7 @@ def stored(folder: Path) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Print a line a kill, and fail if one was not made good."""
+    """Print one line per kill, and fail if a resumed run gives other scores."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--limit", type=int, default=10)

@@ -32,7 +32,7 @@ def ours(checkpoint: Checkpoint, asked: Sequence[Request], how: Encoding) -> lis
 
 
 def preset_encoding(task: str) -> Encoding:
-    """The engine's part of a task's lm-eval preset."""
+    """The engine's part of a task's protocol `lm-eval`."""
     return encoding(load_task(task).protocol("lm-eval").options)
 
 

@@ -55,7 +55,7 @@ def write(path: Path, megabytes: int) -> None:
 
 
 def row(backend: str, path: Path) -> str:
-    """One back end's figures."""
+    """Speed and memory of one backend."""
     looked_for, _, _ = distinct_ngrams(normalise(source()), N)
     bloom = partial(scan.bloom, rate=RATE)
     run = scan.exact if backend == "exact" else bloom
@@ -72,7 +72,7 @@ def row(backend: str, path: Path) -> str:
 
 
 def _memory() -> float:
-    """The most memory that this process has held, in megabytes."""
+    """The peak memory of this process, in megabytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 

@@ -50,7 +50,7 @@ def measure(name: str, rows: int, model: str) -> Outcome:
 
 
 def main() -> None:
-    """Print a line a benchmark."""
+    """Print one line per benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo", choices=["gpt2", "demo"])
     parser.add_argument("--only", default=",".join(TASKS))

@@ -1,6 +1,6 @@
 """Show where the time goes: `python -m benchmarks.shares [--model gpt2|demo]`, by torch's profiler.
 
-The rest is Python, planning, tokenisation, and the profiler itself.
+The rest is Python, planning, tokenisation, and the profiler.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def shares(name: str, model: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print a line a work."""
+    """Print one line per kind of work."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="gpt2", choices=["gpt2", "demo"])
     parser.add_argument("--only", default=",".join(speed.TARGETS))

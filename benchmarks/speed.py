@@ -25,7 +25,7 @@ from harness.engine.engine import Engine
 from harness.engine.queries.encode import Encoded
 
 THREADS = 2
-PLAIN_PART = 4  # of so many requests the plain loop answers one
+PLAIN_PART = 4  # the plain loop answers one request in this many
 TARGETS = {
     "lambada": 4.0,
     "choices": 18.0,
@@ -35,7 +35,7 @@ TARGETS = {
     "wmt": 2.5,
     "cnn": 1.5,
 }
-"""The ratio to lm-eval that is wanted of GPT-2."""
+"""The required ratio to lm-eval, for GPT-2."""
 COUNTS = {"lambada": 200, "choices": 3, "wikitext": 8000, "coqa": 3, "nq": 50, "wmt": 25, "cnn": 12}
 """Passages, questions, tokens, stories with all turns, questions, pairs, articles."""
 PLAIN = Encoding(bos="tokenizer")

@@ -32,7 +32,7 @@ from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.errors import HarnessError
 
-TOLERANCE = 2e-4  # nats an item
+TOLERANCE = 2e-4  # nats per example
 TIE = 1e-3  # nats between two candidates: either may be chosen
 
 
@@ -40,15 +40,15 @@ TIE = 1e-3  # nats between two candidates: either may be chosen
 class Cell:
     """How one kind of request went: a difference in nats, or why there is none."""
 
-    worst: float = 0.0  # nats of the worst item; infinite where another token or word was chosen
+    worst: float = 0.0  # nats of the worst example; infinite where another token or word was chosen
     wrong: int = 0
     items: int = 0
     failed: str = ""  # "refused: ..." or "died: ..."
-    note: str = ""  # why transformers itself has no right answer
+    note: str = ""  # why transformers has no right answer
 
     @property
     def right(self) -> bool:
-        """Whether every item is within the tolerance."""
+        """Whether every example is within the tolerance."""
         return not self.failed and not self.wrong
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class Row:
     family: Family
     cells: dict[str, Cell] = field(default_factory=dict)
     plan: str = "–"
-    shares: bool | None = None  # None: nothing was asked
+    shares: bool | None = None  # None: there were no requests
     notices: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -101,7 +101,7 @@ class Row:
 
 
 def compare(family: Family, folder: Path) -> Row:
-    """Build a family in a folder and hold what the harness says against naive loops."""
+    """Build a family in a folder and compare the harness with naive loops."""
     begun = time.perf_counter()
     row = Row(family)
     quiet()
@@ -152,14 +152,14 @@ def _favourites(referee: Referee) -> dict[str, frozenset[str]]:
         for _ in range(2):
             try:
                 best = referee.next_word(passage, found[passage]).word.lower()
-            except Exception:  # beyond what the model can be fed; asked all the same
+            except Exception:  # longer than the model can take; requested all the same
                 continue
             found[passage] |= {best}
     return found
 
 
 def _ask(row: Row, checkpoint: Checkpoint, referee: Referee, requests: Sequence[Request]) -> Cell:
-    """Ask a fresh engine, as a command of its own would, and hold its answers to the referee's."""
+    """Answer requests with a fresh engine, and compare the answers with the referee's."""
     answers: dict[int, Response] = {}
     engine: list[Engine] = []
 
@@ -186,7 +186,7 @@ def _ask(row: Row, checkpoint: Checkpoint, referee: Referee, requests: Sequence[
 def _note(
     referee: Referee, cell: Cell, requests: Sequence[Request], answers: Mapping[int, Response]
 ) -> str:
-    """Where transformers disagrees with itself about wrong answers; nothing where they are ours."""
+    """Where transformers contradicts itself on wrong answers; empty if the errors are ours."""
     if reason := itself.unsteady(referee):
         return f"transformers: {reason}"
     if (noise := itself.rounding(referee)) > cell.worst / 4:

@@ -1,6 +1,6 @@
 """Find out where transformers disagrees with itself, so that there is no reference value.
 
-This is tried on the same tokens, not looked up by a model's name.
+The test runs on the same tokens; it does not depend on a model's name.
 """
 
 import copy
@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.families.referee import Referee, Text, full_pass, log_softmax
 
-TOLERANCE = 2e-4  # nats an item, as everywhere in the table
+TOLERANCE = 2e-4  # nats per example, as everywhere in the table
 
 
 def unsteady(referee: Referee) -> str:
-    """Why passes over the longest tokens asked about contradict each other; else nothing."""
+    """Why two passes over the longest request contradict each other; empty if they do not."""
     tokens = referee.longest()
     first = _of_next(referee.model, tokens)
     again = float((_of_next(referee.model, tokens) - first).abs().max())
@@ -68,5 +68,5 @@ def _of_next(model: Any, tokens: Sequence[int]) -> torch.Tensor:
 
 
 def _moved(model: Any, tokens: Sequence[int], whole: torch.Tensor, cut: int) -> float:
-    """By how much leaving out what comes after a cut changes what stands before it."""
+    """How far the values before a cut move if the tokens after it are left out."""
     return float((_of_next(model, tokens[:cut]) - whole[: cut - 1]).abs().max())

@@ -17,7 +17,7 @@ NEW_TOKENS = 7
 
 
 def prose(words: int, seed: int) -> str:
-    """So many words in sentences of six."""
+    """`words` words in sentences of six."""
     drawn = random.Random(seed).choices(WORDS, k=words)
     sentences = [" ".join(drawn[i : i + 6]) for i in range(0, words, 6)]
     return ". ".join(sentences)
@@ -56,7 +56,7 @@ def text(context: int) -> list[Request]:
 
 
 def generation() -> list[Request]:
-    """Prompts that begin alike, one that stands alone, and one asked twice."""
+    """Prompts with a common beginning, one without it, and one that is repeated."""
     shared = prose(30, seed=4)
     prompts = [f"{shared} {end}" for end in ("the", "an end", "by night")]
     prompts += [prose(3, seed=5), shared, shared, LONG]

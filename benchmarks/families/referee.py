@@ -87,7 +87,7 @@ class Referee:
         return float(rows.gather(1, torch.tensor(targets)[:, None]).sum())
 
     def prompt(self, prompt: str, count: int) -> tuple[int, ...]:
-        """The tokens of a prompt that leave room for so many more."""
+        """The tokens of a prompt that leave room for `count` more."""
         return self._cut(self.ids(prompt), self.context - count)
 
     def generate(self, prompt: str, count: int) -> Text:
