@@ -191,18 +191,18 @@ class Task:
 
 
 def unknown(
-    kind: str, name: str, known: Iterable[str], lead: str = "there is no", see: str = ""
+    kind: str, name: str, names: Iterable[str], lead: str = "there is no", see: str = ""
 ) -> str:
-    """One line about an unknown name: the nearest known ones, and all of them if they are few.
+    """One line about an unknown name: similar names, and all names if they are few.
 
     Args:
-        kind: of thing, such as `option`.
-        name: the unknown one.
-        known: the names that exist.
-        lead: words in front.
+        kind: what it would name, such as `option`.
+        name: the unknown name.
+        names: the names that exist.
+        lead: the first words of the line.
         see: the command that lists the names.
     """
-    names = list(known)
+    names = list(names)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     if len(names) <= FEW_NAMES:

@@ -1,6 +1,6 @@
 """The engine: requests in, responses out, each as soon as it is complete.
 
-    requests --encode--> queries --response cache--> answers that are known
+    requests --encode--> queries --response cache--> cached answers
                             `--> backend --> answers --> responses
 
 Equal queries are answered once, and queries with a cached answer not at all. Every batch is cached
@@ -95,13 +95,13 @@ class Engine:
         """
         router = Router(requests, encoded)
         yield from router.without_queries()
-        known = self._cache.recall(router.queries)
-        cached = router.cost(known)
-        self.tokens += Tokens(asked=cached, cached=cached)
-        yield from router.take(known)
+        cached = self._cache.recall(router.queries)
+        cost = router.cost(cached)
+        self.tokens += Tokens(asked=cost, cached=cost)
+        yield from router.take(cached)
         before = self.backend.tokens
         try:
-            for answers in self.backend.answer(router.queries, known, advance):
+            for answers in self.backend.answer(router.queries, cached, advance):
                 self.tokens += Tokens(asked=router.cost(answers)) + self.backend.tokens - before
                 before = self.backend.tokens
                 self._cache.keep(answers)
@@ -121,5 +121,5 @@ class Engine:
         if not isinstance(self.backend, InProcess):
             raise UsageError("--plan and --budget are for one process; leave out --workers")
         router = Router(requests, encoded)
-        known = self._cache.recall(router.queries, count=False)
-        return self.backend.estimate(router.counts(), known)
+        cached = self._cache.recall(router.queries, count=False)
+        return self.backend.estimate(router.counts(), cached)

@@ -21,7 +21,7 @@ from harness.plugins.registry import load_task
 from harness.runner import Job, prepare
 from harness.task import Protocol, Task
 
-ROWS = 2
+SAMPLE_ROWS = 2
 STREAM_ROWS = 4  # of running text: a heading and a paragraph
 _LISTS = {"loglikelihood": "continuations", "generate": "seeds"}
 
@@ -77,7 +77,7 @@ def sample_job(task: Task, protocol: Protocol, rows: int) -> Job:
 
 def golden(task: Task, protocols: Iterable[str] | None = None) -> dict[str, Any]:
     """The requests for the first sample rows under `protocols`; default: all of the task's."""
-    rows = STREAM_ROWS if task.stream else ROWS
+    rows = STREAM_ROWS if task.stream else SAMPLE_ROWS
     requests = {}
     for name in protocols if protocols is not None else task.protocols:
         prepared = prepare(sample_job(task, task.protocol(name), rows))

@@ -20,14 +20,14 @@ from harness.task import Protocol, Task
 from harness.testing import golden
 from harness.text import common_prefix_length
 
-ROWS = 6  # of the sample
+SAMPLE_ROWS = 6
 ENGINE_OPTIONS = frozenset({"bos", "stride", "windows"})
 
 
 def sample_jobs(task: Task) -> Iterator[tuple[str, Job]]:
     """Every protocol with a job on the first sample rows."""
     for name in task.protocols:
-        yield name, golden.sample_job(task, task.protocol(name), ROWS)
+        yield name, golden.sample_job(task, task.protocol(name), SAMPLE_ROWS)
 
 
 def declaration(task: Task) -> list[str]:
@@ -82,7 +82,7 @@ def options(task: Task, read_in_runs: set[str]) -> list[str]:
     for protocol in _one_at_a_time(task):
         watched = WatchedOptions(protocol.options)
         try:
-            prepare(golden.sample_job(task, replace(protocol, options=watched), ROWS))
+            prepare(golden.sample_job(task, replace(protocol, options=watched), SAMPLE_ROWS))
             task.measures(watched)
         except UsageError:  # the task refuses this value with the other defaults
             pass
