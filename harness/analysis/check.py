@@ -9,12 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.analysis.baseline import Baseline, Key, Rule
-from harness.analysis.compare import (
-    ScoreComparison,
-    compare_runs,
-    matching_runs,
-    signature_note,
-)
+from harness.analysis.compare import ScoreComparison, compare_runs, matching_runs, signature_note
 from harness.analysis.runs import Incomparable, Run, label
 from harness.stats.paired import holm
 

@@ -60,10 +60,6 @@ def load(paths: Iterable[Path], outcomes: Need = "required") -> list[Run]:
 
     Other files that the harness writes, such as a jitter file, are skipped in folders.
 
-    Args:
-        paths: files and folders.
-        outcomes: whether every run must have outcomes, may have them, or is loaded without.
-
     Raises:
         UsageError: a path does not exist or has no record.
         RecordError: a file is not a record, or its outcomes are damaged, or missing though
@@ -76,15 +72,14 @@ def _load_path(path: Path, outcomes: Need) -> list[Run]:
     in_folder = path.is_dir()
     files = sorted(path.rglob("*.json")) if in_folder else [path]
     runs = []
-    for file in files if in_folder or path.exists() else []:
+    for file in files if path.exists() else []:
         data = schema.read_bytes(file)
         if (results := lm_eval.results(data)) is not None:
             runs += _lm_eval_runs(results, file, outcomes)
             continue
         value = schema.parse(data, str(file))
-        if in_folder and schema.kind_of(value) in OTHER_KINDS:
-            continue
-        runs.append(_own_run(value, file, outcomes))
+        if not (in_folder and schema.kind_of(value) in OTHER_KINDS):
+            runs.append(_own_run(value, file, outcomes))
     if not runs:
         raise UsageError(f"no record in {str(path)!r}; expected a record or a folder with records")
     return runs
@@ -136,7 +131,6 @@ def measures(record: Record) -> tuple[Measure, ...]:
     Raises:
         RecordError: the benchmark is not installed, or in another version.
     """
-    scored = {score.metric for score in record.scores}  # an optional measure may have no score
     if record.origin == lm_eval.ORIGIN:
         return lm_eval.measures(record)
     if record.origin != "harness":
@@ -156,6 +150,7 @@ def measures(record: Record) -> tuple[Measure, ...]:
             f"{task.version}; expected records of that version"
         )
     options = {name: str(value) for name, value in record.options.items()}
+    scored = {score.metric for score in record.scores}  # an optional measure may have no score
     return tuple(
         m
         for m in task.measures(options)
@@ -169,11 +164,7 @@ def main_measures(measures: Sequence[Measure]) -> tuple[Measure, ...]:
 
 
 def common(a: Run, b: Run, measure: str) -> PairedOutcomes:
-    """A measure's outcomes on the examples that both runs have.
-
-    Raises:
-        RecordError: a run has no such measure, or the two have no example in common.
-    """
+    """A measure's outcomes on the examples that both runs have."""
     for run in (a, b):
         if measure not in run.outcomes.metrics:
             available = ", ".join(run.outcomes.metrics) or "none"

@@ -83,8 +83,7 @@ def show_matrices(matrices: Sequence[Matrix], comparison: Comparison) -> None:
             rows.add_row(str(i + 1), *cells, _value(matrix, i))
         OUT.print(rows)
     OUT.print(
-        f"\n* p after Holm is below {SIGNIFICANCE_LEVEL:g}, over all pairs and scores",
-        markup=False,
+        f"\n* p after Holm is below {SIGNIFICANCE_LEVEL:g}, over all pairs and scores", markup=False
     )
     _show_notes(comparison.notes, comparison.not_compared)
 
@@ -134,8 +133,7 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
 def show_power(estimates: Sequence[PowerEstimate], settings: PowerSettings) -> None:
     """Print the smallest drop that can be detected, and the examples needed for the given one."""
     OUT.print(
-        f"one-sided paired test at level {settings.alpha:g}, power {settings.power:g}",
-        markup=False,
+        f"one-sided paired test at level {settings.alpha:g}, power {settings.power:g}", markup=False
     )
     rows = table(
         "benchmark", "score", ">examples", ">smallest drop seen",

@@ -4,13 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.analysis.compare import (
-    Comparison,
-    Matrix,
-    compare,
-    matrices,
-    require_one_checkpoint,
-)
+from harness.analysis.compare import Comparison, Matrix, compare, matrices, require_one_checkpoint
 from harness.analysis.runs import Run, load
 from harness.display import comparisons, terminal
 from harness.errors import UsageError
@@ -54,11 +48,7 @@ def _print_json(names: Sequence[str], tables: Sequence[Matrix], comparison: Comp
         pairs = [pair for table in tables for pair in table.scores.items()]
     scores = [{"runs": [names[i], names[j]], **asdict(score)} for (i, j), score in pairs]
     terminal.print_json(
-        {
-            "scores": scores,
-            "notes": comparison.notes,
-            "not_compared": comparison.not_compared,
-        }
+        {"scores": scores, "notes": comparison.notes, "not_compared": comparison.not_compared}
     )
 
 
