@@ -59,11 +59,7 @@ class Baseline:
 
 
 def parse_rule(text: str) -> Rule:
-    """The rule in `paired:0.5`; the number may be left out where it is 0.
-
-    Raises:
-        UsageError: the text is not a rule.
-    """
+    """The rule in `paired:0.5`; the number may be left out where it is 0."""
     kind, _, amount = text.partition(":")
     try:
         value = float(amount or 0)
@@ -91,7 +87,6 @@ def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> N
     """Write a baseline: the main scores of every run, under `rule` where it applies.
 
     Raises:
-        RecordError: a run's benchmark is not installed, or the files cannot be written.
         UsageError: two runs are of the same benchmark and protocol.
     """
     import tomlkit
@@ -100,15 +95,10 @@ def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> N
     twice = next((name for name in labels if labels.count(name) > 1), None)
     if twice:
         raise UsageError(f"two runs of {' '.join(twice)}; a baseline holds one of each")
-    packed = outcomes.pack(
-        {
-            **schema.header("baseline runs"),
-            "runs": [
-                {"record": run.record.to_json(), "outcomes": outcomes.to_json(run.outcomes)}
-                for run in runs
-            ],
-        }
-    )
+    values = [
+        {"record": run.record.to_json(), "outcomes": outcomes.to_json(run.outcomes)} for run in runs
+    ]
+    packed = outcomes.pack({**schema.header("baseline runs"), "runs": values})
     document = tomlkit.document()
     for line in HEAD.split("\n"):
         document.add(tomlkit.comment(line))
@@ -144,27 +134,22 @@ def _scores(run: Run, rule: Rule | None) -> list[dict[str, Any]]:
     entries = []
     for measure in main_measures(measures(run.record)):
         chosen = applicable_rule(measure, rule)
-        number = {KINDS[chosen.kind]: chosen.amount} if KINDS[chosen.kind] else {}
-        entries.append(
-            {
-                "task": label(run.record)[0],
-                "protocol": run.record.protocol,
-                "metric": measure.name,
-                "value": scores[measure.name].value,
-                "unit": scores[measure.name].unit,
-                "rule": chosen.kind,
-                **number,
-            }
-        )
+        entry = {
+            "task": label(run.record)[0],
+            "protocol": run.record.protocol,
+            "metric": measure.name,
+            "value": scores[measure.name].value,
+            "unit": scores[measure.name].unit,
+            "rule": chosen.kind,
+        }
+        if name := KINDS[chosen.kind]:
+            entry[name] = chosen.amount
+        entries.append(entry)
     return entries
 
 
 def read(path: Path) -> Baseline:
-    """The baseline in a file.
-
-    Raises:
-        RecordError: it cannot be read, is not a baseline, or does not fit the runs beside it.
-    """
+    """The baseline in a file, which must agree with the runs beside it."""
     name = repr(str(path))
     text = schema.read_bytes(path)
     with schema.malformed(name, "baseline"):
@@ -208,11 +193,7 @@ def _runs(packed: bytes, name: str) -> tuple[Run, ...]:
 
 
 def _check_values(values: Mapping[Key, float], runs: Sequence[Run], name: str) -> None:
-    """Check that the value of each rule is that of the runs.
-
-    Raises:
-        RecordError: it is not, or there is no such score.
-    """
+    """Check that the value of each rule is that of the runs."""
     measured = {
         (*label(run.record), score.metric): score.value
         for run in runs

@@ -39,7 +39,7 @@ def power(a: Sequence[Run], b: Sequence[Run], settings: PowerSettings) -> list[P
     """Estimates for the main scores of every run of `a`, with the matching runs of `b` if any.
 
     Raises:
-        RecordError: matching runs measure different things, or a benchmark is not installed.
+        RecordError: matching runs measure different things.
         UsageError: the settings do not fit the scores.
     """
     estimates = []

@@ -46,12 +46,8 @@ def scores(records: Iterable[Record | Run | Path | str], size: str | None = None
     """One row per score: per model, task, protocol and metric.
 
     Args:
-        records: records, runs, or paths of record files and of folders with them.
-        size: the paper's model that scores are compared with; by default the nearest in size.
-
-    Raises:
-        UsageError: a path has no record, or the paper has no model of that size.
-        RecordError: a file is not a record.
+        records: Records, runs, or paths of record files and of folders with them.
+        size: The paper's model that scores are compared with; by default the nearest in size.
     """
     from pandas import DataFrame
 

@@ -13,11 +13,7 @@ from harness.errors import UsageError
 def run_compare(
     paths: Sequence[Path], *, anyway: bool, every: bool, flips: int, as_json: bool
 ) -> None:
-    """Compare two sides, or each of more sides with each.
-
-    Raises:
-        UsageError: fewer than two sides, or nothing that can be compared.
-    """
+    """Compare two sides, or each of more sides with each."""
     if len(paths) < 2:
         raise UsageError(f"compare takes two or more records or folders; {len(paths)} were given")
     if flips and (as_json or len(paths) > 2):
@@ -53,11 +49,7 @@ def _print_json(names: Sequence[str], tables: Sequence[Matrix], comparison: Comp
 
 
 def load_one_checkpoint(paths: Sequence[Path]) -> list[Run]:
-    """The runs of one side of a comparison.
-
-    Raises:
-        UsageError: they are of several checkpoints.
-    """
+    """The runs of one side of a comparison, which must be of one checkpoint."""
     runs = load(paths)
     require_one_checkpoint(runs, ", ".join(map(str, paths)))
     return runs
