@@ -19,7 +19,6 @@ from harness.records.record import Record
 from harness.task import Measure
 
 RUNS_SUFFIX = ".runs.json.gz"  # in place of .toml
-ALPHA = 0.05
 KINDS = {
     "paired": "delta",  # worse by more than delta, and the paired test says so
     "absolute": "tolerance",  # worse by more than this, in the score's unit
@@ -162,7 +161,15 @@ def read(path: Path) -> Baseline:
     packed = schema.read_bytes(runs_file)
     if hashlib.sha256(packed).hexdigest() != sha256:
         raise RecordError(f"the runs beside {name} are others: their checksum differs")
-    runs = _runs(packed, path.name)
+    packed_runs = schema.fields(outcomes.unpack(packed, path.name), "baseline runs", path.name)
+    runs = tuple(
+        Run(
+            Record.from_json(run["record"], path.name),
+            outcomes.from_json(run["outcomes"], path.name),
+            f"the baseline {path.name}",
+        )
+        for run in packed_runs["runs"]
+    )
     _check_values(values, runs, path.name)
     return Baseline(runs, rules, alpha)
 
@@ -178,18 +185,6 @@ def _rules(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[Key, float], dict[
         name = KINDS.get(score["rule"], "")
         rules[key] = parse_rule(f"{score['rule']}:{score[name] if name else 0}")
     return values, rules
-
-
-def _runs(packed: bytes, name: str) -> tuple[Run, ...]:
-    fields = schema.fields(outcomes.unpack(packed, name), "baseline runs", name)
-    return tuple(
-        Run(
-            Record.from_json(run["record"], name),
-            outcomes.from_json(run["outcomes"], name),
-            f"the baseline {name}",
-        )
-        for run in fields["runs"]
-    )
 
 
 def _check_values(values: Mapping[Key, float], runs: Sequence[Run], name: str) -> None:

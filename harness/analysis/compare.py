@@ -228,24 +228,27 @@ class Matrix:
 
 
 def matrices(
-    sides: Sequence[tuple[str, Sequence[Run]]], *, every: bool = False, anyway: bool = False
+    names: Sequence[str],
+    sides: Sequence[Sequence[Run]],
+    *,
+    every: bool = False,
+    anyway: bool = False,
 ) -> tuple[list[Matrix], Comparison]:
-    """Compare three or more sides, (name, runs) each, with each other, as `compare` does.
+    """Compare three or more sides with each other, as `compare` does.
 
     p of the main scores is adjusted over all pairs.
     """
-    names = tuple(name for name, _ in sides)
-    places = list(combinations(range(len(sides)), 2))
     compared = {
-        (i, j): compare(sides[i][1], sides[j][1], every=every, anyway=anyway) for i, j in places
+        (i, j): compare(sides[i], sides[j], every=every, anyway=anyway)
+        for i, j in combinations(range(len(sides)), 2)
     }
-    placed = [(place, score) for place in places for score in compared[place].scores]
-    scores = _adjusted([score for _, score in placed])
+    places = [place for place, comparison in compared.items() for _ in comparison.scores]
+    scores = _adjusted([score for c in compared.values() for score in c.scores])
     tables: dict[tuple[str, str, str], Matrix] = {}
-    for (place, _), score in zip(placed, scores, strict=True):
+    for place, score in zip(places, scores, strict=True):
         key = (score.task, score.protocol, score.metric)
-        table = tables.setdefault(key, Matrix(score.task, score.metric, score.unit, names, {}))
-        table.scores[place] = score
+        matrix = Matrix(score.task, score.metric, score.unit, tuple(names), {})
+        tables.setdefault(key, matrix).scores[place] = score
     notes = dict.fromkeys(note for c in compared.values() for note in c.notes)
     not_compared = [
         f"{names[i]} and {names[j]}: {reason}"

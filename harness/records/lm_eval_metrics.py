@@ -7,7 +7,7 @@ over classes, ...) are functions of a corpus, which the values of single samples
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from harness.core import Score
 from harness.errors import RecordError
@@ -107,11 +107,7 @@ def measure_of(score: Score) -> Measure:
     return Measure(
         name=score.metric,
         metric=replace(metric, higher_is_better=score.higher_is_better),
-        extract=_extract,
+        extract=lambda example, responses: (),  # outcomes are read from the samples
         statistics=tuple(score.totals),
         help=f"{score.metric} of lm-eval",
     )
-
-
-def _extract(*_: object) -> NoReturn:
-    raise AssertionError("outcomes of lm-eval are read, never extracted")

@@ -21,17 +21,18 @@ def run_compare(
             "--flips shows the examples of two runs as text; leave it out with more runs, and "
             "with --json, which includes all of them"
         )
-    sides = [(str(path), load_one_checkpoint([path])) for path in paths]
+    names = [str(path) for path in paths]
+    runs = [load_one_checkpoint([path]) for path in paths]
     tables: list[Matrix] = []
-    if len(sides) == 2:
-        comparison = compare(sides[0][1], sides[1][1], every=every, anyway=anyway)
+    if len(paths) == 2:
+        comparison = compare(*runs, every=every, anyway=anyway)
     else:
-        tables, comparison = matrices(sides, every=every, anyway=anyway)
+        tables, comparison = matrices(names, runs, every=every, anyway=anyway)
     if not comparison.scores:
         reasons = "; ".join(comparison.not_compared) or "no score"
         raise UsageError(f"nothing can be compared: {reasons}")
     if as_json:
-        _print_json([name for name, _ in sides], tables, comparison)
+        _print_json(names, tables, comparison)
     elif tables:
         comparisons.show_matrices(tables, comparison)
     else:

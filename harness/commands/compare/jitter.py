@@ -61,7 +61,7 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
         }
         noise_floor.write(file, noise, about)
         comparisons.show_noise(noise, about["variants"])
-    terminal.ERR.print(f"wrote {file}", markup=False)
+    terminal.ERR.print(f"wrote {file}")
 
 
 def _records(job: Job, options: RunOptions) -> list[tuple[Variant, Record]]:
