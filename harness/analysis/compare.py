@@ -131,8 +131,8 @@ def require_one_checkpoint(runs: Sequence[Run], where: str) -> None:
         tasks.setdefault((model["name"], model["digest"]), []).append(label(run.record)[0])
     if len(tasks) > 1:
         checkpoints = "; ".join(
-            f"{name} ({digest[:12]}): {', '.join(dict.fromkeys(of))}"
-            for (name, digest), of in tasks.items()
+            f"{name} ({digest[:12]}): {', '.join(dict.fromkeys(names))}"
+            for (name, digest), names in tasks.items()
         )
         raise UsageError(
             f"{where}: the newest runs are of {len(tasks)} checkpoints ({checkpoints}); give the "

@@ -47,7 +47,7 @@ def measure_noise(variants: Sequence[tuple[str, Record]]) -> list[Noise]:
                 unit=score.unit,
                 value=score.value,
                 largest=max(same_format) - min(same_format),
-                formats={dtype: abs(of[0] - score.value) for dtype, of in values.items()},
+                formats={dtype: abs(other[0] - score.value) for dtype, other in values.items()},
             )
         )
     return noise

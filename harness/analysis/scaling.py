@@ -230,7 +230,9 @@ def _paper(column: str | None) -> tuple[CurvePoint, ...]:
 
 def _rows(record: Record) -> str:
     """Which rows were scored, in words."""
-    of = " of the sample" if record.data["source"] == "sample" else ""
+    rows = f"{record.rows:,} rows"
+    if record.data["source"] == "sample":
+        rows += " of the sample"
     if record.limit is None or record.rows >= record.data["rows"]:
-        return f"all {record.rows:,} rows{of}"
-    return f"{record.rows:,} rows{of}, seed {record.seed}"
+        return f"all {rows}"
+    return f"{rows}, seed {record.seed}"

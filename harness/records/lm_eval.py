@@ -34,7 +34,6 @@ from harness.task import Measure
 
 ORIGIN = "lm-eval"
 _KEYS = ("results", "configs", "versions")
-_TOO_OLD = "lm-eval before 0.4.3"  # the first version whose file has "n-samples"
 _STDERRS = NormalDist().inv_cdf(0.975)  # from the value to either end of a 95 % interval
 _UNKNOWN = "unknown"
 
@@ -138,14 +137,14 @@ def _task(file: Results, task: str, path: Path) -> tuple[Record, list[ReportedSc
 
 def _counts(file: Results, task: str, path: Path) -> tuple[int, int]:
     """Rows of a task's data, and rows scored; files of lm-eval 0.4.0 to 0.4.2 do not say."""
-    if "n-samples" in file:
+    if "n-samples" in file:  # since 0.4.3
         counts = file["n-samples"][task]
         return int(counts["original"]), int(counts["effective"])
     scored = file["results"][task].get("sample_len")
     if scored is None:
         raise RecordError(
-            f"{str(path)!r} was written by {_TOO_OLD} and does not say how many rows of {task} "
-            "were scored; run lm-eval 0.4.3 or later"
+            f"{str(path)!r} was written by lm-eval before 0.4.3 and does not say how many rows of "
+            f"{task} were scored; run lm-eval 0.4.3 or later"
         )
     return int(scored), int(scored)
 

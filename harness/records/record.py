@@ -51,7 +51,7 @@ class Record:
     @property
     def signature(self) -> Signature:
         """What the scores depend on besides the weights."""
-        of = f"/{self.rows}" if self.rows != self.examples else ""
+        rows = f"{self.examples}/{self.rows}" if self.rows != self.examples else str(self.rows)
         seed = "" if self.limit is None else f"~seed{self.seed}"
         versions = self.environment.get("versions", {})
         return Signature(
@@ -61,7 +61,7 @@ class Record:
             protocol=self.protocol,
             options={name: str(value) for name, value in self.options.items()},
             data=f"{self.data['name']}@{self.data['sha256'][:8]}",
-            rows=f"{self.examples}{of}{seed}",
+            rows=f"{rows}{seed}",
             prompt=self.prompt["sha256"][:8] if self.prompt else NONE,
             pool=f"{self.pool['name']}@{self.pool['sha256'][:8]}" if self.pool else None,
             tokenizer=self.model["tokenizer"][:8],

@@ -105,18 +105,18 @@ def preflight_warnings(counts: Mapping[str, int], requests: int | None = None) -
 
 
 def _preflight_facts(counts: Mapping[str, int], requests: int | None) -> Iterator[tuple[str, str]]:
-    of = f" of {requests:,}" if requests is not None else ""
+    total = f" of {requests:,}" if requests is not None else ""
     for name, kind in (
         ("truncated", "requests cut to fit the context"),
         ("crossing", "requests with a token across context and continuation"),
         ("empty", "requests without a token to score"),
     ):
         if counts.get(name):
-            yield kind, f"{counts[name]:,}{of}"
+            yield kind, f"{counts[name]:,}{total}"
     if counts.get("lossy"):
         share = counts["lost_characters"] / counts["characters"]
         unknown = f"; {counts['unknown']:,} with unknown tokens" if counts["unknown"] else ""
-        detail = f"{counts['lossy']:,}{of} ({share:.2%} of all characters{unknown})"
+        detail = f"{counts['lossy']:,}{total} ({share:.2%} of all characters{unknown})"
         yield "requests with text that the tokenizer loses", detail
 
 
