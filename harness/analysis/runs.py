@@ -101,13 +101,13 @@ def _own_run(value: object, file: Path, outcomes: Need) -> Run:
 
 
 def _lm_eval_runs(results: lm_eval.Results, file: Path, outcomes: Need) -> list[Run]:
-    if outcomes != "no":
-        try:
-            return [Run(*pair, str(file)) for pair in lm_eval.with_outcomes(results, file)]
-        except RecordError:  # the samples were not logged: the scores are there
-            if outcomes == "required":
-                raise
-    return [Run(record, NO_OUTCOMES, str(file)) for record in lm_eval.records(results, file)]
+    try:
+        records = lm_eval.records(results, file, samples=outcomes != "no")
+    except RecordError:
+        if outcomes != "optional":
+            raise
+        records = lm_eval.records(results, file, samples=False)  # they may not have been logged
+    return [Run(*record, str(file)) for record in records]
 
 
 def label(record: Record) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from harness.records.lm_eval_samples import (
     read_samples,
     samples_path,
 )
-from harness.records.outcomes import Outcomes
+from harness.records.outcomes import NO_OUTCOMES, Outcomes
 from harness.records.record import Record
 from harness.task import Measure
 
@@ -67,17 +67,20 @@ def results(data: bytes) -> Results | None:
     return value if is_results else None
 
 
-def records(results: Results, path: Path) -> list[Record]:
-    """One record per task in a result file of lm-eval; the samples are not read."""
-    return [record for record, _ in _tasks(results, path)]
+def records(results: Results, path: Path, *, samples: bool) -> list[tuple[Record, Outcomes]]:
+    """One record per task in a result file, with the outcomes of its samples if they are read.
 
-
-def with_outcomes(results: Results, path: Path) -> list[tuple[Record, Outcomes]]:
-    """One record per task in a result file, with the outcomes from the samples beside it.
-
-    The scores computed from the outcomes must be those of the result file.
+    The scores computed from the outcomes must be those of the result file. Groups are left out.
     """
-    return [_with_outcomes(*task, path) for task in _tasks(results, path)]
+    groups = results.get("groups", {})
+    names = [t for t in results["results"] if t in results["configs"] and t not in groups]
+    with schema.malformed(repr(str(path)), "lm-eval 0.4 result"):
+        tasks = [_task(results, name, path) for name in names]
+    if not tasks:
+        raise RecordError(f"{str(path)!r} of lm-eval has no results of a task")
+    if not samples:
+        return [(record, NO_OUTCOMES) for record, _ in tasks]
+    return [_with_outcomes(*task, path) for task in tasks]
 
 
 def measures(record: Record) -> tuple[Measure, ...]:
@@ -85,18 +88,8 @@ def measures(record: Record) -> tuple[Measure, ...]:
     return tuple(measure_of(score) for score in record.scores if score.totals)
 
 
-def _tasks(results: Results, path: Path) -> list[tuple[Record, list[ReportedScore]]]:
-    """Every task of a file: its record without outcomes, and the scores in it."""
-    groups = results.get("groups", {})
-    names = [t for t in results["results"] if t in results["configs"] and t not in groups]
-    with schema.malformed(repr(str(path)), "lm-eval 0.4 result"):
-        tasks = [_task(results, name, path) for name in names]
-    if not tasks:
-        raise RecordError(f"{str(path)!r} of lm-eval has no results of a task")
-    return tasks
-
-
 def _task(file: Results, task: str, path: Path) -> tuple[Record, list[ReportedScore]]:
+    """A task's record without outcomes, and the scores in it."""
     config, settings = file["configs"][task], file.get("config", {})
     rows, scored = _counts(file, task, path)
     version = _version(file["versions"].get(task))
