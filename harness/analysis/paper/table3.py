@@ -23,13 +23,6 @@ class Cell:
     reason: str = ""  # why there is none
 
     @property
-    def difference(self) -> float | None:
-        """Ours minus the paper's: points for accuracies, else as a share of the paper's."""
-        if self.score is None or self.paper is None:
-            return None
-        return paper.difference(self.score.value, self.paper, self.score.unit)
-
-    @property
     def verdict(self) -> str:
         """`matches` or `differs`; `sample` for numbers on the built-in samples."""
         if self.score is None or self.paper is None or self.record is None:
