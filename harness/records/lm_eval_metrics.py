@@ -7,7 +7,7 @@ over classes, ...) are functions of a corpus, which the values of single samples
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from harness.core import Score
 from harness.errors import RecordError
@@ -107,7 +107,11 @@ def measure_of(score: Score) -> Measure:
     return Measure(
         name=score.metric,
         metric=replace(metric, higher_is_better=score.higher_is_better),
-        extract=lambda example, responses: (),  # outcomes are read from the samples
+        extract=_extract,
         statistics=tuple(score.totals),
         help=f"{score.metric} of lm-eval",
     )
+
+
+def _extract(*_: object) -> NoReturn:
+    raise AssertionError("outcomes of lm-eval are read, never extracted")
