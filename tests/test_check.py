@@ -1,5 +1,6 @@
 """The gate: baselines, verdicts, exit codes, and the reports that machines read."""
 
+import hashlib
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from harness.files.escape import printable
 from harness.metrics import Metric
 from harness.plugins.registry import load_task
 from harness.records.folder import write
-from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown, pack
 from harness.report import ci
 from harness.task import Task
 
@@ -606,6 +607,18 @@ def test_a_baseline_cut_at_any_byte_is_refused_or_keeps_whole_rules(held: Path) 
         os.truncate(path, length)
         found = rules_or_refusal(path)
         assert "\n" not in found if isinstance(found, str) else found.items() <= whole.items()
+
+
+@pytest.mark.parametrize("runs", [None, 3, [3], [{}], [{"record": {}, "outcomes": {}}]], ids=str)
+def test_odd_runs_under_their_own_checksum_are_refused(held: Path, runs: object) -> None:
+    path = baseline(held)
+    packed = pack({"kind": "baseline runs", "schema": 2, "runs": runs})
+    (held.parent / "main.runs.json.gz").write_bytes(packed)
+    lines = path.read_text("utf-8").split("\n")
+    digest = hashlib.sha256(packed).hexdigest()
+    changed = [f'sha256 = "{digest}"' if s.startswith("sha256 = ") else s for s in lines]
+    path.write_text("\n".join(changed), "utf-8")
+    assert "main.toml" in refused("check", held, "--baseline", path)
 
 
 @pytest.mark.parametrize("damage", ["missing", "of another baseline", "cut", "empty"])

@@ -162,14 +162,15 @@ def read(path: Path) -> Baseline:
     if hashlib.sha256(packed).hexdigest() != sha256:
         raise RecordError(f"the runs beside {name} are others: their checksum differs")
     packed_runs = schema.fields(outcomes.unpack(packed, path.name), "baseline runs", path.name)
-    runs = tuple(
-        Run(
-            Record.from_json(run["record"], path.name),
-            outcomes.from_json(run["outcomes"], path.name),
-            f"the baseline {path.name}",
+    with schema.malformed(path.name, "baseline runs"):
+        runs = tuple(
+            Run(
+                Record.from_json(run["record"], path.name),
+                outcomes.from_json(run["outcomes"], path.name),
+                f"the baseline {path.name}",
+            )
+            for run in packed_runs["runs"]
         )
-        for run in packed_runs["runs"]
-    )
     _check_values(values, runs, path.name)
     return Baseline(runs, rules, alpha)
 
