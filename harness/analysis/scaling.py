@@ -154,8 +154,8 @@ def scaling_curves(records: Iterable[Record], *, every: bool = False) -> list[Cu
 
     Records share a curve if they measure the same thing: benchmark, version, options, data, prompt,
     few-shot examples and rows. The newest of several such records of a checkpoint counts. Records
-    without a number of parameters are left out. With `every`, there are curves of scores that fill
-    no column of the paper's tables too.
+    without a number of parameters are left out. `every` adds scores that fill no column of the
+    paper's tables.
     """
     groups: dict[tuple[str, ...], dict[str, Record]] = {}
     for record in sorted(filter(parameters, records), key=lambda record: record.created):

@@ -70,7 +70,7 @@ def results(data: bytes) -> Results | None:
 def records(results: Results, path: Path, *, samples: bool) -> list[tuple[Record, Outcomes]]:
     """One record per task in a result file, with the outcomes of its samples if they are read.
 
-    The scores computed from the outcomes must be those of the result file. Groups are left out.
+    The scores computed from the outcomes must be those of the result file.
     """
     groups = results.get("groups", {})
     names = [t for t in results["results"] if t in results["configs"] and t not in groups]

@@ -17,7 +17,7 @@ def kind_of(value: Mapping[str, Any]) -> str:
 
 
 def upgrade(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields in schema 2; any exception if a field is missing or of another type."""
+    """The fields in schema 2; the caller reports fields that are missing or of another type."""
     match kind_of(value):
         case "record":
             return _record(value)

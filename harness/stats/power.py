@@ -24,7 +24,7 @@ def detectable(sd: float, n: int, *, alpha: float, power: float) -> float:
 
 
 def needed(sd: float, drop: float, *, alpha: float, power: float) -> int:
-    """The number of examples that detect a drop, in the unit of `sd`, with the given power."""
+    """How many examples (2 or more) detect a drop, in the unit of `sd`, with the given power."""
     if drop <= 0:
         raise UsageError(f"a drop of {drop:g} cannot be detected; expected a positive number")
     examples = (_quantiles(alpha, power) * sd / drop) ** 2
