@@ -1,5 +1,6 @@
 """The gate: baselines, verdicts, exit codes, and the reports that machines read."""
 
+import hashlib
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from harness.files.escape import printable
 from harness.metrics import Metric
 from harness.plugins.registry import load_task
 from harness.records.folder import write
-from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown, pack
 from harness.report import ci
 from harness.task import Task
 
@@ -557,20 +558,39 @@ def test_a_baseline_that_is_not_there(held: Path) -> None:
     assert "gone.toml': No such file or directory" in line
 
 
+OTHER_KIND = "odd.toml': expected a file of kind 'baseline' and schema 2 or 1, got "
+NOT_VALID = "odd.toml' is not a valid baseline file "
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "expected"),
     [
-        b"", b"\xff\xfe", b"[1, 2]", b"schema = 1\n", b"score = 3",
-        b"alpha = " + b"[" * 100_000, b"alpha = " + b"9" * 5000,
-        b"schema = 1\nsha256 = ''\nruns = 'odd.toml'\nalpha = " + b"9" * 400,
+        (b"", f"{OTHER_KIND}something else"),
+        (b"\xff\xfe", f"{NOT_VALID}(UnicodeDecodeError: "),
+        (b"[1, 2]", f"{NOT_VALID}(TOMLDecodeError: "),
+        (b"schema = 1\n", f"{OTHER_KIND}kind 'record' and schema 1"),
+        (b"score = 3", f"{OTHER_KIND}something else"),
+        (b"schema = 1\nscore = 3", f"{NOT_VALID}(KeyError: 'runs')"),
+        (b"alpha = " + b"[" * 100_000, f"{NOT_VALID}(RecursionError: "),
+        (b"alpha = " + b"9" * 5000, f"{NOT_VALID}(ValueError: Exceeds the limit (4300 digits)"),
+        (
+            b"schema = 1\nsha256 = ''\nruns = 'odd.toml'\nalpha = " + b"9" * 400,
+            f"{OTHER_KIND}kind 'baseline runs' and schema 1",
+        ),
+        (
+            b"kind = 'baseline'\nschema = 2\nscore = []\nsha256 = ''\nruns = 'odd.toml'\nalpha = "
+            + b"9" * 400,
+            f"{NOT_VALID}(OverflowError: ",
+        ),
     ],
-)  # fmt: skip
-def test_other_files_are_no_baseline(held: Path, content: bytes) -> None:
+    ids=lambda value: repr(value[:30]),
+)
+def test_other_files_are_no_baseline(held: Path, content: bytes, expected: str) -> None:
     path = held.parent / "odd.toml"
     path.write_bytes(content)
     line = refused("check", held, "--baseline", path)
-    assert "odd.toml'" in line
-    assert "write one with harness baseline" in line
+    assert expected in line
+    assert line.endswith("; write one with harness baseline")
 
 
 def rules_or_refusal(path: Path) -> Mapping[Any, Rule] | str:
@@ -587,6 +607,18 @@ def test_a_baseline_cut_at_any_byte_is_refused_or_keeps_whole_rules(held: Path) 
         os.truncate(path, length)
         found = rules_or_refusal(path)
         assert "\n" not in found if isinstance(found, str) else found.items() <= whole.items()
+
+
+@pytest.mark.parametrize("runs", [None, 3, [3], [{}], [{"record": {}, "outcomes": {}}]], ids=str)
+def test_odd_runs_under_their_own_checksum_are_refused(held: Path, runs: object) -> None:
+    path = baseline(held)
+    packed = pack({"kind": "baseline runs", "schema": 2, "runs": runs})
+    (held.parent / "main.runs.json.gz").write_bytes(packed)
+    lines = path.read_text("utf-8").split("\n")
+    digest = hashlib.sha256(packed).hexdigest()
+    changed = [f'sha256 = "{digest}"' if s.startswith("sha256 = ") else s for s in lines]
+    path.write_text("\n".join(changed), "utf-8")
+    assert "main.toml" in refused("check", held, "--baseline", path)
 
 
 @pytest.mark.parametrize("damage", ["missing", "of another baseline", "cut", "empty"])
@@ -682,14 +714,20 @@ def test_jitter_of_other_scores_does_not_count(held: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{}", '{"schema": 1, "movements": [3]}', "no", "[" * 100_000]
+    ("content", "expected"),
+    [
+        ("", "jitter.json' is not a JSON file: Expecting value"),
+        ("no", "jitter.json' is not a JSON file: Expecting value"),
+        ("[" * 100_000, "jitter.json' is not a JSON file: nested too deeply"),
+        ("{}", "jitter.json': expected a file of kind 'jitter' and schema 2 or 1, got something"),
+        ('{"schema": 1, "movements": [3]}', "jitter.json' is not a valid jitter file (TypeError: "),
+    ],
+    ids=lambda value: repr(value[:30]),
 )
-def test_a_file_that_is_no_jitter_is_refused(held: Path, content: str) -> None:
+def test_a_file_that_is_no_jitter_is_refused(held: Path, content: str, expected: str) -> None:
     path = held.parent / "jitter.json"
     path.write_text(content)
-    line = refused("check", held, "--baseline", baseline(held), "--jitter", path)
-    assert "jitter.json'" in line
-    assert "jitter file" in line or "of kind 'jitter'" in line or "is not a JSON file" in line
+    assert expected in refused("check", held, "--baseline", baseline(held), "--jitter", path)
 
 
 def test_a_missing_jitter_file_is_named(held: Path) -> None:

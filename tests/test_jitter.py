@@ -232,33 +232,57 @@ def test_a_file_cut_at_any_byte_is_refused_or_whole(tmp_path: Path) -> None:
 LINE = '{"task": "lambada", "protocol": "paper", "metric": "acc", "largest": 1.5}'
 
 
+NOT_JSON = "jitter.json' is not a JSON file: "
+NOT_VALID = "jitter.json' is not a valid jitter file "
+OTHER_KIND = "jitter.json': expected a file of kind 'jitter' and schema 2 or 1, got "
+
+
 @pytest.mark.parametrize(
-    "line",
-    [LINE.replace("1.5", number) for number in ("NaN", "Infinity", "1e999", '"x"', "null")]
-    + [LINE.replace('"acc"', "[1]")],
+    ("old", "new", "expected"),
+    [
+        ("1.5", "NaN", f"{NOT_JSON}NaN is not a finite number"),
+        ("1.5", "Infinity", f"{NOT_JSON}Infinity is not a finite number"),
+        ("1.5", "1e999", f"{NOT_JSON}1e999 is not a finite number"),
+        ("1.5", '"x"', f"{NOT_VALID}(ValueError: could not convert string to float: 'x')"),
+        ("1.5", "null", f"{NOT_VALID}(TypeError: float() argument must be "),
+        ("1.5", "-1", f"{NOT_VALID}(ValueError: a negative distance of -1)"),
+        ('"acc"', "[1]", f"{NOT_VALID}(ValueError: a name is not text)"),
+    ],
 )
-def test_figures_that_are_none_are_refused(tmp_path: Path, line: str) -> None:
+def test_figures_that_are_none_are_refused(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
     path = tmp_path / "jitter.json"
-    path.write_text(f'{{"schema": 1, "movements": [{line}]}}')
-    with pytest.raises(RecordError, match=r"(is not a valid jitter|is not a JSON) file"):
-        noise_floor.read(path)
+    path.write_text(f'{{"schema": 1, "movements": [{LINE.replace(old, new)}]}}')
+    message = refusal(path, {})
+    assert expected in message
+    assert "\n" not in message
 
 
 DAMAGED = [
-    "", "{", "[]", "{}", "3", '{"schema": 2, "movements": []}', '{"schema": 1}',
-    '{"schema": 1, "movements": 3}', '{"schema": 1, "movements": ["x"]}',
-    '{"schema": 1, "movements": [{"task": "lambada"}]}', '{"kind": "record", "schema": 2}',
-    '{"kind": "jitter", "schema": 2}', '{"kind": "jitter", "schema": 3, "scores": []}',
-]  # fmt: skip
+    ("", f"{NOT_JSON}Expecting value"),
+    ("{", f"{NOT_JSON}Expecting property name"),
+    ("[]", f"{OTHER_KIND}something else"),
+    ("{}", f"{OTHER_KIND}something else"),
+    ("3", f"{OTHER_KIND}something else"),
+    ('{"schema": 2, "movements": []}', f"{OTHER_KIND}kind None and schema 2"),
+    ('{"schema": 1}', f"{OTHER_KIND}kind 'record' and schema 1"),
+    ('{"schema": 1, "movements": 3}', f"{NOT_VALID}(TypeError: 'int' object is not iterable)"),
+    ('{"schema": 1, "movements": ["x"]}', f"{NOT_VALID}(TypeError: "),
+    ('{"schema": 1, "movements": [{"task": "lambada"}]}', f"{NOT_VALID}(KeyError: 'protocol')"),
+    ('{"kind": "record", "schema": 2}', f"{OTHER_KIND}kind 'record' and schema 2"),
+    ('{"kind": "jitter", "schema": 2}', f"{NOT_VALID}(KeyError: 'scores')"),
+    ('{"kind": "jitter", "schema": 3, "scores": []}', f"{OTHER_KIND}kind 'jitter' and schema 3"),
+]
 
 
-@pytest.mark.parametrize("content", DAMAGED)
-def test_other_files_are_refused_in_one_line(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(("content", "expected"), DAMAGED)
+def test_other_files_are_refused_in_one_line(tmp_path: Path, content: str, expected: str) -> None:
     path = tmp_path / "jitter.json"
     path.write_text(content)
     message = refusal(path, {})
-    assert "jitter.json'" in message
-    assert any(part in message for part in ("jitter file", "of kind 'jitter'", "not a JSON file"))
+    assert expected in message
+    assert message.endswith("; write one with harness jitter") or NOT_JSON in expected
     assert "\n" not in message
 
 

@@ -9,6 +9,7 @@ import csv
 import importlib.util
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from console import harness, made_record, refused
 from harness.analysis import runs
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.leaderboard import rows
-from harness.errors import RecordError
+from harness.errors import RecordError, UsageError
 from harness.metrics import Metric
 from harness.records import lm_eval
 from harness.records.folder import write as write_record
@@ -567,9 +568,11 @@ def test_a_truncated_result_file_is_refused(tmp_path: Path) -> None:
     path = copied(tmp_path)
     path.write_text(cut(path.read_text("utf-8")), "utf-8")
     assert not is_results(path)
-    assert path.name in reading_fails(path)
+    assert f"{path.name}' is not a JSON file: " in reading_fails(path)
     with pytest.raises(RecordError, match=r"^[^\n]*is not a JSON file[^\n]*$"):
         records_of(path)
+    with pytest.raises(UsageError, match=r"^no record in [^\n]*missing\.json"):
+        records_of(tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize(
@@ -584,10 +587,32 @@ def test_odd_result_files_are_refused(tmp_path: Path, change: dict[str, Any]) ->
         records_of(path)
 
 
-def test_other_files_are_no_results(tmp_path: Path) -> None:
-    assert not is_results(write_record(made_record(), tmp_path))
-    for content in (b"", b"\xff\xfe", b'["results"]', b'{"results": {}}', b'{"results": ' * 9999):
-        assert lm_eval.results(content) is None
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "odd.json' is not a JSON file: Expecting value"),
+        (b"\xff\xfe", "odd.json' is not a JSON file: 'utf-8' codec can't decode"),
+        (b'["results"]', "odd.json: expected a file of kind 'record' and schema 2 or 1, got some"),
+        (b'{"results": {}}', "odd.json: expected a file of kind 'record' and schema 2 or 1, got s"),
+        (b'{"results": ' * 9999, "odd.json' is not a JSON file: nested too deeply"),
+    ],
+    ids=lambda value: repr(value[:30]),
+)
+def test_other_files_are_no_results(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "odd.json"
+    path.write_bytes(content)
+    assert not is_results(path)
+    with pytest.raises(RecordError, match=rf"^[^\n]*{re.escape(expected)}[^\n]*$"):
+        records_of(path)
+
+
+def test_a_record_of_ours_and_an_empty_folder_are_no_results(tmp_path: Path) -> None:
+    ours = write_record(made_record(), tmp_path)
+    assert not is_results(ours)
+    assert [record.origin for record in records_of(ours)] == ["harness"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"^no record in [^\n]*empty"):
+        records_of(tmp_path / "empty")
 
 
 # --- the leaderboard --------------------------------------------------------------------

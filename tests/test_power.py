@@ -247,7 +247,7 @@ def test_the_table_says_what_was_asked(runs: tuple[Path, Path]) -> None:
         (["--power", "0.01"], "expected 0 < alpha < power < 1, got alpha 0.05, power 0.01"),
         (["--correlation", "1.5"], "--correlation"),
         (["--correlation", "nan"], "correlation"),
-        (["--discordance", "0.01"], "a drop of 2 points needs at least 0.02 of the items"),
+        (["--discordance", "0.01"], "a drop of 2 points needs at least 0.02 of the examples"),
         (["--discordance", "2"], "--discordance"),
         (["--discordance", "nan"], "'nan' is not a number"),
         (["--drop", "many"], "'many' is not a valid float"),

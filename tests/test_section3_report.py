@@ -189,11 +189,14 @@ def test_cells_of_section_3() -> None:
     assert (average.size, average.paper, average.state_of_the_art) == ("117M", 16.2, 32.75)
     assert average.score is not None
     assert average.score.value == 15.75, "the model's own, no baseline's"
-    assert average.difference == pytest.approx(-0.45)
+    assert average.paper is not None
+    assert paper.difference(15.75, average.paper, average.score.unit) == pytest.approx(-0.45)
     assert average.verdict == "matches"
     first = by_column["CNN/DM 1"]
     assert (first.size, first.verdict) == ("1542M", "differs")
-    assert by_column["NQ EM"].difference == pytest.approx(50 - 0.8)
+    exact = by_column["NQ EM"]
+    assert exact.score is not None
+    assert (exact.score.value, exact.paper, exact.score.unit) == (50, 0.8, "%")
     assert (by_column["CoQA F1"].score, by_column["CoQA F1"].reason) == (None, "no data")
     assert by_column["Winograd ACC"].reason == ""
 

@@ -19,7 +19,6 @@ from harness.records.record import Record
 from harness.task import Measure
 
 RUNS_SUFFIX = ".runs.json.gz"  # in place of .toml
-ALPHA = 0.05
 KINDS = {
     "paired": "delta",  # worse by more than delta, and the paired test says so
     "absolute": "tolerance",  # worse by more than this, in the score's unit
@@ -59,11 +58,7 @@ class Baseline:
 
 
 def parse_rule(text: str) -> Rule:
-    """The rule in `paired:0.5`; the number may be left out where it is 0.
-
-    Raises:
-        UsageError: the text is not a rule.
-    """
+    """The rule in `paired:0.5`; the number may be left out where it is 0."""
     kind, _, amount = text.partition(":")
     try:
         value = float(amount or 0)
@@ -91,7 +86,6 @@ def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> N
     """Write a baseline: the main scores of every run, under `rule` where it applies.
 
     Raises:
-        RecordError: a run's benchmark is not installed, or the files cannot be written.
         UsageError: two runs are of the same benchmark and protocol.
     """
     import tomlkit
@@ -100,15 +94,10 @@ def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> N
     twice = next((name for name in labels if labels.count(name) > 1), None)
     if twice:
         raise UsageError(f"two runs of {' '.join(twice)}; a baseline holds one of each")
-    packed = outcomes.pack(
-        {
-            **schema.header("baseline runs"),
-            "runs": [
-                {"record": run.record.to_json(), "outcomes": outcomes.to_json(run.outcomes)}
-                for run in runs
-            ],
-        }
-    )
+    values = [
+        {"record": run.record.to_json(), "outcomes": outcomes.to_json(run.outcomes)} for run in runs
+    ]
+    packed = outcomes.pack({**schema.header("baseline runs"), "runs": values})
     document = tomlkit.document()
     for line in HEAD.split("\n"):
         document.add(tomlkit.comment(line))
@@ -144,27 +133,22 @@ def _scores(run: Run, rule: Rule | None) -> list[dict[str, Any]]:
     entries = []
     for measure in main_measures(measures(run.record)):
         chosen = applicable_rule(measure, rule)
-        number = {KINDS[chosen.kind]: chosen.amount} if KINDS[chosen.kind] else {}
-        entries.append(
-            {
-                "task": label(run.record)[0],
-                "protocol": run.record.protocol,
-                "metric": measure.name,
-                "value": scores[measure.name].value,
-                "unit": scores[measure.name].unit,
-                "rule": chosen.kind,
-                **number,
-            }
-        )
+        entry = {
+            "task": label(run.record)[0],
+            "protocol": run.record.protocol,
+            "metric": measure.name,
+            "value": scores[measure.name].value,
+            "unit": scores[measure.name].unit,
+            "rule": chosen.kind,
+        }
+        if name := KINDS[chosen.kind]:
+            entry[name] = chosen.amount
+        entries.append(entry)
     return entries
 
 
 def read(path: Path) -> Baseline:
-    """The baseline in a file.
-
-    Raises:
-        RecordError: it cannot be read, is not a baseline, or does not fit the runs beside it.
-    """
+    """The baseline in a file, which must agree with the runs beside it."""
     name = repr(str(path))
     text = schema.read_bytes(path)
     with schema.malformed(name, "baseline"):
@@ -177,7 +161,16 @@ def read(path: Path) -> Baseline:
     packed = schema.read_bytes(runs_file)
     if hashlib.sha256(packed).hexdigest() != sha256:
         raise RecordError(f"the runs beside {name} are others: their checksum differs")
-    runs = _runs(packed, path.name)
+    packed_runs = schema.fields(outcomes.unpack(packed, path.name), "baseline runs", path.name)
+    with schema.malformed(path.name, "baseline runs"):
+        runs = tuple(
+            Run(
+                Record.from_json(run["record"], path.name),
+                outcomes.from_json(run["outcomes"], path.name),
+                f"the baseline {path.name}",
+            )
+            for run in packed_runs["runs"]
+        )
     _check_values(values, runs, path.name)
     return Baseline(runs, rules, alpha)
 
@@ -195,24 +188,8 @@ def _rules(scores: Sequence[Mapping[str, Any]]) -> tuple[dict[Key, float], dict[
     return values, rules
 
 
-def _runs(packed: bytes, name: str) -> tuple[Run, ...]:
-    fields = schema.fields(outcomes.unpack(packed, name), "baseline runs", name)
-    return tuple(
-        Run(
-            Record.from_json(run["record"], name),
-            outcomes.from_json(run["outcomes"], name),
-            f"the baseline {name}",
-        )
-        for run in fields["runs"]
-    )
-
-
 def _check_values(values: Mapping[Key, float], runs: Sequence[Run], name: str) -> None:
-    """Check that the value of each rule is that of the runs.
-
-    Raises:
-        RecordError: it is not, or there is no such score.
-    """
+    """Check that the value of each rule is that of the runs."""
     measured = {
         (*label(run.record), score.metric): score.value
         for run in runs

@@ -9,14 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.analysis.baseline import Baseline, Key, Rule
-from harness.analysis.compare import (
-    ScoreComparison,
-    compare_runs,
-    matching_runs,
-    signature_note,
-)
+from harness.analysis.compare import ScoreComparison, compare_runs, matching_runs, signature_note
 from harness.analysis.runs import Incomparable, Run, label
-from harness.stats.paired import holm
+from harness.stats.paired import Difference, holm
 
 Status = Literal["pass", "improved", "regression", "not comparable", "reported"]
 FINE, REGRESSION, NOT_COMPARABLE = 0, 1, 2
@@ -43,10 +38,8 @@ def check(
 ) -> list[Verdict]:
     """A verdict for every rule of the baseline, in its order.
 
-    Args:
-        runs: what is checked; runs that the baseline does not have are ignored.
-        baseline: the runs to compare with, and the rules.
-        noise: (benchmark, metric) -> how far its score moves without a cause, in its unit.
+    Runs that the baseline does not have are ignored. `noise` maps (benchmark, metric) to the
+    distance by which the score moves without a cause, in its unit.
     """
     scores: dict[Key, ScoreComparison | Incomparable] = {}
     notes: dict[tuple[str, str], str] = {}
@@ -55,17 +48,23 @@ def check(
             continue
         run = label(a.record)
         keys = [key for key in baseline.rules if key[:2] == run]
-        compared: Mapping[str, ScoreComparison | Incomparable] | Incomparable
-        compared = Incomparable(f"there is no run of {name} to check")
-        if b is not None:
-            compared = compare_runs(a, b, {metric for _, _, metric in keys})
-            notes[run] = signature_note(a.record, b.record)
+        if b is None:
+            missing = Incomparable(f"there is no run of {name} to check")
+            scores |= dict.fromkeys(keys, missing)
+            continue
+        notes[run] = signature_note(a.record, b.record)
+        compared = compare_runs(a, b, {metric for _, _, metric in keys})
         for key in keys:
             if isinstance(compared, Incomparable):
                 scores[key] = compared
             else:
                 scores[key] = compared.get(key[2], Incomparable("the run has no such score"))
-    adjusted = _adjusted(baseline.rules, scores)
+    paired = {
+        key: score.difference.p_worse
+        for key, score in scores.items()
+        if isinstance(score, ScoreComparison) and baseline.rules[key].kind == "paired"
+    }
+    adjusted = dict(zip(paired, holm(list(paired.values())), strict=True))
     verdicts = []
     for key, rule in baseline.rules.items():
         score = scores.get(key, Incomparable("the baseline has no run of it"))
@@ -78,29 +77,17 @@ def check(
     return verdicts
 
 
-def _adjusted(
-    rules: Mapping[Key, Rule], scores: Mapping[Key, ScoreComparison | Incomparable]
-) -> dict[Key, float | None]:
-    """One-sided p of the paired rules after Holm."""
-    tested = {
-        key: score.difference.p_worse
-        for key, score in scores.items()
-        if isinstance(score, ScoreComparison) and rules[key].kind == "paired"
-    }
-    return dict(zip(tested, holm(list(tested.values())), strict=True))
-
-
 def _judge(
     rule: Rule, score: ScoreComparison, p: float | None, alpha: float, noise: float
 ) -> tuple[Status, str]:
-    """Status and reason of a score that can be compared."""
+    """Status and reason of a score that can be compared; `p` is one-sided and adjusted."""
     if rule.kind == "report":
         return "reported", "no rule"
     share = abs(score.difference.a) if rule.kind == "relative" else 1.0
     allowed = max(rule.amount * share, noise)
+    worse = -score.difference.value if score.higher_is_better else score.difference.value
     if rule.kind == "paired":
-        return _judge_by_test(score, p, allowed, alpha)
-    worse = _worse(score)
+        return _judge_by_test(score.difference, worse, p, allowed, alpha)
     if worse > allowed:
         return "regression", f"worse by {worse:.4g}, allowed is {allowed:.4g}"
     if -worse > allowed > 0:
@@ -108,17 +95,10 @@ def _judge(
     return "pass", f"allowed is {allowed:.4g}"
 
 
-def _worse(score: ScoreComparison) -> float:
-    """By how much the second run is worse, in the score's unit."""
-    value = score.difference.value
-    return -value if score.higher_is_better else value
-
-
 def _judge_by_test(
-    score: ScoreComparison, p: float | None, allowed: float, alpha: float
+    difference: Difference, worse: float, p: float | None, allowed: float, alpha: float
 ) -> tuple[Status, str]:
-    """Status and reason by the paired test; `p` is one-sided and adjusted."""
-    difference, worse = score.difference, _worse(score)
+    """Status and reason by the paired test."""
     allowed = max(allowed, ROUNDING * abs(difference.a))
     if p is None and difference.pairs > 1:
         return "not comparable", "no paired test: each run chooses the examples of this score"

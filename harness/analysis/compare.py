@@ -65,14 +65,14 @@ class Comparison:
 def compare(
     a: Sequence[Run], b: Sequence[Run], *, every: bool = False, anyway: bool = False, seed: int = 0
 ) -> Comparison:
-    """Compare every benchmark that both sides have.
+    """Compare every benchmark that both sides have; differences are b minus a.
 
     Args:
-        a: the runs of one side.
-        b: the runs of the other; differences are b minus a.
-        every: compare all scores, not only the main ones.
-        anyway: compare runs that measure different things as well, on their common examples.
-        seed: of the resamples.
+        a: The runs of one side.
+        b: The runs of the other side.
+        every: Compare all scores, not only the main ones.
+        anyway: Compare runs that measure different things as well, on their common examples.
+        seed: Of the resamples.
     """
     scores: list[ScoreComparison] = []
     notes: list[str] = []
@@ -117,19 +117,13 @@ def matching_runs(
 
 def newest_runs(runs: Sequence[Run]) -> dict[tuple[str, str], Run]:
     """The newest run of each benchmark and protocol."""
-    ordered = sorted(runs, key=lambda run: run.record.created)
-    return {label(run.record): run for run in ordered}
+    return {label(run.record): run for run in sorted(runs, key=lambda run: run.record.created)}
 
 
 def require_one_checkpoint(runs: Sequence[Run], where: str) -> None:
     """Check that the newest runs of all benchmarks and protocols are of one checkpoint.
 
-    Args:
-        runs: of one side of a comparison.
-        where: they come from, for the message.
-
-    Raises:
-        UsageError: they are of several; together they would be scores that no model reached.
+    Those of several would together be scores that no model reached.
     """
     tasks: dict[tuple[str, str], list[str]] = {}
     for run in newest_runs(runs).values():
@@ -137,8 +131,8 @@ def require_one_checkpoint(runs: Sequence[Run], where: str) -> None:
         tasks.setdefault((model["name"], model["digest"]), []).append(label(run.record)[0])
     if len(tasks) > 1:
         checkpoints = "; ".join(
-            f"{name} ({digest[:12]}): {', '.join(dict.fromkeys(of))}"
-            for (name, digest), of in tasks.items()
+            f"{name} ({digest[:12]}): {', '.join(dict.fromkeys(names))}"
+            for (name, digest), names in tasks.items()
         )
         raise UsageError(
             f"{where}: the newest runs are of {len(tasks)} checkpoints ({checkpoints}); give the "
@@ -158,14 +152,7 @@ def compare_runs(
     """The scores that two runs of a benchmark share, by metric; p is not adjusted.
 
     A score without a finite value on the common examples does not affect the others.
-
-    Args:
-        a: one run.
-        b: another; differences are b minus a.
-        metrics: the metrics to compare; None for all.
-        main_only: compare only the main scores.
-        anyway: compare runs that measure different things as well.
-        seed: of the resamples.
+    `metrics` are those to compare, None for all; the other options are those of `compare`.
     """
     why = incomparable(a.record, b.record)
     if why and not anyway:
@@ -241,27 +228,27 @@ class Matrix:
 
 
 def matrices(
-    sides: Sequence[tuple[str, Sequence[Run]]], *, every: bool = False, anyway: bool = False
+    names: Sequence[str],
+    sides: Sequence[Sequence[Run]],
+    *,
+    every: bool = False,
+    anyway: bool = False,
 ) -> tuple[list[Matrix], Comparison]:
-    """Compare three or more sides, each with each; p of the main scores is adjusted over all.
+    """Compare three or more sides with each other, as `compare` does.
 
-    Args:
-        sides: name and runs of each.
-        every: as for `compare`.
-        anyway: as for `compare`.
+    p of the main scores is adjusted over all pairs.
     """
-    names = tuple(name for name, _ in sides)
-    places = list(combinations(range(len(sides)), 2))
     compared = {
-        (i, j): compare(sides[i][1], sides[j][1], every=every, anyway=anyway) for i, j in places
+        (i, j): compare(sides[i], sides[j], every=every, anyway=anyway)
+        for i, j in combinations(range(len(sides)), 2)
     }
-    placed = [(place, score) for place in places for score in compared[place].scores]
-    scores = _adjusted([score for _, score in placed])
+    places = [place for place, comparison in compared.items() for _ in comparison.scores]
+    scores = _adjusted([score for c in compared.values() for score in c.scores])
     tables: dict[tuple[str, str, str], Matrix] = {}
-    for (place, _), score in zip(placed, scores, strict=True):
+    for place, score in zip(places, scores, strict=True):
         key = (score.task, score.protocol, score.metric)
-        table = tables.setdefault(key, Matrix(score.task, score.metric, score.unit, names, {}))
-        table.scores[place] = score
+        matrix = Matrix(score.task, score.metric, score.unit, tuple(names), {})
+        tables.setdefault(key, matrix).scores[place] = score
     notes = dict.fromkeys(note for c in compared.values() for note in c.notes)
     not_compared = [
         f"{names[i]} and {names[j]}: {reason}"

@@ -85,17 +85,9 @@ def row_key(record: Record) -> tuple[str, ...]:
 
 
 def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
-    """Write a CSV file and a Markdown file, whose names differ only in the suffix.
+    """Write the rows as a CSV and as a Markdown file, whose names differ only in the suffix.
 
-    Args:
-        table: as returned by `rows`.
-        path: of the CSV file, or of the Markdown file if it ends with .md.
-
-    Returns:
-        The paths of both.
-
-    Raises:
-        RecordError: they cannot be written.
+    `path` is that of the CSV file, or of the Markdown file if it ends with .md.
     """
     from pandas import DataFrame
 
@@ -103,19 +95,12 @@ def write(table: Sequence[dict[str, Any]], path: Path) -> tuple[Path, Path]:
     is_markdown = path.suffix.lower() == ".md"
     markdown = path if is_markdown else path.with_suffix(".md")
     path = path.with_suffix(".csv") if is_markdown else path
-    plain = frame.map(_csv).rename(columns=csv_cell)
+    plain = frame.map(lambda cell: csv_cell(cell) if isinstance(cell, str) else cell)
+    plain = plain.rename(columns=csv_cell)
     write_text(path, plain.to_csv(index=False, lineterminator="\n"))
-    rounded = frame.drop(columns="signatures").map(_markdown).rename(columns=markdown_cell)
+    rounded = frame.drop(columns="signatures").map(
+        lambda cell: markdown_cell(cell) if isinstance(cell, str) else round(cell, 4)
+    )
+    rounded = rounded.rename(columns=markdown_cell)
     write_text(markdown, rounded.to_markdown(index=False, disable_numparse=True) + "\n")
     return path, markdown
-
-
-def _csv(cell: Any) -> Any:
-    return csv_cell(cell) if isinstance(cell, str) else cell
-
-
-def _markdown(cell: Any) -> Any:
-    """A cell that cannot break the table; numbers are rounded."""
-    if isinstance(cell, float):
-        return round(cell, 4)
-    return markdown_cell(cell) if isinstance(cell, str) else cell

@@ -47,29 +47,21 @@ def measure_noise(variants: Sequence[tuple[str, Record]]) -> list[Noise]:
                 unit=score.unit,
                 value=score.value,
                 largest=max(same_format) - min(same_format),
-                formats={dtype: abs(of[0] - score.value) for dtype, of in values.items()},
+                formats={dtype: abs(other[0] - score.value) for dtype, other in values.items()},
             )
         )
     return noise
 
 
 def check(path: Path) -> None:
-    """Check, before anything is computed, that noise can be added to a file.
-
-    Raises:
-        RecordError: it is not a jitter file, or cannot be written.
-    """
+    """Check, before anything is computed, that noise can be added to a file."""
     check_file(path, "--file")
     if path.exists():
         _load(path)
 
 
 def write(path: Path, noise: Sequence[Noise], about: Mapping[str, Any]) -> None:
-    """Add noise to a file, in place of older noise of the same scores.
-
-    Raises:
-        RecordError: it is not a jitter file, or cannot be written.
-    """
+    """Add noise to a file, in place of older noise of the same scores."""
     old = _load(path) if path.exists() else []
     new = {(n.task, n.protocol, n.metric) for n in noise}
     kept = [line for line in old if (line["task"], line["protocol"], line["metric"]) not in new]
@@ -79,11 +71,7 @@ def write(path: Path, noise: Sequence[Noise], about: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[tuple[str, str], float]:
-    """(benchmark, metric) -> the farthest that its score moved without a cause, in its unit.
-
-    Raises:
-        RecordError: the file cannot be read, or is not a jitter file.
-    """
+    """(benchmark, metric) -> the farthest that its score moved without a cause, in its unit."""
     floor: dict[tuple[str, str], float] = {}
     for line in _load(path):
         key = (line["task"], line["metric"])

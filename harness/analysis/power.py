@@ -7,6 +7,7 @@ from harness.analysis.compare import matching_runs
 from harness.analysis.paper.published import POINTS
 from harness.analysis.runs import PairedOutcomes, Run, common, incomparable, main_measures, measures
 from harness.errors import RecordError, UsageError
+from harness.metrics.hf_evaluate import ModuleMetric
 from harness.stats.power import detectable, needed, sd_guess, sd_of_difference, sd_of_flips
 from harness.task import Measure
 
@@ -39,7 +40,7 @@ def power(a: Sequence[Run], b: Sequence[Run], settings: PowerSettings) -> list[P
     """Estimates for the main scores of every run of `a`, with the matching runs of `b` if any.
 
     Raises:
-        RecordError: matching runs measure different things, or a benchmark is not installed.
+        RecordError: matching runs measure different things.
         UsageError: the settings do not fit the scores.
     """
     estimates = []
@@ -50,7 +51,7 @@ def power(a: Sequence[Run], b: Sequence[Run], settings: PowerSettings) -> list[P
         if two is not None and (why := incomparable(one.record, two.record)):
             raise RecordError(f"{one.file} and {two.file}: {why.reason}")
         for measure in main_measures(measures(one.record)):
-            has_proportions |= _is_proportion(measure)
+            has_proportions |= getattr(measure.metric, "proportion", False)
             estimates.append(_estimate(measure, one, two, settings))
     if settings.discordance is not None and not has_proportions:
         raise UsageError(
@@ -81,19 +82,16 @@ def _estimate(measure: Measure, a: Run, b: Run | None, settings: PowerSettings) 
     )
 
 
-def _is_proportion(measure: Measure) -> bool:
-    return getattr(measure.metric, "proportion", False)
-
-
 def _spread(
     measure: Measure, paired: PairedOutcomes, two_runs: bool, settings: PowerSettings
 ) -> tuple[float, str]:
     """Standard deviation of one example's difference, in the score's unit, and its basis."""
     metric, blocks = measure.metric, measure.blocks
+    assert not isinstance(metric, ModuleMetric)  # its outcomes are texts
     if two_runs:
-        return sd_of_difference(metric, paired.a, paired.b, blocks=blocks), "the two runs"  # type: ignore[arg-type]
-    if settings.discordance is not None and _is_proportion(measure):
+        return sd_of_difference(metric, paired.a, paired.b, blocks=blocks), "the two runs"
+    if settings.discordance is not None and metric.proportion:
         share = settings.discordance
         return sd_of_flips(share, settings.drop), f"{share:.0%} of the examples differ"
-    guess = sd_guess(metric, paired.a, settings.correlation, blocks=blocks)  # type: ignore[arg-type]
+    guess = sd_guess(metric, paired.a, settings.correlation, blocks=blocks)
     return guess, f"one run, correlation {settings.correlation:g}"

@@ -60,10 +60,6 @@ def load(paths: Iterable[Path], outcomes: Need = "required") -> list[Run]:
 
     Other files that the harness writes, such as a jitter file, are skipped in folders.
 
-    Args:
-        paths: files and folders.
-        outcomes: whether every run must have outcomes, may have them, or is loaded without.
-
     Raises:
         UsageError: a path does not exist or has no record.
         RecordError: a file is not a record, or its outcomes are damaged, or missing though
@@ -76,15 +72,14 @@ def _load_path(path: Path, outcomes: Need) -> list[Run]:
     in_folder = path.is_dir()
     files = sorted(path.rglob("*.json")) if in_folder else [path]
     runs = []
-    for file in files if in_folder or path.exists() else []:
+    for file in files if path.exists() else []:
         data = schema.read_bytes(file)
         if (results := lm_eval.results(data)) is not None:
             runs += _lm_eval_runs(results, file, outcomes)
             continue
         value = schema.parse(data, str(file))
-        if in_folder and schema.kind_of(value) in OTHER_KINDS:
-            continue
-        runs.append(_own_run(value, file, outcomes))
+        if not (in_folder and schema.kind_of(value) in OTHER_KINDS):
+            runs.append(_own_run(value, file, outcomes))
     if not runs:
         raise UsageError(f"no record in {str(path)!r}; expected a record or a folder with records")
     return runs
@@ -106,13 +101,13 @@ def _own_run(value: object, file: Path, outcomes: Need) -> Run:
 
 
 def _lm_eval_runs(results: lm_eval.Results, file: Path, outcomes: Need) -> list[Run]:
-    if outcomes != "no":
-        try:
-            return [Run(*pair, str(file)) for pair in lm_eval.with_outcomes(results, file)]
-        except RecordError:  # the samples were not logged: the scores are there
-            if outcomes == "required":
-                raise
-    return [Run(record, NO_OUTCOMES, str(file)) for record in lm_eval.records(results, file)]
+    try:
+        records = lm_eval.records(results, file, samples=outcomes != "no")
+    except RecordError:
+        if outcomes != "optional":
+            raise
+        records = lm_eval.records(results, file, samples=False)  # they may not have been logged
+    return [Run(*record, str(file)) for record in records]
 
 
 def label(record: Record) -> tuple[str, str]:
@@ -136,7 +131,6 @@ def measures(record: Record) -> tuple[Measure, ...]:
     Raises:
         RecordError: the benchmark is not installed, or in another version.
     """
-    scored = {score.metric for score in record.scores}  # an optional measure may have no score
     if record.origin == lm_eval.ORIGIN:
         return lm_eval.measures(record)
     if record.origin != "harness":
@@ -156,6 +150,7 @@ def measures(record: Record) -> tuple[Measure, ...]:
             f"{task.version}; expected records of that version"
         )
     options = {name: str(value) for name, value in record.options.items()}
+    scored = {score.metric for score in record.scores}  # an optional measure may have no score
     return tuple(
         m
         for m in task.measures(options)
@@ -169,11 +164,7 @@ def main_measures(measures: Sequence[Measure]) -> tuple[Measure, ...]:
 
 
 def common(a: Run, b: Run, measure: str) -> PairedOutcomes:
-    """A measure's outcomes on the examples that both runs have.
-
-    Raises:
-        RecordError: a run has no such measure, or the two have no example in common.
-    """
+    """A measure's outcomes on the examples that both runs have."""
     for run in (a, b):
         if measure not in run.outcomes.metrics:
             available = ", ".join(run.outcomes.metrics) or "none"

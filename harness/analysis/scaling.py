@@ -24,7 +24,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from harness.analysis.paper import published
-from harness.core import Score
 from harness.errors import NumericsError
 from harness.records.record import Record
 from harness.stats.intervals import LEVEL
@@ -155,15 +154,13 @@ def scaling_curves(records: Iterable[Record], *, every: bool = False) -> list[Cu
 
     Records share a curve if they measure the same thing: benchmark, version, options, data, prompt,
     few-shot examples and rows. The newest of several such records of a checkpoint counts. Records
-    without a number of parameters are left out.
-
-    Args:
-        records: of any benchmarks, protocols and checkpoints.
-        every: include scores that fill no column of the paper's tables.
+    without a number of parameters are left out. `every` adds scores that fill no column of the
+    paper's tables.
     """
     groups: dict[tuple[str, ...], dict[str, Record]] = {}
     for record in sorted(filter(parameters, records), key=lambda record: record.created):
-        groups.setdefault(_measured(record), {})[record.model["digest"]] = record
+        measured = (*record.signature.identity(), _rows(record))
+        groups.setdefault(measured, {})[record.model["digest"]] = record
     result = [
         _curve(list(group.values()), metric)
         for group in groups.values()
@@ -171,11 +168,6 @@ def scaling_curves(records: Iterable[Record], *, every: bool = False) -> list[Cu
     ]
     order = published.in_order(dict.fromkeys(curve.task for curve in result))
     return sorted(result, key=lambda curve: order.index(curve.task))
-
-
-def _measured(record: Record) -> tuple[str, ...]:
-    """What the records of one curve have in common."""
-    return (*record.signature.identity(), _rows(record))
 
 
 def _metrics(records: Iterable[Record], every: bool) -> list[str]:
@@ -191,7 +183,10 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
     newest, score = max(pairs, key=lambda pair: pair[0].created)
     names = dict.fromkeys(n for record, _ in pairs for n in newest.signature.diff(record.signature))
     pairs.sort(key=lambda pair: (pair[0].model["parameters"], pair[1].value))
-    points = tuple(_point(*pair) for pair in pairs)
+    points = tuple(
+        CurvePoint(m["name"], m["parameters"], s.value, s.low, s.high, m["digest"])
+        for m, s in ((record.model, score) for record, score in pairs)
+    )
     paper = _paper(score.column)
     law = law_for(score.unit, higher_is_better=score.higher_is_better)
     checkpoint_fit, reason = (
@@ -223,13 +218,6 @@ def _fit(points: Iterable[CurvePoint], law: Law) -> tuple[Fit | None, str]:
         return None, str(error)
 
 
-def _point(record: Record, score: Score) -> CurvePoint:
-    model = record.model
-    return CurvePoint(
-        model["name"], model["parameters"], score.value, score.low, score.high, model["digest"]
-    )
-
-
 def _paper(column: str | None) -> tuple[CurvePoint, ...]:
     """The paper's models of four sizes, where it has a number."""
     points = (
@@ -242,7 +230,9 @@ def _paper(column: str | None) -> tuple[CurvePoint, ...]:
 
 def _rows(record: Record) -> str:
     """Which rows were scored, in words."""
-    of = " of the sample" if record.data["source"] == "sample" else ""
+    rows = f"{record.rows:,} rows"
+    if record.data["source"] == "sample":
+        rows += " of the sample"
     if record.limit is None or record.rows >= record.data["rows"]:
-        return f"all {record.rows:,} rows{of}"
-    return f"{record.rows:,} rows{of}, seed {record.seed}"
+        return f"all {rows}"
+    return f"{rows}, seed {record.seed}"

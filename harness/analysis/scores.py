@@ -1,6 +1,7 @@
 """All scores of records as one tidy table, the source of leaderboards and of analyses in pandas."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,8 @@ def scores(records: Iterable[Record | Run | Path | str], size: str | None = None
     """One row per score: per model, task, protocol and metric.
 
     Args:
-        records: records, runs, or paths of record files and of folders with them.
-        size: the paper's model that scores are compared with; by default the nearest in size.
-
-    Raises:
-        UsageError: a path has no record, or the paper has no model of that size.
-        RecordError: a file is not a record.
+        records: Records, runs, or paths of record files and of folders with them.
+        size: The paper's model that scores are compared with; by default the nearest in size.
     """
     from pandas import DataFrame
 
@@ -72,7 +69,6 @@ def _records(items: Iterable[Record | Run | Path | str]) -> Iterator[Record]:
 
 
 def _score_rows(record: Record, size: str | None) -> Iterator[dict[str, Any]]:
-    limited = record.limit is not None
     shared = {
         "model": record.model["name"],
         "digest": record.model["digest"],
@@ -82,7 +78,7 @@ def _score_rows(record: Record, size: str | None) -> Iterator[dict[str, Any]]:
         "n": record.examples,
         "rows": record.rows,
         "limit": record.limit,
-        "seed": record.seed if limited else None,
+        "seed": None if record.limit is None else record.seed,
         "source": record.data["source"],
         "dtype": record.model["dtype"],
         "device": device(record),
@@ -98,16 +94,9 @@ def _score_rows(record: Record, size: str | None) -> Iterator[dict[str, Any]]:
             model, number = published.beside(score.column, nearest)
         yield {
             **shared,
-            "metric": score.metric,
-            "value": score.value,
-            "low": score.low,
-            "high": score.high,
-            "unit": score.unit,
-            "higher_is_better": score.higher_is_better,
-            "column": score.column,
+            **asdict(score),
             "paper": number,
             "paper_model": model if number is not None else None,
-            "baseline": score.baseline,
         }
 
 

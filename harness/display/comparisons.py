@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from harness.analysis.check import Verdict
-from harness.analysis.compare import Comparison, Flip, Matrix, ScoreComparison
+from harness.analysis.compare import Comparison, Matrix, ScoreComparison
 from harness.analysis.noise_floor import Noise
 from harness.analysis.power import PowerEstimate, PowerSettings
 from harness.display.layout import table
@@ -47,45 +47,35 @@ def show_comparison(comparison: Comparison, max_flips: int) -> None:
 
 def _show_notes(notes: Iterable[str], not_compared: Iterable[str] = ()) -> None:
     for text in notes:
-        OUT.print(f"note: {text}", markup=False)
+        OUT.print(f"note: {text}")
     for text in not_compared:
-        OUT.print(f"not compared: {text}", markup=False)
+        OUT.print(f"not compared: {text}")
 
 
 def _show_flips(score: ScoreComparison, max_flips: int) -> None:
-    for won in (False, True):
+    for won, title in ((False, "lost"), (True, "won")):
         flips = [flip for flip in score.flips if flip.won == won]
         if flips:
-            title = "won" if won else "lost"
-            OUT.print(f"\n{score.task} {score.metric}: {len(flips):,} {title}", markup=False)
-            for flip in flips[:max_flips]:
-                _show_flip(flip)
-
-
-def _show_flip(flip: Flip) -> None:
-    a, b = flip.a, flip.b
-    OUT.print(f"  item {flip.id}: {a.prompt!r}", markup=False)
-    OUT.print(f"    expected {a.reference!r}  A {a.response!r}  B {b.response!r}", markup=False)
+            OUT.print(f"\n{score.task} {score.metric}: {len(flips):,} {title}")
+        for flip in flips[:max_flips]:
+            a, b = flip.a, flip.b
+            OUT.print(f"  item {flip.id}: {a.prompt!r}")
+            OUT.print(f"    expected {a.reference!r}  A {a.response!r}  B {b.response!r}")
 
 
 def show_matrices(matrices: Sequence[Matrix], comparison: Comparison) -> None:
     """Print one table per score: column minus row, with a star where p after Holm is small."""
     for k, name in enumerate(matrices[0].names, 1):
-        OUT.print(f"{k}: {name}", markup=False)
+        OUT.print(f"{k}: {name}")
     for matrix in matrices:
-        OUT.print(
-            f"\n{matrix.task} {matrix.metric} ({matrix.unit}), column minus row", markup=False
-        )
+        OUT.print(f"\n{matrix.task} {matrix.metric} ({matrix.unit}), column minus row")
         count = len(matrix.names)
         rows = table("", *(f">{k}" for k in range(1, count + 1)), ">value")
         for i in range(count):
             cells = [_cell(matrix, i, j) for j in range(count)]
             rows.add_row(str(i + 1), *cells, _value(matrix, i))
         OUT.print(rows)
-    OUT.print(
-        f"\n* p after Holm is below {SIGNIFICANCE_LEVEL:g}, over all pairs and scores",
-        markup=False,
-    )
+    OUT.print(f"\n* p after Holm is below {SIGNIFICANCE_LEVEL:g}, over all pairs and scores")
     _show_notes(comparison.notes, comparison.not_compared)
 
 
@@ -128,15 +118,12 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     OUT.print(rows)
     _show_notes(dict.fromkeys(verdict.note for verdict in verdicts if verdict.note))
     counts = Counter(verdict.status for verdict in verdicts)
-    OUT.print(", ".join(f"{count} {status}" for status, count in counts.items()), markup=False)
+    OUT.print(", ".join(f"{count} {status}" for status, count in counts.items()))
 
 
 def show_power(estimates: Sequence[PowerEstimate], settings: PowerSettings) -> None:
     """Print the smallest drop that can be detected, and the examples needed for the given one."""
-    OUT.print(
-        f"one-sided paired test at level {settings.alpha:g}, power {settings.power:g}",
-        markup=False,
-    )
+    OUT.print(f"one-sided paired test at level {settings.alpha:g}, power {settings.power:g}")
     rows = table(
         "benchmark", "score", ">examples", ">smallest drop seen",
         f">examples for {settings.drop:g}", "unit", "spread from", optional=("spread from",),
@@ -156,7 +143,7 @@ def show_power(estimates: Sequence[PowerEstimate], settings: PowerSettings) -> N
 
 def show_noise(noise: Sequence[Noise], variants: Sequence[str]) -> None:
     """Print how far each score of a benchmark moved."""
-    OUT.print(f"{noise[0].task} ({noise[0].protocol}) in {len(variants)} variants", markup=False)
+    OUT.print(f"{noise[0].task} ({noise[0].protocol}) in {len(variants)} variants")
     formats = list(noise[0].formats)
     rows = table("score", ">value", "unit", ">moves by", *(f">{name}" for name in formats))
     for score in noise:

@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from harness.core import Generate, Generated, Request, Response, Rolled, Scored, Word
 from harness.errors import RecordError
+from harness.files.output import check_file
 from harness.records.trace import context_of
 
 if TYPE_CHECKING:
@@ -33,51 +34,32 @@ _RESPONSE_FIELDS: dict[type, tuple[str, ...]] = {
 class Writer:
     """A file of JSON lines, flushed after every line.
 
-    The constructor checks that the file can be written. An older file is only overwritten by the
-    first line, so a run that fails before that leaves it unchanged.
-
-    Raises:
-        RecordError: the file cannot be written.
+    The constructor checks that the file can be written. The first line overwrites an older file,
+    so a run that fails before that leaves it unchanged.
     """
 
     def __init__(self, path: Path) -> None:
+        check_file(path, "--dump")
         self._path = path
-        self._begun = False
-        self._new = not path.exists()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise self._error(error) from error
+        self._file: TextIO | None = None
 
     def write(self, value: Mapping[str, Any]) -> None:
-        """Append one line.
-
-        Raises:
-            RecordError: the file cannot be written, for example because the disk is full.
-        """
+        """Append one line."""
         try:
-            if not self._begun:
-                self._file.close()
-                self._file = self._path.open("w", encoding="utf-8")
-                self._begun = True
+            self._file = self._file or self._path.open("w", encoding="utf-8")
             self._file.write(json.dumps(value, ensure_ascii=False) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise self._error(error) from error
+        except OSError as error:  # for example a full disk
+            raise RecordError(
+                f"cannot write --dump {str(self._path)!r}: {error.strerror}; name a file that can "
+                "be written"
+            ) from error
 
     def close(self) -> None:
-        """Close the file, and remove it if it is new and nothing was written."""
+        """Close the file, if anything was written."""
         with suppress(OSError):  # `write` has already reported what could not be written
-            self._file.close()
-        if self._new and not self._begun:
-            self._path.unlink(missing_ok=True)
-
-    def _error(self, error: OSError) -> RecordError:
-        return RecordError(
-            f"cannot write --dump {str(self._path)!r}: {error.strerror}; name a file that can be "
-            "written"
-        )
+            if self._file:
+                self._file.close()
 
 
 class Exchange(NamedTuple):
@@ -89,10 +71,7 @@ class Exchange(NamedTuple):
 
 
 def item(
-    task: str,
-    example: str,
-    answered: Sequence[Exchange],
-    outcomes: Mapping[str, float],
+    task: str, example: str, answered: Sequence[Exchange], outcomes: Mapping[str, float]
 ) -> dict[str, Any]:
     """One example as a line: its requests with tokens and responses, and its outcomes."""
     return {

@@ -24,9 +24,6 @@ def write(record: Record, root: Path) -> Path:
 
     The outcomes are written first, under a name that contains their checksum: whenever the write
     is interrupted, the record on disk is the old or the new one, and its outcomes exist.
-
-    Raises:
-        RecordError: the folder cannot be written.
     """
     name = slug(Path(record.model["name"]).name or record.model["name"])[:80]
     path = root / f"{name}-{record.model['digest'][:8]}" / record.filename()
@@ -74,26 +71,14 @@ def _outcomes_name(path: Path, record: Record) -> Path:
 
 
 def outcomes_path(path: Path, record: Record | None = None) -> Path:
-    """The file with the outcomes of a record.
-
-    Args:
-        path: of the record's file.
-        record: in that file; read from it if not given.
-
-    Raises:
-        RecordError: the record cannot be read.
-    """
+    """The file with the outcomes of the record in the file `path`, which is read if not given."""
     named = _outcomes_name(path, record or read(path))
     old = _old_name(path)
     return old if old.exists() and not named.exists() else named
 
 
 def read(path: Path) -> Record:
-    """The record in a file.
-
-    Raises:
-        RecordError: the file cannot be read or is not a record.
-    """
+    """The record in a file."""
     return Record.from_json(schema.load(path), str(path))
 
 

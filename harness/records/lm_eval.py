@@ -19,17 +19,21 @@ from typing import Any
 
 from harness.core import Score, Tokens
 from harness.errors import RecordError
-from harness.metrics import MEAN, Metric
-from harness.records import lm_eval_samples as samples_file
+from harness.metrics import MEAN
 from harness.records import schema
 from harness.records.lm_eval_metrics import ReportedScore, formula, measure_of, metric_of
-from harness.records.outcomes import Outcomes
+from harness.records.lm_eval_samples import (
+    first_lines,
+    outcomes_and_scores,
+    read_samples,
+    samples_path,
+)
+from harness.records.outcomes import NO_OUTCOMES, Outcomes
 from harness.records.record import Record
 from harness.task import Measure
 
 ORIGIN = "lm-eval"
 _KEYS = ("results", "configs", "versions")
-_TOO_OLD = "lm-eval before 0.4.3"  # the first version whose file has "n-samples"
 _STDERRS = NormalDist().inv_cdf(0.975)  # from the value to either end of a 95 % interval
 _UNKNOWN = "unknown"
 
@@ -63,50 +67,33 @@ def results(data: bytes) -> Results | None:
     return value if is_results else None
 
 
-def records(results: Results, path: Path) -> list[Record]:
-    """One record per task in a result file of lm-eval; the samples are not read.
-
-    Raises:
-        RecordError: the file is not complete, or of an older version.
-    """
-    return [record for record, _ in _tasks(results, path)]
-
-
-def with_outcomes(results: Results, path: Path) -> list[tuple[Record, Outcomes]]:
-    """One record per task in a result file, with the outcomes from the samples beside it.
+def records(results: Results, path: Path, *, samples: bool) -> list[tuple[Record, Outcomes]]:
+    """One record per task in a result file, with the outcomes of its samples if they are read.
 
     The scores computed from the outcomes must be those of the result file.
-
-    Raises:
-        RecordError: a file cannot be read, is missing, incomplete, or of another run.
     """
-    return [_with_outcomes(*task, path) for task in _tasks(results, path)]
-
-
-def measures(record: Record) -> tuple[Measure, ...]:
-    """The measures of those scores whose samples were read.
-
-    Raises:
-        RecordError: a score's unit is not one that lm-eval's samples give.
-    """
-    return tuple(measure_of(score) for score in record.scores if score.totals)
-
-
-def _tasks(results: Results, path: Path) -> list[tuple[Record, list[ReportedScore]]]:
-    """Every task of a file: its record without outcomes, and the scores in it."""
     groups = results.get("groups", {})
     names = [t for t in results["results"] if t in results["configs"] and t not in groups]
     with schema.malformed(repr(str(path)), "lm-eval 0.4 result"):
         tasks = [_task(results, name, path) for name in names]
     if not tasks:
         raise RecordError(f"{str(path)!r} of lm-eval has no results of a task")
-    return tasks
+    if not samples:
+        return [(record, NO_OUTCOMES) for record, _ in tasks]
+    return [_with_outcomes(*task, path) for task in tasks]
+
+
+def measures(record: Record) -> tuple[Measure, ...]:
+    """The measures of those scores whose samples were read."""
+    return tuple(measure_of(score) for score in record.scores if score.totals)
 
 
 def _task(file: Results, task: str, path: Path) -> tuple[Record, list[ReportedScore]]:
+    """A task's record without outcomes, and the scores in it."""
     config, settings = file["configs"][task], file.get("config", {})
     rows, scored = _counts(file, task, path)
     version = _version(file["versions"].get(task))
+    date = file.get("date")
     reported, left_out = _reported(file, task)
     record = Record(
         task=task,
@@ -135,26 +122,22 @@ def _task(file: Results, task: str, path: Path) -> tuple[Record, list[ReportedSc
             },
             "git": {"commit": file.get("git_hash"), "dirty": None},  # of the folder it ran in
         },
-        created=_created(file.get("date")),
+        created=datetime.fromtimestamp(date, UTC).isoformat(timespec="seconds") if date else "",
         origin=ORIGIN,
     )
     return record, reported
 
 
 def _counts(file: Results, task: str, path: Path) -> tuple[int, int]:
-    """Rows of a task's data, and rows scored.
-
-    Raises:
-        RecordError: the file does not say, as those of lm-eval 0.4.0 to 0.4.2.
-    """
-    if "n-samples" in file:
+    """Rows of a task's data, and rows scored; files of lm-eval 0.4.0 to 0.4.2 do not say."""
+    if "n-samples" in file:  # since 0.4.3
         counts = file["n-samples"][task]
         return int(counts["original"]), int(counts["effective"])
     scored = file["results"][task].get("sample_len")
     if scored is None:
         raise RecordError(
-            f"{str(path)!r} was written by {_TOO_OLD} and does not say how many rows of {task} "
-            "were scored; run lm-eval 0.4.3 or later"
+            f"{str(path)!r} was written by lm-eval before 0.4.3 and does not say how many rows of "
+            f"{task} were scored; run lm-eval 0.4.3 or later"
         )
     return int(scored), int(scored)
 
@@ -166,10 +149,6 @@ def _version(version: Any) -> int | None:
     except (TypeError, ValueError):
         return None
     return int(number) if number.is_integer() else None
-
-
-def _created(date: float | None) -> str:
-    return datetime.fromtimestamp(date, UTC).isoformat(timespec="seconds") if date else ""
 
 
 def _options(file: Results, config: Mapping[str, Any], shots: int) -> dict[str, Any]:
@@ -243,7 +222,19 @@ def _reported(file: Results, task: str) -> tuple[list[ReportedScore], list[str]]
             continue
         higher = file.get("higher_is_better", {}).get(task, {}).get(metric)
         how = formula(file["configs"][task], metric, higher)
-        score = _score(name, number, stderr, higher, metric_of(metric, how))
+        kind = metric_of(metric, how)
+        scale = 100.0 if kind.unit == MEAN.unit else 1.0
+        value, spread = scale * number, None if stderr is None else scale * stderr
+        score = Score(
+            metric=name,
+            value=value,
+            unit=kind.unit,
+            higher_is_better=kind.higher_is_better if higher is None else higher,
+            stderr=spread,
+            low=None if spread is None else value - _STDERRS * spread,  # normal approximation
+            high=None if spread is None else value + _STDERRS * spread,
+            totals={},
+        )
         reported.append(ReportedScore(metric, filter_, score, how))
     return reported, left_out
 
@@ -255,36 +246,19 @@ def _number(value: object) -> float | None:
     return float(value)
 
 
-def _score(
-    name: str, value: float, stderr: float | None, higher: bool | None, metric: Metric
-) -> Score:
-    scale = 100.0 if metric.unit == MEAN.unit else 1.0
-    center, spread = scale * value, None if stderr is None else scale * stderr
-    return Score(
-        metric=name,
-        value=center,
-        unit=metric.unit,
-        higher_is_better=metric.higher_is_better if higher is None else higher,
-        stderr=spread,
-        low=None if spread is None else center - _STDERRS * spread,  # normal approximation
-        high=None if spread is None else center + _STDERRS * spread,
-        totals={},
-    )
-
-
 def _with_outcomes(
     record: Record, reported: list[ReportedScore], path: Path
 ) -> tuple[Record, Outcomes]:
     """The outcomes, and the record with its data's checksum and the totals of its scores."""
-    file = samples_file.samples_path(path, record.task)
-    samples = samples_file.read_samples(file)
-    lines = samples_file.first_lines(samples).values()
+    file = samples_path(path, record.task)
+    samples = read_samples(file)
+    lines = first_lines(samples).values()
     if len(lines) < record.examples:
         raise RecordError(
             f"{file.name} has {len(lines)} of the {record.examples} examples of {path.name}"
         )
     with schema.malformed(file.name, "lm-eval 0.4 samples"):
-        outcomes, scores = samples_file.outcomes_and_scores(reported, samples, file.name)
+        outcomes, scores = outcomes_and_scores(reported, samples, file.name)
         hashes = [str(line.get("doc_hash") or line["doc"]) for line in lines]
         requests = sum(len(line["arguments"]) for line in lines)
     data = {**record.data, "sha256": _digest(hashes)}

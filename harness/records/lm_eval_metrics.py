@@ -5,7 +5,7 @@ over classes, ...) are functions of a corpus, which the values of single samples
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
@@ -56,31 +56,19 @@ class ReportedScore:
     formula: Formula | None
 
 
-def _value(value: Any) -> Outcome:
-    return float(value), 1.0
-
-
-def _nats(value: Any) -> Outcome:
-    return -float(value), 1.0
-
-
 def _nats_and_units(value: Any) -> Outcome:
     loglikelihood, units = value
     return -float(loglikelihood), float(units)
 
 
-def _mean(sums: Sequence[Any]) -> Any:
-    return sums[0] / sums[1]
-
-
-_PLAIN_MEAN = Metric(UNKNOWN_SCALE, higher_is_better=True, compute=_mean)
+_PLAIN_MEAN = Metric(UNKNOWN_SCALE, higher_is_better=True, compute=lambda sums: sums[0] / sums[1])
 FORMULAS = {
     formula.metric.unit: formula
     for formula in (
-        Formula(MEAN, ("sum", "items"), _value),
-        Formula(_PLAIN_MEAN, ("sum", "items"), _value),
+        Formula(MEAN, ("sum", "items"), lambda value: (float(value), 1.0)),
+        Formula(_PLAIN_MEAN, ("sum", "items"), lambda value: (float(value), 1.0)),
         # exp of minus the mean log-likelihood of a sample's whole target, whatever its length
-        Formula(perplexity("target"), ("nats", "targets"), _nats),
+        Formula(perplexity("target"), ("nats", "targets"), lambda value: (-float(value), 1.0)),
         Formula(perplexity("word"), ("nats", "words"), _nats_and_units),
         Formula(perplexity("byte"), ("nats", "bytes"), _nats_and_units),
         Formula(bits("byte"), ("nats", "bytes"), _nats_and_units),
@@ -92,11 +80,7 @@ FORMULAS = {
 def formula(config: Mapping[str, Any], metric: str, higher: bool | None) -> Formula | None:
     """How a metric of a task is computed from samples; None if samples do not determine it.
 
-    Args:
-        config: of the task.
-        metric: its name.
-        higher: whether higher is better; None if lm-eval does not say, in which case a number of
-            unknown scale cannot be compared.
+    A number of unknown scale cannot be compared if lm-eval does not say whether higher is better.
     """
     listed = {str(entry.get("metric")): entry for entry in config.get("metric_list") or ()}
     aggregation = listed.get(metric, {}).get("aggregation") or _AGGREGATIONS.get(metric)
@@ -116,11 +100,7 @@ def metric_of(name: str, formula: Formula | None) -> Metric:
 
 
 def measure_of(score: Score) -> Measure:
-    """The measure of a score whose samples were read.
-
-    Raises:
-        RecordError: its unit is not one that samples give.
-    """
+    """The measure of a score whose samples were read."""
     if score.unit not in FORMULAS:
         raise RecordError(f"score {score.metric!r} of lm-eval has an unknown unit {score.unit!r}")
     metric = ACCURACY if "right" in score.totals else FORMULAS[score.unit].metric

@@ -36,12 +36,7 @@ TOLERANCE = 1e-6  # relative: far above rounding, far below the effect of anothe
 
 
 def samples_path(path: Path, task: str) -> Path:
-    """The samples file of a task, next to a result file.
-
-    Raises:
-        RecordError: the result file does not have the name that lm-eval gave it, or no file can
-            be named after the task.
-    """
+    """The samples file of a task, next to a result file under the name that lm-eval gave it."""
     time = _TIME.search(path.name)
     if not time:
         raise RecordError(
@@ -55,11 +50,7 @@ def samples_path(path: Path, task: str) -> Path:
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
-    """The lines of a samples file, in the order of the rows.
-
-    Raises:
-        RecordError: it is missing or damaged.
-    """
+    """The lines of a samples file, in the order of the rows."""
     try:
         lines = path.read_text("utf-8").split("\n")  # texts may contain other line separators
     except FileNotFoundError as error:
@@ -97,13 +88,9 @@ def outcomes_and_scores(
 ) -> tuple[Outcomes, tuple[Score, ...]]:
     """The outcomes, and the reported scores with the totals that the samples give.
 
-    Args:
-        reported: the scores of the result file.
-        samples: all lines of the samples file.
-        name: of the samples file, for the message.
-
     Raises:
-        RecordError: the samples give another value than lm-eval reports.
+        RecordError: the samples, read from the file `name`, give another value than lm-eval
+            reports.
     """
     first = first_lines(samples)
     places = {name: place for place, name in enumerate(first)}
@@ -113,8 +100,8 @@ def outcomes_and_scores(
         score = entry.score
         if entry.formula:
             outcomes = _outcomes(entry, entry.formula, samples, places)
-            score = replace(score, totals=_totals(entry, entry.formula, outcomes, name))
             metrics[score.metric] = outcomes
+            score = replace(score, totals=_totals(entry, entry.formula, outcomes, name))
         scores.append(score)
     return Outcomes(tuple(first), tuple(map(_shown, first.values())), metrics), tuple(scores)
 

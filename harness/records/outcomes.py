@@ -114,11 +114,7 @@ def to_json(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def from_json(value: Any, name: str) -> Outcomes:
-    """The outcomes in a parsed JSON value that came from `name`.
-
-    Raises:
-        RecordError: it holds no outcomes, or they contradict each other.
-    """
+    """The outcomes in a parsed JSON value that came from the file `name`."""
     fields = schema.fields(value, "outcomes", name)
     with schema.malformed(name, "outcomes"):
         metrics = {measure: _metric(part) for measure, part in fields["metrics"].items()}
@@ -138,11 +134,7 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(data: bytes, name: str) -> Any:
-    """The JSON value in the bytes of a gzip file.
-
-    Raises:
-        RecordError: they are not such a file, or it is damaged.
-    """
+    """The JSON value in the bytes of a gzip file called `name`."""
     try:
         text = gzip.decompress(data).decode("utf-8", "surrogatepass")
         return strict_json.loads(text, allow_surrogates=True)

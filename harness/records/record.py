@@ -51,7 +51,7 @@ class Record:
     @property
     def signature(self) -> Signature:
         """What the scores depend on besides the weights."""
-        of = f"/{self.rows}" if self.rows != self.examples else ""
+        rows = f"{self.examples}/{self.rows}" if self.rows != self.examples else str(self.rows)
         seed = "" if self.limit is None else f"~seed{self.seed}"
         versions = self.environment.get("versions", {})
         return Signature(
@@ -61,7 +61,7 @@ class Record:
             protocol=self.protocol,
             options={name: str(value) for name, value in self.options.items()},
             data=f"{self.data['name']}@{self.data['sha256'][:8]}",
-            rows=f"{self.examples}{of}{seed}",
+            rows=f"{rows}{seed}",
             prompt=self.prompt["sha256"][:8] if self.prompt else NONE,
             pool=f"{self.pool['name']}@{self.pool['sha256'][:8]}" if self.pool else None,
             tokenizer=self.model["tokenizer"][:8],
@@ -88,37 +88,26 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON values."""
-        plain = asdict(replace(self, outcomes=None))
-        del plain["outcomes"]
-        scores = [asdict(score) for score in self.scores]
-        return {
-            **schema.header("record"),
-            **plain,
-            "scores": scores,
-            "signature": str(self.signature),
-        }
+        fields = asdict(replace(self, outcomes=None))
+        del fields["outcomes"]
+        return {**schema.header("record"), **fields, "signature": str(self.signature)}
 
     @classmethod
     def from_json(cls, value: Any, name: str) -> "Record":
-        """The record in a parsed JSON value that came from `name`.
-
-        Raises:
-            RecordError: it is not a record in a schema that this version reads.
-        """
+        """The record in a parsed JSON value that came from the file `name`."""
         fields = schema.fields(value, "record", name)
         signature = fields.pop("signature", None)
         with schema.malformed(name, "record"):
             fields["tokens"] = Tokens(**fields["tokens"])
-            fields["scores"] = tuple(_score(score) for score in fields["scores"])
+            # The paper's numbers, which `--json` adds, are not part of a score.
+            fields["scores"] = tuple(
+                Score(**{key: part for key, part in score.items() if not key.startswith("paper")})
+                for score in fields["scores"]
+            )
             record = cls(**fields)
             if signature != str(record.signature):
                 raise RecordError(f"{name} was changed: its signature does not fit its fields")
         return record
-
-
-def _score(value: Mapping[str, Any]) -> Score:
-    """A score, without the paper's number that `--json` adds."""
-    return Score(**{key: part for key, part in value.items() if not key.startswith("paper")})
 
 
 def slug(text: str) -> str:

@@ -34,15 +34,10 @@ def kind_of(value: Any) -> str | None:
 
 
 def fields(value: Any, kind: Kind, name: str) -> dict[str, Any]:
-    """The fields of a parsed file in the current schema, without its head.
-
-    Args:
-        value: what was parsed.
-        kind: what it must be.
-        name: of the file, for the message.
+    """The fields of a parsed file called `name` in the current schema, without its head.
 
     Raises:
-        RecordError: the file is of another kind or of an unknown schema.
+        RecordError: the file is not of the given kind, or of an unknown schema.
     """
     actual, number = kind_of(value), value.get("schema") if isinstance(value, dict) else None
     if actual != kind or number not in (1, SCHEMA):
@@ -58,20 +53,12 @@ def fields(value: Any, kind: Kind, name: str) -> dict[str, Any]:
 
 
 def load(path: Path) -> Any:
-    """The JSON value in a file.
-
-    Raises:
-        RecordError: the file cannot be read or is not strict JSON.
-    """
+    """The JSON value in a file."""
     return parse(read_bytes(path), str(path))
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
-
-    Raises:
-        RecordError: it cannot be read.
-    """
+    """The content of a file; a RecordError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -79,11 +66,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse(data: bytes, name: str) -> Any:
-    """The JSON value in the content of a file called `name`.
-
-    Raises:
-        RecordError: it is not strict JSON.
-    """
+    """The JSON value in the content of a file called `name`; a RecordError if it is not JSON."""
     try:
         return strict_json.loads(data)
     except ValueError as error:

@@ -17,24 +17,20 @@ def kind_of(value: Mapping[str, Any]) -> str:
 
 
 def upgrade(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields in schema 2.
-
-    Raises:
-        TypeError, LookupError, AttributeError: a field is missing or of another type.
-    """
-    kind = kind_of(value)
-    if kind == "record":
-        return _record(value)
-    if kind == "outcomes":
-        return _outcomes(value)
-    if kind == "baseline runs":
-        runs = [
-            {"record": _record(run["record"]), "outcomes": _outcomes(run["items"])}
-            for run in value["runs"]
-        ]
-        return {**value, "runs": runs}
-    if kind == "jitter":
-        return {**_without(value, "movements"), "scores": value["movements"]}
+    """The fields in schema 2; the caller reports fields that are missing or of another type."""
+    match kind_of(value):
+        case "record":
+            return _record(value)
+        case "outcomes":
+            return _outcomes(value)
+        case "baseline runs":
+            runs = [
+                {"record": _record(run["record"]), "outcomes": _outcomes(run["items"])}
+                for run in value["runs"]
+            ]
+            return {**value, "runs": runs}
+        case "jitter":
+            return {**_without(value, "movements"), "scores": value["movements"]}
     return dict(value)
 
 

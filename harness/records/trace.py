@@ -94,9 +94,12 @@ def trace(
         request.kind,
         tuple(_fed(encoded, strings, response, ranks)),
         facts=_facts(encoded),
-        parameters=_parameters(request),
-        continuation=_continuation(request),
     )
+    match request:
+        case Generate():
+            made = made._replace(continuation=_decoding(request))
+        case NextWord():
+            made = made._replace(parameters=_search(request), continuation="<best words follow>")
     match response:
         case Scored() | Rolled():
             return made._replace(logprob=response.logprob)
@@ -177,20 +180,13 @@ def _facts(encoded: "Encoded") -> tuple[str, ...]:
     return tuple(facts)
 
 
-def _continuation(request: Request) -> str:
-    match request:
-        case Generate():
-            decoding = "greedy" if request.top_k == 1 else f"top-{request.top_k} sampling"
-            stop = f", until {' or '.join(map(repr, request.stop))}" if request.stop else ""
-            return f"<up to {request.max_new_tokens} new tokens, {decoding}{stop}>"
-        case NextWord():
-            return "<best words follow>"
-    return ""
+def _decoding(request: Generate) -> str:
+    decoding = "greedy" if request.top_k == 1 else f"top-{request.top_k} sampling"
+    stop = f", until {' or '.join(map(repr, request.stop))}" if request.stop else ""
+    return f"<up to {request.max_new_tokens} new tokens, {decoding}{stop}>"
 
 
-def _parameters(request: Request) -> str:
-    if not isinstance(request, NextWord):
-        return ""
+def _search(request: NextWord) -> str:
     among = "" if request.among is None else f", among {len(request.among)} words"
     return f"{len(request.skip)} stop words, filter {request.rule}{among}"
 

@@ -5,8 +5,7 @@ Lines of one text are not independent, so they are first pooled into equal block
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +21,12 @@ LEVEL = 0.95
 BATCH_DRAWS = 200_000  # whose counts fit the processor's cache
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """Standard error and 95 % interval, in the metric's unit."""
 
-    stderr: float | None
-    low: float | None
-    high: float | None
+    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def score(measure: Measure, outcomes: Sequence[Any], seed: int) -> Score:
@@ -38,7 +36,7 @@ def score(measure: Measure, outcomes: Sequence[Any], seed: int) -> Score:
         NumericsError: there are no outcomes, no units to divide by, or the value is not finite.
     """
     metric = measure.metric
-    ci = Interval(None, None, None)
+    ci = Interval()
     if isinstance(metric, ModuleMetric):  # computed from all texts, without an interval
         if not outcomes:
             raise NumericsError(f"{measure.name}: nothing to score; expected at least one text")
@@ -62,9 +60,7 @@ def score(measure: Measure, outcomes: Sequence[Any], seed: int) -> Score:
         value=value,
         unit=metric.unit,
         higher_is_better=metric.higher_is_better,
-        stderr=ci.stderr,
-        low=ci.low,
-        high=ci.high,
+        **ci._asdict(),
         totals=totals,
         column=measure.column,
         baseline=measure.baseline,
@@ -84,7 +80,7 @@ def interval(
         return Interval(100 * (share * (1 - share) / total) ** 0.5, 100 * ci.low, 100 * ci.high)
     pooled = pool(table, blocks) if blocks else table
     if len(pooled) < 2:
-        return Interval(None, None, None)
+        return Interval()
     values = bootstrap(metric, pooled, seed=seed)
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(values.std(ddof=1)), float(low), float(high))

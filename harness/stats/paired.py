@@ -10,7 +10,6 @@ bootstrap (Efron and Tibshirani 1993, chapter 13). Several tasks: Holm 1979.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +46,6 @@ class Difference:
     b: float
 
 
-class _Test(NamedTuple):
-    name: str
-    p: float | None
-    p_worse: float | None
-
-
 def difference(
     metric: Metric,
     a: Table,
@@ -80,19 +73,20 @@ def difference(
     lost, won = _flips(a, b) if flips else (None, None)
     a, b = units(metric, (a, b), blocks)
     low, high = _interval(metric, a, b, seed, resamples)
-    if metric.select or len(a) < 2:
-        test = _Test("none", None, None)
-    elif lost is not None and won is not None:
-        test = _mcnemar(lost, won) if metric.higher_is_better else _mcnemar(won, lost)
-    else:
-        test = _sign_flip(metric, a, b, seed, resamples)
+    test, p, p_worse = "none", None, None
+    if lost is not None and won is not None and len(a) > 1:
+        test = "mcnemar"
+        p, p_worse = _mcnemar(lost, won) if metric.higher_is_better else _mcnemar(won, lost)
+    elif not metric.select and len(a) > 1:
+        test = "sign-flip"
+        p, p_worse = _sign_flip(metric, a, b, seed, resamples)
     return Difference(
         value=after - before,
         low=low,
         high=high,
-        p=test.p,
-        p_worse=test.p_worse,
-        test=test.name,
+        p=p,
+        p_worse=p_worse,
+        test=test,
         pairs=len(a),
         lost=lost,
         won=won,
@@ -151,17 +145,19 @@ def units(metric: Metric, runs: Sequence[Table], blocks: int | None) -> Sequence
     return np.hsplit(pooled, len(runs))[::-1]
 
 
-def _mcnemar(lost: int, won: int) -> _Test:
-    """Under the null hypothesis, lost is binomial(lost + won, 1/2)."""
+def _mcnemar(lost: int, won: int) -> tuple[float, float]:
+    """P and p_worse; under the null hypothesis, lost is binomial(lost + won, 1/2)."""
     from scipy.special import bdtr  # the binomial's distribution function
 
     as_many_lost = float(bdtr(won, lost + won, 0.5))  # lost or more, that is: won or fewer
     as_many_won = float(bdtr(lost, lost + won, 0.5))
-    return _Test("mcnemar", min(1.0, 2 * min(as_many_lost, as_many_won)), as_many_lost)
+    return min(1.0, 2 * min(as_many_lost, as_many_won)), as_many_lost
 
 
-def _sign_flip(metric: Metric, a: Table, b: Table, seed: int, resamples: int) -> _Test:
-    """How often runs whose examples are swapped at random differ as much as these do.
+def _sign_flip(
+    metric: Metric, a: Table, b: Table, seed: int, resamples: int
+) -> tuple[float, float]:
+    """P and p_worse: how often runs with randomly swapped examples differ as much as these do.
 
     Unless all swaps are tried, the observed assignment is counted with those drawn, so that p is
     valid and never 0 (Phipson and Smyth 2010, arXiv:1603.05766).
@@ -180,7 +176,7 @@ def _sign_flip(metric: Metric, a: Table, b: Table, seed: int, resamples: int) ->
     worse = ~(better * changes > better * (after - before) + near)
     as_is = 0 if exact else 1
     p, p_worse = ((as_is + int(hits.sum())) / (as_is + len(changes)) for hits in (extreme, worse))
-    return _Test("sign-flip", p, p_worse)
+    return p, p_worse
 
 
 def _all_swaps(n: int) -> Iterator[Table]:
@@ -215,14 +211,14 @@ def _interval(
     return float(low), float(high)
 
 
-def _paired_sums(both: Table, seed: int, resamples: int) -> Table:
+def _paired_sums(pairs: Table, seed: int, resamples: int) -> Table:
     """Sums over resamples of the rows, (resamples, statistics of both runs)."""
-    cells, counts = np.unique(both, axis=0, return_counts=True)
+    cells, counts = np.unique(pairs, axis=0, return_counts=True)
     if len(cells) > MAX_CELLS:
-        return resampled_sums(both, seed=seed, resamples=resamples)
+        return resampled_sums(pairs, seed=seed, resamples=resamples)
     # right/wrong pairs have four kinds of rows: drawing the count of each is 1,000 times faster
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(both), counts / len(both), resamples)
+    drawn = rng.multinomial(len(pairs), counts / len(pairs), resamples)
     return np.asarray(drawn @ cells, np.float64)
 
 

@@ -18,23 +18,13 @@ from harness.stats.paired import ROUNDING, Table, selected, units, values
 def detectable(sd: float, n: int, *, alpha: float, power: float) -> float:
     """The smallest drop that n examples detect with the given power, in the unit of `sd`.
 
-    Normal approximation of a one-sided paired test at level alpha; `sd` is that of one
-    example's difference, as from `sd_of_difference`.
-
-    Raises:
-        UsageError: not 0 < alpha < power < 1.
+    `sd` is that of one example's difference, as from `sd_of_difference`; `alpha` is one-sided.
     """
     return _quantiles(alpha, power) * sd / math.sqrt(n)
 
 
 def needed(sd: float, drop: float, *, alpha: float, power: float) -> int:
-    """The number of examples that detect a drop with the given power, at least 2.
-
-    The drop is in the unit of `sd`.
-
-    Raises:
-        UsageError: as for `detectable`, or the drop is not positive.
-    """
+    """How many examples (2 or more) detect a drop, in the unit of `sd`, with the given power."""
     if drop <= 0:
         raise UsageError(f"a drop of {drop:g} cannot be detected; expected a positive number")
     examples = (_quantiles(alpha, power) * sd / drop) ** 2
@@ -49,9 +39,6 @@ def sd_of_difference(
     Divided by the root of the number of examples it is the standard error of the difference. For
     means it is that of the differences in points. With `blocks` it allows for dependence between
     neighbours.
-
-    Raises:
-        NumericsError: fewer than two examples, or a run without a finite value.
     """
     first, second = _parts(metric, (a, b), blocks, seed).T
     return _sd(second - first)
@@ -60,11 +47,7 @@ def sd_of_difference(
 def sd_guess(
     metric: Metric, a: Table, correlation: float, *, blocks: int | None = None, seed: int = 0
 ) -> float:
-    """`sd_of_difference` of a run and a similar one, with the given correlation of examples.
-
-    Raises:
-        NumericsError: fewer than two examples, or no finite value.
-    """
+    """`sd_of_difference` of a run and a similar one, with the given correlation of examples."""
     [part] = _parts(metric, (a,), blocks, seed).T
     return math.sqrt(2 * (1 - correlation)) * _sd(part)
 
@@ -72,12 +55,8 @@ def sd_guess(
 def sd_of_flips(discordance: float, drop: float) -> float:
     """`sd_of_difference`, in points, of runs that differ on a share of right/wrong examples.
 
-    Args:
-        discordance: share of the examples that only one of the runs gets right, from 0 to 1.
-        drop: the difference of the two accuracies, in points.
-
-    Raises:
-        UsageError: the share is too small for the drop.
+    `discordance` is the share of the examples that only one of the runs gets right, from 0 to 1,
+    and `drop` is the difference of the two accuracies, in points.
     """
     if not abs(drop) / 100 <= discordance <= 1:
         raise UsageError(

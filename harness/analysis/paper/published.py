@@ -61,11 +61,6 @@ class Published:
 def numbers() -> tuple[Published, ...]:
     """All numbers of Table 3 and of section 3, in the files' order."""
     folder = files("harness.results.paper")
-    lines = [
-        row
-        for name in ("gpt2.csv", "section3.csv")
-        for row in csv.DictReader((folder / name).read_text("utf-8").splitlines())
-    ]
     return tuple(
         Published(
             row["column"],
@@ -75,7 +70,8 @@ def numbers() -> tuple[Published, ...]:
             float(row["value"]),
             row["unit"],
         )
-        for row in lines
+        for name in ("gpt2.csv", "section3.csv")
+        for row in csv.DictReader((folder / name).read_text("utf-8").splitlines())
     )
 
 
@@ -112,11 +108,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def check_size(size: str) -> str:
-    """`size`, checked to be one of the paper's.
-
-    Raises:
-        UsageError: it is not.
-    """
+    """`size`, checked to be one of the paper's."""
     if size not in SIZES:
         raise UsageError(f"the paper has no model {size!r}; choose from: {', '.join(SIZES)}")
     return size

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from harness.analysis.paper import published as paper
 from harness.core import Score
@@ -20,13 +21,6 @@ class Cell:
     score: Score | None  # None if there is no record
     record: Record | None
     reason: str = ""  # why there is none
-
-    @property
-    def difference(self) -> float | None:
-        """Ours minus the paper's: points for accuracies, else as a share of the paper's."""
-        if self.score is None or self.paper is None:
-            return None
-        return paper.difference(self.score.value, self.paper, self.score.unit)
 
     @property
     def verdict(self) -> str:
@@ -51,14 +45,10 @@ def cells(
     reasons: Mapping[str, str],
     columns: Sequence[str] = paper.COLUMNS,
 ) -> list[Cell]:
-    """Cells of `columns`, for the records of one checkpoint.
+    """Cells of `columns`, for the records of one checkpoint, at most one per task.
 
-    Args:
-        records: at most one per task.
-        size: the paper's model to compare with; where the paper has no number for it, its
-            largest takes its place.
-        reasons: task -> why it was not run.
-        columns: in the order of the cells.
+    `size` is the paper's model to compare with; where the paper has no number for it, its largest
+    takes its place. `reasons` says of a task why it was not run.
     """
     by_column = {s.column: (s, r) for r in records for s in r.scores if s.column}
     task_of = {p.column: p.task for p in paper.numbers()}
@@ -108,30 +98,26 @@ def preflight_warnings(counts: Mapping[str, int], requests: int | None = None) -
 
 
 def _preflight_facts(counts: Mapping[str, int], requests: int | None) -> Iterator[tuple[str, str]]:
-    of = f" of {requests:,}" if requests is not None else ""
+    total = f" of {requests:,}" if requests is not None else ""
     for name, kind in (
         ("truncated", "requests cut to fit the context"),
         ("crossing", "requests with a token across context and continuation"),
         ("empty", "requests without a token to score"),
     ):
         if counts.get(name):
-            yield kind, f"{counts[name]:,}{of}"
+            yield kind, f"{counts[name]:,}{total}"
     if counts.get("lossy"):
         share = counts["lost_characters"] / counts["characters"]
         unknown = f"; {counts['unknown']:,} with unknown tokens" if counts["unknown"] else ""
-        detail = f"{counts['lossy']:,}{of} ({share:.2%} of all characters{unknown})"
+        detail = f"{counts['lossy']:,}{total} ({share:.2%} of all characters{unknown})"
         yield "requests with text that the tokenizer loses", detail
 
 
 def fold(signatures: Sequence[Signature]) -> tuple[list[str], str]:
     """The start of each signature, and the end that all of them share."""
     parts = [signature.segments() for signature in signatures]
-    shared = 0
-    while (
-        shared < min(len(part) for part in parts) - 1
-        and len({part[-1 - shared] for part in parts}) == 1
-    ):
-        shared += 1
+    from_the_end = zip(*(part[:0:-1] for part in parts), strict=False)  # without the task
+    shared = len(list(takewhile(lambda pieces: len(set(pieces)) == 1, from_the_end)))
     heads = ["|".join(part[: len(part) - shared]) for part in parts]
     return heads, str(signatures[0])[len(heads[0]) :]
 

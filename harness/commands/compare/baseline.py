@@ -14,4 +14,4 @@ def write_baseline(paths: Sequence[Path], out: Path, rule: str | None, alpha: fl
     newest = list(newest_runs(load_one_checkpoint(paths)).values())
     baseline.write(newest, out, baseline.parse_rule(rule) if rule else None, alpha)
     for path in (out, baseline.runs_path(out)):
-        terminal.OUT.print(f"wrote {path}", markup=False)
+        terminal.OUT.print(f"wrote {path}")

@@ -18,11 +18,7 @@ from harness.report import ci
 def run_check(
     paths: Sequence[Path], baseline: Path, *, junit: Path | None, jitter: Path | None, as_json: bool
 ) -> int:
-    """Check runs against a baseline and return the exit code.
-
-    Raises:
-        RecordError: a file cannot be read or written.
-    """
+    """Check runs against a baseline and return the exit code."""
     if junit:
         check_file(junit, "--junit")
     expected = baselines.read(baseline)
@@ -38,8 +34,7 @@ def run_check(
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         _append(Path(summary), ci.summary(verdicts))
     if as_json:
-        value = {"exit": code, "verdicts": [asdict(verdict) for verdict in verdicts]}
-        terminal.print_json(value)
+        terminal.print_json({"exit": code, "verdicts": [asdict(v) for v in verdicts]})
     else:
         comparisons.show_verdicts(verdicts)
     if in_github_actions():

@@ -4,13 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from harness.analysis.compare import (
-    Comparison,
-    Matrix,
-    compare,
-    matrices,
-    require_one_checkpoint,
-)
+from harness.analysis.compare import Comparison, Matrix, compare, matrices, require_one_checkpoint
 from harness.analysis.runs import Run, load
 from harness.display import comparisons, terminal
 from harness.errors import UsageError
@@ -19,11 +13,7 @@ from harness.errors import UsageError
 def run_compare(
     paths: Sequence[Path], *, anyway: bool, every: bool, flips: int, as_json: bool
 ) -> None:
-    """Compare two sides, or each of more sides with each.
-
-    Raises:
-        UsageError: fewer than two sides, or nothing that can be compared.
-    """
+    """Compare two sides, or each of more sides with each."""
     if len(paths) < 2:
         raise UsageError(f"compare takes two or more records or folders; {len(paths)} were given")
     if flips and (as_json or len(paths) > 2):
@@ -31,17 +21,18 @@ def run_compare(
             "--flips shows the examples of two runs as text; leave it out with more runs, and "
             "with --json, which includes all of them"
         )
-    sides = [(str(path), load_one_checkpoint([path])) for path in paths]
+    names = [str(path) for path in paths]
+    runs = [load_one_checkpoint([path]) for path in paths]
     tables: list[Matrix] = []
-    if len(sides) == 2:
-        comparison = compare(sides[0][1], sides[1][1], every=every, anyway=anyway)
+    if len(paths) == 2:
+        comparison = compare(*runs, every=every, anyway=anyway)
     else:
-        tables, comparison = matrices(sides, every=every, anyway=anyway)
+        tables, comparison = matrices(names, runs, every=every, anyway=anyway)
     if not comparison.scores:
         reasons = "; ".join(comparison.not_compared) or "no score"
         raise UsageError(f"nothing can be compared: {reasons}")
     if as_json:
-        _print_json([name for name, _ in sides], tables, comparison)
+        _print_json(names, tables, comparison)
     elif tables:
         comparisons.show_matrices(tables, comparison)
     else:
@@ -54,20 +45,12 @@ def _print_json(names: Sequence[str], tables: Sequence[Matrix], comparison: Comp
         pairs = [pair for table in tables for pair in table.scores.items()]
     scores = [{"runs": [names[i], names[j]], **asdict(score)} for (i, j), score in pairs]
     terminal.print_json(
-        {
-            "scores": scores,
-            "notes": comparison.notes,
-            "not_compared": comparison.not_compared,
-        }
+        {"scores": scores, "notes": comparison.notes, "not_compared": comparison.not_compared}
     )
 
 
 def load_one_checkpoint(paths: Sequence[Path]) -> list[Run]:
-    """The runs of one side of a comparison.
-
-    Raises:
-        UsageError: they are of several checkpoints.
-    """
+    """The runs of one side of a comparison, which must be of one checkpoint."""
     runs = load(paths)
     require_one_checkpoint(runs, ", ".join(map(str, paths)))
     return runs

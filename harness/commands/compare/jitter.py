@@ -31,11 +31,7 @@ class Variant:
 
 
 def variants(threads: int) -> list[Variant]:
-    """The first run, then other token budgets, fewer threads, and other number formats.
-
-    Args:
-        threads: that the first run used.
-    """
+    """The first run, which used `threads`, then other budgets, threads and number formats."""
     first, middle = DTYPES[0], BUDGETS[1]
     others = [Variant(first, budget, threads) for budget in BUDGETS if budget != middle]
     fewer = sorted({1, max(1, threads // 2)} - {threads})
@@ -45,12 +41,7 @@ def variants(threads: int) -> list[Variant]:
 
 
 def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
-    """Run each benchmark in all variants, show how far its scores move, and save that.
-
-    Raises:
-        UsageError: more than one model, or an unknown benchmark or option.
-        RecordError: the file cannot be written, or is not a jitter file.
-    """
+    """Run each benchmark in all variants, show how far its scores move, and save that."""
     options.model.only_name("jitter")
     noise_floor.check(file)
     terminal.start_logging()
@@ -70,7 +61,7 @@ def run_jitter(names: Sequence[str], options: RunOptions, file: Path) -> None:
         }
         noise_floor.write(file, noise, about)
         comparisons.show_noise(noise, about["variants"])
-    terminal.ERR.print(f"wrote {file}", markup=False)
+    terminal.ERR.print(f"wrote {file}")
 
 
 def _records(job: Job, options: RunOptions) -> list[tuple[Variant, Record]]:

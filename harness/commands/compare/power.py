@@ -13,11 +13,7 @@ from harness.errors import UsageError
 
 
 def run_power(paths: Sequence[Path], settings: PowerSettings, *, as_json: bool) -> None:
-    """Show the smallest drop that the runs can detect, and the examples needed for a given one.
-
-    Raises:
-        UsageError: more than two runs or baselines are given.
-    """
+    """Show the smallest drop that the runs can detect, and the examples needed for a given one."""
     if not 1 <= len(paths) <= 2:
         raise UsageError(f"power takes one run or two, or a baseline; {len(paths)} were given")
     sides = [_runs(path) for path in paths]
