@@ -267,9 +267,9 @@ def observed(
 
         identity = tiny.identity
 
-        def __init__(self, *words: object) -> None:
+        def __init__(self, *words: object, **options: object) -> None:
             super().__init__(tiny, budget=512, share=True)
-            calls.append(f"workers {words}")
+            calls.append(f"workers {words} {options}")
 
         def close(self) -> None:
             """Nothing to let go."""

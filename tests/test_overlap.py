@@ -11,7 +11,7 @@ import pytest
 from console import harness, refused
 
 from harness.commands.evaluate.session import job_for
-from harness.commands.inspect.overlap import Search
+from harness.commands.inspect.options import SearchOptions
 from harness.commands.options import DataOptions
 from harness.overlap import scan
 from harness.overlap.example_text import ExampleText, align_to_characters, example_texts
@@ -227,7 +227,7 @@ def test_lines_of_running_text_are_told_apart(tiny_folder: Path, tmp_path: Path)
 
 def test_constants_stated_on_the_page() -> None:
     text = " ".join((Path(__file__).parents[1] / "docs" / "overlap.md").read_text("utf-8").split())
-    defaults = Search((), ())
+    defaults = SearchOptions()
     assert f"rate of false positives, {defaults.rate:g} as".replace("e-0", "e-") in text
     assert f"at {-math.log(defaults.rate) / math.log(2) ** 2:.1f} bits an n-gram" in text
     assert f"with more than {LARGE_PERCENT:g} %" in text

@@ -73,8 +73,8 @@ def _tasks(context: click.Context) -> Sequence[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _presets(context: click.Context) -> Iterable[str]:
-    return dict.fromkeys(preset for name in _tasks(context) for preset in load_task(name).protocols)
+def _protocols(context: click.Context) -> Iterable[str]:
+    return dict.fromkeys(p for name in _tasks(context) for p in load_task(name).protocols)
 
 
 def _settings(context: click.Context) -> Iterable[str]:
@@ -88,6 +88,6 @@ def _keys(context: click.Context) -> Iterable[str]:
 
 
 benchmarks = completer(lambda context: task_names())
-presets = completer(_presets)
+protocols = completer(_protocols)
 settings = completer(_settings)
 keys = completer(_keys)

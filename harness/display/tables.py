@@ -17,8 +17,13 @@ from harness.report.number_format import distance, interval, number
 from harness.task import Task
 
 
-def show_record(record: Record) -> None:
-    """Print the scores of one task with their intervals, then the cost and notes."""
+def show_records(records: Sequence[Record]) -> None:
+    """Print the scores of each task with their intervals, then the cost and notes."""
+    for record in records:
+        _show_record(record)
+
+
+def _show_record(record: Record) -> None:
     model = record.model
     OUT.print(
         f"{record.task} v{record.version}  {model['name']} ({model['parameters']:,} parameters)  "
@@ -58,24 +63,13 @@ def _count(record: Record) -> str:
     return f"{record.examples:,} examples from {record.rows:,}{of} rows{seed}"
 
 
-def show_table3(cells: Sequence[Cell], records: Sequence[Record], size: str) -> None:
-    """Print the paper's Table 3 for one checkpoint."""
-    _show_paper_table("Table 3", cells, records, size)
-
-
-def show_section3(cells: Sequence[Cell], records: Sequence[Record], size: str) -> None:
-    """Print the paper's section 3 for one checkpoint, with Table 4 and calibration."""
-    _show_paper_table("Section 3", cells, records, size)
-
-
-def _show_paper_table(
-    name: str, cells: Sequence[Cell], records: Sequence[Record], size: str
+def show_paper_table(
+    title: str, cells: Sequence[Cell], records: Sequence[Record], size: str
 ) -> None:
-    if not records:
-        return
+    """Print one of the paper's tables for one checkpoint, with Table 4 and calibration."""
     model = records[0].model
     OUT.print(
-        f"{name} of Radford et al. 2019 for {model['name']} ({model['parameters']:,} parameters, "
+        f"{title} of Radford et al. 2019 for {model['name']} ({model['parameters']:,} parameters, "
         f"{model['dtype']}, context {model['context']}, {model['device']}); paper: {size}"
     )
     rows = table(
@@ -116,7 +110,6 @@ def _paper_row(cell: Cell, size: str) -> list[str]:
 
 
 def _show_table4(record: Record) -> None:
-    """Print ROUGE of the paper's systems, of the model, and of the two baselines."""
     OUT.print("\nTable 4, CNN/DailyMail")
     rows = table("system", "from", ">ROUGE-1", ">ROUGE-2", ">ROUGE-L", ">average")
     for system in section3.table4(record):
@@ -132,12 +125,8 @@ def _show_calibration(record: Record) -> None:
     OUT.print("\nNatural Questions, calibration")
     rows = table("probability of the answer", ">answers", ">mean", ">right")
     for b in section3.reliability(record):
-        rows.add_row(
-            f"{b.low:.1f} to {b.high:.1f}",
-            f"{b.answers:,}",
-            f"{b.confidence:.1%}",
-            f"{b.accuracy:.1%}",
-        )
+        shares = (f"{b.confidence:.1%}", f"{b.accuracy:.1%}")
+        rows.add_row(f"{b.low:.1f} to {b.high:.1f}", f"{b.answers:,}", *shares)
     OUT.print(rows)
     for score in record.scores:
         if score.metric == "calibration-error":
@@ -196,6 +185,14 @@ def show_mapping(title: str, facts: Mapping[str, str]) -> None:
     OUT.print(grid)
 
 
+def show_tasks(tasks: Sequence[Task]) -> None:
+    """Print name, title and protocols of every task."""
+    show_mapping(
+        "tasks (harness tasks TASK describes one)",
+        {task.name: f"{task.title} [{', '.join(task.protocols)}]" for task in tasks},
+    )
+
+
 def show_task(task: Task) -> None:
     """Print what a task measures, its data, options, protocols and scores."""
     options = task.protocol().options
@@ -220,8 +217,8 @@ def show_task(task: Task) -> None:
     show_mapping(
         "protocols (--protocol NAME)",
         {
-            preset: ", ".join(f"{k}={v}" for k, v in changes.items()) or "the defaults"
-            for preset, changes in task.protocols.items()
+            name: ", ".join(f"{k}={v}" for k, v in changes.items()) or "the defaults"
+            for name, changes in task.protocols.items()
         },
     )
     show_mapping(
