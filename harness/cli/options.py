@@ -190,11 +190,13 @@ def _option(
         details["is_flag"] = True
     else:
         details["type"] = _TYPES.get(kind, click.STRING)
+    if own.get("required") and not optional:
+        details["required"] = True
+    else:
+        details["default"] = declared.default
     return Option(
         [*words, name],
         help=own["help"],
-        default=declared.default,
-        required=own.get("required", False) and not optional,
         multiple=several,
         shell_complete=COMPLETIONS.get(name),
         show_default=own.get(

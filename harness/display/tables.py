@@ -63,6 +63,32 @@ def _count(record: Record) -> str:
     return f"{record.examples:,} examples from {record.rows:,}{of} rows{seed}"
 
 
+def show_summary(records: Sequence[Record], size: str) -> None:
+    """Print one model's main scores next to those of the paper's model of that size.
+
+    These are the scores that the paper's tables have, or else the first score of a task.
+    """
+    rows = table(
+        "task", "protocol", "score", ">value", "unit", ">95 % interval", f">paper {size}",
+        optional=("protocol", "unit"),
+    )  # fmt: skip
+    for record in records:
+        main = [score for score in record.scores if score.column] or record.scores[:1]
+        for score in main:
+            published = paper.published(score.column, size) if score.column else None
+            rows.add_row(
+                record.task,
+                record.protocol,
+                score.metric,
+                number(score.value, score.unit),
+                score.unit,
+                interval(score.low, score.high, score.unit),
+                number(published) if published is not None else "",
+            )
+    OUT.print(f"\nSummary of {len(records)} tasks")
+    OUT.print(rows)
+
+
 def show_paper_table(
     title: str, cells: Sequence[Cell], records: Sequence[Record], size: str
 ) -> None:

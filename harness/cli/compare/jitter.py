@@ -24,7 +24,7 @@ OPTIONS: Any = {
 
 @command()
 def jitter(
-    names: tuple[str, ...] = argument(metavar="TASK...", shell_complete=completion.benchmarks),
+    names: tuple[str, ...] = argument(metavar="TASK...", shell_complete=completion.task),
     file: Path = option(Path("results/jitter.json"), "write the measured noise to this file"),
     options: RunOptions = OPTIONS,
 ) -> None:

@@ -44,7 +44,7 @@ def _refuse_models(words: tuple[str, ...]) -> None:
 def run(
     file: RunFile = argument(
         nargs=-1, is_eager=True, callback=_read, metavar="TASK[,...]|FILE.toml",
-        shell_complete=completion.tasks,
+        shell_complete=completion.task_list,
     ),
     options: RunOptions = SEVERAL_TASKS,
 ) -> None:  # fmt: skip

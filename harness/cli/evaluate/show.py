@@ -21,7 +21,7 @@ OPTIONS: Any = {
 
 @command()
 def show(
-    name: str = argument(metavar="TASK", shell_complete=completion.benchmarks),
+    name: str = argument(metavar="TASK", shell_complete=completion.task),
     count: int = option(1, "show the first N examples", flag="-n", min=1, metavar="N"),
     options: RunOptions = OPTIONS,
 ) -> None:

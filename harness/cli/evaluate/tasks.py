@@ -6,9 +6,7 @@ from harness.cli.options import argument, command
 
 @command()
 def tasks(
-    name: str | None = argument(
-        required=False, metavar="[TASK]", shell_complete=completion.benchmarks
-    ),
+    name: str | None = argument(required=False, metavar="[TASK]", shell_complete=completion.task),
 ) -> None:
     """List the tasks, or describe one.
 

@@ -22,12 +22,13 @@ def cache(folder: Path | None = FOLDER) -> None:
     Without a subcommand, print the number of answers of each checkpoint, their size, and how often
     one was used instead of being computed.
     """
-    from harness.commands.setup.cache import open_store, show
+    from harness.commands.setup.cache import open_store
+    from harness.display.costs import show_cache
 
     context = click.get_current_context()
     context.obj = folder
     if context.invoked_subcommand is None:
-        show(open_store(folder))
+        show_cache(open_store(folder))
 
 
 @command()
@@ -64,11 +65,7 @@ cache.add_command(check)
 
 
 def _one_folder(inner: Path | None) -> Path | None:
-    """The folder of `--cache`, which may stand before or after the subcommand.
-
-    Raises:
-        UsageError: it stands in both places, with different folders.
-    """
+    """The folder of `--cache`, which may stand before or after the subcommand."""
     outer: Path | None = click.get_current_context().obj
     if outer and inner and outer != inner:
         raise UsageError(f"--cache names both {str(outer)!r} and {str(inner)!r}; give one of them")

@@ -20,12 +20,7 @@ from harness.task import Protocol, Task
 
 
 def run_grid(name: str, options: RunOptions) -> None:
-    """Evaluate a task under all its protocols, or all combinations of the varied options.
-
-    Raises:
-        UsageError: an option or value does not exist.
-        DataError: there is no data for any protocol, or for one of them under --strict.
-    """
+    """Evaluate a task under all its protocols, or all combinations of the varied options."""
     options.check()
     task = load_task(name)
     jobs, missing = _jobs(task, protocols(task, options.protocol), options.data)
@@ -45,11 +40,7 @@ def run_grid(name: str, options: RunOptions) -> None:
 
 
 def protocols(task: Task, options: ProtocolOptions) -> list[Protocol]:
-    """The distinct protocols in the order they are run; equal ones keep the first label.
-
-    Raises:
-        UsageError: an option, a value or a protocol does not exist.
-    """
+    """The distinct protocols in the order they are run; equal ones keep the first label."""
     overrides = options.overrides()
     varied = _varied(options.vary)
     twice = sorted(set(overrides) & set(varied))

@@ -8,7 +8,6 @@ from harness.commands.evaluate.benchmark import run_models
 from harness.commands.evaluate.session import job_for
 from harness.commands.options import DataOptions, ProtocolOptions, RunOptions
 from harness.display import tables, terminal
-from harness.display.summary import show_summary
 from harness.errors import DataError, UsageError
 from harness.files.output import check_file
 from harness.plugins.registry import load_task, task_names
@@ -62,7 +61,7 @@ def run_tasks(
             return
         tables.show_records(records)
         if len(records) > 1:
-            show_summary(records, paper)
+            tables.show_summary(records, paper)
         for reason in reasons.values():
             terminal.OUT.print(f"not run: {reason}")
 
@@ -70,11 +69,7 @@ def run_tasks(
 
 
 def _tasks(names: Sequence[str]) -> list[str]:
-    """Task names, with those of tables spelled out; each once.
-
-    Raises:
-        UsageError: there is no such task or table.
-    """
+    """Task names, with those of tables spelled out; each once."""
     choices = [*PAPER_TABLES, *task_names()]
     tasks: list[str] = []
     for name in names:
@@ -108,11 +103,7 @@ def _jobs(
 def table_protocols(
     names: Sequence[str], options: ProtocolOptions, per_task: TaskProtocols | None = None
 ) -> list[tuple[Task, Protocol]]:
-    """Each task with the protocol and the options that it has; `paper` if it has no such protocol.
-
-    Raises:
-        UsageError: no task has the protocol or one of the options.
-    """
+    """Each task with its options and protocol; `paper` if it has no protocol of that name."""
     tasks = [load_task(name) for name in names]
     protocols = dict.fromkeys(name for task in tasks for name in task.protocols)
     if options.name not in protocols:

@@ -25,7 +25,7 @@ def show_examples(name: str, count: int, options: RunOptions) -> None:
     encoder = Encoder(tokenizer, context)
     for example, requests in list(zip(asked.examples, asked.groups, strict=True))[:count]:
         references = f"  references: {list(example.references)}" if example.references else ""
-        terminal.OUT.print(f"{name} item {example.id}{references}", markup=False)
+        terminal.OUT.print(f"{name} item {example.id}{references}")
         encoded = encoder.encode(requests, encoding(protocol.options))
         traces = [
             trace(r, e, tokenizer.token_texts) for r, e in zip(requests, encoded, strict=True)

@@ -16,11 +16,7 @@ from harness.records.trace import ItemTrace, outcome_of
 
 
 def run_explain(path: Path, item: str, options: ExplainOptions) -> None:
-    """Print how one example of a record got its score.
-
-    Raises:
-        HarnessError: the record cannot be read or repeated, or has no such example.
-    """
+    """Print how one example of a record got its score."""
     if path.is_dir():
         raise RecordError(f"{str(path)!r} is a folder; give the file of one record (*.json)")
     terminal.start_logging()

@@ -1,4 +1,4 @@
-"""`harness overlap`: how much of the benchmarks' text a corpus has, and scores without it."""
+"""`harness overlap`: how much of the tasks' text a corpus has, and scores without it."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -27,13 +27,7 @@ from harness.runner import Job
 def run_overlap(
     tasks: Sequence[str], search: SearchOptions, data: DataOptions, protocol: ProtocolOptions
 ) -> None:
-    """Look up the n-grams of some tasks in a corpus, print the shares, write a CSV file.
-
-    Raises:
-        UsageError: there is no corpus, or a name is unknown.
-        DataError: data or corpus are missing or malformed.
-        RecordError: a record was made from other data, or the file cannot be written.
-    """
+    """Look up the n-grams of some tasks in a corpus, print the shares, write a CSV file."""
     names = [*tasks, *search.against]
     _check(search, data, names)
     jobs = [job_for(*pair, data) for pair in table_protocols(names, protocol)]

@@ -25,12 +25,7 @@ def write_report(
     data: DataOptions,
     cache: CacheOptions,
 ) -> None:
-    """Write the page, and the file with all examples if the page has only some.
-
-    Raises:
-        UsageError: a path does not exist or has no record.
-        RecordError: a file is not a record, or the page cannot be written.
-    """
+    """Write the page, and the file with all examples if the page has only some."""
     check_file(out, "--out")
     shown = columns(load(paths, "optional"))
     example_groups = groups(shown)

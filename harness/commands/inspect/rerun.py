@@ -63,7 +63,7 @@ def run_again(
     if record.origin != "harness" or record.version != task.version:
         raise RecordError(
             f"a record of {record.task} version {record.version} by {record.origin} cannot be "
-            f"repeated with version {task.version} of this harness; run the benchmark again"
+            f"repeated with version {task.version} of this harness; run the task again"
         )
     overrides = {k: str(v) for k, v in record.options.items()}
     protocol = task.protocol(record.protocol.partition("+")[0], overrides)
@@ -80,7 +80,7 @@ def run_again(
     if record.prompt and prepared.prompt.sha256 != record.prompt["sha256"]:
         raise RecordError(
             f"the prompt {prepared.prompt.name!r} has changed since the record was made; run the "
-            "benchmark again"
+            "task again"
         )
     model = replace(
         model,
@@ -95,7 +95,7 @@ def run_again(
 def _check_data(facts: Mapping[str, object], rows: data.Data) -> None:
     if rows.sha256 != facts["sha256"]:
         sample = rows.source_kind == "sample"
-        remedy = "run the benchmark again" if sample else "give --data-dir the record's file"
+        remedy = "run the task again" if sample else "give --data-dir the record's file"
         raise DataError(
             f"{rows.name} has sha256 {rows.sha256[:12]}..., the record's rows came from "
             f"{facts['name']} with {str(facts['sha256'])[:12]}...; {remedy}"

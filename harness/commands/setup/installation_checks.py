@@ -166,7 +166,7 @@ def _try_hub(address: str, timeout: float, answers: list[str]) -> None:
 
 
 def rows(folder: Path | None) -> Iterator[Finding]:
-    """Check the data of every benchmark of the paper, as its default protocol reads it."""
+    """Check the data of every task of the paper, as its default protocol reads it."""
     if folder is None:
         advice = "give --data-dir or set HARNESS_DATA; --sample and --hub work without"
         yield Finding("data", "warn", "no data folder", advice)
