@@ -193,11 +193,6 @@ def show_grid(task: str, columns: Mapping[str, str], grid: Sequence[GridRow], si
     )
 
 
-def show_text(text: str) -> None:
-    """Print a paragraph, wrapped at words also in a pipe."""
-    OUT.print(text, soft_wrap=False)
-
-
 def show_mapping(title: str, facts: Mapping[str, str]) -> None:
     """Print a title and aligned `name  value` lines; nothing if there are no facts."""
     if not facts:
@@ -223,8 +218,8 @@ def show_task(task: Task) -> None:
     """Print what a task measures, its data, options, protocols and scores."""
     options = task.protocol().options
     source = task.source(options)
-    show_text(f"{task.name} (version {task.version}): {task.title}\n")
-    show_text(task.description + "\n")
+    title = f"{task.name} (version {task.version}): {task.title}"
+    OUT.print(f"{title}\n\n{task.description}\n", soft_wrap=False)  # wrapped in a pipe, too
     hub = f"{source.hub.repo} {source.hub.file} at {source.hub.revision}" if source.hub else "-"
     published = [f"{source.rows:,} rows"] if source.rows else []
     published += [f"sha256 {digest}" for digest in source.sha256[:1]]
