@@ -93,6 +93,8 @@ def show_paper_table(
     title: str, cells: Sequence[Cell], records: Sequence[Record], size: str
 ) -> None:
     """Print one of the paper's tables for one checkpoint, with Table 4 and calibration."""
+    if not records:
+        return
     model = records[0].model
     OUT.print(
         f"{title} of Radford et al. 2019 for {model['name']} ({model['parameters']:,} parameters, "
