@@ -242,11 +242,11 @@ def test_constants_stated_on_the_page() -> None:
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = ("overlap", "lambada", "--sample")
-    assert "give --corpus FILES or --against BENCHMARK" in refused(*sample)
+    assert "give --corpus FILES or --against TASK" in refused(*sample)
     assert "no file" in refused(*sample, "--corpus", tmp_path / "none.txt")
     assert "no file" in refused(*sample, "--corpus", tmp_path)
     assert "lambada" in refused("overlap", "lambda", "--sample", "--against", "ptb")
-    assert "of one benchmark" in refused("overlap", "ptb,lambada", "--data-file", "x.txt",
+    assert "of one task" in refused("overlap", "ptb,lambada", "--data-file", "x.txt",
                                          "--against", "ptb")  # fmt: skip
     assert "no record in" in refused(*sample, "--against", "ptb", "--record", tmp_path)
     assert "--rate" in refused(*sample, "--against", "ptb", "--rate", "nan")
