@@ -27,10 +27,10 @@ def init_task(
     assert isinstance(root.command, click.Group)
     scaffold.check_name(name, root.command.list_commands(root))
     folder = scaffold.write(name, out)
+    terminal.OUT.print(f"wrote {folder}: a task that works at once; its README says what to change")
     terminal.OUT.print(
-        f"wrote {folder}: a task that works at once; its README says what to change\n"
         f"  pip install -e {folder}\n"
         f"  harness {name} --model smollm2-135m --sample\n"
         f"  python -m pytest {folder}",
-        soft_wrap=True,
+        soft_wrap=True,  # commands to copy
     )
