@@ -15,7 +15,9 @@ from pathlib import Path
 
 from selenium import webdriver
 
-from harness.commands.inspect.report import PageOptions, write_report
+from harness.commands.inspect.options import PageOptions
+from harness.commands.inspect.report import write_report
+from harness.commands.options import CacheOptions, DataOptions
 from harness.engine.checkpoint import random_model
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "report.png"
@@ -29,7 +31,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = [Path(word) for word in sys.argv[1:]] or evaluate(Path(folder))
         page = Path(folder) / "report.html"
-        write_report(runs, page, PageOptions(tokens=False))
+        write_report(runs, page, PageOptions(no_tokens=True), DataOptions(), CacheOptions())
         PICTURE.parent.mkdir(exist_ok=True)
         PICTURE.write_bytes(screenshot(page))
     size = PICTURE.stat().st_size

@@ -328,7 +328,7 @@ def test_table_3_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int, 
     record = made_record(scores=(score, bits), examples=241_211, seconds=0.001)
     console = at_terminal(width)
     monkeypatch.setattr(tables, "OUT", console)
-    tables.show_table3(table3.cells([record], "117M", {}), [record], "117M")
+    tables.show_paper_table("Table 3", table3.cells([record], "117M", {}), [record], "117M")
     lines = written(console).split("\n")
     [line] = [line for line in lines if line.startswith("WikiText103 PPL")]
     assert line.split()[2:] == (["18.30"] if best else []) + [

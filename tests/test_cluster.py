@@ -179,7 +179,7 @@ def test_more_workers_than_the_cluster_holds_are_refused(
 
 
 def test_a_model_that_no_worker_can_load_is_one_line(two_workers: None, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint") as caught:
+    with pytest.raises(CheckpointError, match="is not a checkpoint") as caught:
         RayWorkers(str(tmp_path), Settings(), budget=None, count=1, total=1)
     assert "\n" not in str(caught.value)
 
@@ -370,7 +370,7 @@ def test_workers_are_gone_before_the_next_model_is_loaded(
 
         identity = tiny.identity
 
-        def __init__(self, *words: object) -> None:
+        def __init__(self, *words: object, **options: object) -> None:
             super().__init__(tiny, budget=512, share=True)
             assert not alive, "the workers of the previous model still hold its memory"
             made.append(1)

@@ -12,7 +12,9 @@ from conftest import save_tiny
 from console import harness, record_files, refused
 
 from harness.cli.evaluate.benchmark import ONE_TASK
+from harness.cli.options import command
 from harness.cli.types import MAX_BYTES, MAX_SECONDS, Duration, Size
+from harness.commands.options import RunOptions
 
 CLOSED_PIPE = 141
 
@@ -173,13 +175,12 @@ def test_budget_and_cache_take_the_same_units(tmp_path: Path) -> None:
     """`10m` and `2d` mean the same wherever a time is given."""
     found: list[Any] = []
 
-    @ONE_TASK
-    def probe(**groups: Any) -> None:
-        found.append(groups["plan"].budget)
+    @command()
+    def probe(options: RunOptions = ONE_TASK) -> None:
+        found.append(options.plan.budget)
 
-    command = click.command()(probe)
     for text in ("10m", "2d"):
-        command.main(["--model", "x", "--budget", text], standalone_mode=False)
+        probe.main(["--model", "x", "--budget", text], standalone_mode=False)
     assert found == [600, 172_800]
     words = ("cache", "--cache", tmp_path, "prune", "--older")
     assert [harness(*words, text).code for text in ("10m", "2d")] == [0, 0]

@@ -267,9 +267,9 @@ def observed(
 
         identity = tiny.identity
 
-        def __init__(self, *words: object) -> None:
+        def __init__(self, *words: object, **options: object) -> None:
             super().__init__(tiny, budget=512, share=True)
-            calls.append(f"workers {words}")
+            calls.append(f"workers {words} {options}")
 
         def close(self) -> None:
             """Nothing to let go."""
@@ -296,7 +296,7 @@ def observed(
     monkeypatch.setattr(data, "download", lambda hub: (published,))
     rates = Rates(token=0.01, path=0.0, tree=0.0, head=0.0, step=0.01)
     monkeypatch.setattr(locals_, "rates", lambda forward, key: rates)
-    one_column = replace(PAPER_TABLES["table3"], columns=("LAMBADA PPL",))
+    one_column = PAPER_TABLES["table3"]._replace(columns=("LAMBADA PPL",))
     monkeypatch.setitem(PAPER_TABLES, "table3", one_column)
     monkeypatch.setattr(jitter, "variants", lambda threads: [jitter.Variant("float32", 64)])
     monkeypatch.setattr(installation, "hardware", lambda *words: calls.append(f"{words}") or ())

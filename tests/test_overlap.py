@@ -11,7 +11,7 @@ import pytest
 from console import harness, refused
 
 from harness.commands.evaluate.session import job_for
-from harness.commands.inspect.overlap import Search
+from harness.commands.inspect.options import SearchOptions
 from harness.commands.options import DataOptions
 from harness.overlap import scan
 from harness.overlap.example_text import ExampleText, align_to_characters, example_texts
@@ -227,7 +227,7 @@ def test_lines_of_running_text_are_told_apart(tiny_folder: Path, tmp_path: Path)
 
 def test_constants_stated_on_the_page() -> None:
     text = " ".join((Path(__file__).parents[1] / "docs" / "overlap.md").read_text("utf-8").split())
-    defaults = Search((), ())
+    defaults = SearchOptions()
     assert f"rate of false positives, {defaults.rate:g} as".replace("e-0", "e-") in text
     assert f"at {-math.log(defaults.rate) / math.log(2) ** 2:.1f} bits an n-gram" in text
     assert f"with more than {LARGE_PERCENT:g} %" in text
@@ -242,11 +242,11 @@ def test_constants_stated_on_the_page() -> None:
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = ("overlap", "lambada", "--sample")
-    assert "give --corpus FILES or --against BENCHMARK" in refused(*sample)
+    assert "give --corpus FILES or --against TASK" in refused(*sample)
     assert "no file" in refused(*sample, "--corpus", tmp_path / "none.txt")
     assert "no file" in refused(*sample, "--corpus", tmp_path)
     assert "lambada" in refused("overlap", "lambda", "--sample", "--against", "ptb")
-    assert "of one benchmark" in refused("overlap", "ptb,lambada", "--data-file", "x.txt",
+    assert "of one task" in refused("overlap", "ptb,lambada", "--data-file", "x.txt",
                                          "--against", "ptb")  # fmt: skip
     assert "no record in" in refused(*sample, "--against", "ptb", "--record", tmp_path)
     assert "--rate" in refused(*sample, "--against", "ptb", "--rate", "nan")

@@ -135,6 +135,14 @@ def test_what_cannot_be_run_is_one_line(words: tuple[str, ...], expected: str) -
     assert expected in refused("run", *words, "--model", "tiny", "--sample")
 
 
+@pytest.mark.usefixtures("place")
+def test_paths_among_the_tasks_are_explained() -> None:
+    """The shell makes `--model A B` of `--model *`; what follows A are tasks here."""
+    line = refused("run", "lambada", "--model", "x", "tiny")
+    assert "'tiny' is a path, not a task" in line
+    assert "repeat --model before each: --model A --model tiny" in line
+
+
 # --- run files --------------------------------------------------------------------------------
 
 FILE = """

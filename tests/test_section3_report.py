@@ -268,7 +268,7 @@ def printed(monkeypatch: pytest.MonkeyPatch, *records: Record, width: int = 120)
     screen = console(file=io.StringIO(), force_terminal=True, width=width, soft_wrap=False)
     monkeypatch.setattr(tables, "OUT", screen)
     cells = table3.cells(records, "117M", {"coqa": "no data for CoQA [yet]"}, paper.SECTION3)
-    tables.show_section3(cells, records, "117M")
+    tables.show_paper_table("Section 3", cells, records, "117M")
     assert isinstance(screen.file, io.StringIO)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue()).split("\n")
 

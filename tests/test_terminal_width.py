@@ -1,18 +1,21 @@
 """Everything that a command prints fits the terminal, and no number is cut."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from console import harness, record_files
+from console import harness, law_records, record_files
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from test_power import ACC, MORE, NATS, OTHER, PPL, RIGHT, made
 
 from harness.display import console as consoles
 from harness.display import terminal
 from harness.display.layout import table
+from harness.records.folder import write
 
 WIDTHS = (60, 80, 120)
 
@@ -39,6 +42,7 @@ COMMANDS = {
     "text": ["wikitext2"],
     "table3": ["table3"],
     "section3": ["section3"],
+    "run": ["run", "lambada,ptb,coqa"],
     "plan": ["table3", "--plan"],
     "grid": ["lambada", "--grid"],
     "vary": ["ptb", "--vary", "stride=32,64"],
@@ -71,6 +75,44 @@ def test_show_and_explain_fit(
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("words", [["tasks"], ["tasks", "lambada"], ["tasks", "coqa"], ["doctor"]])
 def test_lists_fit(monkeypatch: pytest.MonkeyPatch, words: list[str], width: int) -> None:
+    assert max(map(cell_len, lines_at(width, monkeypatch, *words))) <= width
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs `one` and `two`, records of several sizes, and a baseline."""
+    folder = tmp_path_factory.mktemp("runs")
+    made(folder / "one", {PPL: NATS, ACC: RIGHT})
+    made(folder / "two", {PPL: MORE, ACC: OTHER})
+    for record in law_records(0.07):
+        write(record, folder / "sizes")
+    for name in ("one", "two"):
+        assert harness("baseline", folder / name, "--out", folder / f"{name}.toml").code == 0
+    words = "the ants carried the sand to the hill and then to the sea "
+    (folder / "corpus.txt").write_text(words * 20)
+    return folder
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "one", "two", "--all", "--flips", "3"],
+        ["compare", "one", "two", "one"],
+        ["check", "two", "--baseline", "one.toml"],
+        ["power", "one"],
+        ["curve", "sizes", "--all"],
+        ["leaderboard", "--records", "one", "--out", "board.csv"],
+        ["overlap", "lambada,ptb,coqa,cbt-cn", "--sample", "--corpus", "corpus.txt"],
+        ["init-task", "my-riddles"],
+    ],
+    ids=" ".join,
+)
+def test_commands_on_runs_fit(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], width: int
+) -> None:
+    shutil.copytree(runs, tmp_path / "runs")
+    monkeypatch.chdir(tmp_path / "runs")
     assert max(map(cell_len, lines_at(width, monkeypatch, *words))) <= width
 
 

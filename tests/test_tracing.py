@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,7 +104,7 @@ def test_traces_are_the_answers_of_the_run_without_its_weights(
     again = run_again(record, *blind(tiny_folder, tmp_path))
     items = dumped(tmp_path / f"{name}.jsonl")
     assert list(again.places) == list(read_outcomes(path, record).ids)
-    for item in again.traces(list(items)):
+    for item in traces(again, list(items)):
         said = items[item.id]
         assert [r.kind for r in item.requests] == [r["kind"] for r in said["requests"]]
         for request, line in zip(item.requests, said["requests"], strict=True):
@@ -187,7 +187,7 @@ def plain_word(model: Checkpoint, context: list[int]) -> str:
 def test_texts_of_the_tokens_are_the_text(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
     record, _ = run("wikitext2", "--limit", 20, "--set", "stride=200")
     again = run_again(record, *blind(tiny_folder, tmp_path))
-    [item] = again.traces(list(again.places)[:1])
+    [item] = traces(again, list(again.places)[:1])
     [request] = item.requests
     [asked] = again.asked.groups[0]
     start, *tokens = request.tokens
@@ -235,13 +235,13 @@ def test_equal_logits_are_ranked_as_an_argmax_would(tiny: Checkpoint) -> None:
 def test_rank_one_is_what_the_run_calls_greedy(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
     record, _ = run("coqa", "--limit", 1, "--set", "max_new=4")
     again = run_again(record, *sources(tiny_folder, cache=tmp_path / "cache"))
-    [item] = again.traces([*again.places], ranks=True)
+    [item] = traces(again, ranks=True)
     written = [t for r in item.requests for t in r.tokens if t.logprob is not None]
     assert written
     assert {t.rank for t in written} == {1}, "greedy answers"
     record, _ = run("lambada", "--limit", 5)
     again = run_again(record, *sources(tiny_folder, cache=tmp_path / "cache"))
-    stored, ranked = again.traces([*again.places]), again.traces([*again.places], ranks=True)
+    stored, ranked = traces(again), traces(again, ranks=True)
     firsts = [[t.rank == 1 for t in scored(item)] for item in ranked]
     assert [[t.rank == 1 for t in scored(item)] for item in stored] == firsts
     assert all(t.rank for item in ranked for t in scored(item))
@@ -252,7 +252,7 @@ def test_of_a_long_text_the_first_windows_are_ranked(
 ) -> None:
     record, _ = run("wikitext2", "--limit", 20, "--set", "stride=200")
     again = run_again(record, *sources(tiny_folder, cache=tmp_path / "cache"))
-    [item] = again.traces([*again.places][:1], ranks=True)
+    [item] = traces(again, [*again.places][:1], ranks=True)
     assert max(t.window for t in scored(item)) >= MAX_WINDOWS, "there are more"
     unranked = [t for t in scored(item) if t.rank is None]
     assert {t.window for t in unranked} <= set(range(MAX_WINDOWS, 99))
@@ -268,12 +268,12 @@ def test_without_stored_answers_the_model_computes(
 ) -> None:
     record, _ = run("lambada", "--limit", 2)
     options = sources(tiny_folder)
-    [item, _] = run_again(record, *options).traces([*run_again(record, *options).places])
+    [item, _] = traces(run_again(record, *options))
     line = dumped(tmp_path / "lambada.jsonl")[item.id]["requests"][0]
     assert item.requests[0].logprob == pytest.approx(line["logprob"], abs=1e-4)
     no_weights = (*blind(tiny_folder, tmp_path)[:2], CacheOptions(tmp_path / "empty"))
     with pytest.raises(CheckpointError, match="has no weights"):
-        run_again(record, *no_weights).traces([item.id])
+        traces(run_again(record, *no_weights), [item.id])
 
 
 @pytest.mark.parametrize("engine", [{"numerics": "engine:0|dtype:float32"}, {}])
@@ -284,7 +284,7 @@ def test_answers_of_other_numerics_are_not_taken(
     other = replace(record, engine=engine)
     again = run_again(other, *blind(tiny_folder, tmp_path))
     with pytest.raises(CheckpointError, match="has no weights"):
-        traces_of_all(again)
+        traces(again)
 
 
 # --- what is not the record's -----------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_a_model_that_is_described_otherwise_is_refused(
     record, _ = run("lambada", "--limit", 1)
     other = replace(record, model={**record.model, "colour": "red"})
     with pytest.raises(RecordError, match="does not describe its model"):
-        traces_of_all(run_again(other, *blind(tiny_folder, tmp_path)))
+        traces(run_again(other, *blind(tiny_folder, tmp_path)))
 
 
 @pytest.fixture
@@ -342,22 +342,26 @@ def test_another_tokenizer_or_other_weights_are_refused(
     record, options = lambada
     other = replace(record, model={**record.model, "tokenizer": "0" * 64})
     with pytest.raises(CheckpointError, match="other tokenizer"):
-        traces_of_all(run_again(other, *options))
+        traces(run_again(other, *options))
     twin = save_tiny(tmp_path / "twin", context=256, seed=1)
     changed = sources(twin)
     with pytest.raises(CheckpointError, match="other weights"):
-        traces_of_all(run_again(record, *changed))
+        traces(run_again(record, *changed))
 
 
-def traces_of_all(again: Again) -> list[ItemTrace]:
-    return again.traces([*again.places])
+def traces(
+    again: Again, ids: Iterable[str] | None = None, *, ranks: bool = False
+) -> list[ItemTrace]:
+    """Traces of the examples with these ids, or of all."""
+    chosen = again.places if ids is None else ids
+    return [again.trace(again.answered(item), ranks=ranks) for item in chosen]
 
 
 def test_an_unknown_item_is_refused_with_near_ones(lambada: tuple[Record, Sources]) -> None:
     again = run_again(lambada[0], *lambada[1])
     first = next(iter(again.places))
     with pytest.raises(UsageError, match=f"no item '{first}9' among its 2; near ones are: {first}"):
-        again.traces([f"{first}9"])
+        traces(again, [f"{first}9"])
 
 
 # --- windows ----------------------------------------------------------------------------------

@@ -25,9 +25,8 @@ def completer(words: Callable[[click.Context], Iterable[str]]) -> Completer:
     """Complete to those of `words` that start with what is typed."""
 
     def complete(
-        context: click.Context, parameter: click.Parameter, incomplete: str
+        context: click.Context, _parameter: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        del parameter
         try:
             return [CompletionItem(word) for word in words(context) if word.startswith(incomplete)]
         except HarnessError:
@@ -37,20 +36,18 @@ def completer(words: Callable[[click.Context], Iterable[str]]) -> Completer:
 
 
 def models(
-    context: click.Context, parameter: click.Parameter, incomplete: str
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete to the demo's name if it is begun, else to files and folders."""
-    del context, parameter
     if incomplete and DEMO.startswith(incomplete):
         return [CompletionItem(DEMO)]
     return [CompletionItem(incomplete, type="file")]
 
 
-def tasks(
-    context: click.Context, parameter: click.Parameter, incomplete: str
+def task_list(
+    _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Complete the last of several names joined by commas, else to files, for a run file."""
-    del context, parameter
     before, comma, name = incomplete.rpartition(",")
     names = [n for n in (*TABLES, *task_names()) if n.startswith(name)]
     items = [CompletionItem(f"{before}{comma}{n}") for n in names]
@@ -73,8 +70,8 @@ def _tasks(context: click.Context) -> Sequence[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _presets(context: click.Context) -> Iterable[str]:
-    return dict.fromkeys(preset for name in _tasks(context) for preset in load_task(name).protocols)
+def _protocols(context: click.Context) -> Iterable[str]:
+    return dict.fromkeys(p for name in _tasks(context) for p in load_task(name).protocols)
 
 
 def _settings(context: click.Context) -> Iterable[str]:
@@ -87,7 +84,7 @@ def _keys(context: click.Context) -> Iterable[str]:
     return dict.fromkeys(f"{o.name}=" for n in _tasks(context) for o in load_task(n).options)
 
 
-benchmarks = completer(lambda context: task_names())
-presets = completer(_presets)
+task = completer(lambda context: task_names())
+protocols = completer(_protocols)
 settings = completer(_settings)
 keys = completer(_keys)

@@ -6,8 +6,6 @@ from typing import Any
 
 import click
 
-from harness.commands.options import MAX_THREADS
-
 MAX_SECONDS = 100 * 365 * 86400  # of a duration; anything longer is a typo
 MAX_BYTES = 2**63 - 1  # of a size; the largest integer of SQLite
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -80,4 +78,3 @@ def _short(value: Any) -> str:
 
 LEVEL = Number(1e-12, 1, max_open=True)
 """Significance level of a test; the normal distribution has no quantile for a smaller one."""
-WORKERS = click.IntRange(1, MAX_THREADS)

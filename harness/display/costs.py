@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
@@ -12,7 +11,7 @@ from harness.display.terminal import OUT
 
 if TYPE_CHECKING:
     from harness.engine.backends.cost import Estimate
-    from harness.engine.cache.store import CheckpointEntry
+    from harness.engine.cache.store import Store
     from harness.runner import Job
 
 
@@ -20,7 +19,7 @@ def show_plan(model: str, jobs: Sequence["Job"], estimates: Sequence["Estimate"]
     """Print what each task will cost."""
     OUT.print(f"plan for {model}; nothing has been computed")
     rows = table(
-        "benchmark", ">rows", ">queries", ">tokens", ">cached", ">to compute", ">saved (x)",
+        "task", ">rows", ">queries", ">tokens", ">cached", ">to compute", ">saved (x)",
         ">batch rows", ">largest batch", ">peak memory", ">time",
         optional=("batch rows", "largest batch", "saved (x)", "queries", "cached", "tokens"),
     )  # fmt: skip
@@ -53,9 +52,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def show_cache(path: Path | None, entries: Sequence["CheckpointEntry"]) -> None:
+def show_cache(store: "Store") -> None:
     """Print what the response cache has of each checkpoint."""
-    OUT.print(f"response cache: {path}")
+    OUT.print(f"response cache: {store.path}")
+    entries = store.entries()
     if not entries:
         OUT.print("empty")
         return

@@ -13,7 +13,7 @@ PAPER_NGRAM = 8
 
 
 def show_overlaps(overlaps: Sequence[Overlap], result: ScanResult, n: int) -> None:
-    """Print one column per benchmark: its share, the paper's, and how many examples overlap."""
+    """Print one column per task: its share, the paper's, and how many examples overlap."""
     size = f"{result.bytes / 1e6:,.1f} MB in {result.seconds:.1f} s, {result.speed:,.1f} MB/s"
     OUT.print(f"percentage of {n}-grams that the corpus has ({size})")
     rows = table("", *(f">{overlap.task}" for overlap in overlaps), ">mean")
@@ -50,7 +50,7 @@ def _with_mean(values: Sequence[float | None]) -> list[str]:
 
 def show_subset_scores(scores: Sequence[SubsetScore]) -> None:
     """Print each score on all examples, on those without overlap, and on those with it."""
-    rows = table("benchmark", "model", "score", "examples", ">count", ">value", "95 % interval")
+    rows = table("task", "model", "score", "examples", ">count", ">value", "95 % interval")
     for score in scores:
         rows.add_row(
             score.task,

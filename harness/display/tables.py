@@ -17,8 +17,13 @@ from harness.report.number_format import distance, interval, number
 from harness.task import Task
 
 
-def show_record(record: Record) -> None:
-    """Print the scores of one task with their intervals, then the cost and notes."""
+def show_records(records: Sequence[Record]) -> None:
+    """Print the scores of each task with their intervals, then the cost and notes."""
+    for record in records:
+        _show_record(record)
+
+
+def _show_record(record: Record) -> None:
     model = record.model
     OUT.print(
         f"{record.task} v{record.version}  {model['name']} ({model['parameters']:,} parameters)  "
@@ -58,24 +63,41 @@ def _count(record: Record) -> str:
     return f"{record.examples:,} examples from {record.rows:,}{of} rows{seed}"
 
 
-def show_table3(cells: Sequence[Cell], records: Sequence[Record], size: str) -> None:
-    """Print the paper's Table 3 for one checkpoint."""
-    _show_paper_table("Table 3", cells, records, size)
+def show_summary(records: Sequence[Record], size: str) -> None:
+    """Print one model's main scores next to those of the paper's model of that size.
+
+    These are the scores that the paper's tables have, or else the first score of a task.
+    """
+    rows = table(
+        "task", "protocol", "score", ">value", "unit", ">95 % interval", f">paper {size}",
+        optional=("protocol", "unit"),
+    )  # fmt: skip
+    for record in records:
+        main = [score for score in record.scores if score.column] or record.scores[:1]
+        for score in main:
+            published = paper.published(score.column, size) if score.column else None
+            rows.add_row(
+                record.task,
+                record.protocol,
+                score.metric,
+                number(score.value, score.unit),
+                score.unit,
+                interval(score.low, score.high, score.unit),
+                number(published) if published is not None else "",
+            )
+    OUT.print(f"\nSummary of {len(records)} tasks")
+    OUT.print(rows)
 
 
-def show_section3(cells: Sequence[Cell], records: Sequence[Record], size: str) -> None:
-    """Print the paper's section 3 for one checkpoint, with Table 4 and calibration."""
-    _show_paper_table("Section 3", cells, records, size)
-
-
-def _show_paper_table(
-    name: str, cells: Sequence[Cell], records: Sequence[Record], size: str
+def show_paper_table(
+    title: str, cells: Sequence[Cell], records: Sequence[Record], size: str
 ) -> None:
+    """Print one of the paper's tables for one checkpoint, with Table 4 and calibration."""
     if not records:
         return
     model = records[0].model
     OUT.print(
-        f"{name} of Radford et al. 2019 for {model['name']} ({model['parameters']:,} parameters, "
+        f"{title} of Radford et al. 2019 for {model['name']} ({model['parameters']:,} parameters, "
         f"{model['dtype']}, context {model['context']}, {model['device']}); paper: {size}"
     )
     rows = table(
@@ -116,7 +138,6 @@ def _paper_row(cell: Cell, size: str) -> list[str]:
 
 
 def _show_table4(record: Record) -> None:
-    """Print ROUGE of the paper's systems, of the model, and of the two baselines."""
     OUT.print("\nTable 4, CNN/DailyMail")
     rows = table("system", "from", ">ROUGE-1", ">ROUGE-2", ">ROUGE-L", ">average")
     for system in section3.table4(record):
@@ -132,12 +153,8 @@ def _show_calibration(record: Record) -> None:
     OUT.print("\nNatural Questions, calibration")
     rows = table("probability of the answer", ">answers", ">mean", ">right")
     for b in section3.reliability(record):
-        rows.add_row(
-            f"{b.low:.1f} to {b.high:.1f}",
-            f"{b.answers:,}",
-            f"{b.confidence:.1%}",
-            f"{b.accuracy:.1%}",
-        )
+        shares = (f"{b.confidence:.1%}", f"{b.accuracy:.1%}")
+        rows.add_row(f"{b.low:.1f} to {b.high:.1f}", f"{b.answers:,}", *shares)
     OUT.print(rows)
     for score in record.scores:
         if score.metric == "calibration-error":
@@ -178,11 +195,6 @@ def show_grid(task: str, columns: Mapping[str, str], grid: Sequence[GridRow], si
     )
 
 
-def show_text(text: str) -> None:
-    """Print a paragraph, wrapped at words also in a pipe."""
-    OUT.print(text, soft_wrap=False)
-
-
 def show_mapping(title: str, facts: Mapping[str, str]) -> None:
     """Print a title and aligned `name  value` lines; nothing if there are no facts."""
     if not facts:
@@ -196,12 +208,20 @@ def show_mapping(title: str, facts: Mapping[str, str]) -> None:
     OUT.print(grid)
 
 
+def show_tasks(tasks: Sequence[Task]) -> None:
+    """Print name, title and protocols of every task."""
+    show_mapping(
+        "tasks (harness tasks TASK describes one)",
+        {task.name: f"{task.title} [{', '.join(task.protocols)}]" for task in tasks},
+    )
+
+
 def show_task(task: Task) -> None:
     """Print what a task measures, its data, options, protocols and scores."""
     options = task.protocol().options
     source = task.source(options)
-    show_text(f"{task.name} (version {task.version}): {task.title}\n")
-    show_text(task.description + "\n")
+    title = f"{task.name} (version {task.version}): {task.title}"
+    OUT.print(f"{title}\n\n{task.description}\n", soft_wrap=False)  # wrapped in a pipe, too
     hub = f"{source.hub.repo} {source.hub.file} at {source.hub.revision}" if source.hub else "-"
     published = [f"{source.rows:,} rows"] if source.rows else []
     published += [f"sha256 {digest}" for digest in source.sha256[:1]]
@@ -220,8 +240,8 @@ def show_task(task: Task) -> None:
     show_mapping(
         "protocols (--protocol NAME)",
         {
-            preset: ", ".join(f"{k}={v}" for k, v in changes.items()) or "the defaults"
-            for preset, changes in task.protocols.items()
+            name: ", ".join(f"{k}={v}" for k, v in changes.items()) or "the defaults"
+            for name, changes in task.protocols.items()
         },
     )
     show_mapping(

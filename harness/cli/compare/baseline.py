@@ -2,28 +2,26 @@
 
 from pathlib import Path
 
-import click
-
-from harness.cli.options import PATH
+from harness.cli.options import command
 from harness.cli.types import LEVEL
+from harness.commands.options import option
 
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=PATH)
-@click.option(
-    "--out", type=PATH, default=Path("results/baselines/main.toml"), show_default=True,
-    help="write this TOML file, and a copy of the runs next to it",
-)  # fmt: skip
-@click.option(
-    "--rule", metavar="RULE",
-    help="rule of every score: paired:DELTA, absolute:TOLERANCE, relative:SHARE or report; "
-    "default: paired:0",
-)  # fmt: skip
-@click.option(
-    "--alpha", default=0.05, show_default=True, type=LEVEL,
-    help="significance level of all paired rules together",
-)  # fmt: skip
-def baseline(runs: tuple[Path, ...], out: Path, rule: str | None, alpha: float) -> None:
+@command()
+def baseline(
+    runs: tuple[Path, ...],
+    out: Path = option(
+        Path("results/baselines/main.toml"),
+        "write this TOML file, and a copy of the runs next to it",
+    ),
+    rule: str | None = option(
+        None, "rule of every score: paired:DELTA, absolute:TOLERANCE, relative:SHARE or report; "
+        "default: paired:0", metavar="RULE",
+    ),
+    alpha: float = option(
+        0.05, "significance level of all paired rules together", type=LEVEL
+    ),
+) -> None:  # fmt: skip
     """Save RUNS as the baseline for `harness check`.
 
     RUNS are records, or folders of records; the newest record of a task and protocol counts.

@@ -2,23 +2,20 @@
 
 from pathlib import Path
 
-import click
+from harness.cli.options import ALL_SCORES, JSON, command
+from harness.commands.options import option
 
-from harness.cli.options import JSON, PATH
 
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=PATH)
-@click.option("--all", "every", is_flag=True, help="all scores, not only the paper's columns")
-@click.option(
-    "--flips", metavar="N", default=0, type=click.IntRange(min=0),
-    help="show up to N items per score that only one of two runs got right",
-)  # fmt: skip
-@click.option(
-    "--anyway", is_flag=True, help="compare even if the signatures differ in what is measured"
-)
-@JSON
-def compare(runs: tuple[Path, ...], every: bool, flips: int, anyway: bool, as_json: bool) -> None:
+@command()
+def compare(
+    runs: tuple[Path, ...],
+    every: bool = ALL_SCORES,
+    flips: int = option(
+        0, "show up to N items per score that only one of two runs got right", min=0, metavar="N"
+    ),
+    anyway: bool = option(False, "compare even if the signatures differ in what is measured"),
+    as_json: bool = JSON,
+) -> None:
     """Compare RUNS item by item: records, or folders of records.
 
     Two runs: difference with interval, p-value, p-value adjusted over the main scores, and the

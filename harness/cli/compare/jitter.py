@@ -3,34 +3,31 @@
 from pathlib import Path
 from typing import Any
 
-import click
-
 from harness.cli import completion
-from harness.cli.options import PATH, Command, part, takes, without
+from harness.cli.options import argument, command, part, without
 from harness.commands.options import (
     DataOptions,
     ModelOptions,
     ProtocolOptions,
     RunOptions,
     WorkersOptions,
+    option,
 )
 
+OPTIONS: Any = {
+    "model": without(ModelOptions, "dtype", "batch_tokens"),
+    "data": part(DataOptions),
+    "protocol": part(ProtocolOptions, "name", "set"),
+    "workers": part(WorkersOptions),
+}
 
-@click.command(cls=Command)
-@click.argument(
-    "names", nargs=-1, required=True, metavar="TASK...", shell_complete=completion.benchmarks
-)
-@click.option(
-    "--file", type=PATH, default=Path("results/jitter.json"), show_default=True,
-    help="write the measured noise to this file",
-)  # fmt: skip
-@takes(
-    model=without(ModelOptions, "dtype", "batch_tokens"),
-    data=DataOptions,
-    protocol=part(ProtocolOptions, "name", "set"),
-    workers=WorkersOptions,
-)
-def jitter(names: tuple[str, ...], file: Path, **groups: Any) -> None:
+
+@command()
+def jitter(
+    names: tuple[str, ...] = argument(metavar="TASK...", shell_complete=completion.task),
+    file: Path = option(Path("results/jitter.json"), "write the measured noise to this file"),
+    options: RunOptions = OPTIONS,
+) -> None:
     """Measure run-to-run noise across batch sizes, thread counts and dtypes.
 
     Each TASK is run on this machine several times, always from scratch. `harness check --jitter
@@ -38,4 +35,4 @@ def jitter(names: tuple[str, ...], file: Path, **groups: Any) -> None:
     """
     from harness.commands.compare.jitter import run_jitter
 
-    run_jitter(names, RunOptions(**groups), file)
+    run_jitter(names, options, file)

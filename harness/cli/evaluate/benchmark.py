@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harness.cli import completion
-from harness.cli.options import Command, takes, without
+from harness.cli.options import argument, command, part, without
 from harness.commands.options import (
     CacheOptions,
     DataOptions,
@@ -18,33 +18,26 @@ from harness.commands.options import (
     WorkersOptions,
 )
 
-MORE_MODELS = click.argument(
-    "more_models", nargs=-1, metavar="[MODEL]...", shell_complete=completion.models
-)
+MORE_MODELS: Any = argument(required=False, metavar="[MODEL]...", shell_complete=completion.models)
 """The other paths of `--model ckpts/*`, which the shell expands."""
-ONE_TASK = takes(
-    model=ModelOptions,
-    data=DataOptions,
-    protocol=ProtocolOptions,
-    output=without(OutputOptions, "size", "leaderboard"),
-    plan=PlanOptions,
-    workers=WorkersOptions,
-    cache=CacheOptions,
-)
-SEVERAL_TASKS = takes(
-    model=ModelOptions,
-    data=without(DataOptions, "data_file"),
-    protocol=without(ProtocolOptions, "grid", "vary"),
-    output=OutputOptions,
-    plan=PlanOptions,
-    workers=WorkersOptions,
-    cache=CacheOptions,
-)
+ONE_TASK: Any = {
+    "model": part(ModelOptions),
+    "data": part(DataOptions),
+    "protocol": part(ProtocolOptions),
+    "output": without(OutputOptions, "size", "leaderboard"),
+    "plan": part(PlanOptions),
+    "workers": part(WorkersOptions),
+    "cache": part(CacheOptions),
+}
+SEVERAL_TASKS: Any = ONE_TASK | {
+    "data": without(DataOptions, "data_file"),
+    "protocol": without(ProtocolOptions, "grid", "vary"),
+    "output": part(OutputOptions),
+}
 
 
-def run_options(more_models: tuple[str, ...] = (), **groups: Any) -> RunOptions:
-    """The groups of a command as one value; every model once."""
-    options = RunOptions(**groups)
+def with_models(options: RunOptions, more_models: tuple[str, ...] = ()) -> RunOptions:
+    """The options with more models, each model once."""
     names = (*options.model.names, *more_models)
     distinct = tuple(dict.fromkeys(names))
     if len(distinct) < len(names):
@@ -60,22 +53,18 @@ def benchmark_command(name: str) -> click.Command:
 
     task = load_task(name)
 
-    @click.command(
-        name,
-        cls=Command,
+    @command(
+        name=name,
         help=f"{task.title}.\n\n{task.description}",
         epilog=f"`harness tasks {name}` describes its options and protocols.",
     )
-    @MORE_MODELS
-    @ONE_TASK
-    def benchmark(**groups: Any) -> None:
+    def benchmark(
+        more_models: tuple[str, ...] = MORE_MODELS, options: RunOptions = ONE_TASK
+    ) -> None:
         from harness.commands.evaluate.benchmark import run_benchmark
         from harness.commands.evaluate.grid import run_grid
 
-        options = run_options(**groups)
-        if options.protocol.several:
-            run_grid(name, options)
-        else:
-            run_benchmark(name, options)
+        evaluate = run_grid if options.protocol.several else run_benchmark
+        evaluate(name, with_models(options, more_models))
 
-    return benchmark
+    return benchmark  # type: ignore[no-any-return]

@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 from harness.cli import completion
-from harness.cli.evaluate.benchmark import SEVERAL_TASKS, run_options
+from harness.cli.evaluate.benchmark import SEVERAL_TASKS, with_models
 from harness.cli.evaluate.run_file import RunFile, read
-from harness.cli.options import Command, given
-from harness.commands.options import ProtocolOptions
+from harness.cli.options import argument, command, given
+from harness.commands.options import ProtocolOptions, RunOptions
 from harness.errors import UsageError
+from harness.plugins.registry import task_names
 
 
 def _read(context: click.Context, parameter: click.Parameter, words: tuple[str, ...]) -> RunFile:
     """Task names and the run file among the arguments; the file's options become defaults."""
+    _refuse_models(words)
     names = tuple(name for word in words for name in word.replace(",", " ").split())
     files = [name for name in names if name.endswith(".toml")]
     if len(files) > 1:
@@ -28,24 +29,36 @@ def _read(context: click.Context, parameter: click.Parameter, words: tuple[str, 
     return file._replace(tasks=tasks or file.tasks)
 
 
-@click.command(cls=Command)
-@click.argument(
-    "file", nargs=-1, required=True, is_eager=True, callback=_read, metavar="TASK[,...]|FILE.toml",
-    shell_complete=completion.tasks,
-)  # fmt: skip
-@SEVERAL_TASKS
-def run(file: RunFile, **groups: Any) -> None:
+def _refuse_models(words: tuple[str, ...]) -> None:
+    """Refuse the other paths of `--model ckpts/*`, which the shell expands."""
+    tasks = {*completion.TABLES, *task_names()}
+    paths = [w for w in words if w not in tasks and not w.endswith(".toml") and Path(w).exists()]
+    if paths:
+        raise UsageError(
+            f"{paths[0]!r} is a path, not a task; to evaluate several models, repeat --model "
+            f"before each: --model A --model {paths[0]}"
+        )
+
+
+@command()
+def run(
+    file: RunFile = argument(
+        nargs=-1, is_eager=True, callback=_read, metavar="TASK[,...]|FILE.toml",
+        shell_complete=completion.task_list,
+    ),
+    options: RunOptions = SEVERAL_TASKS,
+) -> None:  # fmt: skip
     """Evaluate several tasks; print the scores of each, and a summary.
 
     TASKs are separated by commas or spaces; table3 and section3 stand for all tasks of those
     tables. A run file FILE.toml has tasks, protocols and any option below by its long name; the
-    command line overrides it.
+    command line overrides it. Repeat --model to evaluate several models.
     """
     from harness.commands.evaluate.run import run_tasks
 
     if not file.tasks:
         raise UsageError("run which tasks? name them, or list them as `tasks` in the run file")
-    run_tasks(file.tasks, run_options(**groups), _protocols(file, groups["protocol"]))
+    run_tasks(file.tasks, with_models(options), _protocols(file, options.protocol))
 
 
 def _protocols(file: RunFile, options: ProtocolOptions) -> Mapping[str, ProtocolOptions]:

@@ -1,25 +1,29 @@
 """`harness show`."""
 
-import click
+from typing import Any
 
 from harness.cli import completion
-from harness.cli.options import Command, part, takes
-from harness.commands.options import DataOptions, ModelOptions, ProtocolOptions
-
-
-@click.command(cls=Command)
-@click.argument("name", metavar="TASK", shell_complete=completion.benchmarks)
-@click.option(
-    "-n", "count", default=1, show_default=True, metavar="N", type=click.IntRange(min=1),
-    help="show the first N examples",
-)  # fmt: skip
-@takes(
-    model=part(ModelOptions, "names", "revision", "trust_remote_code", "context"),
-    data=part(DataOptions, "data_dir", "data_file", "sample", "hub", "limit", "seed"),
-    protocol=part(ProtocolOptions, "name", "set"),
+from harness.cli.options import argument, command, part
+from harness.commands.options import (
+    DataOptions,
+    ModelOptions,
+    ProtocolOptions,
+    RunOptions,
+    option,
 )
+
+OPTIONS: Any = {
+    "model": part(ModelOptions, "names", "revision", "trust_remote_code", "context"),
+    "data": part(DataOptions, "data_dir", "data_file", "sample", "hub", "limit", "seed"),
+    "protocol": part(ProtocolOptions, "name", "set"),
+}
+
+
+@command()
 def show(
-    name: str, count: int, model: ModelOptions, data: DataOptions, protocol: ProtocolOptions
+    name: str = argument(metavar="TASK", shell_complete=completion.task),
+    count: int = option(1, "show the first N examples", flag="-n", min=1, metavar="N"),
+    options: RunOptions = OPTIONS,
 ) -> None:
     """Show what the model reads, without computing anything.
 
@@ -28,4 +32,4 @@ def show(
     """
     from harness.commands.evaluate.show import show_examples
 
-    show_examples(name, count, model, data, protocol)
+    show_examples(name, count, options)

@@ -1,27 +1,22 @@
 """`harness table3` and `harness section3`."""
 
-from typing import Any
-
-import click
-
-from harness.cli.evaluate.benchmark import MORE_MODELS, SEVERAL_TASKS, run_options
-from harness.cli.options import Command
+from harness.cli.evaluate.benchmark import MORE_MODELS, SEVERAL_TASKS, with_models
+from harness.cli.options import command
+from harness.commands.options import RunOptions
 
 
-@click.command(cls=Command)
-@MORE_MODELS
-@SEVERAL_TASKS
-def table3(**groups: Any) -> None:
+@command()
+def table3(more_models: tuple[str, ...] = MORE_MODELS, options: RunOptions = SEVERAL_TASKS) -> None:
     """Reproduce the paper's Table 3, with the paper's numbers next to yours."""
     from harness.commands.evaluate.run import run_tasks
 
-    run_tasks(["table3"], run_options(**groups))
+    run_tasks(["table3"], with_models(options, more_models))
 
 
-@click.command(cls=Command)
-@MORE_MODELS
-@SEVERAL_TASKS
-def section3(**groups: Any) -> None:
+@command()
+def section3(
+    more_models: tuple[str, ...] = MORE_MODELS, options: RunOptions = SEVERAL_TASKS
+) -> None:
     """Reproduce the tasks of the paper's section 3, with its numbers next to yours.
 
     Reading comprehension, summarization with the paper's Table 4, translation, question answering
@@ -29,4 +24,4 @@ def section3(**groups: Any) -> None:
     """
     from harness.commands.evaluate.run import run_tasks
 
-    run_tasks(["section3"], run_options(**groups))
+    run_tasks(["section3"], with_models(options, more_models))

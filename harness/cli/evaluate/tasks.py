@@ -1,20 +1,22 @@
 """`harness tasks`."""
 
-import click
-
 from harness.cli import completion
+from harness.cli.options import argument, command
 
 
-@click.command()
-@click.argument("name", required=False, shell_complete=completion.benchmarks)
-def tasks(name: str | None) -> None:
+@command()
+def tasks(
+    name: str | None = argument(required=False, metavar="[TASK]", shell_complete=completion.task),
+) -> None:
     """List the tasks, or describe one.
 
-    With NAME, print what the task measures, where its data comes from, its options and protocols.
+    With TASK, print what it measures, where its data comes from, its options and protocols.
     """
-    from harness.commands.evaluate.tasks import explain_task, list_tasks
+    from harness.analysis.paper import published
+    from harness.display import tables
+    from harness.plugins.registry import load_task, task_names
 
     if name:
-        explain_task(name)
+        tables.show_task(load_task(name))
     else:
-        list_tasks()
+        tables.show_tasks([load_task(task) for task in published.in_order(task_names())])

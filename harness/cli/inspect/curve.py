@@ -2,23 +2,23 @@
 
 from pathlib import Path
 
-import click
+from harness.cli.options import ALL_SCORES, JSON, command
+from harness.commands.options import option
 
-from harness.cli.options import JSON, PATH
 
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=PATH)
-@click.option(
-    "-o", "--out", type=PATH,
-    help="draw the curves into this .png or .svg file; needs the extra `plots`",
-)  # fmt: skip
-@click.option("--task", "tasks", multiple=True, metavar="TASK", help="only this task; repeatable")
-@click.option("--all", "every", is_flag=True, help="all scores, not only the paper's columns")
-@JSON
+@command()
 def curve(
-    runs: tuple[Path, ...], out: Path | None, tasks: tuple[str, ...], every: bool, as_json: bool
-) -> None:
+    runs: tuple[Path, ...],
+    out: Path | None = option(
+        None, "draw the curves into this .png or .svg file; needs the extra `plots`",
+        flag="-o --out",
+    ),
+    tasks: tuple[str, ...] = option(
+        (), "only this task; repeatable", flag="task", metavar="TASK"
+    ),
+    every: bool = ALL_SCORES,
+    as_json: bool = JSON,
+) -> None:  # fmt: skip
     """Fit and draw scores over model sizes.
 
     RUNS are records, or folders of records, of checkpoints of several sizes. Prints the exponents

@@ -2,22 +2,25 @@
 
 from pathlib import Path
 
-import click
+from harness.cli.options import command
+from harness.commands.options import option
 
-from harness.cli.options import PATH
 
-
-@click.command()
-@click.option(
-    "--records", multiple=True, type=PATH, default=[Path("results/records")], show_default=True,
-    metavar="FOLDER", help="read records from this folder; repeatable",
-)  # fmt: skip
-@click.option(
-    "--out", type=PATH, default=Path("results/leaderboard.csv"), show_default=True,
-    help="write this CSV file, and the same as Markdown next to it",
-)  # fmt: skip
-def leaderboard(records: tuple[Path, ...], out: Path) -> None:
+@command()
+def leaderboard(
+    records: tuple[Path, ...] = option(
+        (Path("results/records"),), "read records from this folder; repeatable", metavar="FOLDER"
+    ),
+    out: Path = option(
+        Path("results/leaderboard.csv"), "write this CSV file, and the same as Markdown next to it"
+    ),
+) -> None:
     """Write a CSV and a Markdown table with one row per model."""
-    from harness.commands.inspect.leaderboard import write_leaderboard
+    from harness.analysis import leaderboard
+    from harness.analysis.runs import load
+    from harness.display import terminal
 
-    write_leaderboard(records, out)
+    loaded = [run.record for run in load(records, "no")]
+    table = leaderboard.rows(sorted(loaded, key=lambda record: record.created))
+    for path in leaderboard.write(table, out):
+        terminal.OUT.print(f"wrote {path} ({len(table)} rows)")

@@ -1,80 +1,72 @@
 """`harness cache`, `harness cache prune`, `harness cache check`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from harness.cli.options import PATH
+from harness.cli.options import command
 from harness.cli.types import Duration, Size
+from harness.commands.options import option
 from harness.errors import UsageError
 
-_CACHE = click.option(
-    "--cache", "folder", type=PATH,
-    help="use the response cache in this folder; default: the user's cache",
-)  # fmt: skip
+FOLDER: Any = option(
+    None, "use the response cache in this folder; default: the user's cache", flag="cache"
+)
 
 
-@click.group(invoke_without_command=True)
-@_CACHE
-@click.pass_context
-def cache(context: click.Context, folder: Path | None) -> None:
+@command(cls=click.Group, invoke_without_command=True)
+def cache(folder: Path | None = FOLDER) -> None:
     """Inspect, prune or verify the response cache.
 
     Without a subcommand, print the number of answers of each checkpoint, their size, and how often
     one was used instead of being computed.
     """
-    from harness.commands.setup.cache import open_store, show
+    from harness.commands.setup.cache import open_store
+    from harness.display.costs import show_cache
 
+    context = click.get_current_context()
     context.obj = folder
     if context.invoked_subcommand is None:
-        show(open_store(folder))
+        show_cache(open_store(folder))
 
 
-@cache.command()
-@_CACHE
-@click.option(
-    "--older", metavar="AGE", type=Duration("30d", zero=True),
-    help="delete answers stored longer ago than this (10m, 12h, 30d, 8w)",
-)  # fmt: skip
-@click.option(
-    "--above", metavar="SIZE", type=Size(),
-    help="delete the oldest answers until this much is left (500M, 2G)",
-)  # fmt: skip
-@click.option(
-    "--checkpoint", metavar="ID",
-    help="delete the answers of this checkpoint, by name or start of digest",
-)  # fmt: skip
-@click.pass_obj
+@command()
 def prune(
-    outer: Path | None,
-    /,
-    folder: Path | None,
-    older: float | None,
-    above: int | None,
-    checkpoint: str | None,
-) -> None:
+    folder: Path | None = FOLDER,
+    older: float | None = option(
+        None, "delete answers stored longer ago than this (10m, 12h, 30d, 8w)",
+        metavar="AGE", type=Duration("30d", zero=True),
+    ),
+    above: int | None = option(
+        None, "delete the oldest answers until this much is left (500M, 2G)",
+        metavar="SIZE", type=Size(),
+    ),
+    checkpoint: str | None = option(
+        None, "delete the answers of this checkpoint, by name or start of digest", metavar="ID"
+    ),
+) -> None:  # fmt: skip
     """Delete answers from the response cache."""
-    from harness.commands.setup import cache as command
+    from harness.commands.setup import cache as work
 
-    command.prune(command.open_store(_one_folder(outer, folder)), older, above, checkpoint)
+    work.prune(work.open_store(_one_folder(folder)), older, above, checkpoint)
 
 
-@cache.command()
-@_CACHE
-@click.pass_obj
-def check(outer: Path | None, folder: Path | None) -> None:
+@command()
+def check(folder: Path | None = FOLDER) -> None:
     """Read every answer in the response cache; delete damaged ones."""
-    from harness.commands.setup import cache as command
+    from harness.commands.setup import cache as work
 
-    command.check(command.open_store(_one_folder(outer, folder)))
+    work.check(work.open_store(_one_folder(folder)))
 
 
-def _one_folder(outer: Path | None, inner: Path | None) -> Path | None:
-    """The folder of `--cache`, which may stand before or after the subcommand.
+cache.add_command(prune)
+cache.add_command(check)
 
-    Raises:
-        UsageError: it stands in both places, with different folders.
-    """
+
+def _one_folder(inner: Path | None) -> Path | None:
+    """The folder of `--cache`, which may stand before or after the subcommand."""
+    outer: Path | None = click.get_current_context().obj
     if outer and inner and outer != inner:
         raise UsageError(f"--cache names both {str(outer)!r} and {str(inner)!r}; give one of them")
     return inner or outer

@@ -1,25 +1,19 @@
 """`harness doctor`."""
 
-import click
-
-from harness.cli.options import JSON, Command, given, part, takes
+from harness.cli.options import JSON, command, given, part
 from harness.commands.options import DataOptions, ModelOptions
 from harness.errors import UsageError
 
 
-@click.command(cls=Command)
-@JSON
-@takes(
-    model=part(
+@command()
+def doctor(
+    as_json: bool = JSON,
+    model: ModelOptions = part(
         ModelOptions, "names", "revision", "trust_remote_code", "device", "dtype", "threads",
         optional=True,
     ),
-    data=part(DataOptions, "data_dir"),
-)  # fmt: skip
-@click.pass_context
-def doctor(
-    context: click.Context, /, as_json: bool, model: ModelOptions, data: DataOptions
-) -> None:
+    data: DataOptions = part(DataOptions, "data_dir"),
+) -> int:  # fmt: skip
     """Check this installation and, with --model, a checkpoint.
 
     Checks versions, device, threads, speed of matrix products, the hub, and the data of every task.
@@ -31,4 +25,4 @@ def doctor(
     for name in ("dtype", "revision", "trust_remote_code"):
         if given(name) and not model.names:
             raise UsageError(f"--{name.replace('_', '-')} says how a model is loaded; give --model")
-    context.exit(run_doctor(model, data, as_json=as_json))
+    return run_doctor(model, data, as_json=as_json)

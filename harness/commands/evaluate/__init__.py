@@ -1,1 +1,1 @@
-"""Commands that run a model on benchmarks."""
+"""Commands that evaluate models."""

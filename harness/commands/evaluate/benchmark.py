@@ -1,4 +1,4 @@
-"""`harness TASK`: evaluate one task with each model, and the loop over models of other commands."""
+"""`harness TASK`, and the loop over models of all commands that evaluate."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -28,37 +28,54 @@ def run_benchmark(name: str, options: RunOptions) -> None:
     protocol = task.protocol(options.protocol.name, options.protocol.overrides())
     job = job_for(task, protocol, options.data)
 
-    def show(records: Sequence[Record]) -> None:
-        if options.output.json:
-            return
-        for record in records:
-            tables.show_record(record)
-        if options.output.signatures:
-            tables.show_signatures(records)
-
-    with opened(options) as session:
-        run_models([job], session, show)
-        finish(session)
+    run_models([job], options, tables.show_records)
 
 
-def run_models(jobs: Sequence[Job], session: Session, show: Show) -> None:
-    """Evaluate jobs with all models, and show the records of each, also if it fails in the end."""
-    options = session.options
-    if len(options.model.names) > 1 and (options.workers.count or 1) > 1:
-        from harness.commands.evaluate.concurrent_models import evaluate_models
+def run_models(
+    jobs: Sequence[Job],
+    options: RunOptions,
+    show: Show,
+    *,
+    share_answers: bool = False,
+    size: str | None = None,
+) -> None:
+    """Evaluate jobs with all models; record and show the scores of each.
 
-        evaluate_models(jobs, session, show)
-        return
-    for model in options.model.names:
-        first = len(session.records)
-        try:
-            run_model(model, jobs, session)
-        finally:
-            if session.records[first:]:
-                show(session.records[first:])
+    Args:
+        jobs: for every model.
+        options: of the command.
+        show: prints the records of one model, also if it fails in the end.
+        share_answers: keep answers in memory if they are not kept on disk.
+        size: the paper's model to compare with; default: the nearest.
+    """
+
+    def show_model(records: Sequence[Record]) -> None:
+        if options.output.leaderboard:
+            from harness.analysis import leaderboard
+
+            leaderboard.write(leaderboard.rows(session.records), options.output.leaderboard)
+        if not options.output.json:
+            show(records)
+            if options.output.signatures:
+                tables.show_signatures(records)
+
+    with opened(options, shared=share_answers) as session:
+        if len(options.model.names) > 1 and (options.workers.count or 1) > 1:
+            from harness.commands.evaluate.concurrent_models import evaluate_models
+
+            evaluate_models(jobs, session, show_model)
+        else:
+            for model in options.model.names:
+                first = len(session.records)
+                try:
+                    _run_model(model, jobs, session)
+                finally:
+                    if session.records[first:]:
+                        show_model(session.records[first:])
+        finish(session, size)
 
 
-def run_model(model: str, jobs: Sequence[Job], session: Session) -> None:
+def _run_model(model: str, jobs: Sequence[Job], session: Session) -> None:
     """Evaluate jobs with one model, or print what they cost.
 
     The engine is closed at the end, so that one model is gone before the next is loaded.

@@ -9,7 +9,7 @@ from itertools import product
 from harness.analysis.paper import published
 from harness.analysis.protocol_grid import GridRow, columns
 from harness.commands.evaluate.benchmark import run_models
-from harness.commands.evaluate.session import finish, job_for, opened
+from harness.commands.evaluate.session import job_for
 from harness.commands.options import DataOptions, ProtocolOptions, RunOptions
 from harness.display import tables, terminal
 from harness.errors import DataError, UsageError
@@ -20,61 +20,42 @@ from harness.task import Protocol, Task
 
 
 def run_grid(name: str, options: RunOptions) -> None:
-    """Evaluate a task under all its protocols, or all combinations of the varied options.
-
-    Raises:
-        UsageError: an option or value does not exist.
-        DataError: there is no data for any protocol, or for one of them under --strict.
-    """
+    """Evaluate a task under all its protocols, or all combinations of the varied options."""
     options.check()
     task = load_task(name)
     jobs, missing = _jobs(task, protocols(task, options.protocol), options.data)
 
     def show(records: Sequence[Record]) -> None:
-        if options.output.json:
-            return
         rows = [
             GridRow(job.protocol, _changes(task, job.protocol), record)
             for job, record in zip(jobs, records, strict=False)  # fewer records if the model failed
         ]
         size = published.nearest_size(int(records[0].model["parameters"]))
         tables.show_grid(task.name, columns(rows), [*rows, *missing], size)
-        if options.output.signatures:
-            tables.show_signatures(records)
 
-    with opened(options, shared=True) as session:
-        run_models(jobs, session, show)
-        if options.plan.plan:
-            for row in missing:
-                terminal.note(f"{task.name}: {row.protocol.label} cannot be run: {row.reason}")
-        finish(session)
+    run_models(jobs, options, show, share_answers=True)
+    if options.plan.plan:
+        for row in missing:
+            terminal.note(f"{task.name}: {row.protocol.label} cannot be run: {row.reason}")
 
 
 def protocols(task: Task, options: ProtocolOptions) -> list[Protocol]:
-    """The distinct protocols in the order they are run; equal ones keep the first label.
-
-    Raises:
-        UsageError: an option, a value or a protocol does not exist.
-    """
+    """The distinct protocols in the order they are run; equal ones keep the first label."""
     overrides = options.overrides()
     varied = _varied(options.vary)
     twice = sorted(set(overrides) & set(varied))
     if twice:
         raise UsageError(f"option {twice[0]!r} is both in --set and in --vary; give one of them")
-    presets = list(task.protocols) if options.grid else [options.name]
+    names = list(task.protocols) if options.grid else [options.name]
     distinct: dict[tuple[tuple[str, str], ...], Protocol] = {}
-    for preset, *values in product(presets, *varied.values()):
-        protocol = task.protocol(preset, {**overrides, **dict(zip(varied, values, strict=True))})
+    for name, *values in product(names, *varied.values()):
+        protocol = task.protocol(name, {**overrides, **dict(zip(varied, values, strict=True))})
         distinct.setdefault(tuple(sorted(protocol.options.items())), protocol)
     return list(distinct.values())
 
 
 def _varied(vary: Sequence[str]) -> dict[str, list[str]]:
-    """`stride=32,1024` as name and values.
-
-    Raises:
-        UsageError: there is no `=`, or no value.
-    """
+    """`stride=32,1024` as name and values."""
     values_of: dict[str, list[str]] = {}
     for text in vary:
         name, equals, values = text.partition("=")

@@ -1,15 +1,13 @@
 """`harness run`, `table3`, `section3`: evaluate several tasks with each model."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from harness.analysis import leaderboard
 from harness.analysis.paper import published, table3
 from harness.commands.evaluate.benchmark import run_models
-from harness.commands.evaluate.session import finish, job_for, opened
+from harness.commands.evaluate.session import job_for
 from harness.commands.options import DataOptions, ProtocolOptions, RunOptions
 from harness.display import tables, terminal
-from harness.display.summary import show_summary
 from harness.errors import DataError, UsageError
 from harness.files.output import check_file
 from harness.plugins.registry import load_task, task_names
@@ -21,17 +19,16 @@ TaskProtocols = Mapping[str, ProtocolOptions]
 """Protocol by task; an empty name stands for the protocol of the other tasks."""
 
 
-@dataclass(frozen=True, slots=True)
-class PaperTable:
-    """One of the paper's tables: its columns, and the function that prints it."""
+class PaperTable(NamedTuple):
+    """One of the paper's tables."""
 
+    title: str
     columns: tuple[str, ...]
-    show: Callable[[Sequence[table3.Cell], Sequence[Record], str], None]
 
 
 PAPER_TABLES = {
-    "table3": PaperTable(published.COLUMNS, tables.show_table3),
-    "section3": PaperTable(published.SECTION3, tables.show_section3),
+    "table3": PaperTable("Table 3", published.COLUMNS),
+    "section3": PaperTable("Section 3", published.SECTION3),
 }
 
 
@@ -49,50 +46,30 @@ def run_tasks(
         DataError: there is no data for a task, unless a table named it; tables leave it out.
     """
     options.check()
-    output = options.output
-    size, board = output.size, output.leaderboard
-    size = size and published.check_size(size)
-    if board:
-        check_file(board, "--leaderboard")
+    size = options.output.size and published.check_size(options.output.size)
+    if options.output.leaderboard:
+        check_file(options.output.leaderboard, "--leaderboard")
     pairs = table_protocols(_tasks(names), options.protocol, per_task)
     jobs, reasons = _jobs(pairs, options.data, required=set(names))
     table = PAPER_TABLES.get(names[0]) if len(names) == 1 else None
 
-    with opened(options) as session:
+    def show(records: Sequence[Record]) -> None:
+        paper = size or published.nearest_size(int(records[0].model["parameters"]))
+        if table:
+            cells = table3.cells(records, paper, reasons, table.columns)
+            tables.show_paper_table(table.title, cells, records, paper)
+            return
+        tables.show_records(records)
+        if len(records) > 1:
+            tables.show_summary(records, paper)
+        for reason in reasons.values():
+            terminal.OUT.print(f"not run: {reason}")
 
-        def show(records: Sequence[Record]) -> None:
-            if board:
-                leaderboard.write(leaderboard.rows(session.records), board)
-            if output.json:
-                return
-            paper = size or published.nearest_size(int(records[0].model["parameters"]))
-            if table:
-                table.show(table3.cells(records, paper, reasons, table.columns), records, paper)
-            else:
-                _show_tasks(records, paper, reasons)
-            if output.signatures:
-                tables.show_signatures(records)
-
-        run_models(jobs, session, show)
-        finish(session, size)
-
-
-def _show_tasks(records: Sequence[Record], size: str, reasons: Mapping[str, str]) -> None:
-    """Print the scores of each task, and a summary if there are several."""
-    for record in records:
-        tables.show_record(record)
-    if len(records) > 1:
-        show_summary(records, size)
-    for reason in reasons.values():
-        terminal.OUT.print(f"not run: {reason}", markup=False)
+    run_models(jobs, options, show, size=size)
 
 
 def _tasks(names: Sequence[str]) -> list[str]:
-    """Task names, with those of tables spelled out; each once.
-
-    Raises:
-        UsageError: there is no such task or table.
-    """
+    """Task names, with those of tables spelled out; each once."""
     choices = [*PAPER_TABLES, *task_names()]
     tasks: list[str] = []
     for name in names:
@@ -126,28 +103,24 @@ def _jobs(
 def table_protocols(
     names: Sequence[str], options: ProtocolOptions, per_task: TaskProtocols | None = None
 ) -> list[tuple[Task, Protocol]]:
-    """Each task with the protocol and the options that it has; `paper` if it has no such protocol.
-
-    Raises:
-        UsageError: no task has the protocol or one of the options.
-    """
+    """Each task with its options and protocol; `paper` if it has no protocol of that name."""
     tasks = [load_task(name) for name in names]
-    presets = dict.fromkeys(preset for task in tasks for preset in task.protocols)
-    if options.name not in presets:
-        raise UsageError(unknown("protocol", options.name, presets, "no task has a"))
+    protocols = dict.fromkeys(name for task in tasks for name in task.protocols)
+    if options.name not in protocols:
+        raise UsageError(unknown("protocol", options.name, protocols, "no task has a"))
     declared = {task.name: {option.name for option in task.options} for task in tasks}
     overrides = options.overrides()
-    known = sorted(set().union(*declared.values()))
+    all_options = sorted(set().union(*declared.values()))
     for name in overrides:
-        if name not in known:
-            raise UsageError(unknown("option", name, known, "no task has an"))
+        if name not in all_options:
+            raise UsageError(unknown("option", name, all_options, "no task has an"))
     pairs = []
     for task in tasks:
         own = (per_task or {}).get(task.name, ProtocolOptions(""))
-        preset = own.name or options.name
-        if not own.name and preset not in task.protocols:
-            terminal.note(f"{task.name} has no protocol {preset!r}, using paper")
-            preset = "paper"
+        name = own.name or options.name
+        if not own.name and name not in task.protocols:
+            terminal.note(f"{task.name} has no protocol {name!r}, using paper")
+            name = "paper"
         shared = {k: v for k, v in overrides.items() if k in declared[task.name]}
-        pairs.append((task, task.protocol(preset, {**shared, **own.overrides()})))
+        pairs.append((task, task.protocol(name, {**shared, **own.overrides()})))
     return pairs

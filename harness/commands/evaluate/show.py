@@ -1,7 +1,7 @@
 """`harness show`: print what the model would read, without loading or computing anything."""
 
 from harness.commands.evaluate.session import job_for
-from harness.commands.options import DataOptions, ModelOptions, ProtocolOptions
+from harness.commands.options import RunOptions
 from harness.display import terminal
 from harness.display.preview import preview
 from harness.plugins.registry import load_task
@@ -10,24 +10,23 @@ from harness.runner import prepare
 from harness.task import encoding
 
 
-def show_examples(
-    name: str, count: int, model: ModelOptions, data: DataOptions, protocol: ProtocolOptions
-) -> None:
+def show_examples(name: str, count: int, options: RunOptions) -> None:
     """Print the requests of the first `count` examples as tokens; no weights are loaded."""
     from harness.engine.checkpoint.load import tokenizer_and_context
     from harness.engine.queries.encode import Encoder
 
-    model_name = model.only_name("show")
+    model = options.model.only_name("show")
     task = load_task(name)
-    job = job_for(task, task.protocol(protocol.name, protocol.overrides()), data)
+    protocol = task.protocol(options.protocol.name, options.protocol.overrides())
+    job = job_for(task, protocol, options.data)
     terminal.start_logging()
-    tokenizer, context = tokenizer_and_context(model_name, model.settings())
+    tokenizer, context = tokenizer_and_context(model, options.model.settings())
     asked = prepare(job)
     encoder = Encoder(tokenizer, context)
     for example, requests in list(zip(asked.examples, asked.groups, strict=True))[:count]:
         references = f"  references: {list(example.references)}" if example.references else ""
-        terminal.OUT.print(f"{name} item {example.id}{references}", markup=False)
-        encoded = encoder.encode(requests, encoding(job.protocol.options))
+        terminal.OUT.print(f"{name} item {example.id}{references}")
+        encoded = encoder.encode(requests, encoding(protocol.options))
         traces = [
             trace(r, e, tokenizer.token_texts) for r, e in zip(requests, encoded, strict=True)
         ]

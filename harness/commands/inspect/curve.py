@@ -18,12 +18,7 @@ from harness.task import unknown
 def run_curve(
     paths: Sequence[Path], out: Path | None, tasks: Sequence[str], *, every: bool, as_json: bool
 ) -> None:
-    """Print the fits; draw the curves if a file is given.
-
-    Raises:
-        UsageError: there is nothing to draw, or the file is not a picture.
-        RecordError: a record cannot be read, or the file cannot be written.
-    """
+    """Print the fits; draw the curves if a file is given."""
     if out:
         check_picture(out)
         check_file(out, "-o")
@@ -42,11 +37,7 @@ def run_curve(
 
 
 def _select(records: Sequence[Record], tasks: Sequence[str]) -> list[Record]:
-    """The records of some benchmarks, or all; a note names models of unknown size.
-
-    Raises:
-        UsageError: there is no record of one of the benchmarks.
-    """
+    """The records of some tasks, or all; a note names models of unknown size."""
     available = sorted({record.task for record in records})
     for name in tasks:
         if name not in available:

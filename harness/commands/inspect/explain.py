@@ -1,12 +1,11 @@
 """`harness explain`: how one example of a record got its score."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.commands.inspect.options import ExplainOptions
 from harness.commands.inspect.rerun import Again, Answered, run_again
-from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.display import terminal
 from harness.display.explanation import MeasureExplanation, explanation
 from harness.errors import CheckpointError, RecordError
@@ -16,23 +15,8 @@ from harness.records.record import Record
 from harness.records.trace import ItemTrace, outcome_of
 
 
-@dataclass(frozen=True, slots=True)
-class ExplainOptions:
-    """How one example is explained."""
-
-    model: ModelOptions
-    data: DataOptions
-    cache: CacheOptions
-    ranks: bool = True  # load the model to compute the rank of every scored token
-    as_json: bool = False
-
-
 def run_explain(path: Path, item: str, options: ExplainOptions) -> None:
-    """Print how one example of a record got its score.
-
-    Raises:
-        HarnessError: the record cannot be read or repeated, or has no such example.
-    """
+    """Print how one example of a record got its score."""
     if path.is_dir():
         raise RecordError(f"{str(path)!r} is a folder; give the file of one record (*.json)")
     terminal.start_logging()

@@ -1,14 +1,15 @@
-"""`harness overlap`: how much of the benchmarks' text a corpus has, and scores without it."""
+"""`harness overlap`: how much of the tasks' text a corpus has, and scores without it."""
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from harness.analysis.runs import Run, load
 from harness.commands.evaluate.run import table_protocols
 from harness.commands.evaluate.session import job_for
+from harness.commands.inspect.options import SearchOptions
 from harness.commands.options import DataOptions, ProtocolOptions
 from harness.display import terminal
 from harness.display.overlaps import show_overlaps, show_subset_scores
@@ -23,43 +24,14 @@ from harness.overlap.subset_scores import SubsetScore, incompatibility, subset_s
 from harness.runner import Job
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What is looked up, and where."""
-
-    tasks: tuple[str, ...]
-    corpus: tuple[Path, ...]
-    against: tuple[str, ...] = ()  # benchmarks whose data is part of the corpus
-    backend: str = "exact"
-    rate: float = 1e-8  # of false positives of the Bloom filter
-    ngram: int = 8
-    field: str = "text"
-    by_line: bool = False
-    workers: int = 1
-    record: tuple[Path, ...] = ()
-
-
 def run_overlap(
-    search: Search,
-    data: DataOptions,
-    protocol: ProtocolOptions,
-    *,
-    out: Path | None,
-    as_json: bool,
+    tasks: Sequence[str], search: SearchOptions, data: DataOptions, protocol: ProtocolOptions
 ) -> None:
-    """Look up the n-grams of some benchmarks in a corpus, print the shares, write a CSV file.
-
-    Raises:
-        UsageError: there is no corpus, or a name is unknown.
-        DataError: data or corpus are missing or malformed.
-        RecordError: a record was made from other data, or the file cannot be written.
-    """
-    _check(search, data)
-    if out:
-        check_file(out, "--out")
-    names = [*search.tasks, *search.against]
+    """Look up the n-grams of some tasks in a corpus, print the shares, write a CSV file."""
+    names = [*tasks, *search.against]
+    _check(search, data, names)
     jobs = [job_for(*pair, data) for pair in table_protocols(names, protocol)]
-    jobs, others = jobs[: len(search.tasks)], jobs[len(search.tasks) :]
+    jobs, others = jobs[: len(tasks)], jobs[len(tasks) :]
     runs = _runs(search.record, jobs)
     sources: list[Source] = [*search.corpus, *(as_documents(example_texts(job)) for job in others)]
     corpus = scan.Corpus(sources, CorpusFormat(search.field, search.by_line), search.workers)
@@ -70,34 +42,34 @@ def run_overlap(
         overlaps, result = measure_overlaps(jobs, search.ngram, lookup)
     by_task = {overlap.task: overlap for overlap in overlaps}
     scores = [score for run in runs for score in subset_scores(run, by_task[run.record.task])]
-    if out:
-        write_text(out, to_csv(overlaps))
-    if as_json:
+    if search.out:
+        write_text(search.out, to_csv(overlaps))
+    if search.as_json:
         _print_json(search, overlaps, result, scores)
         return
     show_overlaps(overlaps, result, search.ngram)
     if scores:
         show_subset_scores(scores)
-    if out:
-        terminal.ERR.print(f"wrote {out}")
+    if search.out:
+        terminal.ERR.print(f"wrote {search.out}")
 
 
-def _check(search: Search, options: DataOptions) -> None:
+def _check(search: SearchOptions, options: DataOptions, tasks: Sequence[str]) -> None:
     for path in search.corpus:
         if not path.is_file():
             raise DataError(f"no file {str(path)!r}; --corpus takes files, not folders")
     if not search.corpus and not search.against:
-        raise UsageError("no corpus to compare with; give --corpus FILES or --against BENCHMARK")
+        raise UsageError("no corpus to compare with; give --corpus FILES or --against TASK")
     if search.backend == "bloom" and importlib.util.find_spec("rbloom") is None:
         raise UsageError("--backend bloom needs rbloom; pip install 'zero-shot-harness[overlap]'")
-    if options.data_file and len(search.tasks) + len(search.against) > 1:
-        raise UsageError(
-            "--data-file is the file of one benchmark; use --data-dir with several benchmarks"
-        )
+    if options.data_file and len(tasks) > 1:
+        raise UsageError("--data-file is the file of one task; use --data-dir with several tasks")
+    if search.out:
+        check_file(search.out, "--out")
 
 
 def _runs(paths: Sequence[Path], jobs: Sequence[Job]) -> list[Run]:
-    """The runs on the same texts; a note names each run of a benchmark on other texts."""
+    """The runs on the same texts; a note names each run of a task on other texts."""
     by_task = {job.task.name: job for job in jobs}
     runs = []
     for run in load(paths):
@@ -113,7 +85,10 @@ def _runs(paths: Sequence[Path], jobs: Sequence[Job]) -> list[Run]:
 
 
 def _print_json(
-    search: Search, overlaps: Sequence[Overlap], result: ScanResult, scores: Sequence[SubsetScore]
+    search: SearchOptions,
+    overlaps: Sequence[Overlap],
+    result: ScanResult,
+    scores: Sequence[SubsetScore],
 ) -> None:
     terminal.print_json(
         {

@@ -1,13 +1,13 @@
 """`harness report`: runs -> the report page, and a file with all examples next to it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from json import dumps
 from pathlib import Path
 
 from harness.analysis.runs import load
+from harness.commands.inspect.options import PageOptions
 from harness.commands.inspect.report_traces import collect_traces
 from harness.commands.options import CacheOptions, DataOptions
 from harness.display import terminal
@@ -18,31 +18,21 @@ from harness.report.page.examples import GroupSample, file_json, groups, sample
 from harness.report.page.tokens import Traces
 
 
-@dataclass(frozen=True, slots=True)
-class PageOptions:
-    """What the page shows, and where the tokens come from."""
-
-    title: str = "Zero-shot report"
-    most: int = 60  # examples per benchmark
-    tokens: bool = True
-    data_dir: Path | None = None
-    cache: Path | None = None
-
-
-def write_report(paths: Sequence[Path], out: Path, options: PageOptions) -> None:
-    """Write the page, and the file with all examples if the page has only some.
-
-    Raises:
-        UsageError: a path does not exist or has no record.
-        RecordError: a file is not a record, or the page cannot be written.
-    """
+def write_report(
+    paths: Sequence[Path],
+    out: Path,
+    options: PageOptions,
+    data: DataOptions,
+    cache: CacheOptions,
+) -> None:
+    """Write the page, and the file with all examples if the page has only some."""
     check_file(out, "--out")
     shown = columns(load(paths, "optional"))
     example_groups = groups(shown)
-    samples = [sample(group, options.most) for group in example_groups]
-    traces, untraced = _traces(shown, samples, options)
+    samples = [sample(group, options.max_items) for group in example_groups]
+    traces, untraced = ({}, ()) if options.no_tokens else _traces(shown, samples, data, cache)
     dump = out.with_name(f"{out.stem}-items.jsonl")
-    sampled = any(len(group.examples) > options.most for group in example_groups)
+    sampled = any(len(group.examples) > options.max_items for group in example_groups)
     texts = {}
     if sampled:
         labels = [column.label for column in shown]
@@ -54,16 +44,16 @@ def write_report(paths: Sequence[Path], out: Path, options: PageOptions) -> None
         title=options.title,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("zero-shot-harness"),
-        limit=options.most,
+        limit=options.max_items,
         dump=dump.name if sampled else None,
         notes=_notes(shown),
         untraced=untraced,
     )
     texts[out] = render.page(shown, samples, traces, info)
     for path, text in texts.items():
-        data = text.encode("utf-8", "backslashreplace")
-        write_bytes(path, data)
-        terminal.OUT.print(f"wrote {path} ({len(data) / 1e6:.1f} MB)")
+        encoded = text.encode("utf-8", "backslashreplace")
+        write_bytes(path, encoded)
+        terminal.OUT.print(f"wrote {path} ({len(encoded) / 1e6:.1f} MB)")
 
 
 def _notes(shown: Sequence[Column]) -> tuple[str, ...]:
@@ -76,12 +66,12 @@ def _notes(shown: Sequence[Column]) -> tuple[str, ...]:
 
 
 def _traces(
-    shown: Sequence[Column], samples: Sequence[GroupSample], options: PageOptions
+    shown: Sequence[Column],
+    samples: Sequence[GroupSample],
+    data: DataOptions,
+    cache: CacheOptions,
 ) -> tuple[Traces, tuple[str, ...]]:
     """The tokens of the examples on the page; which examples have none, and why."""
-    if not options.tokens:
-        return {}, ()
-    data, cache = DataOptions(options.data_dir), CacheOptions(options.cache)
     traces, reasons = collect_traces(shown, samples, data, cache)
     if reasons:
         count = sum(map(len, reasons.values()))

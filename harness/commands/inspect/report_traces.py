@@ -5,29 +5,14 @@ No model is loaded: examples whose rows, tokenizer or responses are not availabl
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from harness.commands.inspect.rerun import Again, run_again
+from harness.commands.inspect.rerun import run_again
 from harness.commands.options import CacheOptions, DataOptions, ModelOptions
-from harness.errors import CheckpointError, HarnessError
+from harness.errors import HarnessError
 from harness.report.page.columns import Column
 from harness.report.page.examples import GroupSample
 from harness.report.page.tokens import Traces
-
-if TYPE_CHECKING:
-    from harness.engine.engine import Engine
-
-
-@dataclass(frozen=True)
-class CachedRun(Again):
-    """A run that is repeated from the response cache alone."""
-
-    @cached_property
-    def engine(self) -> "Engine":
-        """Raise CheckpointError: there is no model."""
-        raise CheckpointError("its responses are not in the cache")
 
 
 def collect_traces(
@@ -36,14 +21,7 @@ def collect_traces(
     data: DataOptions,
     cache: CacheOptions,
 ) -> tuple[Traces, Mapping[str, Sequence[str]]]:
-    """Trace all examples on the page; the runs without traces are listed by reason.
-
-    Args:
-        columns: of the page.
-        samples: the examples of each group.
-        data: where the rows are.
-        cache: where the responses are.
-    """
+    """Trace all examples on the page; the runs without traces are listed by reason."""
     traces = {}
     reasons: dict[str, list[str]] = defaultdict(list)
     for number, sample in enumerate(samples):
@@ -53,9 +31,9 @@ def collect_traces(
                 continue
             try:
                 again = run_again(record, ModelOptions(), data, cache)
-                run = CachedRun(again.record, again.job, again.asked, again.model, again.cache)
+                run = replace(again, cached_only=True)
                 for example in ids:
-                    traces[number, column, example] = run.traces([example])[0].requests
+                    traces[number, column, example] = run.trace(run.answered(example)).requests
             except (HarnessError, OSError) as error:
                 reasons[str(error)].append(f"{record.task} of {columns[column].label}")
     return traces, reasons

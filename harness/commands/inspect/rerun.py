@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from harness.engine.cache.response_cache import ResponseCache
     from harness.engine.cache.store import Store
     from harness.engine.engine import Engine
-    from harness.engine.queries.encode import Encoded
+    from harness.engine.queries.encode import Encoded, Encoder
     from harness.engine.tokenizer.tokenizer import Tokenizer
 
 
@@ -51,11 +51,8 @@ def run_again(
 ) -> "Again":
     """Prepare the run of a record again, up to its requests.
 
-    Args:
-        record: one that this program wrote.
-        model: where the checkpoint is; context and dtype come from the record.
-        data_options: where the data is; the selection of rows comes from the record.
-        cache: where the response cache is.
+    The options say where the checkpoint, the data and the response cache are; context, dtype and
+    the selection of rows come from the record.
 
     Raises:
         RecordError: the record is from another program, task version or prompt.
@@ -66,13 +63,16 @@ def run_again(
     if record.origin != "harness" or record.version != task.version:
         raise RecordError(
             f"a record of {record.task} version {record.version} by {record.origin} cannot be "
-            f"repeated with version {task.version} of this harness; run the benchmark again"
+            f"repeated with version {task.version} of this harness; run the task again"
         )
     overrides = {k: str(v) for k, v in record.options.items()}
     protocol = task.protocol(record.protocol.partition("+")[0], overrides)
     sample = record.data["source"] == "sample"
     rows = replace(data_options, sample=sample, limit=record.limit, seed=record.seed)
-    job = _with_pool(job_for(task, protocol, rows), record)
+    job = job_for(task, protocol, rows)
+    if task.few_shot and record.pool and record.pool["source"] == "sample":
+        pool = task.few_shot.source(protocol.options)
+        job = replace(job, pool=data.load(pool, data.Where(sample=True)))
     prepared = prepare(job)
     _check_data(record.data, job.data)
     if record.pool and job.pool:
@@ -80,7 +80,7 @@ def run_again(
     if record.prompt and prepared.prompt.sha256 != record.prompt["sha256"]:
         raise RecordError(
             f"the prompt {prepared.prompt.name!r} has changed since the record was made; run the "
-            "benchmark again"
+            "task again"
         )
     model = replace(
         model,
@@ -92,19 +92,10 @@ def run_again(
     return Again(record, job, prepared, model, cache)
 
 
-def _with_pool(job: Job, record: Record) -> Job:
-    """The job, with the built-in example pairs if the record used those."""
-    few_shot = job.task.few_shot
-    if few_shot is None or record.pool is None or record.pool["source"] != "sample":
-        return job
-    source = few_shot.source(job.protocol.options)
-    return replace(job, pool=data.load(source, data.Where(sample=True)))
-
-
 def _check_data(facts: Mapping[str, object], rows: data.Data) -> None:
     if rows.sha256 != facts["sha256"]:
         sample = rows.source_kind == "sample"
-        remedy = "run the benchmark again" if sample else "give --data-dir the record's file"
+        remedy = "run the task again" if sample else "give --data-dir the record's file"
         raise DataError(
             f"{rows.name} has sha256 {rows.sha256[:12]}..., the record's rows came from "
             f"{facts['name']} with {str(facts['sha256'])[:12]}...; {remedy}"
@@ -120,29 +111,21 @@ class Again:
     asked: Prepared  # all examples and their first requests
     model: ModelOptions
     cache: CacheOptions
+    cached_only: bool = False  # no model is loaded for responses that the cache lacks
 
     @cached_property
     def places(self) -> Mapping[str, int]:
         """Id of each example -> its position."""
         return {example.id: i for i, example in enumerate(self.asked.examples)}
 
-    def traces(self, ids: Sequence[str], *, ranks: bool = False) -> list[ItemTrace]:
-        """Traces of the examples with these ids, in order.
+    def trace(self, item: Answered, *, ranks: bool = False) -> ItemTrace:
+        """The trace of an example with its responses.
 
         Args:
-            ids: of examples.
+            item: from `answered`.
             ranks: load the model to compute the rank of every scored token; of a long text, only
                 in its first windows.
-
-        Raises:
-            UsageError: there is no such example.
-            CheckpointError: the tokenizer or the model, if it is needed, cannot be loaded or is not
-                the record's.
         """
-        return [self.trace(self.answered(item), ranks=ranks) for item in ids]
-
-    def trace(self, item: Answered, *, ranks: bool = False) -> ItemTrace:
-        """The trace of an example with its responses; raises as `traces` does."""
         texts = self.tokenizer.token_texts
         requests = tuple(
             trace(request, encoded, texts, response, self._ranks(encoded, response, ranks))
@@ -160,15 +143,22 @@ class Again:
 
         Raises:
             UsageError: there is no such example.
-            CheckpointError: as `traces`.
+            CheckpointError: the tokenizer or the model, if it is needed, cannot be loaded or is not
+                the record's.
         """
-        place = self._place(item)
+        if item not in self.places:
+            near = get_close_matches(item, self.places, n=3, cutoff=0.1) or list(self.places)[:3]
+            raise UsageError(
+                f"the record has no item {item!r} among its {len(self.places)}; near ones are: "
+                f"{', '.join(near)}"
+            )
+        place = self.places[item]
         answered = Answered(self.asked.examples[place], ())
         requests = self.asked.groups[place]
         rounds = 0
         while requests:
             rounds += 1
-            encoded = self._encode(requests)
+            encoded = self._encoder.encode(requests, encoding(self.job.protocol.options))
             responses = self._responses(requests, encoded)
             exchanges = map(Exchange, requests, encoded, responses)
             answered = Answered(answered.example, (*answered.exchanges, *exchanges))
@@ -176,15 +166,6 @@ class Again:
                 self.job, self.asked.prompt, answered.example, answered.responses, rounds
             )
         return answered
-
-    def _place(self, item: str) -> int:
-        if item not in self.places:
-            near = get_close_matches(item, self.places, n=3, cutoff=0.1) or list(self.places)[:3]
-            raise UsageError(
-                f"the record has no item {item!r} among its {len(self.places)}; near ones are: "
-                f"{', '.join(near)}"
-            )
-        return self.places[item]
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
@@ -198,10 +179,12 @@ class Again:
 
     @cached_property
     def engine(self) -> "Engine":
-        """The model; raises CheckpointError if it is not the record's."""
+        """The model; raises CheckpointError if it is not the record's, or none may be loaded."""
         from harness.engine.checkpoint.load import load
         from harness.engine.engine import Engine
 
+        if self.cached_only:
+            raise CheckpointError("its responses are not in the cache")
         name = self.model.names[0]
         checkpoint = load(name, self.model.settings())
         _check_digest(name, "weights", checkpoint.identity.digest, self.record.model["digest"])
@@ -217,9 +200,9 @@ class Again:
         from harness.engine.cache.response_cache import ResponseCache
         from harness.engine.checkpoint.settings import Identity
 
-        if self._store is None or not {"numerics", "ends"} <= set(self.record.engine):
-            return None
         engine = self.record.engine
+        if self._store is None or not {"numerics", "ends"} <= set(engine):
+            return None
         try:
             identity = Identity(**self.record.model)
             ends = [int(token) for token in engine["ends"]]
@@ -227,11 +210,11 @@ class Again:
             raise RecordError(f"the record does not describe its model: {error}") from None
         return ResponseCache(self._store, identity, engine["numerics"], ends)
 
-    def _encode(self, requests: Sequence[Request]) -> "list[Encoded]":
+    @cached_property
+    def _encoder(self) -> "Encoder":
         from harness.engine.queries.encode import Encoder
 
-        encoder = Encoder(self.tokenizer, self.record.model["context"])
-        return encoder.encode(requests, encoding(self.job.protocol.options))
+        return Encoder(self.tokenizer, self.record.model["context"])
 
     def _responses(
         self, requests: Sequence[Request], encoded: "Sequence[Encoded]"

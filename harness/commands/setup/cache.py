@@ -3,40 +3,22 @@
 import time
 from pathlib import Path
 
-from harness.display import costs, terminal
+from harness.display import terminal
 from harness.engine.cache.codec import check_any
 from harness.engine.cache.store import CheckpointEntry, Store, default_folder
 from harness.errors import UsageError
 
 
 def open_store(folder: Path | None) -> Store:
-    """The response cache in a folder, or in the user's cache folder.
-
-    Raises:
-        UsageError: the folder does not exist.
-    """
+    """The response cache in a folder, or in the user's cache folder."""
     terminal.start_logging()
     if folder is not None and not folder.is_dir():
         raise UsageError(f"there is no folder {str(folder)!r}; expected one that --cache was given")
     return Store(folder or default_folder())
 
 
-def show(store: Store) -> None:
-    """Print what the cache has of each checkpoint."""
-    costs.show_cache(store.path, store.entries())
-
-
-def prune(
-    store: Store,
-    older: float | None = None,
-    above: int | None = None,
-    checkpoint: str | None = None,
-) -> None:
-    """Drop answers by age in seconds, total size in bytes, or checkpoint.
-
-    Raises:
-        UsageError: no criterion is given, or the cache has nothing of the checkpoint.
-    """
+def prune(store: Store, older: float | None, above: int | None, checkpoint: str | None) -> None:
+    """Drop answers by age in seconds, total size in bytes, or checkpoint."""
     if older is None and above is None and checkpoint is None:
         raise UsageError("prune what? give --older AGE, --above SIZE or --checkpoint ID")
     dropped = store.prune(
@@ -52,18 +34,12 @@ def check(store: Store) -> None:
     damaged = store.drop_damaged(lambda key, stored: check_any(stored.value))
     if damaged is None:  # a notice has reported what is wrong with the file
         return
-    count = sum(entry.answers for entry in store.entries())
-    if store.writable:
-        result = f"{count:,} answers are sound, {damaged:,} damaged ones were dropped"
-    else:
-        result = (
-            f"{count - damaged:,} answers are sound, {damaged:,} damaged ones cannot be dropped"
-        )
-    terminal.OUT.print(result)
+    count = sum(entry.answers for entry in store.entries()) - (0 if store.writable else damaged)
+    end = "were dropped" if store.writable else "cannot be dropped"
+    terminal.OUT.print(f"{count:,} answers are sound, {damaged:,} damaged ones {end}")
 
 
 def _entries(store: Store, checkpoint: str) -> list[CheckpointEntry]:
-    """The checkpoints with this name, or whose digest starts with it."""
     entries = store.entries()
     chosen = [e for e in entries if e.name == checkpoint or e.key.weights.startswith(checkpoint)]
     if not chosen:

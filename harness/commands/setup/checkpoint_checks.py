@@ -39,8 +39,8 @@ class Fact(NamedTuple):
 
     context: str
     continuation: str
-    context_ids: tuple[int, ...]
-    continuation_ids: tuple[int, ...]
+    context_ids: Sequence[int]
+    continuation_ids: Sequence[int]
     nats: float
     source: str
 
@@ -57,14 +57,8 @@ class Facts(NamedTuple):
 def gpt2_small() -> Facts:
     """Published log-probabilities of the released GPT-2 small, with their sources."""
     value = json.loads((files("harness.commands.setup") / "gpt2_small.json").read_text("utf-8"))
-    facts = tuple(
-        Fact(
-            f["context"], f["continuation"], tuple(f["context_ids"]), tuple(f["continuation_ids"]),
-            f["nats"], f["source"],
-        )
-        for f in value["facts"]
-    )  # fmt: skip
-    return Facts(value["model"], value["parameters"], value["vocabulary"], facts)
+    facts = tuple(Fact(**{name: fact[name] for name in Fact._fields}) for fact in value["facts"])
+    return Facts(**{**value, "facts": facts})
 
 
 def uniform_bound(engine: "Engine") -> Finding:
@@ -94,10 +88,9 @@ def shuffled_options(engine: "Engine", task: Task | None = None) -> Finding:
     sample = _sample(task)
     rows = sample.rows[:SAMPLE_QUESTIONS]
     turned = [{**row.fields, "answer": option} for row in rows for option in row.fields["choices"]]
-    turned_rows = tuple(Row(i, fields) for i, fields in enumerate(turned))
     chance, accuracy = (
         evaluate(Job(task, task.protocol(), replace(sample, rows=r)), engine).scores[0].value
-        for r in (turned_rows, rows)
+        for r in (tuple(Row(i, fields) for i, fields in enumerate(turned)), rows)
     )
     seen = f"{chance:.1f} % with each option as the answer in turn, {accuracy:.0f} % with the real"
     if abs(chance - 10) > CHANCE_TOLERANCE:
@@ -114,11 +107,9 @@ def shared_rows(shared: "Engine", separate: "Engine") -> Finding:
     pairs = zip(_responses(shared, requests), _responses(separate, requests), strict=True)
     largest = max(abs(a.logprob - b.logprob) for a, b in pairs)
     seen = f"{len(requests)} requests differ by at most {largest:.1e} nats"
-    if finding := _beyond_rounding("shared rows", shared, largest, seen, "attention masks are"):
-        return finding
-    if shared.backend.options.sharing is None:  # sharing may have been switched off meanwhile
+    if shared.backend.options.sharing is None:
         seen += "; this model cannot share prefixes, which is slower"
-    return Finding("shared rows", "ok", seen)
+    return _rounding("shared rows", shared, largest, seen, "attention masks are")
 
 
 def cached_steps(engine: "Engine") -> Finding:
@@ -135,16 +126,14 @@ def cached_steps(engine: "Engine") -> Finding:
     largest = max(abs(a - b) for a, b in zip(generated.logprobs, read, strict=True))
     tokens = len(generated.tokens)
     seen = f"a generated text of {tokens} tokens differs from a full pass by {largest:.1e} nats"
-    finding = _beyond_rounding("cached steps", engine, largest, seen, "generated texts are")
-    return finding or Finding("cached steps", "ok", seen)
+    return _rounding("cached steps", engine, largest, seen, "generated texts are")
 
 
-def _beyond_rounding(
-    name: str, engine: "Engine", largest: float, seen: str, wrong: str
-) -> Finding | None:
+def _rounding(name: str, engine: "Engine", largest: float, seen: str, wrong: str) -> Finding:
+    """Judge a difference between two ways to compute the same."""
     limit = ROUNDING.get(engine.identity.dtype, ROUNDING_IN_HALF)
     if largest <= limit:
-        return None
+        return Finding(name, "ok", seen)
     advice = f"expected at most {limit:g}: {wrong} wrong on this device; report it"
     return Finding(name, "fail", seen, advice)
 
@@ -174,12 +163,13 @@ def _difference(engine: "Engine", facts: Facts) -> str:
         return f"{identity.parameters:,} parameters, {len(tokenizer):,} tokens"
     texts = [fact.context + fact.continuation for fact in facts.facts]
     for text, fact, ids in zip(texts, facts.facts, tokenizer.encode(texts), strict=True):
-        context_ids = fact.context_ids if fact.context else ()
+        context_ids = fact.context_ids if fact.context else ()  # without a start token
         if tuple(ids) != (*context_ids, *fact.continuation_ids):
             return f"its tokenizer encodes {text!r} differently"
     # By token ids, because no start token may be added.
     spans = [
-        Span((*f.context_ids, *f.continuation_ids)[:-1], f.continuation_ids) for f in facts.facts
+        Span((*f.context_ids, *f.continuation_ids)[:-1], tuple(f.continuation_ids))
+        for f in facts.facts
     ]
     answers = _answers(engine, spans)
     tolerance = PUBLISHED_TOLERANCE.get(identity.dtype, PUBLISHED_TOLERANCE_IN_HALF)

@@ -4,14 +4,19 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+from rich.text import Text
+
 from harness.commands.options import DataOptions, ModelOptions
 from harness.commands.setup import installation_checks as installation
 from harness.commands.setup.installation_checks import Finding, guarded
 from harness.display import terminal
-from harness.display.findings import show_finding
 
 if TYPE_CHECKING:
     from harness.engine.checkpoint.load import Checkpoint
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+STATE_WIDTH, NAME_WIDTH = 5, 22
 
 
 def run_doctor(model: ModelOptions, data: DataOptions, *, as_json: bool) -> int:
@@ -20,7 +25,7 @@ def run_doctor(model: ModelOptions, data: DataOptions, *, as_json: bool) -> int:
     for finding in _findings(model, data):
         findings.append(finding)
         if not as_json:
-            show_finding(finding.state, finding.name, finding.seen, finding.advice)
+            _show(finding)
     failed = [finding.name for finding in findings if finding.state == "fail"]
     if as_json:
         value = {"ok": not failed, "findings": [finding._asdict() for finding in findings]}
@@ -30,6 +35,17 @@ def run_doctor(model: ModelOptions, data: DataOptions, *, as_json: bool) -> int:
     else:
         terminal.OUT.print(f"{len(findings)} checks, none failed")
     return 1 if failed else 0
+
+
+def _show(finding: Finding) -> None:
+    """Print the result of one check, and what to do about it."""
+    row = Table.grid(padding=(0, 1, 0, 0))
+    for width in (STATE_WIDTH, NAME_WIDTH, None):
+        row.add_column(width=width, overflow="fold")
+    row.add_row(Text(finding.state, STYLES[finding.state]), finding.name, Text(finding.seen))
+    if finding.advice:
+        row.add_row("", "", Text(f"-> {finding.advice}"))
+    terminal.OUT.print(row)
 
 
 def _findings(options: ModelOptions, data: DataOptions) -> Iterator[Finding]:
@@ -42,24 +58,19 @@ def _findings(options: ModelOptions, data: DataOptions) -> Iterator[Finding]:
     ):
         yield from guarded(name, check, "the installation is broken: install it again")
     for model in options.names:
-        yield from _checkpoint_findings(model, options)
+        check = partial(_checkpoint_findings, model, options)
+        yield from guarded("model", check, "name a checkpoint that can be loaded")
 
 
 def _checkpoint_findings(model: str, options: ModelOptions) -> Iterator[Finding]:
     from harness.engine.checkpoint.load import load
 
-    loaded: list[Checkpoint] = []
-
-    def load_checkpoint() -> Finding:
-        checkpoint = load(model, options.settings())
-        loaded.append(checkpoint)
-        who = checkpoint.identity
-        seen = f"{who.name}: {who.parameters:,} parameters, {who.dtype} on {who.device}"
-        return Finding("model", "ok", f"{seen}, weights {who.digest[:12]}...")
-
-    yield from guarded("model", load_checkpoint, "name a checkpoint that can be loaded")
-    for checkpoint in loaded:
-        yield from _check_model(checkpoint)
+    checkpoint = load(model, options.settings())
+    identity = checkpoint.identity
+    seen = f"{identity.name}: {identity.parameters:,} parameters, {identity.dtype}"
+    digest = identity.digest[:12]
+    yield Finding("model", "ok", f"{seen} on {identity.device}, weights {digest}...")
+    yield from _check_model(checkpoint)
 
 
 def _check_model(checkpoint: "Checkpoint") -> Iterator[Finding]:

@@ -37,9 +37,6 @@ def check_name(name: str, taken: Collection[str]) -> None:
     Args:
         name: of the new task.
         taken: names of commands and installed tasks.
-
-    Raises:
-        UsageError: the name is not in lower case with single dashes, is too long, or is taken.
     """
     if not NAME.fullmatch(name) or len(name) > MAX_NAME_CHARS:
         raise UsageError(
@@ -52,11 +49,7 @@ def check_name(name: str, taken: Collection[str]) -> None:
 
 
 def write(name: str, out: Path) -> Path:
-    """Write the package of a task into a new folder `out / name`; return the folder.
-
-    Raises:
-        UsageError: the folder exists already, or cannot be written.
-    """
+    """Write the package of a task into a new folder `out / name`; return the folder."""
     folder = out / name
     module = name.replace("-", "_")
     words = {"name": name, "package": f"harness_{module}"}

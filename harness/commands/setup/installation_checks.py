@@ -43,10 +43,7 @@ def guarded(name: str, check: Check, advice: str) -> Iterator[Finding]:
     """The findings of a check; an exception becomes a failed finding with this advice."""
     try:
         findings = check()
-        if isinstance(findings, Finding):
-            yield findings
-        else:
-            yield from findings
+        yield from [findings] if isinstance(findings, Finding) else findings
     except HarnessError as error:
         yield Finding(name, "fail", str(error), advice)
     except Exception as error:  # the code of a model or a library may raise anything
@@ -54,18 +51,10 @@ def guarded(name: str, check: Check, advice: str) -> Iterator[Finding]:
         yield Finding(name, "fail", text[:MAX_ERROR_CHARS], advice)
 
 
-# --- versions ---------------------------------------------------------------------------------
-
-
 def versions(
     tested: Mapping[str, str] | None = None, needed: Sequence[Requirement] | None = None
 ) -> Finding:
-    """Compare installed packages with the requirements and with the tested versions.
-
-    Args:
-        tested: canonical name of a package -> version; default: the constraints of the checkout.
-        needed: requirements; default: those of this program.
-    """
+    """Compare installed packages with what is required, and with the versions of the checkout."""
     tested = tested_versions() if tested is None else tested
     needed = requirements() if needed is None else needed
     installed = {canonicalize_name(need.name): _installed(need.name) for need in needed}
@@ -115,9 +104,6 @@ def tested_versions() -> dict[str, str]:
     return {canonicalize_name(name): number for name, _, number in pairs}
 
 
-# --- machine ----------------------------------------------------------------------------------
-
-
 def hardware(device: str | None, threads: int | None) -> Iterator[Finding]:
     """Check device, threads and the speed of matrix products, which takes a second."""
     from harness.engine.backends.machine import machine, product_rate
@@ -153,9 +139,6 @@ def rate(gflops: float, device: str) -> Finding:
     return Finding("products", "ok", seen)
 
 
-# --- hub --------------------------------------------------------------------------------------
-
-
 def hub(endpoint: str | None = None, timeout: float = HUB_TIMEOUT) -> Finding:
     """Check that the hub answers; a host name that does not resolve cannot block this either."""
     from huggingface_hub import constants
@@ -182,19 +165,15 @@ def _try_hub(address: str, timeout: float, answers: list[str]) -> None:
         answers.append(" ".join(str(error).split())[:MAX_ERROR_CHARS])
 
 
-# --- data -------------------------------------------------------------------------------------
-
-
 def rows(folder: Path | None) -> Iterator[Finding]:
-    """Check the data of every benchmark of the paper, as its default protocol reads it."""
+    """Check the data of every task of the paper, as its default protocol reads it."""
     if folder is None:
         advice = "give --data-dir or set HARNESS_DATA; --sample and --hub work without"
         yield Finding("data", "warn", "no data folder", advice)
         return
     if not folder.is_dir():
-        yield Finding(
-            "data", "fail", f"{str(folder)!r} is not a folder", "give --data-dir a folder"
-        )
+        seen = f"{str(folder)!r} is not a folder"
+        yield Finding("data", "fail", seen, "give --data-dir a folder")
         return
     for name in published.tasks((*published.COLUMNS, *published.SECTION3)):
         check = partial(_task_files, name, folder)
