@@ -179,7 +179,7 @@ def test_more_workers_than_the_cluster_holds_are_refused(
 
 
 def test_a_model_that_no_worker_can_load_is_one_line(two_workers: None, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no checkpoint") as caught:
+    with pytest.raises(CheckpointError, match="is not a checkpoint") as caught:
         RayWorkers(str(tmp_path), Settings(), budget=None, count=1, total=1)
     assert "\n" not in str(caught.value)
 

@@ -192,10 +192,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_limited(file: BinaryIO, name: str) -> bytes:
-    """All bytes of an open file of at most `MAX_FILE_BYTES`.
-
-    It is read in chunks: one read with a limit would allocate the whole limit.
-    """
+    """All bytes of an open file, read in chunks: one read with a limit would allocate the limit."""
     chunks: list[bytes] = []
     left = MAX_FILE_BYTES
     while chunk := file.read(CHUNK_BYTES):

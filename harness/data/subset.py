@@ -29,12 +29,9 @@ def choose(
     blocks = _blocks(rows)
     rng.shuffle(blocks)
     taken: list[Sequence[Row]] = []
-    left = limit
-    for block in blocks:
-        if left <= 0:
-            break
-        taken.append(block[:left])
-        left -= len(taken[-1])
+    while limit > 0 and blocks:
+        taken.append(blocks.pop(0)[:limit])
+        limit -= len(taken[-1])
     return sorted(taken, key=lambda block: block[0].number)
 
 

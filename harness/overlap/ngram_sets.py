@@ -100,12 +100,10 @@ class BloomFilter:
     """A Bloom filter of n-gram hashes, in parts."""
 
     def __init__(self, capacity: int, rate: float, *, picklable: bool = False) -> None:
-        """Make an empty filter.
+        """Make an empty filter with room for `capacity` n-grams.
 
-        Args:
-            capacity: n-grams that it has room for.
-            rate: of false positives, when it is full.
-            picklable: whether other processes will receive it; slower to fill.
+        `rate` is of false positives when it is full. One that is `picklable`, for other processes
+        to receive it, is slower to fill.
         """
         from rbloom import Bloom
 

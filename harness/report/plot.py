@@ -64,11 +64,7 @@ Interval = tuple[float, float]
 
 
 def check_picture(path: Path) -> None:
-    """Make sure that a picture with this name can be drawn.
-
-    Raises:
-        UsageError: the suffix is neither .png nor .svg, or matplotlib is not installed.
-    """
+    """Refuse a name that ends in neither .png nor .svg, and a missing matplotlib."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"cannot draw {str(path)!r}: expected a name that ends in .png or .svg")
     if find_spec("matplotlib") is None:
@@ -119,8 +115,8 @@ def figure(curves: Sequence[Curve]) -> "Figure":
     handles: dict[str, Artist] = {}
     for panel, curve in zip(panels, curves, strict=False):
         _draw_panel(panel, curve)
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            handles[label] = handle
+        artists, names = panel.get_legend_handles_labels()
+        handles |= zip(names, artists, strict=True)
     for panel in panels[len(curves) :]:
         panel.remove()
     drawn.supxlabel("parameters, embeddings included", fontsize=9)
@@ -236,12 +232,10 @@ def _clip(text: str) -> str:
 
 
 def interval_around(values: Sequence[float], margin: float, ratio: float) -> Interval:
-    """The ends of a logarithmic axis.
+    """The ends of a logarithmic axis around positive values.
 
-    Args:
-        values: positive.
-        margin: minimum factor between the outermost values and the ends.
-        ratio: minimum ratio of the ends.
+    `margin` is the minimum factor between the outermost values and the ends, `ratio` the minimum
+    ratio of the ends.
     """
     low, high = min(values), max(values)
     factor = max(margin, (high / low) ** FREE_SHARE, math.sqrt(ratio * low / high))

@@ -55,12 +55,10 @@ def rates(forward: Forward, key: str) -> Rates:
 def _load(path: Path) -> dict[str, dict[str, float]]:
     """The valid entries of the file; none if it is missing or damaged."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        entries = json.loads(path.read_text(encoding="utf-8")).items()
+    except (OSError, ValueError, RecursionError, AttributeError):
         return {}
-    if not isinstance(stored, dict):
-        return {}
-    return {key: entry for key, entry in stored.items() if _valid(entry)}
+    return {key: entry for key, entry in entries if _valid(entry)}
 
 
 def _valid(entry: Any) -> bool:

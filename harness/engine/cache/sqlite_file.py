@@ -42,16 +42,11 @@ class Damage(sqlite3.DatabaseError):
 
 
 class SqliteFile:
-    """A response cache on disk, or in memory if `path` is None.
-
-    Attributes:
-        path: The file.
-        writable: False once a write has failed; the file is then only read.
-    """
+    """A response cache on disk, or in memory if `path` is None."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.writable = True
+        self.writable = True  # False once a write has failed; the file is then only read
         self._timeout = TIMEOUT
         self._open: sqlite3.Connection | None = None
 
@@ -97,11 +92,8 @@ class SqliteFile:
             return
         candidates = (self.path.with_name(f"{self.path.name}.damaged{n}") for n in count(1))
         target = next(path for path in candidates if not path.exists())
-        log.warning(
-            "the response cache is damaged (%s): set aside as %s; a new one is started",
-            error,
-            target,
-        )
+        message = "the response cache is damaged (%s): set aside as %s; a new one is started"
+        log.warning(message, error, target)
         try:
             self.path.rename(target)
             for ending in ("-wal", "-shm"):
@@ -112,12 +104,9 @@ class SqliteFile:
     def _stop_writing(self, error: Exception) -> None:
         """Go on without writing; warn once, and do not wait for a lock again."""
         if self.writable:
-            reason = error.strerror if isinstance(error, OSError) else None
-            log.warning(
-                "the response cache is not written from here on: %s (%s)",
-                reason or str(error),
-                self.path,
-            )
+            reason = getattr(error, "strerror", None) or error
+            message = "the response cache is not written from here on: %s (%s)"
+            log.warning(message, reason, self.path)
         self.writable = False
         if _code(error) in _BUSY_CODES:
             self._timeout = 0.0

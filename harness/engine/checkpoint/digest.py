@@ -51,11 +51,9 @@ def file_state(paths: Iterable[Path]) -> str:
 
 
 def cached_digest(key: str, compute: Callable[[], str]) -> str:
-    """Return the digest cached under a key, or compute and cache it.
+    """Return the SHA-256 cached under a key, or compute and cache it.
 
-    Args:
-        key: Includes a checksum of all bytes that the digest covers.
-        compute: Returns a SHA-256 in hexadecimal.
+    The key must include a checksum of all bytes that the digest covers.
     """
     file = cache_root() / "digests.json"
     if digest := _read(file).get(key):

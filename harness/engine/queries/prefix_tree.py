@@ -51,12 +51,8 @@ def arrange(
     """Arrange distinct spans in rows: trees before paths, longest first.
 
     Without `sharing`, spans still share a row if each continues the one before, which needs no
-    mask.
-
-    Args:
-        spans: the spans.
-        sharing: when spans may share a row.
-        limit: a span longer than this shares a row only with spans of equal length (`rope_limit`).
+    mask. A span longer than `limit` (`Forward.rope_limit`) shares a row only with spans of equal
+    length.
     """
     order = sorted(range(len(spans)), key=lambda i: spans[i].inputs)
     rows: list[TreeRow] = []
