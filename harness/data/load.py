@@ -167,9 +167,6 @@ def find_file(source: Source, folder: Path) -> Path | None:
 
     A bare name is looked for in the folder and one below, `./name` in the folder alone, and
     `sub/name` in that folder below it.
-
-    Raises:
-        DataError: the folder does not exist.
     """
     if not folder.is_dir():
         raise DataError(f"data folder {str(folder)!r} does not exist; give --data-dir a folder")

@@ -15,9 +15,6 @@ def choose(
     """Choose sequences of neighbouring rows: all, or `limit` rows at random, in file order.
 
     From running text (`stream`), blocks of neighbouring rows are drawn.
-
-    Raises:
-        UsageError: `limit` is less than 1.
     """
     if limit is None or limit >= len(rows) > 0:
         return [rows]

@@ -87,13 +87,12 @@ class ExactSearch:
 
     def _mark(self, words: bytes, first: int) -> None:
         """Mark the n-gram with these words among those that share the hash of `first`."""
-        hashes, index = self._ngrams.hashes, first
-        while index < len(self.matched) and hashes[index] == hashes[first]:
+        hashes = self._ngrams.hashes
+        for index in range(first, int(np.searchsorted(hashes, hashes[first], side="right"))):
             if not self.matched[index] and self._ngrams.words(index) == words:
                 self.matched[index] = True
                 self._missing[first] -= 1
                 return
-            index += 1
 
 
 class BloomFilter:

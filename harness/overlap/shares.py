@@ -82,11 +82,7 @@ def published() -> dict[tuple[str, str], float]:
 def measure_overlaps(
     jobs: Sequence[Job], n: int, scan: Callable[[NgramSet], ScanResult]
 ) -> tuple[list[Overlap], ScanResult]:
-    """Look up the n-grams of all benchmarks in one pass over the corpus.
-
-    Raises:
-        DataError: data or corpus are malformed.
-    """
+    """Look up the n-grams of all benchmarks in one pass over the corpus."""
     texts = [example_texts(job) for job in jobs]
     pieces: list[bytes] = []
     for text in (text for examples in texts for text in examples):

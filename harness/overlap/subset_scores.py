@@ -1,6 +1,6 @@
 """The scores of a run on the examples without overlap, with some, and with much."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -92,9 +92,7 @@ def _percents(outcomes: Outcomes, measure: str, overlap: Overlap) -> Iterator[fl
     for piece in overlap.pieces:
         pieces[piece.example].append(piece)
     keys = outcomes.keys(measure)
-    counts: dict[str, int] = defaultdict(int)
-    for example, _ in keys:
-        counts[example] += 1
+    counts = Counter(example for example, _ in keys)
     for example, part in keys:
         own = pieces.get(example)
         if own is None:

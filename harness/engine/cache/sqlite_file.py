@@ -130,13 +130,7 @@ def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iter
 def _open_to_write(path: Path | None, timeout: float) -> sqlite3.Connection:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-
-    def prepare(connection: sqlite3.Connection) -> None:
-        _retry(lambda: connection.execute("PRAGMA journal_mode = WAL"), timeout)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        _retry(lambda: connection.executescript(_SCHEMA), timeout)
-
-    return _opened(str(path.absolute()) if path else ":memory:", timeout, prepare)
+    return _opened(str(path.absolute()) if path else ":memory:", timeout, write=True)
 
 
 def _open_to_read(path: Path | None, timeout: float) -> sqlite3.Connection:
@@ -150,25 +144,22 @@ def _open_to_read(path: Path | None, timeout: float) -> sqlite3.Connection:
         raise FileNotFoundError(f"there is no file {path}")
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        return _opened(uri, timeout)
+        return _opened(uri, timeout, write=False)
     except sqlite3.OperationalError:
         if os.access(path.parent, os.W_OK):
             raise
-        return _opened(f"{uri}&immutable=1", timeout)
+        return _opened(f"{uri}&immutable=1", timeout, write=False)
 
 
-def _opened(
-    database: str,
-    timeout: float,
-    prepare: Callable[[sqlite3.Connection], None] = lambda connection: None,
-) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        database, timeout=timeout, isolation_level=None, uri=database.startswith("file:")
-    )
+def _opened(database: str, timeout: float, *, write: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(database, timeout=timeout, isolation_level=None, uri=not write)
     # Text that is not UTF-8 is damage of one value, not an error of the whole query.
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
-        prepare(connection)
+        if write:
+            _retry(lambda: connection.execute("PRAGMA journal_mode = WAL"), timeout)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            _retry(lambda: connection.executescript(_SCHEMA), timeout)
         _check_schema(connection)
     except BaseException:
         connection.close()

@@ -25,12 +25,7 @@ _MAX_UNCHECKED_LAYERS = 512  # building a model of so many layers takes little t
 
 
 def read_config(folder: Path, name: str, *, trust_remote_code: bool) -> Any:
-    """Read the config in a checkpoint's folder.
-
-    Raises:
-        CheckpointError: it cannot be read, it is not that of a causal language model, or there is
-            an adapter in the folder.
-    """
+    """Read the config in a checkpoint's folder; refuse adapters and models that are not causal."""
     from transformers import AutoConfig
 
     if adapter := next((file for file in _ADAPTER_FILES if (folder / file).exists()), None):
@@ -109,21 +104,18 @@ def _layer_counts(stated: dict[str, Any]) -> list[tuple[int, str]]:
 
 
 def context_length(config: Any, requested: int | None) -> int:
-    """The number of tokens fed at most; by default the smaller of 1,024 and the model's maximum.
-
-    Raises:
-        CheckpointError: more is requested than the model has.
-    """
+    """The number of tokens fed at most; by default the smaller of 1,024 and the model's maximum."""
     text = config.get_text_config()
     sizes = [getattr(text, field, None) for field in _CONTEXT_FIELDS]
-    maximum = next((int(size) for size in sizes if isinstance(size, int) and size > 0), None)
-    if maximum:
-        maximum -= _first_position(text)
-    if maximum is not None and maximum < 1:
+    size = next((size for size in sizes if isinstance(size, int) and size > 0), None)
+    if size is None:
+        return PAPER_CONTEXT if requested is None else requested
+    maximum = size - _first_position(text)
+    if maximum < 1:
         raise CheckpointError(f"the model's config leaves {maximum} positions; expected at least 1")
     if requested is None:
-        return min(PAPER_CONTEXT, maximum) if maximum else PAPER_CONTEXT
-    if maximum and requested > maximum:
+        return min(PAPER_CONTEXT, maximum)
+    if requested > maximum:
         raise CheckpointError(
             f"--context {requested} is longer than the model's {maximum} positions"
         )
