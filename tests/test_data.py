@@ -287,7 +287,7 @@ def zipped(member: str, content: bytes) -> bytes:
 def test_zip_and_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the whole size is cut 90 / 5 / 5; here a million is 20."""
     whole = bytes(1 + i % 250 for i in range(2000))  # zero bytes are refused
-    monkeypatch.setattr(wikipedia_dump, "WHOLE", 2000)
+    monkeypatch.setattr(wikipedia_dump, "FILE_BYTES", 2000)
     monkeypatch.setattr(wikipedia_dump, "MILLION", 20)
     cuts = {"train": (0, 1800), "valid": (1800, 1900), "test": (1900, 2000), "all": (0, 2000)}
     for split, (start, stop) in cuts.items():

@@ -228,10 +228,10 @@ def test_lines_of_running_text_are_told_apart(tiny_folder: Path, tmp_path: Path)
 def test_constants_stated_on_the_page() -> None:
     text = " ".join((Path(__file__).parents[1] / "docs" / "overlap.md").read_text("utf-8").split())
     defaults = SearchOptions()
-    assert f"rate of false positives, {defaults.rate:g} as".replace("e-0", "e-") in text
-    assert f"at {-math.log(defaults.rate) / math.log(2) ** 2:.1f} bits an n-gram" in text
+    assert f"false-positive rate, {defaults.rate:g} as".replace("e-0", "e-") in text
+    assert f"takes {-math.log(defaults.rate) / math.log(2) ** 2:.1f} bits per n-gram" in text
     assert f"with more than {LARGE_PERCENT:g} %" in text
-    assert "Eight words" in text
+    assert "n-grams** have eight words" in text
     assert defaults.ngram == 8
     assert "a million n-grams of random words" in text
     assert ALL_PROBES == 1_000_000

@@ -160,7 +160,7 @@ def test_a_damaged_answer_is_dropped_and_said(
 ) -> None:
     store = Store(tmp_path)
     put(store, ONE, a="one", b="two")
-    store._file.connection().execute("UPDATE answers SET value = x'00' WHERE key = ?", [b"a"])
+    store.connection().execute("UPDATE answers SET value = x'00' WHERE key = ?", [b"a"])
     with caplog.at_level(logging.WARNING):
         assert texts(store, ONE, "a", "b") == {"b": "two"}
     assert "1 damaged answers" in caplog.text
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_wrong_types_is_shown_and_taken_out_by_check(tmp_path: P
     store = Store(tmp_path)
     put(store, ONE, a="one")
     put(store, TWO, a="two", b="three")
-    run = store._file.connection().execute
+    run = store.connection().execute
     run("UPDATE checkpoints SET used = 'x', hits = x'00', name = x'ff' WHERE weights = 'weights'")
     run("UPDATE checkpoints SET tokenizer = x'ff', used = 1e300 WHERE weights = 'others'")
     shown = {holding.name: holding for holding in store.entries()}
@@ -200,7 +200,7 @@ def test_tables_of_another_schema_are_set_aside(
 ) -> None:
     store = Store(tmp_path)
     put(store, ONE, a="one")
-    store._file.connection().executescript(change)
+    store.connection().executescript(change)
     store.close()
     with caplog.at_level(logging.WARNING):
         assert texts(store, ONE, "a") == {}
@@ -215,7 +215,7 @@ def test_a_full_disk_stops_storing_and_nothing_else(
 ) -> None:
     store = Store(tmp_path)
     put(store, ONE, a="one")
-    store._file.connection().execute("PRAGMA max_page_count = 1")
+    store.connection().execute("PRAGMA max_page_count = 1")
     with caplog.at_level(logging.WARNING):
         put(store, ONE, big="x" * 1_000_000)
         put(store, ONE, small="y")
@@ -339,8 +339,8 @@ def test_a_store_that_another_process_writes_to_is_read(
     put(other, ONE, a="one")
     store = Store(tmp_path)
     if opened_before:
-        store._file.connection()
-    other._file.connection().execute("BEGIN IMMEDIATE")
+        store.connection()
+    other.connection().execute("BEGIN IMMEDIATE")
     with caplog.at_level(logging.WARNING):
         assert texts(store, ONE, "a") == {"a": "one"}
         put(store, ONE, b="two")
@@ -618,7 +618,7 @@ def test_damaged_and_forged_answers_are_asked_again(
     wanted, sound = answered
     folder = copied(sound, tmp_path / "store")
     store = Store(folder)
-    count = damage(store._file.connection(), kind)
+    count = damage(store.connection(), kind)
     assert count > 5
     engine = Engine(tiny, budget=128, store=store)
     with caplog.at_level(logging.WARNING):
@@ -642,7 +642,7 @@ def test_the_check_finds_damage_and_forgeries(
     folder = copied(answered[1], tmp_path / "store")
     store = Store(folder)
     total = store.entries()[0].answers
-    count = damage(store._file.connection(), kind)
+    count = damage(store.connection(), kind)
     store.close()
     found = harness("cache", "--cache", folder, "check").out
     assert found == f"{total - count:,} answers are sound, {count:,} damaged ones were dropped\n"

@@ -167,9 +167,6 @@ def find_file(source: Source, folder: Path) -> Path | None:
 
     A bare name is looked for in the folder and one below, `./name` in the folder alone, and
     `sub/name` in that folder below it.
-
-    Raises:
-        DataError: the folder does not exist.
     """
     if not folder.is_dir():
         raise DataError(f"data folder {str(folder)!r} does not exist; give --data-dir a folder")
@@ -192,10 +189,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_limited(file: BinaryIO, name: str) -> bytes:
-    """All bytes of an open file of at most `MAX_FILE_BYTES`.
-
-    It is read in chunks: one read with a limit would allocate the whole limit.
-    """
+    """All bytes of an open file, read in chunks: one read with a limit would allocate the limit."""
     chunks: list[bytes] = []
     left = MAX_FILE_BYTES
     while chunk := file.read(CHUNK_BYTES):

@@ -15,9 +15,6 @@ def choose(
     """Choose sequences of neighbouring rows: all, or `limit` rows at random, in file order.
 
     From running text (`stream`), blocks of neighbouring rows are drawn.
-
-    Raises:
-        UsageError: `limit` is less than 1.
     """
     if limit is None or limit >= len(rows) > 0:
         return [rows]
@@ -29,12 +26,9 @@ def choose(
     blocks = _blocks(rows)
     rng.shuffle(blocks)
     taken: list[Sequence[Row]] = []
-    left = limit
-    for block in blocks:
-        if left <= 0:
-            break
-        taken.append(block[:left])
-        left -= len(taken[-1])
+    while limit > 0 and blocks:
+        taken.append(blocks.pop(0)[:limit])
+        limit -= len(taken[-1])
     return sorted(taken, key=lambda block: block[0].number)
 
 

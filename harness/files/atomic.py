@@ -115,12 +115,9 @@ def locked(folder: Path) -> Iterator[bool]:
     """
     try:
         import fcntl
-    except ImportError:  # Windows
-        yield False
-        return
-    try:
+
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
+    except (ImportError, OSError):  # Windows has no fcntl
         yield False
         return
     try:

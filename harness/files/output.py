@@ -12,11 +12,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace the content of a file in one step.
-
-    Raises:
-        RecordError: the file cannot be written.
-    """
+    """Replace the content of a file in one step, or raise a RecordError."""
     try:
         atomic.replace_content(path, data)
     except OSError as error:
@@ -31,11 +27,7 @@ def cannot_write(path: Path, error: OSError) -> RecordError:
 
 
 def check_writable(folder: Path) -> None:
-    """Check, before anything is computed, that records can be written to a folder.
-
-    Raises:
-        RecordError: they cannot.
-    """
+    """Raise a RecordError before anything is computed if a folder cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.remove_leftovers(folder)
@@ -50,10 +42,9 @@ def check_writable(folder: Path) -> None:
 
 
 def check_file(path: Path, option: str) -> None:
-    """Check, before anything is computed, that a file can be written, and leave none behind.
+    """Raise a RecordError before anything is computed if a file cannot be written.
 
-    Raises:
-        RecordError: it cannot; the message names the option that gave the file.
+    No new file is left behind. The message names the option that gave the file.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

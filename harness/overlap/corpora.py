@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.encodings import MARK, other_encoding
-from harness.errors import DataError
+from harness.errors import DataError, short_reason
 from harness.files import strict_json
 from harness.overlap.ngrams import DOCUMENT_END
 
@@ -37,11 +37,9 @@ def blocks(path: Path, form: CorpusFormat) -> Iterator[bytes]:
     Raises:
         DataError: the file cannot be read, or does not have the format that its name tells.
     """
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
-    if compression:
-        suffixes.pop()
-    kind = suffixes[-1] if suffixes else ""
+    *_, before, last = ["", "", *path.suffixes]
+    compression = COMPRESSIONS.get(last.lower())
+    kind = (before if compression else last).lower()
     try:
         if kind == ".parquet" and not compression:
             yield from _parquet(path, form.field)
@@ -53,13 +51,9 @@ def blocks(path: Path, form: CorpusFormat) -> Iterator[bytes]:
             yield from _plain(chunks, form.by_line)
     except OSError as error:  # pyarrow raises it for damaged files, too
         raise DataError(
-            f"cannot read {str(path)!r}: {error.strerror or _first_line(error)}; give --corpus a "
+            f"cannot read {str(path)!r}: {error.strerror or short_reason(error)}; give --corpus a "
             "readable file in the format that its name tells"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).split("\n")[0]
 
 
 def documents(texts: Iterable[str]) -> bytes:
@@ -80,11 +74,7 @@ def _chunks(path: Path, compression: str | None) -> Iterator[bytes]:
 
 
 def _as_text(name: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Remove the byte-order mark and replace CR LF and CR by LF.
-
-    Raises:
-        DataError: the file has another encoding than UTF-8.
-    """
+    """Remove the byte-order mark and replace CR LF and CR by LF; refuse UTF-16 and UTF-32."""
     after_cr = False
     for number, chunk in enumerate(chunks):
         if number == 0:
@@ -159,7 +149,7 @@ def _parquet(path: Path, field: str) -> Iterator[bytes]:
                 cells = batch.column(0).to_pylist()
                 yield documents(_cell(cell, f"{path.name}, column {field!r}") for cell in cells)
     except ArrowInvalid as error:
-        raise DataError(f"{path.name} is not a Parquet file: {_first_line(error)}") from error
+        raise DataError(f"{path.name} is not a Parquet file: {short_reason(error)}") from error
 
 
 def _cell(value: Any, where: str) -> str:

@@ -30,11 +30,7 @@ class ExampleText:
 
 
 def example_texts(job: Job) -> list[ExampleText]:
-    """The texts of a job's examples, without few-shot examples.
-
-    Raises:
-        DataError: a row cannot be read.
-    """
+    """The texts of a job's examples, without few-shot examples."""
     if job.pool:
         job = replace(job, pool=replace(job.pool, rows=(), source_kind="sample"))
     prepared = prepare(job)

@@ -87,25 +87,22 @@ class ExactSearch:
 
     def _mark(self, words: bytes, first: int) -> None:
         """Mark the n-gram with these words among those that share the hash of `first`."""
-        hashes, index = self._ngrams.hashes, first
-        while index < len(self.matched) and hashes[index] == hashes[first]:
+        hashes = self._ngrams.hashes
+        for index in range(first, int(np.searchsorted(hashes, hashes[first], side="right"))):
             if not self.matched[index] and self._ngrams.words(index) == words:
                 self.matched[index] = True
                 self._missing[first] -= 1
                 return
-            index += 1
 
 
 class BloomFilter:
     """A Bloom filter of n-gram hashes, in parts."""
 
     def __init__(self, capacity: int, rate: float, *, picklable: bool = False) -> None:
-        """Make an empty filter.
+        """Make an empty filter with room for `capacity` n-grams.
 
-        Args:
-            capacity: n-grams that it has room for.
-            rate: of false positives, when it is full.
-            picklable: whether other processes will receive it; slower to fill.
+        `rate` is of false positives when it is full. One that is `picklable`, for other processes
+        to receive it, is slower to fill.
         """
         from rbloom import Bloom
 

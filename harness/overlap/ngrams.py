@@ -79,11 +79,7 @@ _cached_lower = lru_cache(1 << 16)(_lower)
 def overlapping(blocks: Iterable[bytes], n: int) -> Iterator[bytes]:
     """Normalise blocks and prepend to each the last n - 1 words of the text before it.
 
-    Every n-gram of the whole text is in exactly one of the results.
-
-    Args:
-        blocks: none ends inside a word.
-        n: words per n-gram.
+    No block may end inside a word. Every n-gram of the whole text is in exactly one result.
     """
     tail = b""
     for block in blocks:

@@ -60,11 +60,7 @@ class ScanResult:
 
 
 def exact(corpus: Corpus, ngrams: NgramSet) -> ScanResult:
-    """Search the corpus for each n-gram; where hashes are equal, words are compared.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
+    """Search the corpus for each n-gram; where hashes are equal, words are compared."""
     started = perf_counter()
     results = _in_workers(partial(_search, corpus.form, ngrams), corpus)
     matched = np.logical_or.reduce([matched for matched, _ in results])
@@ -76,9 +72,6 @@ def bloom(corpus: Corpus, ngrams: NgramSet, rate: float) -> ScanResult:
 
     The corpus is read twice: first its n-grams are counted, to give the filter the right size.
     Afterwards PROBES random n-grams are looked up to measure the rate of false positives.
-
-    Raises:
-        DataError: a file cannot be read.
     """
     started = perf_counter()
     expected = sum(_in_workers(partial(_count, corpus.form, ngrams.n), corpus))
@@ -90,9 +83,8 @@ def bloom(corpus: Corpus, ngrams: NgramSet, rate: float) -> ScanResult:
         merged.merge(part)
     matched = merged.contains(ngrams.hashes)
     seconds = perf_counter() - started
-    report = FilterReport(
-        expected, merged.ngrams, merged.size, merged.rate, PROBES, _positives(merged, ngrams.n)
-    )
+    positives = _positives(merged, ngrams.n)
+    report = FilterReport(expected, merged.ngrams, merged.size, merged.rate, PROBES, positives)
     return ScanResult(matched, sum(size for _, size in results), seconds, report)
 
 

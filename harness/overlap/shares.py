@@ -22,6 +22,7 @@ from harness.overlap.scan import ScanResult
 from harness.runner import Job
 
 PAPER_CORPORA = ("WebText", "own training set")  # of Table 6
+ITEM_FIELDS = ("item", "part", "grams", "found", "percent")  # in files
 LARGE_PERCENT = 15.0  # Radford et al. 2019, section 4, about LAMBADA
 
 
@@ -81,11 +82,7 @@ def published() -> dict[tuple[str, str], float]:
 def measure_overlaps(
     jobs: Sequence[Job], n: int, scan: Callable[[NgramSet], ScanResult]
 ) -> tuple[list[Overlap], ScanResult]:
-    """Look up the n-grams of all benchmarks in one pass over the corpus.
-
-    Raises:
-        DataError: data or corpus are malformed.
-    """
+    """Look up the n-grams of all benchmarks in one pass over the corpus."""
     texts = [example_texts(job) for job in jobs]
     pieces: list[bytes] = []
     for text in (text for examples in texts for text in examples):
@@ -114,11 +111,9 @@ def to_csv(overlaps: Sequence[Overlap]) -> str:
     """A table with one line per example, or per line of running text."""
     text = StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", "item", "part", "grams", "found", "percent"])
+    writer.writerow(["task", *ITEM_FIELDS])
     for overlap in overlaps:
-        for piece in overlap.pieces:
-            percent = "" if piece.percent is None else repr(piece.percent)
-            writer.writerow([overlap.task, *piece, percent])
+        writer.writerows([overlap.task, *piece, piece.percent] for piece in overlap.pieces)
     return text.getvalue()
 
 
@@ -138,13 +133,6 @@ def to_json(overlap: Overlap) -> dict[str, Any]:
         "distinct_found": overlap.distinct_matches,
         "paper": {c: published().get((overlap.task, c)) for c in PAPER_CORPORA},
         "items": [
-            {
-                "item": piece.example,
-                "part": piece.part,
-                "grams": piece.grams,
-                "found": piece.matches,
-                "percent": piece.percent,
-            }
-            for piece in overlap.pieces
+            dict(zip(ITEM_FIELDS, (*piece, piece.percent), strict=True)) for piece in overlap.pieces
         ],
     }

@@ -1,18 +1,16 @@
 """The scores of a run on the examples without overlap, with some, and with much."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from harness.analysis.runs import Run, main_measures, measures
 from harness.errors import NumericsError, RecordError
-from harness.metrics import Outcome
 from harness.overlap.shares import LARGE_PERCENT, Overlap, PieceOverlap
 from harness.records.outcomes import Outcomes
 from harness.records.record import Record
 from harness.runner import Job
 from harness.stats import intervals
-from harness.task import Measure
 
 OPTIONS_OF_SCORING = ("stride", "windows", "bos")  # these do not change the texts
 GROUPS: dict[str, Callable[[float], bool]] = {
@@ -39,13 +37,9 @@ class SubsetScore:
 
 
 def subset_scores(run: Run, overlap: Overlap) -> list[SubsetScore]:
-    """The run's main scores on each of GROUPS.
+    """The main scores of a run of the same texts (see `incompatibility`) on each of GROUPS.
 
     A text shorter than an n-gram counts as free of overlap.
-
-    Args:
-        run: of the same texts, see `incompatibility`.
-        overlap: of the benchmark of the run.
 
     Raises:
         RecordError: the run has none of the examples.
@@ -66,19 +60,12 @@ def subset_scores(run: Run, overlap: Overlap) -> list[SubsetScore]:
             chosen = [value for value, percent in pairs if percent is not None and belongs(percent)]
             model = str(run.record.model["name"])
             subset = (overlap.task, model, measure.name, measure.metric.unit, group, len(chosen))
-            scores.append(SubsetScore(*subset, *_score(measure, chosen, run.record.seed)))
+            try:
+                score = intervals.score(measure, chosen, run.record.seed)
+                scores.append(SubsetScore(*subset, score.value, score.low, score.high))
+            except NumericsError:  # the outcomes have no finite score
+                scores.append(SubsetScore(*subset, None, None, None))
     return scores
-
-
-def _score(
-    measure: Measure, outcomes: Sequence[Outcome], seed: int
-) -> tuple[float | None, float | None, float | None]:
-    """Value and interval; None if the outcomes have no finite score."""
-    try:
-        score = intervals.score(measure, outcomes, seed)
-    except NumericsError:
-        return None, None, None
-    return score.value, score.low, score.high
 
 
 def incompatibility(record: Record, job: Job) -> str:
@@ -105,9 +92,7 @@ def _percents(outcomes: Outcomes, measure: str, overlap: Overlap) -> Iterator[fl
     for piece in overlap.pieces:
         pieces[piece.example].append(piece)
     keys = outcomes.keys(measure)
-    counts: dict[str, int] = defaultdict(int)
-    for example, _ in keys:
-        counts[example] += 1
+    counts = Counter(example for example, _ in keys)
     for example, part in keys:
         own = pieces.get(example)
         if own is None:

@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness.analysis.scaling import KAPLAN_EXPONENT, Curve, CurvePoint, Law
 from harness.errors import UsageError
 from harness.files.output import write_bytes
@@ -64,11 +66,7 @@ Interval = tuple[float, float]
 
 
 def check_picture(path: Path) -> None:
-    """Make sure that a picture with this name can be drawn.
-
-    Raises:
-        UsageError: the suffix is neither .png nor .svg, or matplotlib is not installed.
-    """
+    """Refuse a name that ends in neither .png nor .svg, and a missing matplotlib."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"cannot draw {str(path)!r}: expected a name that ends in .png or .svg")
     if find_spec("matplotlib") is None:
@@ -76,12 +74,7 @@ def check_picture(path: Path) -> None:
 
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
-    """Draw all curves into one file.
-
-    Raises:
-        UsageError: there are more than MAX_PANELS.
-        RecordError: the file cannot be written.
-    """
+    """Draw all curves, at most MAX_PANELS, into one file."""
     if len(curves) > MAX_PANELS:
         raise UsageError(
             f"{len(curves)} curves are too many for one picture, which has at most {MAX_PANELS}; "
@@ -119,8 +112,8 @@ def figure(curves: Sequence[Curve]) -> "Figure":
     handles: dict[str, Artist] = {}
     for panel, curve in zip(panels, curves, strict=False):
         _draw_panel(panel, curve)
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            handles[label] = handle
+        artists, names = panel.get_legend_handles_labels()
+        handles |= zip(names, artists, strict=True)
     for panel in panels[len(curves) :]:
         panel.remove()
     drawn.supxlabel("parameters, embeddings included", fontsize=9)
@@ -149,7 +142,7 @@ def _draw_panel(axes: "Axes", curve: Curve) -> None:
         _draw_kaplan(axes, curve.points, law, sizes)
     if curve.fit and curve.law:
         low, high = curve.points[0].parameters, curve.points[-1].parameters
-        steps = [low * (high / low) ** (step / 50) for step in range(51)]
+        steps = np.geomspace(low, high, 51).tolist()
         losses = [curve.fit.loss(size) for size in steps]
         heights = losses if law else [curve.law.score(loss) for loss in losses]
         axes.plot(steps, heights, color=BLUE, linewidth=1.6, label=LABELS[1])
@@ -181,13 +174,10 @@ def _loss_law(curve: Curve) -> Law | None:
 def _draw_points(
     axes: "Axes", points: Sequence[CurvePoint], height: Callable[[float], float]
 ) -> None:
-    heights = [height(p.value) for p in points]
-    lows = [height(p.value if p.low is None else p.low) for p in points]
-    highs = [height(p.value if p.high is None else p.high) for p in points]
-    errors = [
-        [max(h - low, 0.0) for h, low in zip(heights, lows, strict=True)],
-        [max(high - h, 0.0) for h, high in zip(heights, highs, strict=True)],
-    ]
+    heights = np.array([height(p.value) for p in points])
+    lows = np.array([height(p.value if p.low is None else p.low) for p in points])
+    highs = np.array([height(p.value if p.high is None else p.high) for p in points])
+    errors = np.maximum([heights - lows, highs - heights], 0)
     axes.errorbar(
         [p.parameters for p in points], heights, yerr=errors, fmt="o", color=BLUE, markersize=5,
         elinewidth=1.2, capsize=2.5, label=LABELS[0], zorder=4,
@@ -236,12 +226,10 @@ def _clip(text: str) -> str:
 
 
 def interval_around(values: Sequence[float], margin: float, ratio: float) -> Interval:
-    """The ends of a logarithmic axis.
+    """The ends of a logarithmic axis around positive values.
 
-    Args:
-        values: positive.
-        margin: minimum factor between the outermost values and the ends.
-        ratio: minimum ratio of the ends.
+    `margin` is the minimum factor between the outermost values and the ends, `ratio` the minimum
+    ratio of the ends.
     """
     low, high = min(values), max(values)
     factor = max(margin, (high / low) ** FREE_SHARE, math.sqrt(ratio * low / high))

@@ -23,14 +23,10 @@ class BackendOptions(NamedTuple):
 
 
 class Backend(Protocol):
-    """Answers queries with one checkpoint.
+    """Answers queries with one checkpoint; `tokens` is the cost of all answers so far.
 
-    Attributes:
-        identity: of the checkpoint.
-        tokenizer: of the checkpoint.
-        tokens: the cost of all answers so far.
-        options: how answers are computed. `sharing` may become None during a run, when the model
-            turns out to compute shared prefixes wrongly.
+    `options.sharing` may become None during a run, when the model turns out to compute shared
+    prefixes wrongly.
     """
 
     @property

@@ -5,7 +5,7 @@ token of the data is fed. Generated texts are assumed to be as long as they may 
 an upper bound.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ class CostModel:
 
         Args:
             counts: query -> how many requests it belongs to.
-            known: queries that the response cache answers.
+            known: queries that need no answer.
         """
         left = [query for query in counts if query not in known]
         scored, generated = self._scored(left), self._generated(left)
@@ -70,7 +70,7 @@ class CostModel:
             rows=scored.rows + generated.rows,
             largest=scored.largest,
             seconds=scored.seconds + generated.seconds,
-            peak_bytes=(resident_bytes() or weight_bytes(self.forward))
+            peak_bytes=(resident_bytes() or _weight_bytes(self.forward))
             + max(scored.peak_bytes, generated.peak_bytes),
             at_most=generated.rows > 0,
         )
@@ -90,7 +90,7 @@ class CostModel:
         return _Part(
             tokens=sum(len(row) for row in rows) + SEARCH_TOKENS * searches,
             rows=len(rows),
-            seconds=sum(batch_seconds(batch, spans, self.rates) for batch in planned),
+            seconds=sum(_batch_seconds(batch, spans, self.rates) for batch in planned),
             peak_bytes=peak,
             largest=largest,
         )
@@ -102,20 +102,21 @@ class CostModel:
             return _Part()
         rates, forward = self.rates, self.forward
         rows = [planned.row for planned in self.generator.plan(left)]
-        new = sum(query.max_new_tokens for query in left)
+        prefills = [(len(row), rates.tree if row.branches else rates.path) for row in rows]
         # Without a KV cache, all tokens before a new one are fed again.
-        again = [
-            length
+        prefills += [
+            (length, rates.path)
             for query in self.generator.full_passes(left)
             for length in range(len(query.prompt), len(query.prompt) + query.max_new_tokens - 1)
         ]
-        prefill = batch_bytes(forward, self.limits.prefill, forward.context, kept=True)
+        new = sum(query.max_new_tokens for query in left)
+        prefill_bytes = batch_bytes(forward, self.limits.prefill, forward.context, kept=True)
         return _Part(
-            tokens=sum(len(row) for row in rows) + new - len(left) + sum(again),
+            tokens=sum(length for length, _ in prefills) + new - len(left),
             rows=len(rows),
-            seconds=generation_seconds(rows, new, rates)
-            + sum(n * rates.token + n**2 * rates.path for n in again),
-            peak_bytes=prefill + self.limits.cache_bytes,
+            seconds=sum(length * rates.token + length**2 * pair for length, pair in prefills)
+            + new * (rates.step + rates.head),
+            peak_bytes=prefill_bytes + self.limits.cache_bytes,
         )
 
 
@@ -139,7 +140,7 @@ def _asked(query: Query) -> int:
     return len(query.inputs)
 
 
-def batch_seconds(batch: Sequence[TreeRow], spans: Sequence[Span], rates: Rates) -> float:
+def _batch_seconds(batch: Sequence[TreeRow], spans: Sequence[Span], rates: Rates) -> float:
     """Time of one batch of rows that are scored."""
     width = max(len(row) for row in batch)
     tokens = len(batch) * width
@@ -150,23 +151,10 @@ def batch_seconds(batch: Sequence[TreeRow], spans: Sequence[Span], rates: Rates)
     return seconds + searches * SEARCH_TOKENS * (rates.step + rates.head / 2)
 
 
-def generation_seconds(rows: Iterable[TreeRow], tokens: int, rates: Rates) -> float:
-    """Time to prefill rows and to decode this many tokens after them."""
-    prefill = sum(
-        len(row) * rates.token + len(row) ** 2 * (rates.tree if row.branches else rates.path)
-        for row in rows
-    )
-    return prefill + tokens * (rates.step + rates.head)
-
-
 def batch_bytes(forward: Forward, tokens: int, width: int, *, kept: bool) -> int:
-    """Memory of one batch, without the weights.
+    """Memory of a batch of `tokens` padded tokens, `width` per row, without the weights.
 
-    Args:
-        forward: the model.
-        tokens: padded tokens of the batch.
-        width: tokens per row.
-        kept: whether keys and values are kept.
+    `kept` tells whether keys and values are kept.
     """
     hidden = int(forward.model.get_input_embeddings().weight.shape[1])
     inner = _inner_size(forward.model.config.get_text_config()) or 4 * hidden
@@ -190,6 +178,5 @@ def _inner_size(config: Any) -> int:
     return 0
 
 
-def weight_bytes(forward: Forward) -> int:
-    """Memory of the weights."""
+def _weight_bytes(forward: Forward) -> int:
     return sum(p.numel() * p.element_size() for p in forward.model.parameters())

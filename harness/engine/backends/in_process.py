@@ -34,14 +34,6 @@ class InProcess:
         budget: padded tokens per batch; None chooses by the device.
         share: whether queries may share prefixes.
 
-    Attributes:
-        identity: of the checkpoint.
-        tokenizer: of the checkpoint.
-        tokens: the cost of all answers so far.
-        forward: the model.
-        planner: arranges rows.
-        generator: generates texts.
-
     Raises:
         CheckpointError: the model is not causal.
     """
@@ -89,15 +81,9 @@ class InProcess:
         yield from self.generator.answer(generated, known, advance)
 
     def estimate(self, counts: Mapping[Query, int], known: Collection[Query]) -> Estimate:
-        """Estimate the cost of queries; measures the machine's rates if they are not stored.
-
-        Args:
-            counts: query -> how many requests it belongs to.
-            known: queries that need no answer.
-        """
+        """As `CostModel.estimate`; measures the machine's rates if they are not stored."""
         identity = self.identity
         key = f"{identity.digest}|{identity.device}|{identity.threads}|{self._numerics}"
-        model = CostModel(
-            self.forward, self.planner, self.generator, self._limits, rates(self.forward, key)
-        )
+        speed = rates(self.forward, key)
+        model = CostModel(self.forward, self.planner, self.generator, self._limits, speed)
         return model.estimate(counts, known)

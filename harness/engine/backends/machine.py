@@ -22,11 +22,7 @@ class Machine(NamedTuple):
 
 
 def machine(device: str | None, threads: int | None) -> Machine:
-    """Choose the device, set the number of threads and count the cores.
-
-    Raises:
-        CheckpointError: the device cannot be used.
-    """
+    """Choose the device (see `pick_device`), set the number of threads and count the cores."""
     if threads is not None:
         torch.set_num_threads(threads)
     affinity = getattr(os, "sched_getaffinity", None)
@@ -54,11 +50,11 @@ def resident_bytes() -> int:
     """
     try:
         import resource
-    except ImportError:
-        return 0
-    try:
+
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize()
+    except ImportError:
+        return 0
     except (OSError, ValueError, IndexError):
         unit = 1 if sys.platform == "darwin" else 1024
         return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * unit

@@ -8,12 +8,11 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.engine.checkpoint.digest import cache_root
+from harness.engine.checkpoint.digest import cache_root, cached_entries
 from harness.engine.model.forward import Forward
 from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.files.atomic import replace_content
@@ -41,7 +40,7 @@ class Rates:
 def rates(forward: Forward, key: str) -> Rates:
     """The rates stored under a key, or measured now and stored."""
     path = cache_root() / FILE
-    stored = _load(path)
+    stored = cached_entries(path, _valid)
     if key in stored:
         return Rates(**stored[key])
     measured = measure(forward)
@@ -52,19 +51,8 @@ def rates(forward: Forward, key: str) -> Rates:
     return measured
 
 
-def _load(path: Path) -> dict[str, dict[str, float]]:
-    """The valid entries of the file; none if it is missing or damaged."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(stored, dict):
-        return {}
-    return {key: entry for key, entry in stored.items() if _valid(entry)}
-
-
 def _valid(entry: Any) -> bool:
-    if not isinstance(entry, dict) or set(entry) != set(Rates.__dataclass_fields__):
+    if not isinstance(entry, dict) or entry.keys() != Rates.__dataclass_fields__.keys():
         return False
     return all(type(n) in (int, float) and 0 <= n <= MAX_SECONDS for n in entry.values())
 

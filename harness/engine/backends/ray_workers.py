@@ -21,7 +21,7 @@ from harness.engine.checkpoint.settings import Identity, Settings
 from harness.engine.decoding.plan import MAX_PROMPTS
 from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query, Span
-from harness.errors import CheckpointError, HarnessError, NumericsError
+from harness.errors import CheckpointError, HarnessError
 
 PARCELS_IN_FLIGHT = 2  # per worker: one is computed, the next waits there
 PARCEL_PROMPTS = 64  # a worker decodes these together
@@ -40,13 +40,7 @@ class Parcel:
 def parcels(
     queries: Sequence[Query], known: Collection[Query], options: BackendOptions
 ) -> list[Parcel]:
-    """Group queries in parcels, the largest first.
-
-    Args:
-        queries: distinct queries.
-        known: queries that need no answer.
-        options: how the workers plan.
-    """
+    """Group distinct queries in parcels, the largest first; `known` ones need no answer."""
     scored: dict[Span, list[Query]] = {}
     generated: dict[Span, list[Query]] = {}
     for query in queries:
@@ -105,12 +99,6 @@ class RayWorkers:
         count: number of workers.
         total: number of workers of all checkpoints that are evaluated at the same time.
 
-    Attributes:
-        tokens: the cost of all answers so far.
-        identity: of the checkpoint.
-        tokenizer: of the checkpoint, which this process loads as well.
-        options: how the workers compute answers.
-
     Raises:
         CheckpointError: a worker cannot load the checkpoint.
     """
@@ -150,8 +138,7 @@ class RayWorkers:
             cause = getattr(error, "cause", None) or error
             reason = str(cause).strip().split("\n")[-1][:300]
             raise CheckpointError(f"a worker could not load {name!r}: {reason}") from error
-        self.identity: Identity = about[0][0]
-        self.options: BackendOptions = about[0][1]
+        self.identity, self.options = about[0]
 
     def close(self) -> None:
         """Stop the actors; may be called again."""
@@ -195,11 +182,8 @@ def _result(ready: Any) -> tuple[dict[Query, Answer], Tokens]:
     try:
         result: tuple[dict[Query, Answer], Tokens] = ray.get(ready)
     except ray.exceptions.RayTaskError as error:
-        cause = error.cause
-        if isinstance(cause, NumericsError):
-            raise NumericsError(str(cause), query=cause.query) from error
-        if isinstance(cause, HarnessError):
-            raise type(cause)(str(cause)) from error
+        if isinstance(error.cause, HarnessError):
+            raise error.cause from error
         raise
     except ray.exceptions.RayError as error:
         raise CheckpointError(f"the workers are gone: {str(error).splitlines()[0]}") from error
@@ -207,11 +191,7 @@ def _result(ready: Any) -> tuple[dict[Query, Answer], Tokens]:
 
 
 def _ray() -> Any:
-    """Import Ray.
-
-    Raises:
-        CheckpointError: it is not installed.
-    """
+    """Import Ray; raises a CheckpointError if it is not installed."""
     try:
         return import_module("ray")
     except ImportError as error:
@@ -245,11 +225,7 @@ def connect(address: str | None, cpus: int) -> None:
 
 
 def _check_listening(address: str) -> None:
-    """Connect to the address once, because Ray itself would try for minutes.
-
-    Raises:
-        OSError: nothing listens there.
-    """
+    """Connect to the address once (or raise OSError), because Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), timeout=5).close()

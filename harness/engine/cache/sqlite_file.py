@@ -42,16 +42,11 @@ class Damage(sqlite3.DatabaseError):
 
 
 class SqliteFile:
-    """A response cache on disk, or in memory if `path` is None.
-
-    Attributes:
-        path: The file.
-        writable: False once a write has failed; the file is then only read.
-    """
+    """A response cache on disk, or in memory if `path` is None."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self.writable = True
+        self.writable = True  # False once a write has failed; the file is then only read
         self._timeout = TIMEOUT
         self._open: sqlite3.Connection | None = None
 
@@ -97,11 +92,8 @@ class SqliteFile:
             return
         candidates = (self.path.with_name(f"{self.path.name}.damaged{n}") for n in count(1))
         target = next(path for path in candidates if not path.exists())
-        log.warning(
-            "the response cache is damaged (%s): set aside as %s; a new one is started",
-            error,
-            target,
-        )
+        message = "the response cache is damaged (%s): set aside as %s; a new one is started"
+        log.warning(message, error, target)
         try:
             self.path.rename(target)
             for ending in ("-wal", "-shm"):
@@ -112,12 +104,9 @@ class SqliteFile:
     def _stop_writing(self, error: Exception) -> None:
         """Go on without writing; warn once, and do not wait for a lock again."""
         if self.writable:
-            reason = error.strerror if isinstance(error, OSError) else None
-            log.warning(
-                "the response cache is not written from here on: %s (%s)",
-                reason or str(error),
-                self.path,
-            )
+            reason = getattr(error, "strerror", None) or error
+            message = "the response cache is not written from here on: %s (%s)"
+            log.warning(message, reason, self.path)
         self.writable = False
         if _code(error) in _BUSY_CODES:
             self._timeout = 0.0
@@ -141,13 +130,7 @@ def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iter
 def _open_to_write(path: Path | None, timeout: float) -> sqlite3.Connection:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-
-    def prepare(connection: sqlite3.Connection) -> None:
-        _retry(lambda: connection.execute("PRAGMA journal_mode = WAL"), timeout)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        _retry(lambda: connection.executescript(_SCHEMA), timeout)
-
-    return _opened(str(path.absolute()) if path else ":memory:", timeout, prepare)
+    return _opened(str(path.absolute()) if path else ":memory:", timeout, write=True)
 
 
 def _open_to_read(path: Path | None, timeout: float) -> sqlite3.Connection:
@@ -161,25 +144,22 @@ def _open_to_read(path: Path | None, timeout: float) -> sqlite3.Connection:
         raise FileNotFoundError(f"there is no file {path}")
     uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        return _opened(uri, timeout)
+        return _opened(uri, timeout, write=False)
     except sqlite3.OperationalError:
         if os.access(path.parent, os.W_OK):
             raise
-        return _opened(f"{uri}&immutable=1", timeout)
+        return _opened(f"{uri}&immutable=1", timeout, write=False)
 
 
-def _opened(
-    database: str,
-    timeout: float,
-    prepare: Callable[[sqlite3.Connection], None] = lambda connection: None,
-) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        database, timeout=timeout, isolation_level=None, uri=database.startswith("file:")
-    )
+def _opened(database: str, timeout: float, *, write: bool) -> sqlite3.Connection:
+    connection = sqlite3.connect(database, timeout=timeout, isolation_level=None, uri=not write)
     # Text that is not UTF-8 is damage of one value, not an error of the whole query.
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
-        prepare(connection)
+        if write:
+            _retry(lambda: connection.execute("PRAGMA journal_mode = WAL"), timeout)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            _retry(lambda: connection.executescript(_SCHEMA), timeout)
         _check_schema(connection)
     except BaseException:
         connection.close()

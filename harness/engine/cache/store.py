@@ -82,24 +82,14 @@ def default_folder() -> Path:
     return cache_root() / FOLDER_NAME
 
 
-class Store:
+class Store(SqliteFile):
     """Answers in a folder, or in memory if `folder` is None.
 
     No problem with the file is raised: `SqliteFile` logs it.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._file = SqliteFile(folder / FILE_NAME if folder else None)
-
-    @property
-    def path(self) -> Path | None:
-        """The file; None in memory."""
-        return self._file.path
-
-    @property
-    def writable(self) -> bool:
-        """Whether answers are stored; False once the file could not be written."""
-        return self._file.writable
+        super().__init__(folder / FILE_NAME if folder else None)
 
     def get(
         self,
@@ -135,12 +125,12 @@ class Store:
                 [len(answers) if count else 0, time.time(), checkpoint_id],
             )
 
-        checkpoint_id = self._file.run(read, None)
+        checkpoint_id = self.run(read, None)
         if damaged:
             message = "%d damaged answers in the response cache %s are computed again"
             log.warning(message, len(damaged), self.path)
         if self.writable and (answers or damaged):
-            self._file.run(note_use, None)
+            self.run(note_use, None)
         return answers
 
     def put(
@@ -167,7 +157,7 @@ class Store:
                 )
 
         if self.writable and answers:
-            self._file.run(write, None)
+            self.run(write, None)
 
     def entries(self) -> list[CheckpointEntry]:
         """What is stored of each checkpoint, the most recently used first."""
@@ -183,7 +173,7 @@ class Store:
                 for row in connection.execute(query)
             ]
 
-        return self._file.run(read, [])
+        return self.run(read, [])
 
     def drop_damaged(self, check: Check = _accept) -> int | None:
         """Drop damaged answers if the file can be written; return how many there are.
@@ -205,11 +195,11 @@ class Store:
                     or _sound_answer(check, key, *row) is None
                 ]
 
-        damaged = self._file.run(find, None)
+        damaged = self.run(find, None)
         if damaged and self.writable:
-            self._file.run(lambda connection: _delete(connection, damaged), None)
+            self.run(lambda connection: _delete(connection, damaged), None)
         if self.writable:
-            self._file.run(_repair_checkpoints, None)
+            self.run(_repair_checkpoints, None)
         return None if damaged is None else len(damaged)
 
     def prune(
@@ -222,9 +212,9 @@ class Store:
         """Drop answers; return how many.
 
         Args:
-            before: Drop answers stored earlier than this, in seconds since 1970.
-            checkpoints: Drop the answers of these, by id.
-            size: Drop the oldest answers until at most this many bytes are left.
+            before: drop answers stored earlier than this, in seconds since 1970.
+            checkpoints: drop the answers of these, by id.
+            size: drop the oldest answers until at most this many bytes are left.
         """
         deletions: list[tuple[str, float]] = [("checkpoint = ?", i) for i in checkpoints]
         if before is not None:
@@ -244,11 +234,7 @@ class Store:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return dropped
 
-        return self._file.run(drop, 0)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        return self.run(drop, 0)
 
 
 def _checkpoint_id(connection: sqlite3.Connection, checkpoint: CheckpointKey) -> int | None:
@@ -263,8 +249,10 @@ def _rows(
 ) -> Iterable[tuple[Any, ...]]:
     for start in range(0, len(keys), _KEYS_PER_QUERY):
         batch = keys[start : start + _KEYS_PER_QUERY]
-        is_wanted = f"checkpoint = ? AND key IN ({','.join('?' * len(batch))})"
-        query = f"SELECT key, asked, value, crc FROM answers WHERE {is_wanted}"
+        marks = ",".join("?" * len(batch))
+        query = (
+            f"SELECT key, asked, value, crc FROM answers WHERE checkpoint = ? AND key IN ({marks})"
+        )
         yield from connection.execute(query, [checkpoint_id, *batch])
 
 

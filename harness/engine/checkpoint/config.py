@@ -25,42 +25,28 @@ _MAX_UNCHECKED_LAYERS = 512  # building a model of so many layers takes little t
 
 
 def read_config(folder: Path, name: str, *, trust_remote_code: bool) -> Any:
-    """Read the config in a checkpoint's folder.
-
-    Raises:
-        CheckpointError: it cannot be read, it is not that of a causal language model, or there is
-            an adapter in the folder.
-    """
+    """Read the config in a checkpoint's folder; refuse adapters and models that are not causal."""
     from transformers import AutoConfig
 
-    _check_no_adapter(folder, name)
+    if adapter := next((file for file in _ADAPTER_FILES if (folder / file).exists()), None):
+        # Neither the base model nor the tuned one is meant.
+        raise CheckpointError(
+            f"model {name!r} has an adapter beside its weights ({adapter}), which would not be "
+            "applied; merge it into them (peft: merge_and_unload(), then save_pretrained), or "
+            "take it out of the folder to score the base model"
+        )
     _check_json(folder, name)
     with one_line_errors(name):
         config = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    kind = ""
-    masked = [a for a in getattr(config, "architectures", None) or () if "MaskedLM" in a]
-    if getattr(config, "is_encoder_decoder", False):
-        kind = f"encoder-decoder ({config.model_type})"
-    elif masked:
-        kind = f"encoder ({masked[0]})"
-    if kind:
-        raise CheckpointError(f"model {name!r} is an {kind}; expected a causal language model")
+    kinds = [f"encoder-decoder ({config.model_type})"] if config.is_encoder_decoder else []
+    kinds += [f"encoder ({a})" for a in config.architectures or () if "MaskedLM" in a]
+    if kinds:
+        raise CheckpointError(f"model {name!r} is an {kinds[0]}; expected a causal language model")
     for part in (config, config.get_text_config()):
         part.return_dict = True  # the engine reads outputs by name
     return config
-
-
-def _check_no_adapter(folder: Path, name: str) -> None:
-    """Refuse a PEFT adapter next to weights: neither the base nor the tuned model is meant."""
-    for file in _ADAPTER_FILES:
-        if (folder / file).exists():
-            raise CheckpointError(
-                f"model {name!r} has an adapter beside its weights ({file}), which would not be "
-                "applied; merge it into them (peft: merge_and_unload(), then save_pretrained), or "
-                "take it out of the folder to score the base model"
-            )
 
 
 def _check_json(folder: Path, name: str) -> None:
@@ -76,11 +62,7 @@ def _check_json(folder: Path, name: str) -> None:
 
 
 def check_end_tokens(value: Any, field: str, name: str) -> frozenset[int]:
-    """End tokens in a config: a token id, a list of them, or None.
-
-    Raises:
-        CheckpointError: it is something else.
-    """
+    """End tokens in a config; refuses what is not a token id, a list of them, or None."""
     tokens = value if isinstance(value, list) else [] if value is None else [value]
     if not all_are(int, tokens):
         raise CheckpointError(
@@ -91,11 +73,7 @@ def check_end_tokens(value: Any, field: str, name: str) -> frozenset[int]:
 
 
 def check_sizes(config: Any, files: Sequence[Path], name: str) -> None:
-    """Refuse impossible sizes in a config before a model of that size is built.
-
-    Raises:
-        CheckpointError: a size is not positive, or there are more layers than tensors.
-    """
+    """Refuse sizes that are not positive, and more layers than tensors, before a model is built."""
     text = config.get_text_config()
     for field in _POSITIVE_FIELDS:
         try:
@@ -126,21 +104,18 @@ def _layer_counts(stated: dict[str, Any]) -> list[tuple[int, str]]:
 
 
 def context_length(config: Any, requested: int | None) -> int:
-    """The number of tokens fed at most; by default the smaller of 1,024 and the model's maximum.
-
-    Raises:
-        CheckpointError: more is requested than the model has.
-    """
+    """The number of tokens fed at most; by default the smaller of 1,024 and the model's maximum."""
     text = config.get_text_config()
     sizes = [getattr(text, field, None) for field in _CONTEXT_FIELDS]
-    maximum = next((int(size) for size in sizes if isinstance(size, int) and size > 0), None)
-    if maximum:
-        maximum -= _first_position(text)
-    if maximum is not None and maximum < 1:
+    size = next((size for size in sizes if isinstance(size, int) and size > 0), None)
+    if size is None:
+        return PAPER_CONTEXT if requested is None else requested
+    maximum = size - _first_position(text)
+    if maximum < 1:
         raise CheckpointError(f"the model's config leaves {maximum} positions; expected at least 1")
     if requested is None:
-        return min(PAPER_CONTEXT, maximum) if maximum else PAPER_CONTEXT
-    if maximum and requested > maximum:
+        return min(PAPER_CONTEXT, maximum)
+    if requested > maximum:
         raise CheckpointError(
             f"--context {requested} is longer than the model's {maximum} positions"
         )

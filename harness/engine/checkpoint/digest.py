@@ -10,7 +10,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import xxhash
 from platformdirs import user_cache_path
@@ -51,18 +53,20 @@ def file_state(paths: Iterable[Path]) -> str:
 
 
 def cached_digest(key: str, compute: Callable[[], str]) -> str:
-    """Return the digest cached under a key, or compute and cache it.
+    """Return the SHA-256 cached under a key, or compute and cache it.
 
-    Args:
-        key: Includes a checksum of all bytes that the digest covers.
-        compute: Returns a SHA-256 in hexadecimal.
+    The key must include a checksum of all bytes that the digest covers.
     """
     file = cache_root() / "digests.json"
-    if digest := _read(file).get(key):
-        return digest
+    if digest := cached_entries(file, _is_digest).get(key):
+        return str(digest)
     digest = compute()
     # Read again: another process may have added to the file meanwhile.
-    _write(file, {**_read(file), key: digest})
+    digests = {**cached_entries(file, _is_digest), key: digest}
+    newest = dict(list(digests.items())[-_MAX_CACHED:])
+    with suppress(OSError):  # a folder that cannot be written only costs time
+        atomic.remove_leftovers(file.parent, "digests.*.tmp")  # name in old versions
+        atomic.replace_content(file, json.dumps(newest).encode())
     return digest
 
 
@@ -71,21 +75,14 @@ def combined_digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _read(file: Path) -> dict[str, str]:
-    """The cached digests; whatever is not a digest is left out."""
+def cached_entries(file: Path, is_valid: Callable[[Any], bool]) -> dict[str, Any]:
+    """The valid entries of a JSON file in the cache; none if it is missing or damaged."""
     try:
         entries = json.loads(file.read_text("utf-8")).items()
     except (OSError, ValueError, RecursionError, AttributeError):
         return {}
-    return {k: v for k, v in entries if isinstance(v, str) and _SHA256.fullmatch(v)}
+    return {key: value for key, value in entries if is_valid(value)}
 
 
-def _write(file: Path, digests: dict[str, str]) -> None:
-    """Write the cache; a folder that cannot be written only costs time."""
-    newest = dict(list(digests.items())[-_MAX_CACHED:])
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic.remove_leftovers(file.parent, "digests.*.tmp")  # name in old versions
-        atomic.replace_content(file, json.dumps(newest).encode())
-    except OSError:
-        return
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None

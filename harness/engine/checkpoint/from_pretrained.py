@@ -60,14 +60,9 @@ def _reason(error: Exception) -> str:
 
 
 def load_model(folder: Path, config: Any, name: str, files: Sequence[Path], **options: Any) -> Any:
-    """Load the causal language model in a folder; every tensor comes from the folder's files.
+    """Load the causal language model in a folder; every tensor comes from the weight files.
 
-    Args:
-        folder: Folder of the checkpoint.
-        config: Config of the checkpoint.
-        name: Name of the checkpoint, for messages.
-        files: Files with the weights.
-        options: Further arguments of `from_pretrained`.
+    `options` are further arguments of `from_pretrained`.
 
     Raises:
         CheckpointError: it cannot be loaded, or weights and config do not belong together.
@@ -133,8 +128,8 @@ def check_report(report: dict[str, Any], config: Any, name: str) -> None:
     Args:
         report: `missing_keys`, `unexpected_keys` and `mismatched_keys` of `from_pretrained`,
             without those that the model's class ignores.
-        config: Config of the checkpoint.
-        name: Name of the checkpoint, for messages.
+        config: of the checkpoint.
+        name: of the checkpoint, for messages.
 
     Raises:
         CheckpointError: a tensor is missing, has another shape, or has no place in the model.
@@ -208,19 +203,17 @@ def _failed_conversions() -> Iterator[list[str]]:
     """Collect the tensors that transformers logs as not converted, and hide that log."""
     failed: list[str] = []
 
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines = record.getMessage().splitlines()
-            failed.extend(line.split("|")[0].strip() for line in lines if "| CONVERSION" in line)
+    def collect(record: logging.LogRecord) -> bool:
+        lines = record.getMessage().splitlines()
+        failed.extend(line.split("|")[0].strip() for line in lines if "| CONVERSION" in line)
+        return False
 
     logger = logging.getLogger("transformers.modeling_utils")
-    level, propagate, handler = logger.level, logger.propagate, Collect(logging.WARNING)
-    logger.addHandler(handler)
+    level = logger.level
+    logger.addFilter(collect)
     logger.setLevel(logging.WARNING)
-    logger.propagate = False
     try:
         yield failed
     finally:
-        logger.removeHandler(handler)
+        logger.removeFilter(collect)
         logger.setLevel(level)
-        logger.propagate = propagate

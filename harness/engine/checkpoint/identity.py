@@ -31,12 +31,9 @@ _REMOTE_CODE = "transformers_modules."  # where transformers puts code of a chec
 
 
 def model_digest(model: Any, config: Any, files: Iterable[Path]) -> str:
-    """SHA-256 that identifies a model, computed before anything is changed in it.
+    """SHA-256 that identifies a transformers model, computed before anything is changed in it.
 
-    Args:
-        model: A transformers model.
-        config: The checkpoint's own config.
-        files: The weights files; part of the key under which the digest is cached.
+    `config` is the checkpoint's own; the state of its weight files is part of the cache key.
     """
     tensors = dict(distinct_tensors(model))
     key = f"{file_state(files)}|{_checksum(tensors)}"
@@ -96,11 +93,9 @@ def _defaults(kind: Any) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            default = kind()
+            return dict(kind().to_dict())
         except Exception:  # remote code may raise anything
-            default = PretrainedConfig()
-    fields: dict[str, Any] = default.to_dict()
-    return fields
+            return PretrainedConfig().to_dict()
 
 
 def _tensors_digest(tensors: dict[str, Any]) -> str:

@@ -74,22 +74,21 @@ def load(name: str, settings: Settings) -> Checkpoint:
         model = model.to(device).eval()
     tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
     _check_vocabulary(model, tokenizer, name)
-    parameters = sum(p.numel() for p in model.parameters())
-    logits = _trial_logits(model, name)
-    if not settings.compiled:  # torch.compile lays out the weights itself
-        pack(model, logits)
     identity = Identity(
         name=name,
         revision=revision,
         digest=digest,
         tokenizer=tokenizer.digest,
-        parameters=parameters,
+        parameters=sum(p.numel() for p in model.parameters()),
         dtype=settings.dtype,
         device=str(device),
         context=context,
         trust_remote_code=settings.trust_remote_code,
         threads=torch.get_num_threads(),
     )
+    logits = _trial_logits(model, name)
+    if not settings.compiled:  # torch.compile lays out the weights itself
+        pack(model, logits)
     ends |= tokenizer.end_tokens
     return Checkpoint(identity, model, tokenizer, device, ends, settings.compiled)
 
@@ -181,11 +180,7 @@ def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
 
 
 def _trial_logits(model: Any, name: str) -> torch.Tensor:
-    """Logits (T, V) of a few tokens.
-
-    Raises:
-        CheckpointError: the forward pass fails, for example because sizes do not fit.
-    """
+    """Logits (T, V) of a few tokens; refuses a model whose forward pass fails."""
     try:
         with torch.no_grad():
             return trial(model)

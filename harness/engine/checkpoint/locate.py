@@ -9,7 +9,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from harness.engine.checkpoint import gguf
@@ -27,7 +27,7 @@ _PATH_START = (".", "~")
 _FILE_SUFFIXES = (".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.jinja")
-_OTHER_RUNTIMES = ("onnx/*", "openvino/*", "coreml/*", "flax/*")
+_OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "flax/*"]
 
 
 def locate(name: str, settings: Settings) -> tuple[Path, str | None]:
@@ -55,28 +55,14 @@ def locate(name: str, settings: Settings) -> tuple[Path, str | None]:
 
 
 def _converted(path: Path) -> Path:
-    """Return the folder that a checkpoint file converts to; it is recognised by its content."""
+    """The folder in the user cache that a GGUF file converts to, named after the file's digest."""
     with path.open("rb") as file:
         start = file.read(len(gguf.MAGIC))
     if start != gguf.MAGIC:
         raise CheckpointError(
             f"{path} is not a GGUF file: it begins with {start!r}, not {gguf.MAGIC!r}"
         )
-    return _convert_once(path, "gguf", gguf.convert)
-
-
-def _convert_once(path: Path, kind: str, convert: Callable[[Path, Path], None]) -> Path:
-    """Return the converted checkpoint in the user cache, which is filed under the file's digest.
-
-    Args:
-        path: File to convert.
-        kind: Subfolder of the user cache.
-        convert: Called with the file and the folder to write to.
-
-    Raises:
-        CheckpointError: the file cannot be converted, or the cache cannot be written.
-    """
-    target = cache_root() / kind / file_digest(path)
+    target = cache_root() / "gguf" / file_digest(path)
     if target.is_dir():
         return target
     log.warning("converting %s, once; it takes about half a minute", path.name)
@@ -91,7 +77,7 @@ def _convert_once(path: Path, kind: str, convert: Callable[[Path, Path], None]) 
             "set HARNESS_CACHE to a folder that can be written"
         ) from error
     try:
-        convert(path, work)
+        gguf.convert(path, work)
         try:
             work.rename(target)  # atomic: another process may have been faster
         except OSError:
@@ -103,12 +89,8 @@ def _convert_once(path: Path, kind: str, convert: Callable[[Path, Path], None]) 
 
 
 def _check_folder(path: Path, name: str) -> None:
-    """Refuse a folder without a config.
-
-    Raises:
-        OSError: the folder cannot be listed.
-    """
-    next(path.iterdir(), None)
+    """Refuse a folder without a config."""
+    next(path.iterdir(), None)  # raises OSError if the folder cannot be listed
     if (path / "config.json").exists() or (path / "config.json").is_symlink():
         return
     if (path / "adapter_config.json").is_file():
@@ -145,16 +127,12 @@ def _is_path(name: str) -> bool:
 def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
     from huggingface_hub import constants, snapshot_download
 
-    wanted = [*_HUB_FILES, *(["*.py"] if settings.trust_remote_code else [])]
-    ignored = list(_OTHER_RUNTIMES)
+    patterns = [*_HUB_FILES, *(["*.py"] if settings.trust_remote_code else [])]
+    download = partial(snapshot_download, name, revision=settings.revision)
     try:
-        folder = Path(
-            snapshot_download(
-                name, revision=settings.revision, allow_patterns=wanted, ignore_patterns=ignored
-            )
-        )
+        folder = Path(download(allow_patterns=patterns, ignore_patterns=_OTHER_RUNTIMES))
         if not any((folder / file).is_file() for file in _SAFETENSORS):
-            snapshot_download(name, revision=settings.revision, allow_patterns=["*.bin"])
+            download(allow_patterns=["*.bin"])
     except Exception as error:
         if constants.HF_HUB_OFFLINE:
             hub = "HF_HUB_OFFLINE is set and the hub's local cache does not have it"

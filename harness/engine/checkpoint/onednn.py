@@ -31,14 +31,11 @@ class Packed(nn.Module):
     Args:
         weight: (outer, inner), float32 or bfloat16, on the CPU.
         bias: (outer,) or None.
-
-    Attributes:
-        then: the function that oneDNN applies to the product: `none`, or `gelu` with tanh.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.then = "none"
+        self.then = "none"  # what oneDNN applies to the product: or `gelu`, with tanh
         packed = torch.ops.mkldnn._reorder_linear_weight(
             weight.detach().contiguous(), _TYPICAL_ROWS
         )
@@ -56,9 +53,7 @@ class Packed(nn.Module):
 def pack(model: Any, before: Tensor | None = None) -> None:
     """Replace the linear layers of a model on the CPU; leave it as it was where that fails.
 
-    Args:
-        model: a causal language model.
-        before: its `trial`, if there has been one.
+    `before` is the model's `trial`, if there has been one.
     """
     if model.device.type != "cpu" or model.dtype not in _TOLERANCE:
         return
@@ -68,10 +63,11 @@ def pack(model: Any, before: Tensor | None = None) -> None:
         os.environ.setdefault(name, capacity)
     with torch.no_grad():
         before = trial(model) if before is None else before
+        bound = _TOLERANCE[before.dtype] * float(before.float().nan_to_num().abs().max())
         replaced: list[tuple[nn.Module, str, nn.Module]] = []  # owner, name, original
         try:
             _replace_layers(model, replaced)
-            same = _close(before, trial(model))
+            same = torch.allclose(before, trial(model), atol=bound, rtol=0, equal_nan=True)
         except Exception as error:
             # The operators belong to torch, but are not documented: whatever they raise on another
             # machine, the model runs without them.
@@ -123,8 +119,3 @@ def trial(model: Any) -> Tensor:
     takes_cache = "use_cache" in inspect.signature(model.forward).parameters
     logits: Tensor = model(input_ids=ids, **({"use_cache": False} if takes_cache else {})).logits[0]
     return logits
-
-
-def _close(before: Tensor, after: Tensor) -> bool:
-    bound = _TOLERANCE[before.dtype] * float(before.float().nan_to_num().abs().max())
-    return torch.allclose(before, after, atol=bound, rtol=0, equal_nan=True)

@@ -15,11 +15,7 @@ _SAFETENSORS, _PICKLE = "model.safetensors", "pytorch_model.bin"
 
 
 def read_json(folder: Path, file: str, name: str) -> dict[str, Any]:
-    """The JSON object in a folder's file; {} if there is no such file.
-
-    Raises:
-        CheckpointError: it cannot be read, or is not a JSON object.
-    """
+    """The JSON object in a folder's file; {} if there is no such file."""
     path = folder / file
     try:
         if not path.is_symlink() and not path.exists():
@@ -47,10 +43,7 @@ def all_are(kind: type, values: Sequence[Any]) -> bool:
 def weight_files(folder: Path, stated: str | None, name: str) -> list[Path]:
     """The files that transformers loads a folder's weights from.
 
-    Args:
-        folder: Folder of the checkpoint.
-        stated: `transformers_weights` of its config, which names the file.
-        name: Name of the checkpoint, for messages.
+    `stated` is the file that the config names in `transformers_weights`.
 
     Raises:
         CheckpointError: there is none, it cannot be read, or it lies outside the folder.

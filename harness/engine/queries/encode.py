@@ -57,7 +57,7 @@ class Encoder:
     Args:
         tokenizer: of the checkpoint.
         context: how many tokens the model may be fed at once.
-        cache: encoded requests, shared by checkpoints with equal tokenizers; read and added to.
+        cache: encoded requests, shared by checkpoints with equal tokenizers.
         vocabulary: number of tokens that the model has; None if unknown.
     """
 
@@ -68,10 +68,8 @@ class Encoder:
         cache: Encodings | None = None,
         vocabulary: int | None = None,
     ) -> None:
-        self.tokenizer = tokenizer
-        self.context = context
-        self._cache = cache
-        self._vocabulary = vocabulary
+        self.tokenizer, self.context = tokenizer, context
+        self._cache, self._vocabulary = cache, vocabulary
 
     def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
         """Encode requests, in order.

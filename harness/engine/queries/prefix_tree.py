@@ -51,12 +51,8 @@ def arrange(
     """Arrange distinct spans in rows: trees before paths, longest first.
 
     Without `sharing`, spans still share a row if each continues the one before, which needs no
-    mask.
-
-    Args:
-        spans: the spans.
-        sharing: when spans may share a row.
-        limit: a span longer than this shares a row only with spans of equal length (`rope_limit`).
+    mask. A span longer than `limit` (`Forward.rope_limit`) shares a row only with spans of equal
+    length.
     """
     order = sorted(range(len(spans)), key=lambda i: spans[i].inputs)
     rows: list[TreeRow] = []
@@ -80,15 +76,10 @@ def arrange(
             row.ends.append(0)
         for node in path:
             row.ends[node] = len(row.tokens)
-        row.nodes[i] = _read_nodes(spans[i], path)
+        reads = len(spans[i].targets) or int(spans[i].top)
+        row.nodes[i] = path[len(path) - reads :]
         last = inputs
     return sorted(rows, key=lambda row: (not row.branches, -len(row)))
-
-
-def _read_nodes(span: Span, path: list[int]) -> list[int]:
-    if span.top and not span.targets:
-        return path[-1:]
-    return path[len(path) - len(span.targets) :]
 
 
 def _joins(row: TreeRow, length: int, common: int, last: int, sharing: Sharing | None) -> bool:

@@ -1,11 +1,13 @@
 """What is unusual about encoded requests, counted before the first forward pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from harness.core import Request
 from harness.engine.queries.encode import Encoded
 from harness.errors import EncodingError
+
+_ALWAYS_COUNTED = ("truncated", "crossing", "empty", "duplicates")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +26,10 @@ class Preflight:
     def counts(self) -> dict[str, int]:
         """The counts, for the record; those of lost text only where text is lost."""
         counts = {
-            "truncated": len(self.truncated),
-            "crossing": len(self.crossing),
-            "empty": len(self.empty),
-            "duplicates": self.duplicates,
+            name: len(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
         }
-        if self.lossy:
-            counts |= {
-                "lossy": len(self.lossy),
-                "unknown": len(self.unknown),
-                "lost_characters": self.lost_characters,
-                "characters": self.characters,
-            }
-        return counts
+        return counts if self.lossy else {name: counts[name] for name in _ALWAYS_COUNTED}
 
     def refuse(self) -> None:
         """Apply --strict: raise an EncodingError for the first unusual request of any kind."""

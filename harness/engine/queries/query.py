@@ -84,16 +84,13 @@ class Answer(NamedTuple):
 class Sharing:
     """When spans may share a row of a batch.
 
-    Attributes:
-        pair_cost: cost of one (query, key) pair in attention, as a fraction of one token's cost in
-            matrix products; sharing pays while the saved tokens outweigh the larger square.
-        max_row: length of the longest row, in tokens.
-        max_spans: most spans per row, where each of them will grow; None for no limit.
+    `pair_cost` is the cost of one (query, key) pair in attention, as a fraction of one token's cost
+    in matrix products; sharing pays while the saved tokens outweigh the larger square.
     """
 
     pair_cost: float
-    max_row: int
-    max_spans: int | None = None
+    max_row: int  # tokens
+    max_spans: int | None = None  # per row, where each of them will grow; None: no limit
 
 
 Advance = Callable[[int, int], None]

@@ -22,9 +22,9 @@ def token_starts(
     token whose text has it; what no token has is in the next one.
 
     Args:
-        text: What was encoded, not empty.
+        text: what was encoded, not empty.
         spans: (tokens, 2); first and last (exclusive) character of each token.
-        token_text: Returns the text of the token with an index, inside a running text.
+        token_text: gives the text of the token with an index, inside a running text.
 
     Raises:
         EncodingError: the spans go back, or beyond the text.

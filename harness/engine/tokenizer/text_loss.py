@@ -20,14 +20,15 @@ class EncodedText(NamedTuple):
 
 
 class TextLoss(NamedTuple):
-    """What is lost of one text; leading spaces do not count."""
+    """What is lost of one text; leading spaces do not count.
+
+    `lost` characters are unknown, dropped, or changed in case or form. `unknown` ones are visible
+    and, after normalisation, have no token but the one for unknown text.
+    """
 
     lost: int = 0
-    """Characters that the decoded text lacks: unknown, dropped, or changed in case or form."""
     unknown: int = 0
-    """Visible characters that, after normalisation, have no token but the one for unknown text."""
-    example: str = ""
-    """One of the unknown pieces."""
+    example: str = ""  # one of the unknown pieces
 
 
 NO_LOSS = TextLoss()
@@ -94,14 +95,10 @@ def _loss(tokenizer: Tokenizer, text: str) -> TextLoss:
 
 def _visible(characters: Counter[str], tokenizer: Tokenizer, text: str) -> Counter[str]:
     """Those of the normalised characters of a text that are visible and do not stand for spaces."""
-    spaces = set(tokenizer.normalize(" "))
-    visible = {
-        c: n
-        for c, n in characters.items()
-        if c not in spaces and c.isprintable() and not c.isspace()
-    }
-    if visible:
-        originals = {c for c in text if not c.isspace()}
-        normalised = {n for c in originals for n in tokenizer.normalize(c)}
-        visible = {c: n for c, n in visible.items() if c in normalised}
-    return Counter(visible)
+    hidden = {c for c in characters if not c.isprintable() or c.isspace()}
+    hidden.update(tokenizer.normalize(" "))
+    if characters.keys() <= hidden:
+        return Counter()
+    originals = {c for c in text if not c.isspace()}
+    normalised = {n for c in originals for n in tokenizer.normalize(c)}
+    return Counter({c: characters[c] for c in characters if c in normalised and c not in hidden})

@@ -13,11 +13,7 @@ _BEFORE, _AFTER = "\U000f0000", "\U000f0001"  # for private use
 
 
 class TokenDecoder:
-    """Text of token names, as a tokenizer's decoder has it.
-
-    Args:
-        decoder: A decoder of `tokenizers`; None if the tokenizer has none.
-    """
+    """Text of token names, as a decoder of `tokenizers` has it; None joins them with spaces."""
 
     def __init__(self, decoder: Any) -> None:
         self._decoder = decoder
@@ -61,7 +57,5 @@ def _byte_level_name(byte: int) -> str:
     Radford et al. 2019, section 2.2; 0xFF is `ÿ`, 0x80 (not printable) is U+0122.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    if byte in printable:
-        return chr(byte)
     others = [b for b in range(256) if b not in printable]
-    return chr(256 + others.index(byte))
+    return chr(byte if byte in printable else 256 + others.index(byte))

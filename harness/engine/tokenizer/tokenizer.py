@@ -27,11 +27,7 @@ _END_OF_TEXT = "<|endoftext|>"
 
 
 class Tokenizer:
-    """A tokenizer with a fast back end.
-
-    Args:
-        tokenizer: A transformers tokenizer.
-        name: The checkpoint's name, for error messages.
+    """A transformers tokenizer with a fast back end; `name` is its checkpoint's, for messages.
 
     Raises:
         CheckpointError: it has no vocabulary (transformers loads a folder without tokenizer files
@@ -151,7 +147,7 @@ class Tokenizer:
                 encodings = self._backend.encode_batch_fast(batch, add_special_tokens=False)
             except Exception:  # the back end does not say which text; one by one does
                 encodings = [self.encoding(text) for text in batch]
-            ids += [self._shared(encoding.ids) for encoding in encodings]
+            ids += [[self._ids[i] for i in encoding.ids] for encoding in encodings]
         return ids
 
     def encoding(self, text: str) -> Any:
@@ -160,9 +156,6 @@ class Tokenizer:
             return self._backend.encode(text, add_special_tokens=False)
         except Exception as error:
             raise EncodingError(f"the tokenizer cannot encode {text[:60]!r}: {error}") from error
-
-    def _shared(self, ids: list[int]) -> list[int]:
-        return list(map(self._ids.__getitem__, ids))
 
     def encode_continuation(self, text: str) -> list[int]:
         """Token ids of a text that continues another one; raises as `encode`."""
@@ -225,7 +218,7 @@ class Tokenizer:
     def _encode_part(self, text: str, inside: bool) -> tuple[list[int], NDArray[np.int64]]:
         prefix, count = self._neutral_prefix(text) if inside else ("", 0)
         encoding = self.encoding(prefix + text)
-        ids = self._shared(encoding.ids[count:])
+        ids = [self._ids[i] for i in encoding.ids[count:]]
         spans = np.array(encoding.offsets[count:], np.int64).reshape(-1, 2) - len(prefix)
         return ids, token_starts(text, spans, lambda k: self.token_texts([ids[k]])[0])
 
@@ -279,13 +272,12 @@ class Tokenizer:
         for i, text in enumerate(texts):
             name = self.token_name(i).replace("\u2581", " ")
             matches[i] = "\ufffd" in text or any(c in text or c in name for c in characters)
-        if " " in characters and any(self._delays_space(i, text) for i, text in enumerate(texts)):
-            matches[:] = True  # the space shows with the next token, whichever that is
+        if " " in characters and any(
+            text.endswith(" ") and self._decoder.inside([self.token_name(i)]) != text
+            for i, text in enumerate(texts)
+        ):  # the space at a token's end shows with the next token (`BPEDecoder`), whichever that is
+            matches[:] = True
         return matches
-
-    def _delays_space(self, token: int, text: str) -> bool:
-        """Whether the space at the end of a token shows with the next one (`BPEDecoder`)."""
-        return text.endswith(" ") and self._decoder.inside([self.token_name(token)]) != text
 
     def _names(self, ids: Sequence[int]) -> list[str]:
         """Names of tokens, without special and unknown ones."""

@@ -3,7 +3,8 @@
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,9 +94,8 @@ def _group(task: str, runs: Sequence[tuple[int, Run]]) -> ExampleGroup:
         pairs = zip(run.outcomes.ids, run.outcomes.shown, strict=True)
         for place, (name, shown) in enumerate(pairs):
             texts.setdefault(name, (shown.prompt, shown.reference))
-            merged.setdefault(name, []).append(
-                RunExample(column, shown.response, *_judge(metrics, place))
-            )
+            example = RunExample(column, shown.response, *_judge(metrics, place))
+            merged.setdefault(name, []).append(example)
     examples = tuple(PageExample(name, *texts[name], tuple(of)) for name, of in merged.items())
     records = {column: run.record for column, run in runs}
     return ExampleGroup(task, runs[0][1].record.protocol, examples, records)
@@ -131,11 +131,11 @@ def _judge(
     state, loss = "", None
     shown = []
     for name, metric, sums in metrics:
-        value = _value(metric, sums[place]) if place in sums else None
-        if value is None:
+        if place not in sums or (value := _value(metric, sums[place])) is None:
             continue
         if metric.proportion and not state:
-            state = _state(sums[place])
+            *_, right, count = sums[place]
+            state = "right" if right == count else "part" if right else "wrong"
         if loss is None:
             loss = -value if metric.higher_is_better else value
         shown.append((name, f"{number(value, metric.unit)} {metric.unit}"))
@@ -147,7 +147,7 @@ def _sums(places: Sequence[int], rows: Sequence[tuple[float, ...]]) -> dict[int,
     sums: dict[int, tuple[float, ...]] = {}
     for place, row in zip(places, rows, strict=True):
         before = sums.get(place)
-        sums[place] = row if before is None else tuple(map(sum, zip(before, row, strict=True)))
+        sums[place] = row if before is None else tuple(map(add, before, row))
     return sums
 
 
@@ -159,11 +159,6 @@ def _value(metric: Metric, sums: Sequence[float]) -> float | None:
         except (ArithmeticError, ValueError):
             return None
     return value if math.isfinite(value) else None
-
-
-def _state(sums: Sequence[float]) -> str:
-    right, count = sums[-2:]
-    return "right" if right == count else "part" if right else "wrong"
 
 
 def sample(group: ExampleGroup, limit: int, seed: int = 0) -> GroupSample:
@@ -182,22 +177,11 @@ def sample(group: ExampleGroup, limit: int, seed: int = 0) -> GroupSample:
 
 def page_json(example: PageExample) -> dict[str, Any]:
     """An example for the script of the page; long texts are clipped."""
-    return {
-        "id": clip(example.id, MAX_TEXT_CHARS),
-        "prompt": clip(example.prompt, MAX_TEXT_CHARS),
-        "reference": clip(example.reference, MAX_TEXT_CHARS),
-        "flipped": example.flipped,
-        "runs": [
-            {
-                "column": run.column,
-                "response": clip(run.response, MAX_TEXT_CHARS),
-                "state": run.state,
-                "values": run.values,
-                "loss": run.loss,
-            }
-            for run in example.runs
-        ],
-    }
+    value = asdict(example) | {"flipped": example.flipped}
+    for fields in (value, *value["runs"]):
+        for name in {"id", "prompt", "reference", "response"} & fields.keys():
+            fields[name] = clip(fields[name], MAX_TEXT_CHARS)
+    return value
 
 
 def file_json(group: ExampleGroup, example: PageExample, labels: Sequence[str]) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from typing import Any
 
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.paper import published
-from harness.analysis.scaling import KAPLAN_EXPONENT
+from harness.analysis.paper.table3 import fold, remarks
+from harness.analysis.scaling import KAPLAN_EXPONENT, parameters
 from harness.report import number_format
-from harness.report.page import leaderboard, tables
+from harness.report.page import tables
 from harness.report.page.columns import Column
-from harness.report.page.curves import Reliability, panels, reliabilities
+from harness.report.page.curves import panels, reliabilities
 from harness.report.page.examples import GroupSample, page_json
 from harness.report.page.tokens import PAGE_BYTES, Traces, as_json, prompt
 
@@ -68,14 +69,7 @@ def _checksum(text: str) -> str:
 def page(
     columns: Sequence[Column], samples: Sequence[GroupSample], traces: Traces, info: PageInfo
 ) -> str:
-    """Render the whole page.
-
-    Args:
-        columns: in order.
-        samples: the examples of these columns, group by group.
-        traces: tokens of some of these examples.
-        info: what the page says about itself.
-    """
+    """Render the whole page: columns in order, their examples, and the tokens of some of these."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -87,37 +81,46 @@ def page(
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.globals.update(
-        fmt=number_format, published=published.published, kaplan=f"{KAPLAN_EXPONENT:g}"
+        fmt=number_format,
+        published=published.published,
+        kaplan=f"{KAPLAN_EXPONENT:g}",
+        parameters=parameters,
+        remarks=remarks,
+        fold=fold,
     )
     records = [record for column in columns for record in column.records]
     curves, calibration = panels(columns), reliabilities(columns)
     marks = [(MARKS[k % len(MARKS)], column.label) for k, column in enumerate(columns)]
     tasks = [sample.group.task for sample in samples]
-    values = {
-        "table3": tables.paper_table(columns, published.COLUMNS),
-        "section3": tables.paper_table(columns, published.SECTION3),
-        "summary_tables": tables.summary_tables(columns),
-        "board": leaderboard.board(records),
-        "benchmarks": len({record.task for record in records}),
-        "curves": curves,
-        "marks": [("○", "GPT-2 (paper)"), *marks],
-        "calibration": calibration,
-        "calibration_marks": [marks[plot.column] for plot in calibration],
-        "comparisons": comparisons(columns),
-        "significant_p": SIGNIFICANT_P,
-        "groups": [
+    return environment.get_template("page.html").render(
+        table3=tables.paper_table(columns, published.COLUMNS),
+        section3=tables.paper_table(columns, published.SECTION3),
+        summary_tables=tables.summary_tables(columns),
+        board=tables.board(records),
+        benchmarks=len({record.task for record in records}),
+        curves=curves,
+        marks=[("○", "GPT-2 (paper)"), *marks],
+        calibration=calibration,
+        calibration_marks=[marks[plot.column] for plot in calibration],
+        comparisons=comparisons(columns),
+        significant_p=SIGNIFICANT_P,
+        groups=[
             f"{s.group.task}, {s.group.protocol}" if tasks.count(s.group.task) > 1 else s.group.task
             for s in samples
         ],
-        "abouts": [tables.about(column) for column in columns],
-    }
-    return environment.get_template("page.html").render(
-        **values,
+        columns=columns,
         info=info,
         data={
             "labels": [column.label for column in columns],
             "curves": [panel.chart for panel in curves],
-            "calibration": [_calibration(plot) for plot in calibration],
+            "calibration": [
+                {
+                    "column": plot.column,
+                    "label": plot.label,
+                    "bins": [b._asdict() for b in plot.bins],
+                }
+                for plot in calibration
+            ],
             "groups": [_group(k, s, traces, len(samples)) for k, s in enumerate(samples)],
         },
         policy=Markup(policy()),
@@ -129,17 +132,11 @@ def page(
 def comparisons(columns: Sequence[Column]) -> list[tuple[str, str, Comparison]]:
     """The first column compared with each of the next ones, unless they have nothing in common."""
     first, *others = ([run for run in c.runs if run.has_outcomes] for c in columns)
-    pairs = []
-    for column, runs in zip(columns[1 : 1 + MAX_COMPARISONS], others, strict=False):
-        compared = compare(first, runs)
-        if compared.scores:
-            pairs.append((columns[0].label, column.label, compared))
-    return pairs
-
-
-def _calibration(plot: Reliability) -> dict[str, Any]:
-    bins = [bin_._asdict() for bin_ in plot.bins]
-    return {"column": plot.column, "label": plot.label, "bins": bins}
+    return [
+        (columns[0].label, column.label, compared)
+        for column, runs in zip(columns[1 : 1 + MAX_COMPARISONS], others, strict=False)
+        if (compared := compare(first, runs)).scores
+    ]
 
 
 def _group(number: int, sample: GroupSample, traces: Traces, groups: int) -> dict[str, Any]:
@@ -149,7 +146,7 @@ def _group(number: int, sample: GroupSample, traces: Traces, groups: int) -> dic
     for example in sample.examples:
         value = page_json(example)
         traced_runs = [traces.get((number, run.column, example.id)) for run in example.runs]
-        requests = [None if each is None else as_json(each) for each in traced_runs]
+        requests = [None if trace is None else as_json(trace) for trace in traced_runs]
         size = len(json.dumps(requests))
         if any(requests) and size <= left:
             left -= size
