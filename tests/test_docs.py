@@ -221,7 +221,7 @@ def test_constants_stated_in_the_text() -> None:
 
 def test_constants_of_the_gate() -> None:
     from benchmarks import gate_truth
-    from harness.analysis import baseline
+    from harness.cli.compare.baseline import baseline
     from harness.commands.compare import jitter
     from harness.stats import paired
 
@@ -229,7 +229,8 @@ def test_constants_of_the_gate() -> None:
     assert f"all swaps up to {paired.EXACT_PAIRS} pairs, else {paired.RESAMPLES:,} at ran" in text
     assert f"percentiles of {paired.RESAMPLES:,} resamples of the pairs" in text
     assert f"by {paired.SELECTIONS} resamples, and no test" in text
-    assert f"alpha = {baseline.ALPHA:g}\n" in CI
+    [alpha] = [option.default for option in baseline.params if option.name == "alpha"]
+    assert f"alpha = {alpha:g}\n" in CI
     *budgets, last = (f"{budget:,}" for budget in jitter.BUDGETS)
     assert f"budgets of {', '.join(budgets)} and {last} tokens" in text
     assert jitter.DTYPES == ("float32", "bfloat16")

@@ -56,7 +56,7 @@ def check_model(forward: Forward, name: str) -> None:
 def _split(forward: Forward, ids: Tensor) -> None:
     """Find the trunk, and how its states become the model's own logits.
 
-    The model's own steps are correct if they give its logits. A plain product is cheaper, and used
+    The model's own steps are correct if they give its logits. A plain product is cheaper, and taken
     if it gives the same, also for states so large that a cap would be reached, and if the config
     mentions no further steps. If neither is correct, logits are computed for every position.
     """
