@@ -19,6 +19,7 @@ from harness.records.record import Record
 from harness.task import Measure
 
 RUNS_SUFFIX = ".runs.json.gz"  # in place of .toml
+ALPHA = 0.05  # the default of `harness baseline --alpha`
 KINDS = {
     "paired": "delta",  # worse by more than delta, and the paired test says so
     "absolute": "tolerance",  # worse by more than this, in the score's unit
