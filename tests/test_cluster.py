@@ -370,7 +370,7 @@ def test_workers_are_gone_before_the_next_model_is_loaded(
 
         identity = tiny.identity
 
-        def __init__(self, *words: object) -> None:
+        def __init__(self, *words: object, **options: object) -> None:
             super().__init__(tiny, budget=512, share=True)
             assert not alive, "the workers of the model before hold its memory still"
             made.append(1)
