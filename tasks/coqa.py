@@ -8,6 +8,7 @@ follow the official script, CoQA's evaluate-v1.0.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from harness.core import Example, Fields, Generate, Generated, Hub, Request, Response, Row, Source
@@ -77,7 +78,7 @@ def _story(number: int, story: object, official: bool) -> Fields:
         others = dict(story.get("additional_answers") or {}).values()
         answers = [_texts(answer_set, official) for answer_set in (story["answers"], *others)]
         source, text = story["source"], story["story"]
-        assert all(map(is_text, (source, text)))
+        assert is_text(source, text, *questions, *chain.from_iterable(answers))
         assert text.strip()
     except (AssertionError, KeyError, TypeError, ValueError):
         raise DataError(
@@ -101,7 +102,6 @@ def _texts(turns: object, official: bool) -> tuple[str, ...]:
     if official:
         assert [turn["turn_id"] for turn in turns] == list(range(1, len(turns) + 1))
         turns = [turn["input_text"] for turn in turns]
-    assert all(map(is_text, turns))
     return tuple(turns)
 
 

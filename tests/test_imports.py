@@ -44,7 +44,7 @@ RULES = {
     "engine.checkpoint": Rule(
         "core errors files engine.tokenizer", f"{TENSORS} platformdirs xxhash"
     ),
-    "engine.model": Rule("core errors engine.checkpoint engine.queries", TENSORS),
+    "engine.model": Rule("core errors files engine.checkpoint engine.queries", TENSORS),
     "engine.scoring": Rule(
         "core errors engine.checkpoint engine.model engine.queries engine.tokenizer", TENSORS
     ),

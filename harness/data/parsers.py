@@ -73,7 +73,7 @@ def json_lines(data: bytes, *, required: Sequence[str]) -> list[Fields]:
         if not line.strip():
             continue
         row = json_value(line, f"line {number}", expected)
-        if not isinstance(row, dict) or not all(is_text(row.get(k)) for k in required):
+        if not isinstance(row, dict) or not is_text(*map(row.get, required)):
             raise DataError(f"line {number}: expected {expected}, got {line[:60]!r}")
         rows.append(row)
     return rows
@@ -96,9 +96,9 @@ def json_value(text: str, where: str, expected: str) -> Any:
         raise DataError(f"{where}: expected {expected}, got {text[:60]!r} ({error})") from None
 
 
-def is_text(value: object) -> bool:
-    """Whether a JSON value is text that UTF-8 can encode."""
-    return isinstance(value, str) and not _SURROGATE.search(value)
+def is_text(*values: object) -> bool:
+    """Whether all of these JSON values are text that UTF-8 can encode."""
+    return all(isinstance(value, str) and not _SURROGATE.search(value) for value in values)
 
 
 def stretches(data: bytes, size: int) -> list[Fields]:

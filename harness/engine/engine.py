@@ -30,7 +30,8 @@ class Engine:
         model: a checkpoint, which is run in this process, or a backend that runs one elsewhere.
         budget: padded tokens per batch; None chooses by the device. Of a checkpoint only.
         share: whether requests may share prefixes. Of a checkpoint only.
-        store: the response cache on disk; None caches nothing.
+        store: the response cache; None caches nothing. With one on disk, results of self-tests are
+            kept in the user's cache.
         encodings: encoded requests, shared by engines whose tokenizer and context are equal.
 
     Attributes:
@@ -52,9 +53,10 @@ class Engine:
         store: Store | None = None,
         encodings: Encodings | None = None,
     ) -> None:
-        self.backend: Backend = (
-            InProcess(model, budget=budget, share=share) if isinstance(model, Checkpoint) else model
-        )
+        if isinstance(model, Checkpoint):
+            on_disk = store is not None and store.path is not None
+            model = InProcess(model, budget=budget, share=share, store_self_tests=on_disk)
+        self.backend: Backend = model
         self.identity, self.tokenizer = self.backend.identity, self.backend.tokenizer
         self.tokens = Tokens()
         options = self.backend.options

@@ -16,6 +16,7 @@ from harness.engine.decoding.generator import Generator
 from harness.engine.decoding.rows import Limits
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
+from harness.engine.model.self_test_results import SelfTestResults
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
 from harness.engine.scoring.scorer import Scorer
@@ -33,19 +34,26 @@ class InProcess:
         checkpoint: the model.
         budget: padded tokens per batch; None chooses by the device.
         share: whether queries may share prefixes.
+        store_self_tests: whether results of self-tests are kept in the user's cache.
 
     Raises:
         CheckpointError: the model is not causal.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, budget: int | None = None, share: bool = True
+        self,
+        checkpoint: Checkpoint,
+        *,
+        budget: int | None = None,
+        share: bool = True,
+        store_self_tests: bool = False,
     ) -> None:
         limits = CPU_LIMITS if checkpoint.device.type == "cpu" else ACCELERATOR_LIMITS
         self._limits = replace(limits, prefill=budget or limits.prefill)
         self.identity, self.tokenizer = checkpoint.identity, checkpoint.tokenizer
         self._numerics, self._ends = numerics(checkpoint), checkpoint.end_tokens
-        self.forward = Forward(checkpoint)
+        key = f"{self._numerics_key()}|context:{self.identity.context}|{_processor(checkpoint)}"
+        self.forward = Forward(checkpoint, SelfTestResults(key if store_self_tests else None))
         with torch.inference_mode():
             capabilities.check_model(self.forward, checkpoint.identity.name)
         if checkpoint.compiled:
@@ -54,6 +62,11 @@ class InProcess:
         self._scorer = Scorer(self.forward, self.planner, self.tokenizer, self._limits.prefill)
         endings = Endings(self.tokenizer, checkpoint.end_tokens, self.forward.vocabulary)
         self.generator = Generator(self.forward, self.planner, endings, self._limits)
+
+    def _numerics_key(self) -> str:
+        """The checkpoint, and everything else that its speed and its last digits depend on."""
+        identity = self.identity
+        return f"{identity.digest}|{identity.device}|{identity.threads}|{self._numerics}"
 
     @property
     def tokens(self) -> Tokens:
@@ -82,8 +95,13 @@ class InProcess:
 
     def estimate(self, counts: Mapping[Query, int], known: Collection[Query]) -> Estimate:
         """As `CostModel.estimate`; measures the machine's rates if they are not stored."""
-        identity = self.identity
-        key = f"{identity.digest}|{identity.device}|{identity.threads}|{self._numerics}"
-        speed = rates(self.forward, key)
+        speed = rates(self.forward, self._numerics_key())
         model = CostModel(self.forward, self.planner, self.generator, self._limits, speed)
         return model.estimate(counts, known)
+
+
+def _processor(checkpoint: Checkpoint) -> str:
+    """The kind of device: the name of a GPU, the instruction set of a CPU."""
+    if checkpoint.device.type == "cuda":
+        return torch.cuda.get_device_name(checkpoint.device)
+    return torch.backends.cpu.get_cpu_capability()

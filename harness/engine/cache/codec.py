@@ -22,18 +22,15 @@ _ENDED = ("stop", "end", "length")
 _BITS_PER_SCORE = 33
 
 
-def storable(value: SpanScores | Word | Generated) -> bool:
-    """Whether all numbers of an answer can be log-probabilities."""
-    return isinstance(value, Word) or _plausible(np.asarray(value.logprobs, np.float32))
-
-
-def pack(value: SpanScores | Word | Generated) -> bytes:
-    """Convert an answer to bytes."""
+def pack(value: SpanScores | Word | Generated) -> bytes | None:
+    """Convert an answer to bytes; None if some of its numbers cannot be log-probabilities."""
+    if isinstance(value, Word):
+        return json.dumps([value.text, value.skipped]).encode()
+    if not _plausible(np.asarray(value.logprobs, np.float32)):
+        return None
     if isinstance(value, SpanScores):
         flags = np.packbits(value.greedy)
         return value.logprobs.astype("<f4").tobytes() + flags.tobytes()
-    if isinstance(value, Word):
-        return json.dumps([value.text, value.skipped]).encode()
     head = json.dumps([value.text, value.num_tokens, value.ended]).encode()
     logprobs = np.array(value.logprobs, "<f4").tobytes()
     return head + b"\n" + token_bytes(value.tokens) + logprobs

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from harness.core import Generated
-from harness.engine.cache.codec import pack, storable, token_bytes, unpack
+from harness.engine.cache.codec import pack, token_bytes, unpack
 from harness.engine.cache.store import CheckpointKey, Store, StoredAnswer
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.onednn import products
@@ -77,9 +77,9 @@ class ResponseCache:
         """Store answers in one transaction, except those that are not log-probabilities."""
         if self._store is not None:
             packed = {
-                key(query, self._ends): StoredAnswer(answer.asked, pack(answer.value))
+                key(query, self._ends): StoredAnswer(answer.asked, value)
                 for query, answer in answers.items()
-                if storable(answer.value)
+                if (value := pack(answer.value)) is not None
             }
             self._store.put(self._checkpoint, self._name, packed)
 

@@ -24,17 +24,13 @@ class Completion:
     query: GenerationQuery
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    _draws: Sequence[float] = ()
+    draws: Sequence[float] = field(init=False)
+    """A random number in [0, 1) for each token; 0 where decoding is greedy."""
 
     def __post_init__(self) -> None:
-        if self.query.top_k > 1:
-            count = self.query.max_new_tokens
-            self._draws = draws(self.query.seed, self.query.prompt, count).tolist()
-
-    @property
-    def draw(self) -> float:
-        """The random number in [0, 1) for the next token; 0 where decoding is greedy."""
-        return self._draws[len(self.tokens)] if self._draws else 0.0
+        query, count = self.query, self.query.max_new_tokens
+        sampled = query.top_k > 1
+        self.draws = draws(query.seed, query.prompt, count).tolist() if sampled else [0.0] * count
 
 
 class Endings:
@@ -44,35 +40,40 @@ class Endings:
         self._tokenizer, self._end, self._vocabulary = tokenizer, end, vocabulary
         self._stop_tokens: dict[tuple[str, ...], NDArray[np.bool_]] = {}
 
-    def finished(self, completion: Completion) -> Generated | None:
-        """The answer, if the last token completes it."""
-        tokens, query = completion.tokens, completion.query
-        if tokens[-1] in self._end:
-            count = len(tokens) - 1
-            return self._generated(completion, self._text(query, tokens[:count]), count, "end")
-        if query.stop and self._may_complete_stop(query.stop)[tokens[-1]]:
-            text = self._text(query, tokens)
-            cut = min((at for s in query.stop if (at := text.find(s)) >= 0), default=-1)
-            if cut >= 0:
-                text = text[:cut]
-                counts = range(len(tokens) + 1)  # the fewest tokens that contain the text
-                starts = (n for n in counts if self._text(query, tokens[:n]).startswith(text))
-                return self._generated(completion, text, next(starts), "stop")
-        if len(tokens) == query.max_new_tokens:
-            return self._generated(completion, self._text(query, tokens), len(tokens), "length")
-        return None
+    def finished(self, completions: Sequence[Completion]) -> list[tuple[Completion, Generated]]:
+        """The completions that their last tokens complete, with their answers."""
+        candidates = [c for c in completions if self._may_be_complete(c)]
+        shown = [c.tokens[:-1] if c.tokens[-1] in self._end else c.tokens for c in candidates]
+        prompts = [c.query.prompt for c in candidates]
+        texts = self._tokenizer.new_texts(list(zip(prompts, shown, strict=True)))
+        answers = [(c, self._answer(c, text)) for c, text in zip(candidates, texts, strict=True)]
+        return [(c, generated) for c, generated in answers if generated is not None]
 
-    def _may_complete_stop(self, stop: tuple[str, ...]) -> NDArray[np.bool_]:
-        """For each token id, whether its text may contain the end of a stop string."""
+    def _may_be_complete(self, completion: Completion) -> bool:
+        tokens, query = completion.tokens, completion.query
+        if tokens[-1] in self._end or len(tokens) == query.max_new_tokens:
+            return True
+        return bool(query.stop) and self._may_complete_stop(query.stop, tokens[-1])
+
+    def _may_complete_stop(self, stop: tuple[str, ...], token: int) -> bool:
+        """Whether the text of a token may contain the end of a stop string."""
         if stop not in self._stop_tokens:
             last = {text[-1] for text in stop}
             self._stop_tokens[stop] = self._tokenizer.tokens_with(last, self._vocabulary)
-        return self._stop_tokens[stop]
+        return bool(self._stop_tokens[stop][token])
 
-    @staticmethod
-    def _generated(completion: Completion, text: str, count: int, ended: str) -> Generated:
+    def _answer(self, completion: Completion, text: str) -> Generated | None:
+        """The answer of a completion with this text; None if it goes on."""
+        query = completion.query
         tokens, logprobs = tuple(completion.tokens), tuple(completion.logprobs)
-        return Generated(text, tokens, logprobs, count, ended)  # type: ignore[arg-type]
-
-    def _text(self, query: GenerationQuery, tokens: Sequence[int]) -> str:
-        return self._tokenizer.new_text(query.prompt, tokens)
+        if tokens[-1] in self._end:
+            return Generated(text, tokens, logprobs, len(tokens) - 1, "end")
+        cut = min((at for s in query.stop if (at := text.find(s)) >= 0), default=-1)
+        if cut >= 0 and self._may_complete_stop(query.stop, tokens[-1]):
+            beginnings = [(query.prompt, tokens[:count]) for count in range(len(tokens) + 1)]
+            texts = self._tokenizer.new_texts(beginnings)
+            fewest = next(n for n, shown in enumerate(texts) if shown.startswith(text[:cut]))
+            return Generated(text[:cut], tokens, logprobs, fewest, "stop")
+        if len(tokens) == query.max_new_tokens:
+            return Generated(text, tokens, logprobs, len(tokens), "length")
+        return None

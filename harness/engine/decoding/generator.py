@@ -175,21 +175,17 @@ class Generator:
         Raises:
             NumericsError: a log-probability is not finite.
         """
-        chosen = choose(
-            self._forward.head(states),
-            [completion.query.top_k for completion in completions],
-            [completion.draw for completion in completions],
-        )
+        top_k = [c.query.top_k for c in completions]
+        draws = [c.draws[len(c.tokens)] for c in completions]
+        chosen = choose(self._forward.head(states), top_k, draws)
         tokens, logprobs = chosen.cpu().tolist()  # the one copy to the host
-        finished: Finished = []
         for completion, token, logprob in zip(completions, tokens, logprobs, strict=True):
             if not math.isfinite(logprob):
                 message = f"a log-probability is {logprob}, expected a finite number"
                 raise NumericsError(message, query=completion.query)
             completion.tokens.append(int(token))
             completion.logprobs.append(logprob)
-            generated = self._endings.finished(completion)
-            if generated is not None:
-                rows.leave(completion)
-                finished.append((completion.query, generated))
-        return finished
+        finished = self._endings.finished(completions)
+        for completion, _ in finished:
+            rows.leave(completion)
+        return [(completion.query, generated) for completion, generated in finished]

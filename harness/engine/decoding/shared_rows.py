@@ -170,9 +170,9 @@ class SharedRows:
         allowed = self._visible[:, :, :width][rows, branches]  # (B, M, width)
         states = self._forward.trunk(
             ids,
-            position_ids=positions,
-            attention_mask=self._forward.mask(allowed),
             past_key_values=self._slots.at(columns, width),
+            attention_mask=self._forward.mask(allowed),
+            position_ids=positions,
         )
         return states.reshape(-1, states.shape[-1])
 

@@ -27,6 +27,7 @@ from harness.engine.model.self_test import (
     largest_difference,
     made_up_tokens,
 )
+from harness.engine.model.self_test_results import NotStored
 from harness.engine.queries.prefix_tree import arrange
 from harness.engine.queries.query import GenerationQuery, Sharing
 
@@ -74,8 +75,7 @@ class DecodingMethods:
     def shares(self) -> bool:
         """Whether completions can be decoded over one copy of the prefix of their prompts."""
         if self._shares is None:
-            texts = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
-            fault = self._test(self._shared_rows, texts)
+            fault = self._forward.self_tests.get("decoding, shared prefixes", self._test_sharing)
             self._shares = not fault
             if fault:
                 log.warning("answers are decoded without shared prefixes: %s", fault)
@@ -90,9 +90,11 @@ class DecodingMethods:
         lengths = sorted({SHORT_PROMPT, max(SHORT_PROMPT, longest - NEW_TOKENS)})
         while self._methods and self._verified < lengths[-1]:
             length = next(n for n in lengths if n > self._verified)
-            texts = _texts(self._forward, length, [0, 0] if length == SHORT_PROMPT else [0])
-            rows = partial(PlainRows, self._forward, limits=_LIMITS, method=self._methods[0])
-            self._fault = self._test(rows, texts)
+            method = self._methods[0]
+            self._fault = self._forward.self_tests.get(
+                f"decoding, {length} tokens, {method}",
+                partial(self._test_method, method, length),
+            )
             self._verified = 0 if self._fault else length
             if self._fault:
                 self._methods.pop(0)
@@ -102,6 +104,14 @@ class DecodingMethods:
             log.warning("answers are decoded by full passes, which is slower: %s", self._fault)
             self._warned = True
         return FULL_PASSES
+
+    def _test_sharing(self) -> str:
+        texts = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
+        return self._test(self._shared_rows, texts)
+
+    def _test_method(self, method: StepMethod, length: int) -> str:
+        texts = _texts(self._forward, length, [0, 0] if length == SHORT_PROMPT else [0])
+        return self._test(partial(PlainRows, self._forward, limits=_LIMITS, method=method), texts)
 
     def _shared_rows(self, completions: Sequence[Completion]) -> Rows:
         by_query = {completion.query: completion for completion in completions}
@@ -117,7 +127,7 @@ class DecodingMethods:
             except Exception as error:  # a model's own code may raise anything
                 if is_out_of_memory(error):
                     raise
-                return failure(error)
+                return NotStored(failure(error))
         difference = largest_difference(decoded, expected)
         if difference <= TOLERANCE.of(self._forward) * max(1.0, largest(expected)):
             return ""

@@ -17,6 +17,7 @@ from harness.engine.model.self_test import (
     largest,
     made_up_tokens,
 )
+from harness.engine.model.self_test_results import NotStored
 from harness.errors import CheckpointError
 
 STATES = Tolerance(1e-4, 3e-2)  # relative to the largest state
@@ -39,8 +40,19 @@ def check_model(forward: Forward, name: str) -> None:
     Raises:
         CheckpointError: a later token changes an earlier state, so the model is not causal.
     """
-    ids = torch.tensor([made_up_tokens(forward, 8)], device=forward.device)
-    _split(forward, ids)
+    trunk = forward.self_tests.get("trunk", lambda: _causal_trunk(forward, name))
+    if not isinstance(trunk, NotStored):
+        forward.split(forward.model.get_submodule(trunk))
+    if forward.last_block:
+        fault = forward.self_tests.get("last block", lambda: _last_block_fault(forward))
+        if fault:
+            forward.last_block = ()
+
+
+def _causal_trunk(forward: Forward, name: str) -> str:
+    """Split the model and check that it is causal; see `_split`."""
+    ids = _made_up_row(forward)
+    trunk = _split(forward, ids)
     other = ids.clone()
     other[0, -1] = (ids[0, -1] + 1) % forward.vocabulary
     before, after = forward.trunk(ids)[0, :-1], forward.trunk(other)[0, :-1]
@@ -49,12 +61,17 @@ def check_model(forward: Forward, name: str) -> None:
             f"model {name!r} is not a causal language model: a later token changes the states of "
             "earlier ones; expected a decoder"
         )
-    if forward.last_block and not _last_block_is_position_wise(forward, ids):
-        forward.last_block = ()
+    return trunk
 
 
-def _split(forward: Forward, ids: Tensor) -> None:
+def _made_up_row(forward: Forward, length: int = 8) -> Tensor:
+    return torch.tensor([made_up_tokens(forward, length)], device=forward.device)
+
+
+def _split(forward: Forward, ids: Tensor) -> str:
     """Find the trunk, and how its states become the model's own logits.
+
+    Returns the trunk's name among the model's modules, which is stored if a plain product suffices.
 
     The model's own steps are correct if they give its logits. A plain product is cheaper, and taken
     if it gives the same, also for states so large that a cap would be reached, and if the config
@@ -74,11 +91,13 @@ def _split(forward: Forward, ids: Tensor) -> None:
         if _gives(forward, forward.product, states, expected) and _is_plain_product(
             forward, own_head, states
         ):
-            return
+            names = {module: name for name, module in model.named_modules()}
+            return names.get(trunk) or NotStored()
         if own_head is not None:
             forward.split(trunk, own_head)
-            return
+            return NotStored()
     forward.split(model)
+    return NotStored()
 
 
 def _gives(
@@ -109,27 +128,32 @@ def _is_plain_product(forward: Forward, own_head: OwnHead | None, states: Tensor
     return _gives(forward, forward.product, scaled, own_head(scaled).float())
 
 
-def _last_block_is_position_wise(forward: Forward, ids: Tensor) -> bool:
-    """Whether states that are read are the same if the last block computes no others."""
+def _last_block_fault(forward: Forward) -> str:
+    """What is wrong with states that are read if the last block computes no others."""
+    ids = _made_up_row(forward)
     reads = torch.tensor([2, ids.numel() - 1], device=forward.device)
     all_states = forward.trunk(ids).flatten(0, 1)[reads]
     alone = attempt(lambda: forward.trunk(ids, reads).flatten(0, 1)[reads])
-    return alone is not None and all_close(all_states, alone, STATES.of(forward))
+    if alone is None:
+        return NotStored("it cannot compute some positions alone")
+    return "" if all_close(all_states, alone, STATES.of(forward)) else "its positions interact"
 
 
-def reads_ahead(forward: Forward, length: int) -> bool:
-    """Whether states depend on later tokens in a row of `length` tokens.
+def causal_fault(forward: Forward, length: int) -> str:
+    """How states depend on later tokens in a row of `length` tokens; empty if they do not.
 
     Layers that choose the tokens they attend to may be causal in short rows only. A row that the
-    model cannot run gives False: the run itself will fail on it with an error.
+    model cannot run is not a fault here: the run itself will fail on it with an error.
     """
-    ids = torch.tensor([made_up_tokens(forward, length)], device=forward.device)
+    ids = _made_up_row(forward, length)
     prefix = length * 7 // 8  # choices differ where a token has many before it
     in_long_row = attempt(lambda: forward.trunk(ids)[0, :prefix].float())
     if in_long_row is None:
-        return False
+        return NotStored()
     in_short_row = forward.trunk(ids[:, :prefix])[0].float()
     tolerance = 10 * STATES.of(forward) * largest(in_short_row)
     close = torch.isclose(in_long_row, in_short_row, atol=tolerance, rtol=0, equal_nan=True)
     moved = int((~close.all(dim=-1)).sum())
-    return moved > prefix // 32  # not single states, which a tie between experts moves
+    if moved <= prefix // 32:  # single states, which a tie between experts moves
+        return ""
+    return "tokens depend on later ones"

@@ -17,6 +17,7 @@ from harness.engine.model.compiled import compiled_trunk
 from harness.engine.model.head import OwnHead, last_states
 from harness.engine.model.last_block import only, position_wise
 from harness.engine.model.out_of_memory import is_out_of_memory
+from harness.engine.model.self_test_results import SelfTestResults
 from harness.engine.queries.query import Sharing
 from harness.errors import CheckpointError, short_reason
 
@@ -37,6 +38,7 @@ class Forward:
     Attributes:
         all_logits: whether the trunk returns logits at every position, the last resort.
         last_block: modules of the last block that compute only what is read.
+        self_tests: results of self-tests that have run, now or earlier.
         takes_cache: whether the model takes a KV cache.
         rope_limit: length beyond which all positions of a call are rotated differently; None if
             there is none. Under longrope and dynamic RoPE the model chooses its frequencies by the
@@ -45,8 +47,9 @@ class Forward:
             rows of its own length.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, self_tests: SelfTestResults | None = None) -> None:
         self.model = checkpoint.model
+        self.self_tests = self_tests or SelfTestResults()
         self.device = checkpoint.device
         self.context = checkpoint.identity.context
         limit = _rope_limit(self.model.config.get_text_config())

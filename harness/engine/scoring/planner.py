@@ -15,7 +15,7 @@ from harness.engine.queries.encode import WORD_TOKENS
 from harness.engine.queries.prefix_tree import TreeRow, arrange
 from harness.engine.queries.query import Sharing, Span
 from harness.engine.scoring.next_word import CANDIDATES
-from harness.engine.scoring.verify_prefix_sharing import tree_fault
+from harness.engine.scoring.verify_prefix_sharing import SMALL_TREES, tree_fault
 
 log = logging.getLogger(__name__)
 
@@ -83,8 +83,8 @@ class Planner:
             return True
         length, width = max(length, self._verified_length), max(width, self._verified_width)
         with torch.inference_mode():
-            fault = "" if self._verified_length else tree_fault(self._forward)
-            fault = fault or tree_fault(self._forward, [(length, width)])
+            fault = "" if self._verified_length else self._tree_fault(SMALL_TREES)
+            fault = fault or self._tree_fault([(length, width)])
         if fault:
             self.sharing = None
             log.warning("prefixes are not shared: at %d tokens %s", length, fault)
@@ -93,6 +93,10 @@ class Planner:
         self._causal_length = max(length, self._causal_length)  # the test covers that as well
         return True
 
+    def _tree_fault(self, sizes: Sequence[tuple[int, int]]) -> str:
+        name = f"trees of (path, columns) {[*sizes]}"
+        return self._forward.self_tests.get(name, lambda: tree_fault(self._forward, sizes))
+
     def _check_causal(self, length: int) -> None:
         """Warn if the model is not causal in rows of this length."""
         length = min(length, self._forward.context, self._forward.rope_limit or length)
@@ -100,8 +104,11 @@ class Planner:
             return
         self._causal_length = length
         with torch.inference_mode():
-            ahead = capabilities.reads_ahead(self._forward, length)
-        if ahead:
+            fault = self._forward.self_tests.get(
+                f"causal in {length} tokens",
+                lambda: capabilities.causal_fault(self._forward, length),
+            )
+        if fault:
             log.warning(
                 "in rows of %d tokens this model lets tokens depend on later ones, in transformers "
                 "itself: its scores of texts so long are not those of a causal language model",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.engine.model.forward import Forward
 from harness.engine.model.self_test import Tolerance, failure, made_up_tokens, usable_tokens
+from harness.engine.model.self_test_results import NotStored
 from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
 from harness.engine.queries.query import Sharing, Span
 from harness.engine.scoring.logprobs import PrefilledBatch, batch_states, to_device_batch
@@ -48,7 +49,7 @@ def tree_fault(forward: Forward, sizes: Sequence[tuple[int, int]] = SMALL_TREES)
         trees = [_tree(forward, *size, main_last=k % 2 == 1) for k, size in enumerate(sizes)]
         same = _scored_as_plain_rows(forward, trees)
     except Exception as error:  # a model that was not made for such masks may raise anything
-        return f"this model cannot run rows with branches ({failure(error)})"
+        return NotStored(f"this model cannot run rows with branches ({failure(error)})")
     return "" if same else "this model scores rows with branches differently from separate rows"
 
 

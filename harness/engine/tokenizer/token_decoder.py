@@ -26,6 +26,21 @@ class TokenDecoder:
         """Text of tokens that continue a text."""
         return self.at_start([_BEFORE, *names])[len(_BEFORE) :]
 
+    def after(self, parts: Sequence[tuple[str | None, Sequence[str]]]) -> list[str]:
+        """Text that tokens add after another one, or at the beginning (None) of a text.
+
+        Some decoders show the end of a token only with the next one.
+        """
+        texts = []
+        for before, names in parts:
+            if before is None:
+                texts.append(self.at_start(names))
+                continue
+            shown = self.inside([before] if before else [])
+            pending = self.between([before])[0][len(shown) :] if names else ""
+            texts.append(pending + self.inside(names))
+        return texts
+
     def between(self, names: Sequence[str]) -> list[str]:
         """Text of each token where other tokens come before and after it; none for no name."""
         texts = []

@@ -247,16 +247,19 @@ class Tokenizer:
         return texts
 
     def new_text(self, before: Sequence[int], ids: Sequence[int]) -> str:
-        """Text that `ids` add after `before`; special tokens add none.
+        """Text that `ids` add after `before`; see `new_texts`."""
+        return self.new_texts([(before, ids)])[0]
+
+    def new_texts(self, parts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[str]:
+        """Text that `ids` add after `before`, for each (before, ids); special tokens add none.
 
         After nothing but a start token the text begins, so a decoder may drop its leading space.
         """
-        names = self._names(ids)
-        if not before or before[-1] in self._special:
-            return self._decoder.at_start(names)
-        shown = self._decoder.inside(self._names(before[-1:]))
-        pending = self.token_texts(before[-1:])[0][len(shown) :] if names else ""
-        return pending + self._decoder.inside(names)
+        named: list[tuple[str | None, list[str]]] = []
+        for before, ids in parts:
+            begins = not before or before[-1] in self._special
+            named.append((None if begins else self.token_name(before[-1]), self._names(ids)))
+        return self._decoder.after(named)
 
     def token_texts(self, ids: Sequence[int]) -> list[str]:
         """The text that each token adds inside a running text, with its leading space.
