@@ -4,13 +4,12 @@
     benchmarks/*.md    one per benchmark: its declaration, and its section of protocols.md
     commands.md        the help of every command, as the program prints it
 
-mkdocs calls the `on_...` functions (`hooks` in mkdocs.yml); nothing else depends on mkdocs.
+`docs/hooks.py` hands them to mkdocs.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -276,43 +275,3 @@ def section(name: str) -> str:
     body = re.sub(r"\[([^\]]+)\]\(#([^)]+)\)", outside, body)
     up = {r"\.\./README\.md": "../index.md", r"\.\./protocols\.md": "../protocols.md"}
     return relinked(body, {**up, r"([\w-]+\.md)": r"../\1"}).strip()
-
-
-# --- mkdocs -----------------------------------------------------------------------------
-
-
-def on_config(config: Any) -> Any:
-    """Add the benchmarks' pages to the navigation, and unlisted pages at its end."""
-    there = {path.name for path in DOCS.glob("*.md")}
-    nowhere = sorted(there - set(_named(config.nav)))
-    made = [f"benchmarks/{name}.md" for name in ("index", *benchmarks())]
-    config.nav = [{"Benchmarks": made} if "Benchmarks" in item else item for item in config.nav]
-    config.nav += nowhere
-    return config
-
-
-def _named(nav: Any) -> Iterator[str]:
-    """The pages that a navigation lists."""
-    for value in nav.values() if isinstance(nav, dict) else nav:
-        if isinstance(value, str):
-            yield value
-        elif value is not None:
-            yield from _named(value)
-
-
-def on_files(files: Any, config: Any) -> Any:
-    """Add the generated pages."""
-    from mkdocs.structure.files import File
-
-    for path, text in pages().items():
-        files.append(File.generated(config, path, content=text))
-    return files
-
-
-def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Redirect links to the README to the page generated from it."""
-    if page.file.generated_by:
-        return markdown
-    return relinked(
-        markdown, {r"\.\./README\.md": "index.md", r"([\w-]+\.md|benchmarks/.*)": r"\1"}
-    )

@@ -170,6 +170,22 @@ def confidence(response: Generated, options: Options) -> float:
     return math.exp(total)
 
 
+def _guessed(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+    by_word = example.fields["guesses"]
+    if by_word is None:
+        return []
+    guess = by_word.get(example.fields["word"], "")
+    return [(float(bool(matching(guess, example.references))), 1.0)]
+
+
+def _em_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
+    text = answer(generated(responses[0]))
+    yield "answer", text
+    yield "normalised", normalise_answer(text)
+    yield "references, normalised", [normalise_answer(r) for r in example.references]
+    yield "matching references", matching(text, example.references)
+
+
 def measures(options: Options) -> tuple[Measure, ...]:
     """Exact match, exact match on the most confident answers, calibration, and a baseline."""
 
@@ -179,26 +195,12 @@ def measures(options: Options) -> tuple[Measure, ...]:
     def confidence_and_em(example: Example, responses: Sequence[Response]) -> tuple[float, float]:
         return confidence(generated(responses[0]), options), em(example, responses)
 
-    def guessed(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-        by_word = example.fields["guesses"]
-        if by_word is None:
-            return []
-        guess = by_word.get(example.fields["word"], "")
-        return [(float(bool(matching(guess, example.references))), 1.0)]
-
-    def em_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
-        text = answer(generated(responses[0]))
-        yield "answer", text
-        yield "normalised", normalise_answer(text)
-        yield "references, normalised", [normalise_answer(r) for r in example.references]
-        yield "matching references", matching(text, example.references)
-
     def confidence_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
         response = generated(responses[0])
         yield "log-probability of each token", response.logprobs
         yield "tokens of the answer", response.num_tokens
         yield "confidence", confidence(response, options)
-        yield from em_steps(example, responses)
+        yield from _em_steps(example, responses)
 
     return (
         Measure(
@@ -208,7 +210,7 @@ def measures(options: Options) -> tuple[Measure, ...]:
             ("em", "questions"),
             "exact match with any reference after normalising",
             column="NQ EM",
-            steps=em_steps,
+            steps=_em_steps,
         ),
         Measure(
             "em-top-1%",
@@ -232,7 +234,7 @@ def measures(options: Options) -> tuple[Measure, ...]:
         Measure(
             f"{BASELINE} em",
             ACCURACY,
-            guessed,
+            _guessed,
             ("guessed", "questions"),
             "the most frequent training answer to the question word, without a model",
             optional=True,

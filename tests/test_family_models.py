@@ -11,9 +11,9 @@ import torch
 from benchmarks.families import itself
 from benchmarks.families.builders import build, families
 from benchmarks.families.compare import TOLERANCE, Cell, Row, compare
-from benchmarks.families.configs import Family
 from benchmarks.families.questions import KINDS
 from benchmarks.families.referee import Referee
+from benchmarks.families.variants import Family
 
 DOZEN = {
     "gpt2": "shares prefixes",

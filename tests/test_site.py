@@ -19,11 +19,12 @@ from harness.cli.group import Group, cli
 from harness.plugins.registry import load_task
 
 ROOT = Path(__file__).parent.parent
-_spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+_spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
 assert _spec is not None
 assert _spec.loader is not None
-generate = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(generate)
+hooks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(hooks)
+generate = hooks.generate
 
 PAGES = generate.pages()
 BENCHMARKS = published.tasks((*published.COLUMNS, *published.SECTION3))
@@ -137,7 +138,7 @@ def test_relinked(link: str, becomes: str) -> None:
 
 def test_a_page_without_a_place_stands_at_the_end() -> None:
     nav = [{"Overview": "index.md"}, {"Benchmarks": ["benchmarks/index.md"]}, {"Gate": "ci.md"}]
-    found = generate.on_config(SimpleNamespace(nav=nav)).nav
+    found = hooks.on_config(SimpleNamespace(nav=nav)).nav
     assert found[1]["Benchmarks"][:2] == ["benchmarks/index.md", "benchmarks/lambada.md"]
     assert len(found[1]["Benchmarks"]) == 1 + len(BENCHMARKS)
     assert found[3:] == sorted(p.name for p in (ROOT / "docs").glob("*.md") if p.name != "ci.md")

@@ -7,16 +7,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.families.configs import (
-    CHANGES,
-    COMPOSITE,
-    LEFT_OUT,
-    OTHER_HALVES,
-    SIZES,
-    VARIANTS,
-    Changes,
-    Family,
-)
+from benchmarks.families.configs import CHANGES, COMPOSITE, OTHER_HALVES, SIZES, Changes
+from benchmarks.families.variants import LEFT_OUT, VARIANTS, Family
 from harness.engine.checkpoint.random_model import byte_tokenizer
 
 SEED = 1

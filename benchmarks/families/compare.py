@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.families import itself, questions
 from benchmarks.families.builders import build
-from benchmarks.families.configs import Family
 from benchmarks.families.referee import Referee, Text
+from benchmarks.families.variants import Family
 from harness.core import (
     Encoding,
     Generate,

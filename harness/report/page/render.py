@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.paper import published
@@ -24,6 +24,9 @@ from harness.report.page.columns import Column
 from harness.report.page.curves import panels, reliabilities
 from harness.report.page.examples import GroupSample, page_json
 from harness.report.page.tokens import PAGE_BYTES, Traces, as_json, prompt
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 SCRIPTS = ("echarts.common.min.js", "board.js", "charts.js", "examples.js")
 STYLE = "page.css"
@@ -70,24 +73,9 @@ def page(
     columns: Sequence[Column], samples: Sequence[GroupSample], traces: Traces, info: PageInfo
 ) -> str:
     """Render the whole page: columns in order, their examples, and the tokens of some of these."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("harness.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    environment.globals.update(
-        fmt=number_format,
-        published=published.published,
-        kaplan=f"{KAPLAN_EXPONENT:g}",
-        parameters=parameters,
-        remarks=remarks,
-        fold=fold,
-    )
+    environment = _environment()
     records = [record for column in columns for record in column.records]
     curves, calibration = panels(columns), reliabilities(columns)
     marks = [(MARKS[k % len(MARKS)], column.label) for k, column in enumerate(columns)]
@@ -127,6 +115,28 @@ def page(
         style=Markup(asset(STYLE)),
         scripts=[Markup(asset(name)) for name in SCRIPTS],
     )
+
+
+def _environment() -> "Environment":
+    """The templates, and the functions that they call."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("harness.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.globals.update(
+        fmt=number_format,
+        published=published.published,
+        kaplan=f"{KAPLAN_EXPONENT:g}",
+        parameters=parameters,
+        remarks=remarks,
+        fold=fold,
+    )
+    return environment
 
 
 def comparisons(columns: Sequence[Column]) -> list[tuple[str, str, Comparison]]:
