@@ -9,6 +9,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several workers would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # tables would fit the terminal that the tests run in
 sys.path.append(str(Path(__file__).parents[1]))  # for `benchmarks`, which no wheel contains
 
 import pytest
