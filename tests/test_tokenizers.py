@@ -643,7 +643,7 @@ def test_a_benchmark_of_unknown_words_has_no_score(tmp_path: Path) -> None:
     folder = saved(tmp_path / "model", word_level(["<unk>", "the", "a"], unk_token="<unk>"))
     words = ("--sample", "--no-cache", "--limit", 4, "--out", tmp_path / "out")
     line = refused("lambada", "--model", folder, *words)
-    assert "lambada item" in line
+    assert "lambada example" in line
     assert "which is to be scored; it loses" in line
     assert not list((tmp_path / "out").rglob("*.json"))
 
