@@ -97,7 +97,7 @@ def test_a_record_without_items_is_explained_with_a_note(run: Any) -> None:
     outcomes_path(path).unlink()
     result = harness("explain", path, item, *cache, "--no-ranks")
     assert result.code == 0
-    assert "has no items beside it" in result.err
+    assert "has no outcomes file next to it" in result.err
 
 
 def test_json_has_what_the_page_says(run: Any) -> None:

@@ -283,7 +283,7 @@ def test_items_of_another_record_are_refused(path: Path, tmp_path: Path) -> None
 def test_missing_items_say_to_run_again(path: Path) -> None:
     outcomes_path(path).unlink()
     line = refused("compare", path, path)
-    assert f"{path.name} has no items beside it" in line
+    assert f"{path.name} has no outcomes file next to it" in line
     assert "No such file" in line
     assert "run the benchmark again with the same command" in line
 
@@ -520,7 +520,7 @@ def test_items_of_other_records_beside_it_stay(path: Path, tmp_path: Path) -> No
 def test_a_checksum_that_is_none_leads_nowhere(path: Path, name: object) -> None:
     record = replace(read(path), outcomes_sha256=name)  # type: ignore[arg-type]
     assert outcomes_path(path, record).parent == path.parent
-    with pytest.raises(RecordError, match="has no items beside it"):
+    with pytest.raises(RecordError, match="has no outcomes file next to it"):
         read_outcomes(path, record)
 
 

@@ -457,10 +457,10 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     ),
     "an adapter": (
         adapter("adapter_config.json"),
-        "has an adapter beside its weights (adapter_config.json), which would not be applied; "
+        "has an adapter next to its weights (adapter_config.json), which would not be applied; "
         "merge it into them (peft: merge_and_unload()",
     ),
-    "an adapter's weights": (adapter("adapter_model.safetensors"), "has an adapter beside its we"),
+    "an adapter's weights": (adapter("adapter_model.safetensors"), "has an adapter next to its we"),
     "token id 2^31": (token_id(2**31), "and the token id 2147483648; expected ids near"),
     "token id 2^32 - 1": (token_id(2**32 - 1), "and the token id 4294967295; expected ids near"),
     "pickled command": (

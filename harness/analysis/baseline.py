@@ -1,7 +1,7 @@
 """A baseline: the runs that `harness check` compares new ones with, and a rule for each score.
 
 The TOML file is for people: values to read, rules to edit. The runs, records with their outcomes,
-are in a compressed file beside it, so that a check can pair the examples.
+are in a compressed file next to it, so that a check can pair the examples.
 """
 
 import hashlib
@@ -149,7 +149,7 @@ def _scores(run: Run, rule: Rule | None) -> list[dict[str, Any]]:
 
 
 def read(path: Path) -> Baseline:
-    """The baseline in a file, which must agree with the runs beside it."""
+    """The baseline in a file, which must agree with the runs next to it."""
     name = repr(str(path))
     text = schema.read_bytes(path)
     with schema.malformed(name, "baseline"):
@@ -161,7 +161,7 @@ def read(path: Path) -> Baseline:
         raise RecordError(f"{name} has alpha {alpha}; expected a level between 0 and 1")
     packed = schema.read_bytes(runs_file)
     if hashlib.sha256(packed).hexdigest() != sha256:
-        raise RecordError(f"the runs beside {name} are others: their checksum differs")
+        raise RecordError(f"the runs next to {name} are not its own: the checksum differs")
     packed_runs = schema.fields(outcomes.unpack(packed, path.name), "baseline runs", path.name)
     with schema.malformed(path.name, "baseline runs"):
         runs = tuple(

@@ -156,7 +156,7 @@ def _read_with_companion(source: Source, path: Path) -> tuple[bytes, ...]:
     other = path.with_name(source.companion(path.name))
     if other == path or not other.is_file():
         raise DataError(
-            f"{path.name} has half of every row; expected the other half beside it in "
+            f"{path.name} has half of every row; expected the other half next to it in "
             f"{source.companion(source.files[0])!r} or the like"
         )
     return _read(path), _read(other)

@@ -93,7 +93,7 @@ def read_outcomes(path: Path, record: Record) -> Outcomes:
         data = file.read_bytes()
     except OSError as error:
         raise RecordError(
-            f"{path.name} has no items beside it ({file.name}: {error.strerror}); run the "
+            f"{path.name} has no outcomes file next to it ({file.name}: {error.strerror}); run the "
             "benchmark again with the same command"
         ) from error
     if hashlib.sha256(data).hexdigest() != record.outcomes_sha256:

@@ -1,4 +1,4 @@
-"""The outcomes of every example of a run, in a file beside its record, for paired comparisons.
+"""The outcomes of every example of a run, in a file next to its record, for paired comparisons.
 
 A record stays small and quick to read. Its outcomes are in `<record>.<checksum>.items.json.gz`:
 

@@ -19,11 +19,11 @@ def interval(low: float | None, high: float | None, unit: str) -> str:
     return f"{number(low, unit)} to {number(high, unit)}"
 
 
-def distance(value: float | None, beside: float | None, unit: str) -> str:
+def distance(value: float | None, reference: float | None, unit: str) -> str:
     """The difference to another number: points for accuracies, else percent or a factor."""
-    if value is None or beside is None:
+    if value is None or reference is None:
         return ""
-    gap = published.difference(value, beside, unit)
+    gap = published.difference(value, reference, unit)
     if unit in published.POINTS:
         return f"{gap:+.2f} pt"
     return f"{gap:+.1%}" if gap < 9 else f"x {gap + 1:.3g}"

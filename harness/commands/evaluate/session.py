@@ -46,7 +46,7 @@ class Session:
     concurrent: int = 1  # models that are evaluated at the same time
     # Made once and shared by all models.
     budgeted: list[Job] = field(default_factory=list)  # jobs on the rows that --budget allows
-    asked: list[tuple[Job, Prepared]] = field(default_factory=list)
+    prepared: list[tuple[Job, Prepared]] = field(default_factory=list)
     encodings: "Encodings" = field(default_factory=dict)
 
 
@@ -165,22 +165,22 @@ def evaluate_job(job: Job, engine: "Engine", session: Session) -> Record:
         # Under --strict the error message has the same facts.
         preflight = (lambda counts: None) if job.strict else bar.preflight
         watch = Observer(bar.advance, preflight, session.dump.write if session.dump else None)
-        record = evaluate(job, engine, watch, _asked(job, session))
+        record = evaluate(job, engine, watch, _prepared(job, session))
     session.paths.append(write(record, session.options.output.out))
     session.records.append(record)
     return record
 
 
-def _asked(job: Job, session: Session) -> Prepared | None:
-    """The job's requests, if another model will be asked the same."""
+def _prepared(job: Job, session: Session) -> Prepared | None:
+    """The job's requests, made once for all models; None if there is only one model."""
     if len(session.options.model.names) == 1:
         return None
-    for other, asked in session.asked:
+    for other, prepared in session.prepared:
         if other is job:
-            return asked
-    asked = prepare(job)
-    session.asked.append((job, asked))
-    return asked
+            return prepared
+    prepared = prepare(job)
+    session.prepared.append((job, prepared))
+    return prepared
 
 
 def compute(job: Job, options: RunOptions) -> Record:

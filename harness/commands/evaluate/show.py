@@ -21,9 +21,9 @@ def show_examples(name: str, count: int, options: RunOptions) -> None:
     job = job_for(task, protocol, options.data)
     terminal.start_logging()
     tokenizer, context = tokenizer_and_context(model, options.model.settings())
-    asked = prepare(job)
+    prepared = prepare(job)
     encoder = Encoder(tokenizer, context)
-    for example, requests in list(zip(asked.examples, asked.groups, strict=True))[:count]:
+    for example, requests in list(zip(prepared.examples, prepared.groups, strict=True))[:count]:
         references = f"  references: {list(example.references)}" if example.references else ""
         terminal.OUT.print(f"{name} item {example.id}{references}")
         encoded = encoder.encode(requests, encoding(protocol.options))

@@ -31,7 +31,7 @@ def read_config(folder: Path, name: str, *, trust_remote_code: bool) -> Any:
     if adapter := next((file for file in _ADAPTER_FILES if (folder / file).exists()), None):
         # Neither the base model nor the tuned one is meant.
         raise CheckpointError(
-            f"model {name!r} has an adapter beside its weights ({adapter}), which would not be "
+            f"model {name!r} has an adapter next to its weights ({adapter}), which would not be "
             "applied; merge it into them (peft: merge_and_unload(), then save_pretrained), or "
             "take it out of the folder to score the base model"
         )

@@ -135,7 +135,7 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Tokenize
     except Exception as error:
         raise CheckpointError(
             f"model {name!r} has no tokenizer that can be loaded ({short_reason(error)}); expected "
-            "tokenizer.json, or vocab.json with merges.txt, beside its weights"
+            "tokenizer.json, or vocab.json with merges.txt, next to its weights"
         ) from error
     tokenizer = _tokenizers[key]
     largest = max(tokenizer.get_vocab().values(), default=0)

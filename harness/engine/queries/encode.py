@@ -239,7 +239,7 @@ def _truncate_left(
 ) -> tuple[tuple[int, ...], bool]:
     """Start token and context in at most `room` tokens, and whether the oldest were dropped.
 
-    The start token stays unless there is no room beside it.
+    The start token stays unless there is no room for it.
     """
     if len(start) + len(context) <= room:
         return (*start, *context), False

@@ -39,7 +39,7 @@ class Tokenizer:
         if len(vocabulary) <= 1:
             raise CheckpointError(
                 f"model {name!r} has no tokenizer; expected tokenizer.json, or vocab.json with "
-                "merges.txt, beside its weights"
+                "merges.txt, next to its weights"
             )
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
