@@ -139,7 +139,7 @@ def test_files_name_tasks_units_and_sources() -> None:
 def test_a_size_without_a_number_stands_beside_the_largest(
     column: str, size: str, beside: tuple[str, float]
 ) -> None:
-    assert paper.reference_value(column, size) == beside
+    assert paper.nearest(column, size) == beside
 
 
 @pytest.mark.parametrize("column", ["CoQA F1", "CNN/DM AVG", "WMT14 Fr-En BLEU", "NQ EM"])

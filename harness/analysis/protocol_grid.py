@@ -32,5 +32,5 @@ def values(
     scores = {s.column or s.metric: s for s in row.record.scores} if row.record else {}
     for column in columns:
         score = scores.get(column)
-        paper = published.reference_value(column, size)[1] if score and score.column else None
+        paper = published.nearest(column, size)[1] if score and score.column else None
         yield (score.value if score else None), paper

@@ -91,7 +91,7 @@ def _score_rows(record: Record, size: str | None) -> Iterator[dict[str, Any]]:
         model, number = None, None
         if score.column:
             nearest = size or published.nearest_size(int(record.model["parameters"]))
-            model, number = published.reference_value(score.column, nearest)
+            model, number = published.nearest(score.column, nearest)
         yield {
             **shared,
             **asdict(score),

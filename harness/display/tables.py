@@ -32,9 +32,7 @@ def _show_record(record: Record) -> None:
     size = paper.nearest_size(int(model["parameters"]))
     rows = table("score", ">value", "unit", ">95 % interval", f">paper {size}")
     for score in record.scores:
-        paper_size, value = (
-            paper.reference_value(score.column, size) if score.column else (size, None)
-        )
+        paper_size, value = paper.nearest(score.column, size) if score.column else (size, None)
         other_size = f" ({paper_size})" if paper_size != size else ""
         rows.add_row(
             score.metric,

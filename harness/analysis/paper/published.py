@@ -86,7 +86,7 @@ def published(column: str, model: str) -> float | None:
     return next((p.value for p in numbers() if p.column == column and p.model == model), None)
 
 
-def reference_value(column: str, size: str) -> tuple[str, float | None]:
+def nearest(column: str, size: str) -> tuple[str, float | None]:
     """The paper's model to compare a column with, and its number.
 
     The model of `size`, or the largest where the paper has no number for that one.

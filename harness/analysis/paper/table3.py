@@ -57,7 +57,7 @@ def cells(
         score, record = by_column.get(column, (None, None))
         state_of_the_art = paper.published(column, paper.STATE_OF_THE_ART)
         reason = reasons.get(task_of[column], "")
-        reference = paper.reference_value(column, size)
+        reference = paper.nearest(column, size)
         rows.append(Cell(column, *reference, state_of_the_art, score, record, reason))
     return rows
 
@@ -127,8 +127,6 @@ def with_paper(record: Record, size: str | None = None) -> dict[str, object]:
     value = record.to_json()
     nearest = size or paper.nearest_size(int(record.model["parameters"]))
     for score in value["scores"]:
-        model, number = (
-            paper.reference_value(score["column"], nearest) if score["column"] else (None, None)
-        )
+        model, number = paper.nearest(score["column"], nearest) if score["column"] else (None, None)
         score.update(paper=number, paper_model=model)
     return value
