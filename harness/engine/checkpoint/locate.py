@@ -48,8 +48,8 @@ def locate(name: str, settings: Settings) -> tuple[Path, str | None]:
         raise CheckpointError(f"model {clipped_repr(name)} cannot be read ({reason})") from error
     if _is_path(name):
         raise CheckpointError(
-            f"model {clipped_repr(name)}: there is no file or folder {clipped_repr(str(path))}; "
-            "expected a folder written by save_pretrained, or a GGUF file"
+            f"model {clipped_repr(name, 300)}: there is no file or folder of that name; expected "
+            "a folder written by save_pretrained, or a GGUF file"
         )
     return _from_hub(name, settings)
 
