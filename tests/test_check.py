@@ -635,7 +635,7 @@ def test_the_runs_beside_a_baseline_belong_to_it(held: Path, damage: str) -> Non
         beside.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
     line = refused("check", held, "--baseline", path)
     missing = "main.runs.json.gz': No such file"
-    assert (missing if damage == "missing" else "are others: their checksum differs") in line
+    assert (missing if damage == "missing" else "are not its own: the checksum differs") in line
 
 
 def test_a_run_that_is_damaged_is_refused(held: Path, tmp_path: Path) -> None:

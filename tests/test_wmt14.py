@@ -144,7 +144,9 @@ def test_the_published_archives_file_names_are_known(
 
 def test_half_of_the_pairs_is_refused(tmp_path: Path) -> None:
     where = Where(folder=fill(tmp_path, "newstest2014.en"))
-    with pytest.raises(DataError, match=r"^newstest2014.en has half of every row; .* beside it in"):
+    with pytest.raises(
+        DataError, match=r"^newstest2014.en has half of every row; .* next to it in"
+    ):
         load(wmt14.TEST, where)
     french = fill(tmp_path, "newstest2014.fr") / "newstest2014.fr"
     with pytest.raises(DataError, match=r"^newstest2014.fr has half of every row"):

@@ -6,7 +6,8 @@ The file name tells the format: `.jsonl`, `.ndjson` and `.json` have one JSON ob
 but Parquet may be compressed (`.gz`, `.zst`).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,12 @@ def blocks(path: Path, form: CorpusFormat) -> Iterator[bytes]:
         if kind == ".parquet" and not compression:
             yield from _parquet(path, form.field)
             return
-        chunks = _as_text(path.name, _chunks(path, compression))
-        if kind in JSON_LINES:
-            yield from _json_lines(path.name, chunks, form.field)
-        else:
-            yield from _plain(chunks, form.by_line)
+        with closing(_chunks(path, compression)) as contents:  # an error closes the file at once
+            chunks = _as_text(path.name, contents)
+            if kind in JSON_LINES:
+                yield from _json_lines(path.name, chunks, form.field)
+            else:
+                yield from _plain(chunks, form.by_line)
     except OSError as error:  # pyarrow raises it for damaged files, too
         raise DataError(
             f"cannot read {str(path)!r}: {error.strerror or short_reason(error)}; give --corpus a "
@@ -62,7 +64,7 @@ def documents(texts: Iterable[str]) -> bytes:
     return b"".join(text + DOCUMENT_END for text in encoded)
 
 
-def _chunks(path: Path, compression: str | None) -> Iterator[bytes]:
+def _chunks(path: Path, compression: str | None) -> Generator[bytes, None, None]:
     if compression is None:
         with path.open("rb") as file:
             yield from iter(lambda: file.read(CHUNK_BYTES), b"")
