@@ -3,7 +3,6 @@
 Measuring takes a few seconds; the result is kept in `rates.json` in the cache folder.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -12,10 +11,9 @@ from typing import Any
 
 import torch
 
-from harness.engine.checkpoint.digest import cache_root, cached_entries
+from harness.engine.checkpoint.digest import cache_root, cached_entries, store_entry
 from harness.engine.model.forward import Forward
 from harness.engine.model.out_of_memory import is_out_of_memory
-from harness.files.atomic import replace_content
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +42,7 @@ def rates(forward: Forward, key: str) -> Rates:
     if key in stored:
         return Rates(**stored[key])
     measured = measure(forward)
-    try:
-        replace_content(path, json.dumps({**stored, key: asdict(measured)}).encode())
-    except OSError as error:
-        log.debug("rates are not stored: %s", error)  # they are measured again next time
+    store_entry(path, key, asdict(measured), _valid)
     return measured
 
 

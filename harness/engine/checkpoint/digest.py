@@ -21,7 +21,7 @@ from harness.files import atomic
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _CHUNK_BYTES = 1 << 20
-_MAX_CACHED = 4096  # digests; the oldest are dropped
+_MAX_CACHED = 4096  # entries of a file; the oldest are dropped
 
 
 def cache_root() -> Path:
@@ -61,12 +61,9 @@ def cached_digest(key: str, compute: Callable[[], str]) -> str:
     if digest := cached_entries(file, _is_digest).get(key):
         return str(digest)
     digest = compute()
-    # Read again: another process may have added to the file meanwhile.
-    digests = {**cached_entries(file, _is_digest), key: digest}
-    newest = dict(list(digests.items())[-_MAX_CACHED:])
-    with suppress(OSError):  # a folder that cannot be written only costs time
+    with suppress(OSError):
         atomic.remove_leftovers(file.parent, "digests.*.tmp")  # name in old versions
-        atomic.replace_content(file, json.dumps(newest).encode())
+    store_entry(file, key, digest, _is_digest)
     return digest
 
 
@@ -82,6 +79,18 @@ def cached_entries(file: Path, is_valid: Callable[[Any], bool]) -> dict[str, Any
     except (OSError, ValueError, RecursionError, AttributeError):
         return {}
     return {key: value for key, value in entries if is_valid(value)}
+
+
+def store_entry(file: Path, key: str, value: Any, is_valid: Callable[[Any], bool]) -> None:
+    """Add an entry to a JSON file in the cache, which keeps the newest ones.
+
+    The file is read again, because another process may have added to it. A folder that cannot be
+    written only costs time.
+    """
+    entries = {**cached_entries(file, is_valid), key: value}
+    newest = dict(list(entries.items())[-_MAX_CACHED:])
+    with suppress(OSError):
+        atomic.replace_content(file, json.dumps(newest).encode())
 
 
 def _is_digest(value: Any) -> bool:
