@@ -282,7 +282,8 @@ def test_damaged_weights(out: Path, tmp_path: Path, tiny_folder: Path) -> None:
 def test_a_file_that_is_no_gguf(out: Path, tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"PK\x03\x04")
     line = model_refused(tmp_path / "model.gguf", out)
-    assert r"model.gguf is not a GGUF file: it begins with b'PK\x03\x04', not b'GGUF'" in line
+    assert "model.gguf is not a checkpoint of a known format (GGUF" in line
+    assert r"it begins with b'PK\x03\x04'" in line
 
 
 def test_a_gguf_that_is_damaged(out: Path, tmp_path: Path) -> None:

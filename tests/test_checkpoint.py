@@ -14,7 +14,7 @@ import torch
 from conftest import byte_tokenizer, save_tiny
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from harness.engine.checkpoint import gguf
+from harness.engine.checkpoint.formats import gguf
 from harness.engine.checkpoint.load import context_length, load, tokenizer_and_context
 from harness.engine.checkpoint.locate import locate
 from harness.engine.checkpoint.settings import Settings

@@ -66,14 +66,33 @@ class ModelOptions(OptionGroup):
         None, "use N CPU threads; affects scores only by rounding; default: torch's choice",
         min=1, max=MAX_THREADS, metavar="N",
     )  # fmt: skip
+    options: tuple[str, ...] = option(
+        (), "state what the checkpoint's format does not, such as activation=gelu_new; "
+        "repeatable; see docs/checkpoints.md", flag="model-option", metavar="KEY=VALUE",
+    )  # fmt: skip
+    tokenizer: str | None = option(
+        None, "take the tokenizer from this folder, file, or model on the hub; default: the "
+        "checkpoint's own", metavar="NAME",
+    )  # fmt: skip
+    config: Path | None = option(
+        None, "take the config of a checkpoint without one from this config.json",
+        flag="model-config",
+    )  # fmt: skip
     compile: bool = option(
         False, "run the model through torch.compile; pays off in long runs on an accelerator"
     )
 
-    def settings(self) -> "Settings":
-        """How to load a checkpoint."""
+    def check(self) -> None:
+        """Refuse a model option without a value."""
+        for pair in self.options:
+            if "=" not in pair:
+                raise UsageError(f"--model-option {pair!r}: expected key=value")
+
+    def settings(self, data_dir: Path | None = None) -> "Settings":
+        """How to load a checkpoint; `data_dir` may have the tokenizer of GPT-2."""
         from harness.engine.checkpoint.settings import Settings
 
+        pairs = [pair.partition("=") for pair in self.options]
         return Settings(
             device=self.device,
             dtype=self.dtype,
@@ -82,6 +101,10 @@ class ModelOptions(OptionGroup):
             trust_remote_code=self.trust_remote_code,
             threads=self.threads,
             compiled=self.compile,
+            options=tuple((key, value) for key, _, value in pairs),
+            tokenizer=self.tokenizer,
+            config_file=self.config,
+            data_dir=data_dir,
         )
 
     def only_name(self, command: str) -> str:

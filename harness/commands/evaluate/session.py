@@ -84,7 +84,7 @@ def open_engine(model: str, session: Session) -> Iterator["Engine"]:
             engine = Engine(
                 _workers(model, session, closing)
                 if session.options.workers.count
-                else load(model, options.settings()),
+                else load(model, options.settings(session.options.data.data_dir)),
                 budget=options.batch_tokens,
                 store=session.store,
                 encodings=session.encodings if len(options.names) > 1 else None,
@@ -98,9 +98,8 @@ def _workers(model: str, session: Session, closing: ExitStack) -> "RayWorkers":
 
     options, count = session.options.model, session.options.workers.count or 1
     total = connect_workers(session)
-    workers = RayWorkers(
-        model, options.settings(), budget=options.batch_tokens, count=count, total=total
-    )
+    settings = options.settings(session.options.data.data_dir)
+    workers = RayWorkers(model, settings, budget=options.batch_tokens, count=count, total=total)
     for stack in (closing, session.closing):
         stack.callback(workers.close)
     return workers

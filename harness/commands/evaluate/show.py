@@ -20,7 +20,7 @@ def show_examples(name: str, count: int, options: RunOptions) -> None:
     protocol = task.protocol(options.protocol.name, options.protocol.overrides())
     job = job_for(task, protocol, options.data)
     terminal.start_logging()
-    tokenizer, context = tokenizer_and_context(model, options.model.settings())
+    tokenizer, context = tokenizer_and_context(model, options.model.settings(options.data.data_dir))
     prepared = prepare(job)
     encoder = Encoder(tokenizer, context)
     for example, requests in list(zip(prepared.examples, prepared.groups, strict=True))[:count]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.commands.evaluate.session import job_for, open_store
@@ -89,7 +90,7 @@ def run_again(
         dtype=record.model["dtype"],
         context=record.model["context"],
     )
-    return Again(record, job, prepared, model, cache)
+    return Again(record, job, prepared, model, cache, data_options.data_dir)
 
 
 def _check_data(facts: Mapping[str, object], rows: data.Data) -> None:
@@ -111,6 +112,7 @@ class Again:
     asked: Prepared  # all examples and their first requests
     model: ModelOptions
     cache: CacheOptions
+    data_dir: Path | None
     cached_only: bool = False  # no model is loaded for responses that the cache lacks
 
     @cached_property
@@ -173,7 +175,7 @@ class Again:
         from harness.engine.checkpoint.load import tokenizer_and_context
 
         name = self.model.names[0]
-        tokenizer, _ = tokenizer_and_context(name, self.model.settings())
+        tokenizer, _ = tokenizer_and_context(name, self.model.settings(self.data_dir))
         _check_digest(name, "tokenizer", tokenizer.digest, self.record.model["tokenizer"])
         return tokenizer
 
@@ -186,7 +188,7 @@ class Again:
         if self.cached_only:
             raise CheckpointError("its responses are not in the cache")
         name = self.model.names[0]
-        checkpoint = load(name, self.model.settings())
+        checkpoint = load(name, self.model.settings(self.data_dir))
         _check_digest(name, "weights", checkpoint.identity.digest, self.record.model["digest"])
         return Engine(checkpoint, store=self._store)
 

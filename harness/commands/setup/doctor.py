@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -58,14 +59,16 @@ def _findings(options: ModelOptions, data: DataOptions) -> Iterator[Finding]:
     ):
         yield from guarded(name, check, "the installation is broken: install it again")
     for model in options.names:
-        check = partial(_checkpoint_findings, model, options)
+        check = partial(_checkpoint_findings, model, options, data.data_dir)
         yield from guarded("model", check, "name a checkpoint that can be loaded")
 
 
-def _checkpoint_findings(model: str, options: ModelOptions) -> Iterator[Finding]:
+def _checkpoint_findings(
+    model: str, options: ModelOptions, data_dir: Path | None
+) -> Iterator[Finding]:
     from harness.engine.checkpoint.load import load
 
-    checkpoint = load(model, options.settings())
+    checkpoint = load(model, options.settings(data_dir))
     identity = checkpoint.identity
     seen = f"{identity.name}: {identity.parameters:,} parameters, {identity.dtype}"
     digest = identity.digest[:12]

@@ -37,7 +37,7 @@ def model_digest(model: Any, config: Any, files: Iterable[Path]) -> str:
     """
     tensors = dict(distinct_tensors(model))
     key = f"{file_state(files)}|{_checksum(tensors)}"
-    weights = cached_digest(key, lambda: _tensors_digest(tensors))
+    weights = cached_digest(key, lambda: tensors_digest(tensors))
     own_fields = json.dumps(changed_fields(config), sort_keys=True, default=str)
     return combined_digest([weights, own_fields, *code_digests(model)])
 
@@ -98,7 +98,7 @@ def _defaults(kind: Any) -> dict[str, Any]:
             return PretrainedConfig().to_dict()
 
 
-def _tensors_digest(tensors: dict[str, Any]) -> str:
+def tensors_digest(tensors: dict[str, Any]) -> str:
     """SHA-256 over names, types, shapes and bytes."""
 
     def line(item: tuple[str, Any]) -> str:

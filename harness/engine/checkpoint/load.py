@@ -53,7 +53,8 @@ def load(name: str, settings: Settings) -> Checkpoint:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = pick_device(settings.device)
-    folder, revision = locate(name, settings)
+    located = locate(name, settings)
+    folder = located.folder
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
     with one_line_errors(name):
         context = context_length(config, settings.context)
@@ -76,7 +77,7 @@ def load(name: str, settings: Settings) -> Checkpoint:
     _check_vocabulary(model, tokenizer, name)
     identity = Identity(
         name=name,
-        revision=revision,
+        revision=located.revision,
         digest=digest,
         tokenizer=tokenizer.digest,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -85,6 +86,8 @@ def load(name: str, settings: Settings) -> Checkpoint:
         context=context,
         trust_remote_code=settings.trust_remote_code,
         threads=torch.get_num_threads(),
+        step=located.step,
+        options=dict(located.options),
     )
     logits = _trial_logits(model, name)
     if not settings.compiled:  # torch.compile lays out the weights itself
@@ -150,7 +153,7 @@ def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Tokenize
 def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int]:
     """Load only the tokenizer and the context length, to look at requests without a model."""
     _silence_transformers()
-    folder, _ = locate(name, settings)
+    folder = locate(name, settings).folder
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
     tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
     with one_line_errors(name):

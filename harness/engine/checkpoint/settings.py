@@ -1,6 +1,8 @@
 """How to load a checkpoint, and what identifies a loaded one."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,10 @@ class Settings:
     trust_remote_code: bool = False
     threads: int | None = None  # CPU threads; None: torch's default
     compiled: bool = False  # whether plain forward passes go through torch.compile
+    options: tuple[tuple[str, str], ...] = ()  # model options: what the checkpoint does not say
+    tokenizer: str | None = None  # folder, file, or name on the hub; None: the checkpoint's own
+    config_file: Path | None = None  # config.json of a checkpoint without one
+    data_dir: Path | None = None  # may have the tokenizer of GPT-2 in a folder `gpt2-bpe`
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +36,5 @@ class Identity:
     context: int
     trust_remote_code: bool
     threads: int  # CPU threads
+    step: int | None = None  # of the training
+    options: Mapping[str, str] = field(default_factory=dict)  # model options of its format

@@ -5,13 +5,58 @@ model. The converted folder loads as fast as any other.
 """
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.engine.checkpoint.digest import file_digest
+from harness.engine.checkpoint.formats.format import Candidate, ReadOptions
 from harness.engine.checkpoint.from_pretrained import check_report
 from harness.errors import CheckpointError, short_reason
 
 MAGIC = b"GGUF"
+
+
+class GGUF:
+    """llama.cpp's file format."""
+
+    name = "GGUF"
+    options: Mapping[str, tuple[str, ...]] = {}
+
+    def recognises(self, candidate: Candidate) -> bool:
+        """Whether a file begins with the magic bytes."""
+        return candidate.start.startswith(MAGIC)
+
+    def open(self, candidate: Candidate, options: ReadOptions) -> "GGUFFile":
+        """The file; it is read when it is converted."""
+        return GGUFFile(candidate.path)
+
+    def is_complete(self, path: Path) -> bool | None:
+        """GGUF files have no marker."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFFile:
+    """A GGUF file, known by the digest of its bytes."""
+
+    path: Path
+    step: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def description(self) -> str:
+        """For the log."""
+        return "a GGUF file; dequantising takes about half a minute"
+
+    def key(self) -> str:
+        """The digest of the file."""
+        return file_digest(self.path)
+
+    def write(self, folder: Path) -> None:
+        """Write the folder; raises as `convert` does."""
+        convert(self.path, folder)
 
 
 def convert(path: Path, folder: Path) -> None:

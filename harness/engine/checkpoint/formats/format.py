@@ -1,0 +1,118 @@
+"""The interface of a checkpoint format, and what all formats share.
+
+A format recognises a file or folder by its content and opens it. The opened checkpoint is written
+once into the user's cache, as a folder that transformers can load (`registry.convert`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from harness.engine.checkpoint.digest import combined_digest
+from harness.engine.checkpoint.identity import changed_fields, tensors_digest
+
+START_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file or folder that may be a checkpoint; its content is read once for all formats."""
+
+    path: Path
+
+    @cached_property
+    def start(self) -> bytes:
+        """The first bytes of a file; empty for a folder."""
+        if self.path.is_dir():
+            return b""
+        with self.path.open("rb") as file:
+            return file.read(START_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What the user says about a checkpoint that the checkpoint itself does not."""
+
+    options: Mapping[str, str] = field(default_factory=dict)  # `--model-option`
+    tokenizer: str | None = None  # folder, file, or name on the hub; None: the checkpoint's own
+    config_file: Path | None = None  # `--model-config`
+    data_dir: Path | None = None  # may have the tokenizer of GPT-2 in a folder `gpt2-bpe`
+
+
+class Opened(Protocol):
+    """A recognised checkpoint, opened but not converted."""
+
+    @property
+    def description(self) -> str: ...  # noqa: D102  # one line for the log
+    @property
+    def step(self) -> int | None: ...  # noqa: D102  # of the training, if the checkpoint says so
+    @property
+    def options(self) -> Mapping[str, str]: ...  # noqa: D102  # all model options, with defaults
+    def key(self) -> str:
+        """A digest of everything that the converted folder depends on."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """Write config, weights and tokenizer into an existing, empty folder."""
+        ...
+
+
+class Format(Protocol):
+    """One checkpoint format."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def options(self) -> Mapping[str, tuple[str, ...]]:
+        """Model options that the format takes, each with its choices; () allows any value."""
+        ...
+
+    def recognises(self, candidate: Candidate) -> bool:
+        """Whether the content is of this format; damaged content of the format counts as such."""
+        ...
+
+    def open(self, candidate: Candidate, options: ReadOptions) -> Opened:
+        """Open a recognised checkpoint.
+
+        Raises:
+            CheckpointError: it is damaged, or something is missing or left over.
+        """
+        ...
+
+    def is_complete(self, path: Path) -> bool | None:
+        """Whether a checkpoint has been written completely, by the marker of its program.
+
+        None if the format has no marker.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TensorCheckpoint:
+    """An opened checkpoint as tensors under the names of a transformers class."""
+
+    description: str
+    config: Any  # a transformers config
+    tensors: Mapping[str, torch.Tensor]  # may be views into the file
+    tokenizer: Callable[[Path], None]  # writes the tokenizer's files into a folder
+    tokenizer_key: str  # digest of those files, or of what they are made from
+    step: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self) -> str:
+        """A digest of tensors, config and tokenizer; an optimizer state next to them is no part."""
+        fields = repr(sorted(changed_fields(self.config).items(), key=lambda item: item[0]))
+        return combined_digest([tensors_digest(dict(self.tensors)), fields, self.tokenizer_key])
+
+    def write(self, folder: Path) -> None:
+        """Write config.json, model.safetensors and the tokenizer."""
+        from safetensors.torch import save_file
+
+        self.config.save_pretrained(folder)
+        tensors = {name: value.contiguous() for name, value in self.tensors.items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        self.tokenizer(folder)
