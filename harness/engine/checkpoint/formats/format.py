@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from harness.engine.checkpoint.digest import combined_digest
+from harness.engine.checkpoint.formats.pickles import read_torch_file
 from harness.engine.checkpoint.identity import changed_fields, tensors_digest
 
 START_BYTES = 1024
@@ -31,6 +32,15 @@ class Candidate:
             return b""
         with self.path.open("rb") as file:
             return file.read(START_BYTES)
+
+    @cached_property
+    def pickle(self) -> Any | None:
+        """The content of a torch file, its tensors mapped from the file; None for another file.
+
+        Raises:
+            CheckpointError: the file is damaged, or calls for more than tensors and plain values.
+        """
+        return read_torch_file(self.path, self.start)
 
 
 @dataclass(frozen=True, slots=True)
