@@ -14,6 +14,8 @@ from typing import NamedTuple
 from harness.engine.checkpoint.digest import cache_root
 from harness.engine.checkpoint.formats.format import Candidate, Format, Opened, ReadOptions
 from harness.engine.checkpoint.formats.gguf import GGUF
+from harness.engine.checkpoint.formats.gpt2.llmc import LLMC
+from harness.engine.checkpoint.formats.gpt2.nanogpt import BuildNanoGPT, NanoGPT
 from harness.errors import CheckpointError, in_one_line
 from harness.files import atomic
 
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "harness.checkpoints"
 VERSION = 1  # raised with every change of a conversion that can change what is written
-BUILT_IN: tuple[Format, ...] = (GGUF(),)
+BUILT_IN: tuple[Format, ...] = (GGUF(), NanoGPT(), BuildNanoGPT(), LLMC())
 
 
 class Converted(NamedTuple):

@@ -1,0 +1,1 @@
+"""GPT-2 as nanoGPT, build-nanogpt and llm.c write it, and its tokenizers."""
