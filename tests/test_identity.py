@@ -131,7 +131,7 @@ def test_a_known_digest_is_not_computed_again(
     folder: Path, plain: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found(folder)
-    monkeypatch.setattr(identity, "_tensors_digest", None)
+    monkeypatch.setattr(identity, "tensors_digest", None)
     assert found(folder).identity.digest == plain.identity.digest
 
 

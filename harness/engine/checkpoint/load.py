@@ -15,6 +15,7 @@ from harness.engine.checkpoint.config import (
     with_fused_activation,
 )
 from harness.engine.checkpoint.digest import file_digest
+from harness.engine.checkpoint.formats.given_tokenizer import tokenizer_folder
 from harness.engine.checkpoint.from_pretrained import load_model, one_line_errors
 from harness.engine.checkpoint.identity import model_digest
 from harness.engine.checkpoint.locate import locate
@@ -73,7 +74,7 @@ def load(name: str, settings: Settings) -> Checkpoint:
     with one_line_errors(name):
         digest = model_digest(model, config, files)
         model = model.to(device).eval()
-    tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
+    tokenizer = load_tokenizer(folder, name, settings)
     _check_vocabulary(model, tokenizer, name)
     identity = Identity(
         name=name,
@@ -120,31 +121,37 @@ def pick_device(requested: str | None) -> torch.device:
     return device
 
 
-def load_tokenizer(folder: Path, name: str, trust_remote_code: bool) -> Tokenizer:
-    """Load the tokenizer in a checkpoint's folder; checkpoints with the same files share it.
+def load_tokenizer(folder: Path, name: str, settings: Settings) -> Tokenizer:
+    """Load the tokenizer in a checkpoint's folder, or the one that the settings name instead.
+
+    Checkpoints with the same files share it.
 
     Raises:
         CheckpointError: there is none, or it has ids far beyond its number of entries.
     """
     from transformers import AutoTokenizer
 
+    whose, place = f"model {name!r}", ", next to its weights"
+    if settings.tokenizer is not None:
+        folder = tokenizer_folder(settings.tokenizer)
+        whose, place = f"--tokenizer {settings.tokenizer!r}", ""
     files = sorted({path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)})
     try:
-        key = (trust_remote_code, *(file_digest(path) for path in files))
+        key = (settings.trust_remote_code, *(file_digest(path) for path in files))
         if key not in _tokenizers:
             _tokenizers[key] = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=trust_remote_code
+                folder, local_files_only=True, trust_remote_code=settings.trust_remote_code
             )
     except Exception as error:
         raise CheckpointError(
-            f"model {name!r} has no tokenizer that can be loaded ({short_reason(error)}); expected "
-            "tokenizer.json, or vocab.json with merges.txt, next to its weights"
+            f"{whose} has no tokenizer that can be loaded ({short_reason(error)}); expected "
+            f"tokenizer.json, or vocab.json with merges.txt{place}"
         ) from error
     tokenizer = _tokenizers[key]
     largest = max(tokenizer.get_vocab().values(), default=0)
     if largest > len(tokenizer) + _MAX_UNUSED_IDS:
         raise CheckpointError(
-            f"model {name!r}: its tokenizer has {len(tokenizer)} entries and the token id "
+            f"{whose}: its tokenizer has {len(tokenizer)} entries and the token id "
             f"{largest}; expected ids near the number of entries"
         )
     return Tokenizer(tokenizer, name=name)
@@ -155,7 +162,7 @@ def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int
     _silence_transformers()
     folder = locate(name, settings).folder
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
-    tokenizer = load_tokenizer(folder, name, settings.trust_remote_code)
+    tokenizer = load_tokenizer(folder, name, settings)
     with one_line_errors(name):
         return tokenizer, context_length(config, settings.context)
 

@@ -6,13 +6,13 @@ Other packages add formats through the entry points `harness.checkpoints`, each 
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.engine.checkpoint.digest import cache_root
-from harness.engine.checkpoint.formats.format import Candidate, Format, Opened, ReadOptions
+from harness.engine.checkpoint.formats.format import Candidate, Format, ReadOptions
 from harness.engine.checkpoint.formats.gguf import GGUF
 from harness.engine.checkpoint.formats.gpt2.llmc import LLMC
 from harness.engine.checkpoint.formats.gpt2.nanogpt import BuildNanoGPT, NanoGPT
@@ -76,7 +76,7 @@ def convert(path: Path, options: ReadOptions) -> Converted | None:
         log.info("%s: %s", path, opened.description)
     else:
         log.warning("%s: %s; converting it, once", path, opened.description)
-        _write(opened, target)
+        write_once(opened.write, target)
     return Converted(target, opened.step, opened.options)
 
 
@@ -94,8 +94,14 @@ def _check_options(form: Format, options: Mapping[str, str]) -> None:
             )
 
 
-def _write(opened: Opened, target: Path) -> None:
-    """Write a converted checkpoint completely or not at all."""
+def write_once(write: Callable[[Path], None], target: Path) -> None:
+    """Write a folder of the cache completely or not at all; leave one that is there.
+
+    Raises:
+        CheckpointError: the cache cannot be written.
+    """
+    if target.is_dir():
+        return
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic.remove_leftovers(target.parent, "converting-????????")  # name in old versions
@@ -107,7 +113,7 @@ def _write(opened: Opened, target: Path) -> None:
             "set HARNESS_CACHE to a folder that can be written"
         ) from error
     try:
-        opened.write(work)
+        write(work)
         try:
             work.rename(target)  # atomic: another process may have been faster
         except OSError:

@@ -1,0 +1,89 @@
+"""The tokenizer that the user names by `--tokenizer`, as a folder that transformers can load."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from harness.engine.checkpoint.digest import cache_root, file_digest
+from harness.engine.checkpoint.formats.gpt2.characters import character_tokenizer
+from harness.engine.checkpoint.formats.gpt2.tokenizer_files import TokenizerFiles, tokenizer_in
+from harness.engine.checkpoint.formats.registry import VERSION, write_once
+from harness.errors import CheckpointError, clipped_repr, short_reason
+
+_OWN_FILES = ("tokenizer_config.json", "config.json")  # by these transformers knows the class
+_HUB_FILES = ("*token*", "vocab.*", "merges.txt", "*.model", "config.json", "*.jinja")
+
+
+def tokenizer_folder(name: str) -> Path:
+    """The folder of a tokenizer.
+
+    Args:
+        name: a folder with tokenizer files; a `tokenizer.json`; the `meta.pkl` of nanoGPT's
+            character data; or a model on the hub.
+
+    Raises:
+        CheckpointError: nothing has that name, or what has it is no tokenizer.
+    """
+    path = Path(name).expanduser()
+    if path.name == "tokenizer.json" and path.is_file():
+        path = path.parent  # with the special tokens that are stated beside it
+    if path.is_dir():
+        return _folder(path)
+    if path.is_file():
+        return _written(_file(path))
+    return _from_hub(name)
+
+
+def _folder(path: Path) -> Path:
+    if any((path / name).is_file() for name in _OWN_FILES):
+        return path
+    if found := tokenizer_in(path):
+        return _written(found)
+    if (path / "meta.pkl").is_file():
+        return _written(character_tokenizer(path / "meta.pkl"))
+    raise CheckpointError(
+        f"--tokenizer {path} has no tokenizer; expected tokenizer.json, vocab.json with "
+        "merges.txt, encoder.json with vocab.bpe, or meta.pkl in the folder"
+    )
+
+
+def _file(path: Path) -> TokenizerFiles:
+    """The tokenizer in a file: JSON of the package tokenizers, or a pickle of characters."""
+    with path.open("rb") as opened:
+        is_json = opened.read(1) == b"{"
+    if not is_json:
+        try:
+            return character_tokenizer(path)
+        except CheckpointError as error:
+            expected = "expected a tokenizer.json, or the meta.pkl of character data"
+            raise CheckpointError(f"--tokenizer: {error}; {expected}") from error
+
+    def write(folder: Path) -> None:
+        shutil.copyfile(path, folder / "tokenizer.json")
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+    return TokenizerFiles(str(path), file_digest(path), write)
+
+
+def _written(files: TokenizerFiles) -> Path:
+    """The tokenizer in the user's cache."""
+    target = cache_root() / "converted" / f"tokenizer-{files.key}-{VERSION}"
+    write_once(files.write, target)
+    return target
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except Exception as error:
+        if constants.HF_HUB_OFFLINE:
+            hub = "HF_HUB_OFFLINE is set and the hub's local cache does not have it"
+        else:
+            hub = f"the hub did not provide it ({type(error).__name__}: {short_reason(error)})"
+        raise CheckpointError(
+            f"--tokenizer {clipped_repr(name)}: there is no file or folder of that name, and {hub}"
+        ) from error
