@@ -68,6 +68,7 @@ class Record:
             context=str(self.model["context"]),
             dtype=str(self.model["dtype"]),
             versions={name: str(versions[name]) for name in _SIGNED_VERSIONS if name in versions},
+            model_options=self.model.get("options", {}),
         )
 
     @property

@@ -4,7 +4,7 @@ The line follows sacrebleu's signatures (Post 2018, https://arxiv.org/abs/1804.0
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MUST_AGREE = ("benchmark", "origin", "version", "options", "data", "prompt", "example pairs")
 """Parts in which two records must agree to measure the same thing."""
@@ -28,10 +28,11 @@ class Signature:
     context: str
     dtype: str
     versions: Mapping[str, str]  # of the programs that computed the scores
+    model_options: Mapping[str, str] = field(default_factory=dict)  # what the checkpoint left open
 
     def segments(self) -> tuple[str, ...]:
         """The pieces of the line, in order."""
-        options = ",".join(f"{name}={value}" for name, value in sorted(self.options.items()))
+        options, model_options = _listed(self.options), _listed(self.model_options)
         return (
             self.task,
             *([f"origin:{self.origin}"] if self.origin != "harness" else []),
@@ -45,6 +46,7 @@ class Signature:
             f"tok:{self.tokenizer}",
             f"ctx:{self.context}",
             f"dtype:{self.dtype}",
+            *([f"model:{model_options}"] if model_options else []),
             *(f"{name}:{version}" for name, version in self.versions.items()),
         )
 
@@ -70,6 +72,7 @@ class Signature:
             "tokenizer": self.tokenizer,
             "context": self.context,
             "dtype": self.dtype,
+            "model options": _listed(self.model_options) or NONE,
             **self.versions,
         }
 
@@ -85,6 +88,11 @@ class Signature:
                 one, two = _different_options(self.options, other.options)
             differences[name] = (str(one), str(two))
         return differences
+
+
+def _listed(options: Mapping[str, str]) -> str:
+    """`bos=none,stride=32`, sorted by name."""
+    return ",".join(f"{name}={value}" for name, value in sorted(options.items()))
 
 
 def _different_options(a: Mapping[str, str], b: Mapping[str, str]) -> tuple[str, str]:

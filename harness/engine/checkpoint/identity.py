@@ -7,6 +7,7 @@ weights are divided into files, or on the file format.
 import hashlib
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,12 @@ _IGNORED_FIELDS = frozenset({
     "task_specific_params", "torch_dtype", "torchscript", "transformers_version",
     "transformers_weights", "use_cache",
 })  # fmt: skip
+# Fields that count only while a model is trained or its weights are drawn. (`token_dropout` of ESM
+# also scales the embeddings.)
+_TRAINING_FIELDS = re.compile(
+    r"(?!\w*token_)\w*(_pdrop|dropout\w*|layerdrop)|initializer_\w+|init_std"
+)
+_ABSENT = object()
 _REMOTE_CODE = "transformers_modules."  # where transformers puts code of a checkpoint
 
 
@@ -58,19 +65,31 @@ def changed_fields(config: Any) -> dict[str, Any]:
     """The fields of a config that differ from the defaults of its class.
 
     So a field that a new release of transformers adds with a default changes nothing, nor does
-    saving a config anew, which spells out the defaults.
+    saving a config anew, which spells out the defaults. The id of a start or end token that lies
+    outside the vocabulary is as good as none.
     """
     defaults = _defaults(type(config))
+    size = getattr(config, "vocab_size", None)
     changed = {}
     for name, value in config.to_dict().items():
         part = vars(config).get(name)
-        if name in _IGNORED_FIELDS:
+        if name in _IGNORED_FIELDS or _TRAINING_FIELDS.fullmatch(name):
             continue
         if hasattr(part, "to_dict") and isinstance(value, dict):
             changed[name] = changed_fields(part)
-        elif name == "model_type" or name not in defaults or value != defaults[name]:
+            continue
+        default = defaults.get(name, _ABSENT)
+        if name in ("bos_token_id", "eos_token_id"):
+            value, default = (_known_token(token, size) for token in (value, default))
+        if name == "model_type" or value != default:
             changed[name] = value
     return changed
+
+
+def _known_token(token: Any, vocabulary: Any) -> Any:
+    """A token id; None for one that the vocabulary does not have."""
+    is_outside = isinstance(token, int) and isinstance(vocabulary, int) and token >= vocabulary
+    return None if is_outside else token
 
 
 def code_digests(model: Any) -> list[str]:
