@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from harness.commands.setup.installation_checks import Finding
 from harness.core import Encoding, Generate, Generated, Request, RollingLoglikelihood, Row
 from harness.data import load as data
+from harness.errors import EncodingError
 from harness.plugins.registry import load_task
 from harness.runner import Job, evaluate, prepare
 from harness.task import Task
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 SAMPLE_LINES = 60  # of the built-in WikiText
 SAMPLE_QUESTIONS = 3  # of the built-in CBT, with ten options each
 PROMPT, MAX_NEW_TOKENS = "Question: Who wrote the play?\nAnswer:", 8
-BARELY_TRAINED = 0.95  # share of the uniform loss
+BARELY_TRAINED, WELL_TRAINED = 0.95, 0.6  # shares of the uniform loss
 CHANCE_TOLERANCE = 1.0  # percentage points
 # Differences by rounding, in nats, between two ways to compute the same; some 3e-5 in float32.
 ROUNDING = {"float32": 2e-3}
@@ -63,11 +64,7 @@ def gpt2_small() -> Facts:
 
 def uniform_bound(engine: "Engine") -> Finding:
     """Compare the loss on built-in text with ln V, the loss of uniform logits."""
-    task = load_task("wikitext2")
-    rows = _sample(task).rows[:SAMPLE_LINES]
-    pieces = tuple(f"{row.fields['text'].strip()}\n" for row in rows)
-    [response] = _responses(engine, [RollingLoglikelihood(pieces)])
-    loss = -response.logprob / response.num_tokens
+    loss = _sample_loss(engine)
     bound = math.log(len(engine.tokenizer))
     seen = f"{loss:.2f} nats per token of built-in text; uniform logits give {bound:.2f}"
     if loss >= bound:
@@ -76,6 +73,27 @@ def uniform_bound(engine: "Engine") -> Finding:
     if loss > BARELY_TRAINED * bound:
         return Finding("uniform bound", "warn", seen, "barely better: is the model trained?")
     return Finding("uniform bound", "ok", seen)
+
+
+def activation(engine: "Engine", other: "Engine") -> Finding:
+    """Compare the activation that a checkpoint is run with, with the other that it may have.
+
+    A model that is trained well has the lower loss with the activation that it was trained with.
+    The difference is some 1e-4 nats per token, and either sign means nothing on a text that the
+    model knows little of.
+    """
+    chosen, tried = (e.identity.options["activation"] for e in (engine, other))
+    loss, loss_of_tried = _sample_loss(engine), _sample_loss(other)
+    seen = (
+        f"{loss:.5f} nats per token of built-in text with {chosen}, {loss_of_tried:.5f} with "
+        f"{tried}"
+    )
+    if loss > WELL_TRAINED * math.log(len(engine.tokenizer)):
+        return Finding("activation", "ok", f"{seen}: both too high to tell which is right")
+    if loss_of_tried < loss:
+        advice = f"if it was trained with {tried}, add --model-option activation={tried}"
+        return Finding("activation", "warn", seen, advice)
+    return Finding("activation", "ok", seen)
 
 
 def shuffled_options(engine: "Engine", task: Task | None = None) -> Finding:
@@ -178,6 +196,31 @@ def _difference(engine: "Engine", facts: Facts) -> str:
         if not abs(nats - fact.nats) <= tolerance * abs(fact.nats):
             return f"{fact.continuation!r} has {nats:.3f} nats, not {fact.nats:.3f}"
     return ""
+
+
+def _sample_loss(engine: "Engine") -> float:
+    """Nats per token of built-in text: the lines of WikiText that the tokenizer has tokens for.
+
+    One of single characters may have tokens for none of them, but for the letters of text8.
+    """
+    rows = _sample(load_task("wikitext2")).rows[:SAMPLE_LINES]
+    lines = [f"{row.fields['text'].strip()}\n" for row in rows]
+    pieces = tuple(line for line in lines if _has_tokens(engine, line))
+    if any(piece.strip() for piece in pieces):
+        request = RollingLoglikelihood(pieces)
+    else:
+        request = RollingLoglikelihood((_sample(load_task("text8")).rows[0].fields["bytes"],))
+    [response] = _responses(engine, [request])
+    return float(-response.logprob / response.num_tokens)
+
+
+def _has_tokens(engine: "Engine", text: str) -> bool:
+    """Whether the tokenizer can express a text; one of single characters may lack some."""
+    try:
+        engine.encode([RollingLoglikelihood((text,))], Encoding())
+    except EncodingError:
+        return False
+    return True
 
 
 def _sample(task: Task) -> data.Data:

@@ -1,6 +1,7 @@
 """`harness doctor`: check this installation and, if given, checkpoints."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from harness.display import terminal
 
 if TYPE_CHECKING:
     from harness.engine.checkpoint.load import Checkpoint
+    from harness.engine.checkpoint.settings import Settings
 
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 STATE_WIDTH, NAME_WIDTH = 5, 22
@@ -68,12 +70,29 @@ def _checkpoint_findings(
 ) -> Iterator[Finding]:
     from harness.engine.checkpoint.load import load
 
-    checkpoint = load(model, options.settings(data_dir))
+    settings = options.settings(data_dir)
+    checkpoint = load(model, settings)
     identity = checkpoint.identity
     seen = f"{identity.name}: {identity.parameters:,} parameters, {identity.dtype}"
     digest = identity.digest[:12]
     yield Finding("model", "ok", f"{seen} on {identity.device}, weights {digest}...")
     yield from _check_model(checkpoint)
+    if "activation" in identity.options:
+        check = partial(_check_activation, checkpoint, settings)
+        yield from guarded("activation", check, "the model runs with only one of the two")
+
+
+def _check_activation(checkpoint: "Checkpoint", settings: "Settings") -> Finding:
+    """Load the checkpoint again with the other activation, and compare."""
+    from harness.commands.setup.checkpoint_checks import activation
+    from harness.engine.cache.store import Store
+    from harness.engine.checkpoint.load import load
+    from harness.engine.engine import Engine
+
+    [other] = {"gelu", "gelu_new"} - {checkpoint.identity.options["activation"]}
+    options = {**dict(settings.options), "activation": other}
+    tried = load(checkpoint.identity.name, replace(settings, options=tuple(options.items())))
+    return activation(*(Engine(c, store=Store(None)) for c in (checkpoint, tried)))
 
 
 def _check_model(checkpoint: "Checkpoint") -> Iterator[Finding]:
