@@ -85,6 +85,8 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--context": ("64", {}, ()),
     "--batch-tokens": ("64", {}, ()),
     "--threads": ("3", {}, ()),
+    "--model-option": ("activation=gelu", {}, ()),
+    "--tokenizer": ("second", {}, ()),
     "--compile": (None, {}, ()),
     "--workers": ("1", {}, ()),
     "--address": ("10.0.0.1:1", {"--workers": "1"}, ()),
@@ -259,6 +261,7 @@ def observed(
 
     def tokenizer(name: str, settings: Any) -> Any:
         read = (settings.revision, settings.trust_remote_code, settings.context)
+        read = (*read, settings.options, settings.tokenizer)
         calls.append(f"tokenizer of {name} {read}")
         return tiny.tokenizer, settings.context or 256
 
@@ -406,6 +409,8 @@ def test_contradictions_of_runs(words: tuple[str, ...], expected: str) -> None:
         (("doctor", "--dtype", "bfloat16"), "--dtype says how a model is loaded"),
         (("doctor", "--revision", "x"), "--revision says how a model is loaded"),
         (("doctor", "--trust-remote-code"), "--trust-remote-code says how a model is loaded"),
+        (("doctor", "--model-option", "a=b"), "--model-option says how a model is loaded"),
+        (("doctor", "--tokenizer", "x"), "--tokenizer says how a model is loaded"),
         (("overlap", "lambada", "--corpus", "x", "--rate", "0.1"), "--rate is for --backend bloom"),
         (("explain", "x", "0", "--model", "a", "--model", "b"), "explain takes one --model"),
         (("explain", "x", "0", "--cache", "a", "--no-cache"), "--cache and --no-cache"),

@@ -13,10 +13,13 @@ from harness.commands.options import (
 )
 
 OPTIONS: Any = {
-    "model": part(ModelOptions, "names", "revision", "trust_remote_code", "context"),
+    "model": part(
+        ModelOptions,
+        "names", "revision", "trust_remote_code", "context", "options", "tokenizer", "config",
+    ),
     "data": part(DataOptions, "data_dir", "data_file", "sample", "hub", "limit", "seed"),
     "protocol": part(ProtocolOptions, "name", "set"),
-}
+}  # fmt: skip
 
 
 @command()

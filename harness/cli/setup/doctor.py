@@ -4,13 +4,17 @@ from harness.cli.options import JSON, command, given, part
 from harness.commands.options import DataOptions, ModelOptions
 from harness.errors import UsageError
 
+LOADING = (
+    "dtype", "revision", "trust_remote_code", "model_option", "tokenizer", "model_config",
+)  # fmt: skip
+
 
 @command()
 def doctor(
     as_json: bool = JSON,
     model: ModelOptions = part(
         ModelOptions, "names", "revision", "trust_remote_code", "device", "dtype", "threads",
-        optional=True,
+        "options", "tokenizer", "config", optional=True,
     ),
     data: DataOptions = part(DataOptions, "data_dir"),
 ) -> int:  # fmt: skip
@@ -22,7 +26,7 @@ def doctor(
     """
     from harness.commands.setup.doctor import run_doctor
 
-    for name in ("dtype", "revision", "trust_remote_code"):
+    for name in LOADING:
         if given(name) and not model.names:
             raise UsageError(f"--{name.replace('_', '-')} says how a model is loaded; give --model")
     return run_doctor(model, data, as_json=as_json)
