@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from harness.engine.checkpoint.formats.nanochat.config import MODEL_TYPE
 from harness.engine.checkpoint.from_pretrained import one_line_errors
 from harness.engine.checkpoint.weight_files import all_are, read_json, tensor_names
 from harness.errors import CheckpointError, clipped_repr
@@ -36,6 +37,10 @@ def read_config(folder: Path, name: str, *, trust_remote_code: bool) -> Any:
             "take it out of the folder to score the base model"
         )
     _check_json(folder, name)
+    if read_json(folder, "config.json", name).get("model_type") == MODEL_TYPE:
+        from harness.engine.checkpoint.formats.nanochat.model import register  # takes a second
+
+        register()
     with one_line_errors(name):
         config = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code

@@ -101,8 +101,9 @@ class Forward:
         if reads is not None and 2 * len(reads) <= ids.numel():
             with only(self.last_block, reads):
                 return self.trunk(ids, **tree)
+        tree = {name: value for name, value in tree.items() if value is not None}
         if self._takes_use_cache:
-            tree.setdefault("use_cache", tree.get("past_key_values") is not None)
+            tree.setdefault("use_cache", "past_key_values" in tree)
         try:
             output = self._base(input_ids=ids, **tree)
         except Exception as error:  # a model's own code may raise anything

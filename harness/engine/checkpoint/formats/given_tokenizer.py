@@ -8,6 +8,11 @@ from typing import Any
 from harness.engine.checkpoint.digest import cache_root, file_digest
 from harness.engine.checkpoint.formats.gpt2.characters import character_tokenizer
 from harness.engine.checkpoint.formats.gpt2.tokenizer_files import TokenizerFiles, tokenizer_in
+from harness.engine.checkpoint.formats.nanochat.tokenizer import (
+    encoding_tokenizer,
+    holds_encoding,
+    pickle_in,
+)
 from harness.engine.checkpoint.formats.registry import VERSION, write_once
 from harness.errors import CheckpointError, clipped_repr, short_reason
 
@@ -20,7 +25,7 @@ def tokenizer_folder(name: str) -> Path:
 
     Args:
         name: a folder with tokenizer files; a `tokenizer.json`; the `meta.pkl` of nanoGPT's
-            character data; or a model on the hub.
+            character data; nanochat's `tokenizer.pkl`; or a model on the hub.
 
     Raises:
         CheckpointError: nothing has that name, or what has it is no tokenizer.
@@ -42,21 +47,23 @@ def _folder(path: Path) -> Path:
         return _written(found)
     if (path / "meta.pkl").is_file():
         return _written(character_tokenizer(path / "meta.pkl"))
+    if pickled := pickle_in(path):
+        return _written(encoding_tokenizer(pickled))
     raise CheckpointError(
         f"--tokenizer {path} has no tokenizer; expected tokenizer.json, vocab.json with "
-        "merges.txt, encoder.json with vocab.bpe, or meta.pkl in the folder"
+        "merges.txt, encoder.json with vocab.bpe, meta.pkl or tokenizer.pkl in the folder"
     )
 
 
 def _file(path: Path) -> TokenizerFiles:
-    """The tokenizer in a file: JSON of the package tokenizers, or a pickle of characters."""
+    """The tokenizer in a file: JSON of the package tokenizers, or a pickle."""
     with path.open("rb") as opened:
         is_json = opened.read(1) == b"{"
     if not is_json:
         try:
-            return character_tokenizer(path)
+            return encoding_tokenizer(path) if holds_encoding(path) else character_tokenizer(path)
         except CheckpointError as error:
-            expected = "expected a tokenizer.json, or the meta.pkl of character data"
+            expected = "expected a tokenizer.json, meta.pkl of characters, or tokenizer.pkl"
             raise CheckpointError(f"--tokenizer: {error}; {expected}") from error
 
     def write(folder: Path) -> None:

@@ -16,6 +16,7 @@ from harness.engine.checkpoint.formats.format import Candidate, Format, ReadOpti
 from harness.engine.checkpoint.formats.gguf import GGUF
 from harness.engine.checkpoint.formats.gpt2.llmc import LLMC
 from harness.engine.checkpoint.formats.gpt2.nanogpt import BuildNanoGPT, NanoGPT
+from harness.engine.checkpoint.formats.nanochat.nanochat import NanoChat
 from harness.errors import CheckpointError, in_one_line
 from harness.files import atomic
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "harness.checkpoints"
 VERSION = 1  # raised with every change of a conversion that can change what is written
-BUILT_IN: tuple[Format, ...] = (GGUF(), NanoGPT(), BuildNanoGPT(), LLMC())
+BUILT_IN: tuple[Format, ...] = (GGUF(), NanoGPT(), BuildNanoGPT(), LLMC(), NanoChat())
 
 
 class Converted(NamedTuple):

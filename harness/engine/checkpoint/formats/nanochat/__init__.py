@@ -1,0 +1,1 @@
+"""Checkpoints of nanochat: two of its layouts are evaluated, those between them are refused."""
