@@ -87,6 +87,7 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--threads": ("3", {}, ()),
     "--model-option": ("activation=gelu", {}, ()),
     "--tokenizer": ("second", {}, ()),
+    "--model-config": ("first/config.json", {}, ()),
     "--compile": (None, {}, ()),
     "--workers": ("1", {}, ()),
     "--address": ("10.0.0.1:1", {"--workers": "1"}, ()),
@@ -262,6 +263,7 @@ def observed(
     def tokenizer(name: str, settings: Any) -> Any:
         read = (settings.revision, settings.trust_remote_code, settings.context)
         read = (*read, settings.options, settings.tokenizer)
+        read += (settings.config_file,)
         calls.append(f"tokenizer of {name} {read}")
         return tiny.tokenizer, settings.context or 256
 

@@ -42,7 +42,7 @@ RULES = {
     "engine.tokenizer": Rule("core errors files", TENSORS),
     "engine.queries": Rule("core errors engine.tokenizer", "numpy"),
     "engine.checkpoint": Rule(
-        "core errors files engine.tokenizer", f"{TENSORS} platformdirs xxhash"
+        "core errors files engine.tokenizer", f"{TENSORS} platformdirs xxhash yaml"
     ),
     "engine.model": Rule("core errors files engine.checkpoint engine.queries", TENSORS),
     "engine.scoring": Rule(

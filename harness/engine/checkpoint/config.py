@@ -89,12 +89,23 @@ def check_sizes(config: Any, files: Sequence[Path], name: str) -> None:
             raise CheckpointError(
                 f"model {name!r}: {field} is {value} in config.json; expected at least 1"
             )
-    layers, field = max(_layer_counts(config.to_dict()), default=(0, ""))
-    if layers > _MAX_UNCHECKED_LAYERS and layers > (tensors := len(tensor_names(files))):
+    if _stated_layers(config)[0] > _MAX_UNCHECKED_LAYERS:
+        check_layers(config, len(tensor_names(files)), name)
+
+
+def check_layers(config: Any, tensors: int, name: str) -> None:
+    """Refuse a config with more layers than there are tensors, before a model is built."""
+    layers, field = _stated_layers(config)
+    if layers > tensors:
         raise CheckpointError(
             f"model {name!r}: {field} is {layers} in config.json, but there are only {tensors} "
             "tensors in its files; weights and config do not belong together"
         )
+
+
+def _stated_layers(config: Any) -> tuple[int, str]:
+    """The largest number of layers in a config, with its field."""
+    return max(_layer_counts(config.to_dict()), default=(0, ""))
 
 
 def _layer_counts(stated: dict[str, Any]) -> list[tuple[int, str]]:

@@ -23,6 +23,7 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PATH_START = (".", "~")
 _FILE_SUFFIXES = (".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+_OWN_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.jinja")
 _OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "flax/*"]
 
@@ -45,7 +46,7 @@ def locate(name: str, settings: Settings) -> Located:
     """
     path = _demo_file() if name == DEMO else Path(name).expanduser()
     try:
-        if path.is_dir() and _has_config(path):
+        if path.is_dir() and _has_config(path) and not _is_of_another_program(path):
             _refuse_options(name, settings)
             return Located(path)
         if path.exists():
@@ -72,12 +73,7 @@ def _converted(path: Path, settings: Settings) -> Located:
     if converted is None:
         if path.is_dir():
             raise _not_a_checkpoint(path)
-        known = ", ".join(form.name for form in registry.formats())
-        with path.open("rb") as file:
-            raise CheckpointError(
-                f"{path} is not a checkpoint of a known format ({known}): it begins with "
-                f"{file.read(4)!r}"
-            )
+        raise registry.unknown(path)
     return Located(converted.folder, None, converted.step, converted.options)
 
 
@@ -88,11 +84,25 @@ def _refuse_options(name: str, settings: Settings) -> None:
             f"model {clipped_repr(name)} has a config.json, so --model-option {key}={value} has "
             "no effect; leave it out"
         )
+    if settings.config_file is not None:
+        raise CheckpointError(
+            f"model {clipped_repr(name)} has a config.json of its own, so --model-config "
+            f"{settings.config_file} has no effect; leave it out"
+        )
 
 
 def _has_config(path: Path) -> bool:
     next(path.iterdir(), None)  # raises OSError if the folder cannot be listed
     return (path / "config.json").exists() or (path / "config.json").is_symlink()
+
+
+def _is_of_another_program(folder: Path) -> bool:
+    """Whether a folder with a config.json has another program's weights and none of transformers.
+
+    litgpt keeps the config.json of the model that it started from.
+    """
+    own = any(True for pattern in _OWN_WEIGHTS for _ in folder.glob(pattern))
+    return not own and registry.recognise(folder) is not None
 
 
 def _not_a_checkpoint(path: Path) -> CheckpointError:

@@ -1,30 +1,33 @@
-"""Find the format of a checkpoint, and convert it once into the user's cache.
-
-Other packages add formats through the entry points `harness.checkpoints`, each a `Format`.
-"""
+"""Find the format of a checkpoint, and convert it once into the user's cache."""
 
 import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.engine.checkpoint.digest import cache_root
+from harness.engine.checkpoint.formats.dcp import DCP
 from harness.engine.checkpoint.formats.format import Candidate, Format, ReadOptions
 from harness.engine.checkpoint.formats.gguf import GGUF
 from harness.engine.checkpoint.formats.gpt2.llmc import LLMC
 from harness.engine.checkpoint.formats.gpt2.nanogpt import BuildNanoGPT, NanoGPT
+from harness.engine.checkpoint.formats.litgpt.folder import LitGPT
 from harness.engine.checkpoint.formats.nanochat.nanochat import NanoChat
-from harness.errors import CheckpointError, in_one_line
+from harness.engine.checkpoint.formats.plugins import plugin_formats
+from harness.engine.checkpoint.formats.state_dict import StateDict
+from harness.engine.checkpoint.formats.weights import described
+from harness.errors import CheckpointError
 from harness.files import atomic
 
 log = logging.getLogger(__name__)
 
-GROUP = "harness.checkpoints"
 VERSION = 1  # raised with every change of a conversion that can change what is written
-BUILT_IN: tuple[Format, ...] = (GGUF(), NanoGPT(), BuildNanoGPT(), LLMC(), NanoChat())
+BUILT_IN: tuple[Format, ...] = (
+    GGUF(), NanoGPT(), BuildNanoGPT(), LLMC(), NanoChat(), LitGPT(), DCP(),
+)  # fmt: skip
+LAST = StateDict()  # recognises files of other formats, too, so it comes after those of plugins
 
 
 class Converted(NamedTuple):
@@ -35,28 +38,33 @@ class Converted(NamedTuple):
     options: Mapping[str, str]
 
 
-def formats() -> list[Format]:
-    """The built-in formats, then those of other packages.
+def recognise(path: Path) -> Format | None:
+    """The format of a file or folder; None if no format recognises it.
 
     Raises:
-        CheckpointError: one of those cannot be imported.
+        CheckpointError: it is damaged, or it is of no built-in format and a plugin is faulty.
     """
-    found = list(BUILT_IN)
-    for point in entry_points(group=GROUP):
-        try:
-            found.append(point.load())
-        except (Exception, SystemExit) as error:
-            raise CheckpointError(
-                f"checkpoint format {point.name!r} ({point.value}) cannot be imported: "
-                f"{in_one_line(error)}"
-            ) from error
-    return found
+    return _format_of(Candidate(path))
 
 
-def recognise(path: Path) -> Format | None:
-    """The format of a file or folder; None if no format recognises it."""
+def _format_of(candidate: Candidate) -> Format | None:
+    built_in = next((form for form in BUILT_IN if form.recognises(candidate)), None)
+    if built_in:
+        return built_in
+    # Only here plugins are imported: a faulty one does not stand in the way of other checkpoints.
+    own = [form.name for form in (*BUILT_IN, LAST)]
+    others = (*plugin_formats(own), LAST)
+    return next((form for form in others if form.recognises(candidate)), None)
+
+
+def unknown(path: Path) -> CheckpointError:
+    """What is said about a file of no known format."""
+    forms = [*BUILT_IN, *plugin_formats([form.name for form in BUILT_IN]), LAST]
     candidate = Candidate(path)
-    return next((f for f in formats() if f.recognises(candidate)), None)
+    content = candidate.pickle
+    what = f"begins with {candidate.start[:4]!r}" if content is None else f"is {described(content)}"
+    known = ", ".join(form.name for form in forms)
+    return CheckpointError(f"{path} is not a checkpoint of a known format ({known}): it {what}")
 
 
 def convert(path: Path, options: ReadOptions) -> Converted | None:
@@ -67,10 +75,10 @@ def convert(path: Path, options: ReadOptions) -> Converted | None:
             cache cannot be written.
     """
     candidate = Candidate(path)
-    form = next((f for f in formats() if f.recognises(candidate)), None)
+    form = _format_of(candidate)
     if form is None:
         return None
-    _check_options(form, options.options)
+    _check_options(form, options)
     opened = form.open(candidate, options)
     target = cache_root() / "converted" / f"{opened.key()}-{VERSION}"
     if target.is_dir():
@@ -81,8 +89,14 @@ def convert(path: Path, options: ReadOptions) -> Converted | None:
     return Converted(target, opened.step, opened.options)
 
 
-def _check_options(form: Format, options: Mapping[str, str]) -> None:
-    for name, value in options.items():
+def _check_options(form: Format, options: ReadOptions) -> None:
+    """Refuse what the format would not read."""
+    if options.config_file is not None and not getattr(form, "takes_config", False):
+        raise CheckpointError(
+            f"--model-config {options.config_file}: a checkpoint of the format {form.name} has a "
+            "config of its own; leave it out"
+        )
+    for name, value in options.options.items():
         if name not in form.options:
             known = ", ".join(form.options) or "none"
             raise CheckpointError(

@@ -25,6 +25,7 @@ class NanoChat:
 
     name = "nanochat"
     options: Mapping[str, tuple[str, ...]] = {}
+    takes_config = True  # a meta file in another place
 
     def recognises(self, candidate: Candidate) -> bool:
         """Whether a torch file has the tensors of a nanochat model."""

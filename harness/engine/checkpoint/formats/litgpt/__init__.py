@@ -1,0 +1,1 @@
+"""Folders of litgpt: models of the Llama and the GPT-NeoX family."""

@@ -1,0 +1,166 @@
+"""Tensors of other programs as the weights of a transformers class: names, shapes, ties."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from harness.engine.checkpoint.config import check_layers
+from harness.engine.checkpoint.from_pretrained import check_report, one_line_errors
+from harness.errors import CheckpointError, clipped_repr
+
+Tensors = dict[str, torch.Tensor]
+STATES = ("model", "state_dict", "model_state_dict", "module")  # of a training, with the model
+_OLD_HEAD = "embed_out.weight"  # the head of GPT-NeoX in transformers 4, and in saved models
+_SHOWN_KEYS = 5
+# What wrappers of DistributedDataParallel, FSDP, torch.compile, activation checkpointing and
+# Lightning Fabric put before or inside the names of parameters.
+_WRAPPERS = re.compile(
+    r"(^|(?<=\.))(module|_orig_mod|_forward_module|_fsdp_wrapped_module"
+    r"|_checkpoint_wrapped_module)\."
+)
+
+
+def state_dict(content: Any, path: object) -> Tensors:
+    """The state dict in a torch file: the tensors of the file's dict, or of one inside it.
+
+    Raises:
+        CheckpointError: the file has no such dict, or has an optimizer's state only.
+    """
+    if tensors := _found(content):
+        return tensors
+    if is_optimizer_state(content):
+        raise CheckpointError(
+            f"{path} is the state of an optimizer without a model; expected the file that the "
+            "model's weights were saved to"
+        )
+    raise CheckpointError(f"{path} is {described(content)}; expected a state dict")
+
+
+def is_state_dict(content: Any) -> bool:
+    """Whether the content of a torch file has tensors where a state dict has them."""
+    return bool(_found(content))
+
+
+def is_optimizer_state(content: Any) -> bool:
+    """Whether the content of a torch file is the state of an optimizer, or has only that."""
+    values = [content, *content.values()] if isinstance(content, dict) else []
+    return any(isinstance(v, dict) and {"state", "param_groups"} <= v.keys() for v in values)
+
+
+def described(content: Any) -> str:
+    """What a torch file holds, for a message."""
+    if not isinstance(content, dict):
+        return f"a torch file of a {type(content).__name__}"
+    shown = ", ".join(clipped_repr(key, 40) for key in list(content)[:_SHOWN_KEYS])
+    more = ", ..." if len(content) > _SHOWN_KEYS else ""
+    return f"a torch file of a dict with {shown or 'no keys'}{more}"
+
+
+def _found(content: Any) -> Tensors:
+    if not isinstance(content, dict):
+        return {}
+    inner = [content[key] for key in STATES if isinstance(content.get(key), dict)]
+    for values in (*inner, content):
+        if tensors := {str(k): v for k, v in values.items() if isinstance(v, torch.Tensor)}:
+            return tensors
+    return {}
+
+
+def without_wrappers(tensors: Mapping[str, torch.Tensor], path: object) -> Tensors:
+    """The tensors without the names of wrappers; refuses one that is there with and without."""
+    plain: Tensors = {}
+    for name, tensor in tensors.items():
+        short = _WRAPPERS.sub("", name)
+        if short in plain:
+            raise CheckpointError(f"{path} has the tensor {short!r} twice, one as {name!r}")
+        plain[short] = tensor
+    return plain
+
+
+def check_names_and_shapes(
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], path: object
+) -> None:
+    """Refuse tensors that are missing, left over or of another shape; the first is named."""
+    if missing := next((name for name in expected if name not in tensors), None):
+        raise CheckpointError(
+            f"{path} lacks the tensor {missing!r}; expected all weights of one model"
+        )
+    if unknown := next((name for name in tensors if name not in expected), None):
+        raise CheckpointError(
+            f"{path} has a tensor that does not belong to such a model: {unknown!r}"
+        )
+    for name, shape in expected.items():
+        if (found := tuple(tensors[name].shape)) != shape:
+            raise CheckpointError(
+                f"{path}: the tensor {name!r} has the shape {_text(found)}; its config asks for "
+                f"{_text(shape)}"
+            )
+
+
+def fitted(tensors: Tensors, config: Any, path: object) -> Tensors:
+    """The tensors that the causal language model of a config loads, tied ones once.
+
+    Raises:
+        CheckpointError: one is missing, left over, has another shape or differs from the one that
+            it is tied to.
+    """
+    from transformers import AutoModelForCausalLM, conversion_mapping
+
+    auto: Any = AutoModelForCausalLM
+    conversions: Any = conversion_mapping
+    name = str(path)
+    check_layers(config, len(tensors), name)
+    with one_line_errors(name), torch.device("meta"):
+        model = auto.from_config(config)
+    ties = dict(model.all_tied_weights_keys or {})
+    if "lm_head.weight" in model.state_dict() and _OLD_HEAD in tensors:
+        tensors = {"lm_head.weight" if k == _OLD_HEAD else k: v for k, v in tensors.items()}
+    tensors = without_ties(tensors, ties, path)
+    if conversions.get_checkpoint_conversion_mapping(config.model_type):
+        return _unshared(tensors)  # the file may have other names than the model; `load` checks
+    expected = {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in ties}
+    ignored = re.compile("|".join(model._keys_to_ignore_on_load_unexpected or ()) or "(?!)")
+    sizes = {key: tuple(value.shape) for key, value in tensors.items()}
+    wrong = [(k, sizes[k], shape) for k, shape in expected.items() if sizes.get(k, shape) != shape]
+    report = {
+        "missing_keys": expected.keys() - sizes.keys(),
+        "unexpected_keys": {k for k in sizes.keys() - expected.keys() if not ignored.search(k)},
+        "mismatched_keys": wrong,
+    }
+    check_report(report, config, name)
+    return _unshared({key: value for key, value in tensors.items() if key in expected})
+
+
+def _unshared(tensors: Tensors) -> Tensors:
+    """The tensors, each with memory of its own: files of safetensors cannot say otherwise."""
+    seen: set[int] = set()
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        place = tensor.untyped_storage().data_ptr()
+        found[name] = tensor.clone() if place in seen else tensor
+        seen.add(place)
+    return found
+
+
+def without_ties(tensors: Tensors, ties: Mapping[str, str], path: object) -> Tensors:
+    """The tensors without those that are equal to another one by the model's definition.
+
+    `ties` leads from such a tensor to the other one.
+    """
+    for name, source in ties.items():
+        if (
+            name in tensors
+            and source in tensors
+            and not torch.equal(tensors[name], tensors[source])
+        ):
+            raise CheckpointError(
+                f"{path}: the tensors {name!r} and {source!r} differ, but its config ties them "
+                "(tie_word_embeddings)"
+            )
+    return {k: v for k, v in tensors.items() if ties.get(k) not in tensors}
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "of a single number"
