@@ -27,7 +27,9 @@ Pass = Callable[..., Any]
 def forward_of(model: Any, context: int = 128) -> Forward:
     identity = SimpleNamespace(context=context, name="made")
     return Forward(
-        SimpleNamespace(model=model.eval(), device=torch.device("cpu"), identity=identity)  # type: ignore[arg-type]
+        SimpleNamespace(  # type: ignore[arg-type]
+            model=model.eval(), device=torch.device("cpu"), identity=identity, lent=False
+        )
     )
 
 

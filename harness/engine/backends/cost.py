@@ -156,7 +156,7 @@ def batch_bytes(forward: Forward, tokens: int, width: int, *, kept: bool) -> int
 
     `kept` tells whether keys and values are kept.
     """
-    hidden = int(forward.model.get_input_embeddings().weight.shape[1])
+    hidden = forward.width
     inner = _inner_size(forward.model.config.get_text_config()) or 4 * hidden
     size = int(forward.model.dtype.itemsize)
     activations = tokens * (8 * hidden + 3 * inner) * size

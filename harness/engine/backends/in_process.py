@@ -54,7 +54,7 @@ class InProcess:
         self._numerics, self._ends = numerics(checkpoint), checkpoint.end_tokens
         key = f"{self._numerics_key()}|context:{self.identity.context}|{_processor(checkpoint)}"
         self.forward = Forward(checkpoint, SelfTestResults(key if store_self_tests else None))
-        with torch.inference_mode():
+        with self.forward.inference():
             capabilities.check_model(self.forward, checkpoint.identity.name)
         if checkpoint.compiled:
             self.forward.compile(self._limits.prefill)

@@ -57,7 +57,7 @@ def measure(forward: Forward) -> Rates:
     width = min(LONG_ROW, forward.context)
     narrow, step = max(1, min(SHORT_ROW, width // 4)), min(STEP_TOKENS, width)
     rows = width // narrow
-    with torch.inference_mode():
+    with forward.inference():
         _seconds(forward, rows=1, width=step)  # warm-up
         short = _seconds(forward, rows=rows, width=narrow)
         long = _seconds(forward, rows=1, width=width)

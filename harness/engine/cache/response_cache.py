@@ -32,6 +32,7 @@ def numerics(checkpoint: Checkpoint) -> str:
         "device": model.device.type,
         "products": products(model),
         **({"compiled": True} if checkpoint.compiled else {}),
+        **({"lent": True} if checkpoint.lent else {}),  # its own activation, weights not packed
         "attention": getattr(model.config, "_attn_implementation", "unknown"),
         **{name: version(name) for name in ("torch", "transformers")},
     }

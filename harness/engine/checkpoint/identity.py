@@ -45,6 +45,15 @@ def model_digest(model: Any, config: Any, files: Iterable[Path]) -> str:
     tensors = dict(distinct_tensors(model))
     key = f"{file_state(files)}|{_checksum(tensors)}"
     weights = cached_digest(key, lambda: tensors_digest(tensors))
+    return _whole_digest(model, config, weights)
+
+
+def digest_in_memory(model: Any) -> str:
+    """The digest that a transformers model would have if it were saved and loaded."""
+    return _whole_digest(model, model.config, tensors_digest(dict(distinct_tensors(model))))
+
+
+def _whole_digest(model: Any, config: Any, weights: str) -> str:
     own_fields = json.dumps(changed_fields(config), sort_keys=True, default=str)
     return combined_digest([weights, own_fields, *code_digests(model)])
 

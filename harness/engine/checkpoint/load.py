@@ -1,7 +1,7 @@
 """Load a checkpoint: weights on a device, tokenizer, and the digests that identify them."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ from harness.engine.checkpoint.from_pretrained import load_model, one_line_error
 from harness.engine.checkpoint.identity import model_digest
 from harness.engine.checkpoint.locate import locate
 from harness.engine.checkpoint.onednn import pack, trial
+from harness.engine.checkpoint.own.adapter import OwnModel, vocabulary
+from harness.engine.checkpoint.own.function import call_function, names_function
+from harness.engine.checkpoint.own.place import check_place, placed
+from harness.engine.checkpoint.own.prepare import Prepared, prepare
+from harness.engine.checkpoint.own.tokenizers import wrapped
 from harness.engine.checkpoint.settings import Identity, Settings
 from harness.engine.checkpoint.weight_files import weight_files
 from harness.engine.tokenizer.tokenizer import Tokenizer
@@ -36,11 +41,12 @@ class Checkpoint:
     """A loaded model."""
 
     identity: Identity
-    model: Any  # a transformers causal language model in eval mode
+    model: Any  # a transformers causal language model in eval mode, or an `OwnModel`
     tokenizer: Tokenizer
     device: torch.device
     end_tokens: frozenset[int]  # tokens that end a generated text
     compiled: bool = False  # whether plain forward passes go through torch.compile
+    lent: bool = False  # whether the model is the caller's, who goes on with it
 
 
 def load(name: str, settings: Settings) -> Checkpoint:
@@ -53,6 +59,8 @@ def load(name: str, settings: Settings) -> Checkpoint:
     _silence_transformers()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    if names_function(name):
+        return _from_function(name, settings)
     device = pick_device(settings.device)
     located = locate(name, settings)
     folder = located.folder
@@ -95,6 +103,43 @@ def load(name: str, settings: Settings) -> Checkpoint:
         pack(model, logits)
     ends |= tokenizer.end_tokens
     return Checkpoint(identity, model, tokenizer, device, ends, settings.compiled)
+
+
+def _from_function(name: str, settings: Settings) -> Checkpoint:
+    """The checkpoint that a function of the user's returns."""
+    returned = call_function(name, settings)
+    wanted = settings.tokenizer or returned.tokenizer
+    if isinstance(wanted, str | Path):
+        named = replace(settings, tokenizer=str(wanted))
+        tokenizer = load_tokenizer(Path(), name, named)
+    else:
+        tokenizer = wrapped(wanted, name)
+    model = placed(returned.model, pick_device(settings.device), DTYPES[settings.dtype])
+    prepared = prepare(
+        model, tokenizer, name=name, context=settings.context, options=dict(settings.options)
+    )
+    check_place(prepared, settings)
+    return lent_checkpoint(prepared, tokenizer, compiled=settings.compiled)
+
+
+def lent_checkpoint(
+    prepared: Prepared, tokenizer: Tokenizer, *, compiled: bool = False
+) -> Checkpoint:
+    """A checkpoint over a model that is a Python object, in which nothing is replaced.
+
+    Raises:
+        CheckpointError: the model does not run, or the tokenizer is not its own.
+    """
+    model, identity = prepared.model, prepared.identity
+    _check_vocabulary(model, tokenizer, identity.name)
+    if not isinstance(model, OwnModel):
+        _trial_logits(model, identity.name)
+    elif compiled:
+        raise CheckpointError(
+            f"--compile: model {identity.name!r} is run as it is; leave out --compile"
+        )
+    ends = prepared.end_tokens | tokenizer.end_tokens
+    return Checkpoint(identity, model, tokenizer, model.device, ends, compiled, lent=True)
 
 
 def pick_device(requested: str | None) -> torch.device:
@@ -160,6 +205,9 @@ def load_tokenizer(folder: Path, name: str, settings: Settings) -> Tokenizer:
 def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int]:
     """Load only the tokenizer and the context length, to look at requests without a model."""
     _silence_transformers()
+    if names_function(name):
+        checkpoint = _from_function(name, settings)
+        return checkpoint.tokenizer, checkpoint.identity.context
     folder = locate(name, settings).folder
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
     tokenizer = load_tokenizer(folder, name, settings)
@@ -181,7 +229,7 @@ def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
     A few entries more than embeddings are common, such as a token for images. Encoding refuses
     such a token where it would be fed.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = vocabulary(model)
     if len(tokenizer) > max(rows + 64, 1.2 * rows):
         raise CheckpointError(
             f"model {name!r}: its tokenizer has {len(tokenizer)} entries, its vocabulary only "

@@ -13,7 +13,6 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from harness.core import Generated, Tokens
@@ -135,7 +134,7 @@ class Generator:
         try:
             for rows in parts:
                 while True:
-                    with torch.inference_mode():
+                    with self._forward.inference():
                         step = rows.admit() or rows.feed()
                         if step is None:
                             break

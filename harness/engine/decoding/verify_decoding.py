@@ -120,7 +120,7 @@ class DecodingMethods:
 
     def _test(self, make_rows: Callable[[list[Completion]], Rows], texts: Sequence[Text]) -> str:
         """How decoding these rows differs from a full pass; empty if it does not."""
-        with torch.inference_mode():
+        with self._forward.inference():
             expected = _full_pass(self._forward, texts)
             try:
                 decoded = _decode(self._forward, make_rows, texts)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from harness.engine.checkpoint.own.adapter import OwnModel
 from harness.engine.model.forward import Forward
 from harness.engine.model.head import OwnHead, watch
 from harness.engine.model.self_test import (
@@ -78,6 +79,8 @@ def _split(forward: Forward, ids: Tensor) -> str:
     mentions no further steps. If neither is correct, logits are computed for every position.
     """
     model = forward.model
+    if isinstance(model, OwnModel):
+        return NotStored()
     logits, trunks = watch(model, ids)
     expected = logits[0].float()
     candidates = [(model.base_model, None)] if model.base_model is not model else []

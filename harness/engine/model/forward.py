@@ -6,6 +6,7 @@ the hidden states, V vocabulary.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, get_args
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.checkpoint.own.adapter import OwnModel, vocabulary
 from harness.engine.model.compiled import compiled_trunk
 from harness.engine.model.head import OwnHead, last_states
 from harness.engine.model.last_block import only, position_wise
@@ -49,6 +51,7 @@ class Forward:
 
     def __init__(self, checkpoint: Checkpoint, self_tests: SelfTestResults | None = None) -> None:
         self.model = checkpoint.model
+        self._lent = checkpoint.lent
         self.self_tests = self_tests or SelfTestResults()
         self.device = checkpoint.device
         self.context = checkpoint.identity.context
@@ -78,7 +81,22 @@ class Forward:
     @property
     def vocabulary(self) -> int:
         """Number of tokens that the model can choose from."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+        return vocabulary(self.model)
+
+    @property
+    def width(self) -> int:
+        """Width of the hidden states."""
+        if isinstance(self.model, OwnModel):
+            return self.model.width
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    def inference(self) -> AbstractContextManager[None]:
+        """A context in which nothing is recorded for gradients.
+
+        A tensor made in inference mode could never take part in training again, and a lent model
+        may keep one, such as a table of rotary positions.
+        """
+        return torch.no_grad() if self._lent else torch.inference_mode()
 
     @property
     def chunk(self) -> int:
@@ -106,6 +124,8 @@ class Forward:
             tree.setdefault("use_cache", "past_key_values" in tree)
         try:
             output = self._base(input_ids=ids, **tree)
+        except CheckpointError:
+            raise
         except Exception as error:  # a model's own code may raise anything
             if is_out_of_memory(error) or tree.get("attention_mask") is not None:
                 raise
@@ -172,7 +192,7 @@ class Forward:
             ids = torch.zeros((1, 2), dtype=torch.long, device=self.device)
             try:
                 cache = self.empty_cache()
-                with torch.inference_mode():
+                with self.inference():
                     self._base(input_ids=ids, past_key_values=cache, use_cache=True)
                 tensors = [
                     getattr(x, name, None) for x in cache.layers for name in ("keys", "values")

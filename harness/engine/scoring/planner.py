@@ -7,8 +7,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import WORD_TOKENS
@@ -82,7 +80,7 @@ class Planner:
         if length <= self._verified_length and width <= self._verified_width:
             return True
         length, width = max(length, self._verified_length), max(width, self._verified_width)
-        with torch.inference_mode():
+        with self._forward.inference():
             fault = "" if self._verified_length else self._tree_fault(SMALL_TREES)
             fault = fault or self._tree_fault([(length, width)])
         if fault:
@@ -103,7 +101,7 @@ class Planner:
         if length <= self._causal_length:
             return
         self._causal_length = length
-        with torch.inference_mode():
+        with self._forward.inference():
             fault = self._forward.self_tests.get(
                 f"causal in {length} tokens",
                 lambda: capabilities.causal_fault(self._forward, length),

@@ -15,7 +15,7 @@ def ranks(forward: Forward, span: Span) -> tuple[int, ...]:
     inputs = torch.tensor([span.inputs], device=forward.device)  # (1, T)
     ids = torch.arange(forward.vocabulary, device=forward.device)  # (V,)
     result: list[int] = []
-    with torch.inference_mode():
+    with forward.inference():
         states = forward.trunk(inputs)[0, len(span.inputs) - len(span.targets) :]  # (N, H)
         chunk = forward.chunk
         for begin in range(0, len(states), chunk):

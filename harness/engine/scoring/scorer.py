@@ -8,8 +8,6 @@ interrupted run is resumed with the same batches as an undisturbed one, and give
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-import torch
-
 from harness.core import Tokens
 from harness.engine.model.forward import Forward
 from harness.engine.model.out_of_memory import recover
@@ -91,7 +89,7 @@ class Scorer:
     ) -> dict[Query, Answer]:
         in_batch = [spans[s] for row in batch for s in row.nodes]
         keep = self._planner.sharing is not None and any(span.top for span in in_batch)
-        with torch.inference_mode():
+        with self._forward.inference():
             scores, prefilled = score(self._forward, batch, spans, keep=keep)
             answers = self._search(scores, prefilled, spans, needed)
         reads = sum(max(len(span.targets), 1) for span in in_batch)
