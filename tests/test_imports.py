@@ -59,7 +59,11 @@ RULES = {
     "engine": Rule("core errors files engine", TENSORS),
     "runner": Rule("core errors data metrics prompt records stats task"),
     "analysis.paper": Rule("core errors files metrics records", ANY),
-    "analysis": Rule("core errors files metrics plugins records stats task analysis.paper", ANY),
+    "analysis": Rule(
+        "core errors files metrics plugins records stats task analysis.paper "
+        "engine.checkpoint.steps",
+        ANY,
+    ),
     "overlap": Rule(
         "core errors files text data metrics records stats task runner analysis analysis.paper",
         "numpy pyarrow rbloom",

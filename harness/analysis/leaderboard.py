@@ -3,7 +3,8 @@
 The columns are those of Table 3 in its order, then those of section 3 and of other benchmarks.
 Only scores of one protocol on one selection of rows share a row. If two records with different
 signatures would fill the same cell, the second gets a row of its own, numbered in `variant`.
-Results of lm-eval have rows of their own, marked in a column `origin`.
+Results of lm-eval have rows of their own, marked in a column `origin`. If a checkpoint has a
+training step, there is a column `step`, and the checkpoints of one run stand together, by step.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.paper import published
 from harness.analysis.scores import device, scores
+from harness.engine.checkpoint.steps import run_of
 from harness.files.escape import csv_cell, markdown_cell
 from harness.files.output import write_text
 from harness.records.record import Record
@@ -47,8 +49,11 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     table = [_row(group) for _, group in frame.groupby([*_ROW, "variant"], sort=False)]
     present = dict.fromkeys(name for row in table for name in row)
     origin = ["origin"] if "origin" in present else []
+    step = []
+    if "step" in present:
+        step, table = ["step"], _by_step(table)
     section3 = [name for name in published.SECTION3 if name in present]
-    first = [*HEAD, *origin, *published.COLUMNS, *section3]
+    first = [*HEAD[:1], *step, *HEAD[1:], *origin, *published.COLUMNS, *section3]
     last = [name for name in present if name not in (*first, "signatures")]
     return [{name: row.get(name, "") for name in (*first, *last, "signatures")} for row in table]
 
@@ -63,9 +68,24 @@ def _row(group: "DataFrame") -> dict[str, Any]:
         "rows": "built-in sample" if first["sample"] else first["subset"],
         "variant": str(first["variant"] + 1) if first["variant"] else "",
         **({"origin": first["origin"]} if first["origin"] != "harness" else {}),
+        **({"step": first["step"]} if first["step"] is not None else {}),
         **dict(zip(group["cell"], group["value"].tolist(), strict=True)),
         "signatures": " ".join(signatures.values()),
     }
+
+
+def _by_step(table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one training run together and by step, where its first row was."""
+    places: dict[tuple[str, ...], int] = {}
+    for place, row in enumerate(table):
+        places.setdefault(_run(row), place)
+    return sorted(table, key=lambda row: (places[_run(row)], row.get("step", -1)))
+
+
+def _run(row: dict[str, Any]) -> tuple[str, ...]:
+    """The training run of a row, and how it was evaluated."""
+    same = (str(row.get(name, "")) for name in (*HEAD[2:], "origin"))
+    return (run_of(row["model"]), *same)
 
 
 def row_key(record: Record) -> tuple[str, ...]:

@@ -159,18 +159,18 @@ def scaling_curves(records: Iterable[Record], *, every: bool = False) -> list[Cu
     """
     groups: dict[tuple[str, ...], dict[str, Record]] = {}
     for record in sorted(filter(parameters, records), key=lambda record: record.created):
-        measured = (*record.signature.identity(), _rows(record))
+        measured = (*record.signature.identity(), rows_in_words(record))
         groups.setdefault(measured, {})[record.model["digest"]] = record
     result = [
         _curve(list(group.values()), metric)
         for group in groups.values()
-        for metric in _metrics(group.values(), every)
+        for metric in metrics_of(group.values(), every)
     ]
     order = published.in_order(dict.fromkeys(curve.task for curve in result))
     return sorted(result, key=lambda curve: order.index(curve.task))
 
 
-def _metrics(records: Iterable[Record], every: bool) -> list[str]:
+def metrics_of(records: Iterable[Record], every: bool) -> list[str]:
     """The metrics that fill a column of the paper's tables; all if none does."""
     scores = [s for record in records for s in record.scores if s.baseline is None]
     main = scores if every else [s for s in scores if s.column] or scores
@@ -181,7 +181,6 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
     """The curve of one score of records that measure the same thing."""
     pairs = [(r, s) for r in records for s in r.scores if s.metric == metric and not s.baseline]
     newest, score = max(pairs, key=lambda pair: pair[0].created)
-    names = dict.fromkeys(n for record, _ in pairs for n in newest.signature.diff(record.signature))
     pairs.sort(key=lambda pair: (pair[0].model["parameters"], pair[1].value))
     points = tuple(
         CurvePoint(m["name"], m["parameters"], s.value, s.low, s.high, m["digest"])
@@ -198,7 +197,7 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
         unit=score.unit,
         column=score.column,
         protocol=newest.protocol,
-        rows=_rows(newest),
+        rows=rows_in_words(newest),
         points=points,
         records=tuple(record for record, _ in pairs),
         paper=paper,
@@ -206,7 +205,7 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
         fit=checkpoint_fit,
         reason=reason,
         paper_fit=_fit(paper, law)[0] if law else None,
-        differs=tuple(name for name in names if name != "rows"),  # these are the same, see _rows
+        differs=signature_differences(newest, [record for record, _ in pairs]),
     )
 
 
@@ -228,7 +227,13 @@ def _paper(column: str | None) -> tuple[CurvePoint, ...]:
     return tuple(sorted(points, key=lambda point: point.parameters))
 
 
-def _rows(record: Record) -> str:
+def signature_differences(record: Record, others: Iterable[Record]) -> tuple[str, ...]:
+    """The parts of the signatures in which records that measure the same thing differ."""
+    names = dict.fromkeys(n for other in others for n in record.signature.diff(other.signature))
+    return tuple(name for name in names if name != "rows")  # these are the same, see rows_in_words
+
+
+def rows_in_words(record: Record) -> str:
     """Which rows were scored, in words."""
     rows = f"{record.rows:,} rows"
     if record.data["source"] == "sample":

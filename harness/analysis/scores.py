@@ -16,6 +16,7 @@ COLUMNS = {
     "model": "object",
     "digest": "object",  # of the weights
     "parameters": "object",  # "unknown" where a record of another program does not say
+    "step": "object",  # of the training; None where it is not known
     "task": "object",
     "protocol": "object",
     "metric": "object",
@@ -73,6 +74,7 @@ def _score_rows(record: Record, size: str | None) -> Iterator[dict[str, Any]]:
         "model": record.model["name"],
         "digest": record.model["digest"],
         "parameters": record.model["parameters"],
+        "step": record.model.get("step"),
         "task": record.task,
         "protocol": record.protocol,
         "n": record.examples,

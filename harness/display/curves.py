@@ -1,12 +1,14 @@
-"""Power laws through scores, as a table."""
+"""Power laws through scores, and scores over training steps, as tables."""
 
 from collections.abc import Sequence
 
 from harness.analysis.scaling import KAPLAN_EXPONENT, Curve
-from harness.display.layout import table
+from harness.analysis.steps import StepCurve
+from harness.display.layout import FittedTable, table
 from harness.display.terminal import OUT
-from harness.report.number_format import short
+from harness.report.number_format import number, short
 
+MARK = "(!)"
 ABOUT = f"""\
 n: checkpoints; exponent: of loss = coefficient * parameters ** -exponent; paper: the exponent for
 the models of Radford et al. 2019. Kaplan et al. 2020: {KAPLAN_EXPONENT}, for loss over parameters
@@ -34,6 +36,49 @@ def show_curves(curves: Sequence[Curve]) -> None:
         )
     OUT.print(rows)
     OUT.print(ABOUT)
+    _show_differences(curves)
+
+
+def show_step_curves(curves: Sequence[StepCurve]) -> None:
+    """Print one table per training run: its steps and their scores; steps to look at are marked."""
+    for run in dict.fromkeys(curve.run for curve in curves):
+        own = [curve for curve in curves if curve.run == run]
+        OUT.print(f"{run} by step")
+        OUT.print(_by_step(own))
+        for curve in own:
+            for point in curve.points:
+                if point.leaves:
+                    OUT.print(
+                        f"{MARK} {point.name}: {curve.name} {number(point.value, curve.unit)} "
+                        "leaves the curve of its neighbours; is it the right checkpoint?"
+                    )
+        _show_differences(own)
+
+
+def _by_step(curves: Sequence[StepCurve]) -> FittedTable:
+    """One row per step, one column per score."""
+    names = [curve.name for curve in curves]
+    protocols = {(curve.protocol, curve.rows) for curve in curves if names.count(curve.name) > 1}
+    heads = [
+        f"{curve.name}, {curve.protocol}, {curve.rows}"
+        if (curve.protocol, curve.rows) in protocols
+        else curve.name
+        for curve in curves
+    ]
+    cells: dict[tuple[int, str], dict[int, str]] = {}
+    for k, curve in enumerate(curves):
+        for point in curve.points:
+            mark = f" {MARK}" if point.leaves else ""
+            row = cells.setdefault((point.step, point.digest), {})
+            row[k] = number(point.value, curve.unit) + mark
+    rows = table(">step", *(f">{head}" for head in heads))
+    for (step, _), row in sorted(cells.items()):
+        rows.add_row(f"{step:,}", *(row.get(k, "") for k in range(len(curves))))
+    return rows
+
+
+def _show_differences(curves: Sequence[Curve] | Sequence[StepCurve]) -> None:
+    """Print in what the checkpoints of a curve differ besides the weights."""
     differences: dict[str, list[str]] = {}
     for curve in curves:
         if curve.differs:

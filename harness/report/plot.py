@@ -37,10 +37,7 @@ FREE_SHARE = 0.06  # of an axis, at each end
 PLAIN_DECADES, FINE_DECADES = 0.9, 2.2  # below: ticks as on a linear axis; above: powers of ten
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#555555"
 TITLE = "Scores over model sizes"
-METADATA = {  # without the date and matplotlib's version
-    ".png": {"Title": TITLE, "Software": None},
-    ".svg": {"Title": TITLE, "Date": None, "Creator": None},
-}
+METADATA = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
 LABELS = (
     "checkpoints, 95 % interval",
     "power law of the checkpoints",
@@ -75,47 +72,47 @@ def check_picture(path: Path) -> None:
 
 def draw(curves: Sequence[Curve], path: Path) -> None:
     """Draw all curves, at most MAX_PANELS, into one file."""
-    if len(curves) > MAX_PANELS:
+    check_panels(len(curves))
+    with style():
+        save(figure(curves), path)
+
+
+def check_panels(count: int) -> None:
+    """Refuse more panels than a picture can have."""
+    if count > MAX_PANELS:
         raise UsageError(
-            f"{len(curves)} curves are too many for one picture, which has at most {MAX_PANELS}; "
+            f"{count} curves are too many for one picture, which has at most {MAX_PANELS}; "
             "choose benchmarks with --task"
         )
+
+
+def save(drawn: "Figure", path: Path, title: str = TITLE) -> None:
+    """Write a picture, without the date and matplotlib's version, so that bytes do not change."""
     suffix = path.suffix.lower()
     file = io.BytesIO()
-    with _style():
-        figure(curves).savefig(file, format=suffix[1:], metadata=METADATA[suffix])
+    drawn.savefig(file, format=suffix[1:], metadata={"Title": title, **METADATA[suffix]})
     write_bytes(path, file.getvalue())
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Apply our settings instead of the user's; missing glyphs are drawn as boxes, silently."""
-    from matplotlib import style
+    from matplotlib import style as matplotlib_style
 
-    with style.context(STYLE, after_reset=True), warnings.catch_warnings():
+    with matplotlib_style.context(STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def figure(curves: Sequence[Curve]) -> "Figure":
     """One panel per curve, row by row, and a legend for all."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
+    drawn, panels = grid(len(curves))
     columns = min(PANELS_PER_ROW, len(curves))
-    rows = math.ceil(len(curves) / columns)
-    drawn = Figure(
-        figsize=(max(PANEL_WIDTH * columns, LEGEND_WIDTH), PANEL_HEIGHT * rows + 0.7),
-        layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.09),
-    )
-    panels = drawn.subplots(rows, columns, squeeze=False).ravel().tolist()
     handles: dict[str, Artist] = {}
-    for panel, curve in zip(panels, curves, strict=False):
+    for panel, curve in zip(panels, curves, strict=True):
         _draw_panel(panel, curve)
         artists, names = panel.get_legend_handles_labels()
         handles |= zip(names, artists, strict=True)
-    for panel in panels[len(curves) :]:
-        panel.remove()
     drawn.supxlabel("parameters, embeddings included", fontsize=9)
     labels = [label for label in LABELS if label in handles]
     drawn.legend(
@@ -126,6 +123,23 @@ def figure(curves: Sequence[Curve]) -> "Figure":
         ncols=columns if columns < 3 else len(labels),  # a row of four needs three panels
     )
     return drawn
+
+
+def grid(count: int) -> "tuple[Figure, list[Axes]]":
+    """A picture with that many panels, row by row."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = min(PANELS_PER_ROW, count)
+    rows = math.ceil(count / columns)
+    drawn = Figure(
+        figsize=(max(PANEL_WIDTH * columns, LEGEND_WIDTH), PANEL_HEIGHT * rows + 0.7),
+        layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.09),
+    )
+    panels = drawn.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for panel in panels[count:]:
+        panel.remove()
+    return drawn, panels[:count]
 
 
 def _draw_panel(axes: "Axes", curve: Curve) -> None:
@@ -154,9 +168,9 @@ def _draw_panel(axes: "Axes", curve: Curve) -> None:
         _scale_losses(axes, curve, law)
     axes.set_ylabel(law.unit if law else curve.unit)
     axes.minorticks_off()
-    axes.set_title(_clip(curve.name), loc="left", fontweight="bold", fontsize=10, pad=27)
+    axes.set_title(clip(curve.name), loc="left", fontweight="bold", fontsize=10, pad=27)
     axes.annotate(
-        f"{_clip(f'{curve.protocol}, {curve.rows}')}\n{_clip(_fit_in_words(curve))}",
+        f"{clip(f'{curve.protocol}, {curve.rows}')}\n{clip(_fit_in_words(curve))}",
         (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=8,
         color=GREY,
     )  # fmt: skip
@@ -219,7 +233,7 @@ def _fit_in_words(curve: Curve) -> str:
     return f"exponent{of} {fit.exponent:z.3f} ({fit.low:z.3f} to {fit.high:z.3f})"
 
 
-def _clip(text: str) -> str:
+def clip(text: str) -> str:
     """One line that fits above a panel; unprintable characters become spaces."""
     line = "".join(char if char.isprintable() else " " for char in text)
     return line if len(line) <= MAX_HEADING_CHARS else f"{line[: MAX_HEADING_CHARS - 1]}…"

@@ -1,6 +1,5 @@
 """`harness TASK`, the command of one task, and the options of all commands that evaluate."""
 
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -36,17 +35,6 @@ SEVERAL_TASKS: Any = ONE_TASK | {
 }
 
 
-def with_models(options: RunOptions, more_models: tuple[str, ...] = ()) -> RunOptions:
-    """The options with more models, each model once."""
-    names = (*options.model.names, *more_models)
-    distinct = tuple(dict.fromkeys(names))
-    if len(distinct) < len(names):
-        from harness.display import terminal
-
-        terminal.note("a model that is given more than once is evaluated once")
-    return replace(options, model=replace(options.model, names=distinct))
-
-
 def benchmark_command(name: str) -> click.Command:
     """The command of one task, with the task's description as help."""
     from harness.plugins.registry import load_task
@@ -63,6 +51,7 @@ def benchmark_command(name: str) -> click.Command:
     ) -> None:
         from harness.commands.evaluate.benchmark import run_benchmark
         from harness.commands.evaluate.grid import run_grid
+        from harness.commands.evaluate.models import with_models
 
         evaluate = run_grid if options.protocol.several else run_benchmark
         evaluate(name, with_models(options, more_models))

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from harness.cli import completion
-from harness.cli.evaluate.benchmark import SEVERAL_TASKS, with_models
+from harness.cli.evaluate.benchmark import SEVERAL_TASKS
 from harness.cli.evaluate.run_file import RunFile, read
 from harness.cli.options import argument, command, given
 from harness.commands.options import ProtocolOptions, RunOptions
@@ -36,7 +36,7 @@ def _refuse_models(words: tuple[str, ...]) -> None:
     if paths:
         raise UsageError(
             f"{paths[0]!r} is a path, not a task; to evaluate several models, repeat --model "
-            f"before each: --model A --model {paths[0]}"
+            f"before each: --model A --model {paths[0]}, or quote the pattern: --model 'A*'"
         )
 
 
@@ -54,6 +54,7 @@ def run(
     tables. A run file FILE.toml has tasks, protocols and any option below by its long name; the
     command line overrides it. Repeat --model to evaluate several models.
     """
+    from harness.commands.evaluate.models import with_models
     from harness.commands.evaluate.run import run_tasks
 
     if not file.tasks:

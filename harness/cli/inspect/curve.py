@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from harness.cli.options import ALL_SCORES, JSON, command
+from harness.cli.options import command, part
+from harness.commands.inspect.options import CurveOptions
 from harness.commands.options import option
 
 
@@ -16,15 +17,16 @@ def curve(
     tasks: tuple[str, ...] = option(
         (), "only this task; repeatable", flag="task", metavar="TASK"
     ),
-    every: bool = ALL_SCORES,
-    as_json: bool = JSON,
+    options: CurveOptions = part(CurveOptions, heading="Options"),
 ) -> None:  # fmt: skip
-    """Fit and draw scores over model sizes.
+    """Fit and draw scores over model sizes or training steps.
 
-    RUNS are records, or folders of records, of checkpoints of several sizes. Prints the exponents
-    next to those of the paper's four models. A fit needs four sizes. With -o, draws one panel per
-    score.
+    RUNS are records, or folders of records. Over sizes, prints the exponents of power laws next to
+    those of the paper's four models; a fit needs four sizes. Over steps, prints the scores of each
+    training run by step, and marks steps that leave the curve of their neighbours. No law is fitted
+    there: what one run reaches at a step depends on its schedule of learning rates. With -o, draws
+    one panel per score.
     """
     from harness.commands.inspect.curve import run_curve
 
-    run_curve(runs, out, tasks, every=every, as_json=as_json)
+    run_curve(runs, out, tasks, options)

@@ -14,11 +14,14 @@ from harness.commands.evaluate.session import (
 )
 from harness.commands.options import RunOptions
 from harness.display import costs, tables, terminal
+from harness.errors import CheckpointError, RequestError, TaskError
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.runner import Job
 
 Show = Callable[[Sequence[Record]], None]
+OF_ONE_MODEL = (CheckpointError, RequestError, TaskError)
+"""Errors that say nothing about the other models of a command."""
 
 
 def run_benchmark(name: str, options: RunOptions) -> None:
@@ -47,6 +50,9 @@ def run_models(
         show: prints the records of one model, also if it fails in the end.
         share_answers: keep answers in memory if they are not kept on disk.
         size: the paper's model to compare with; default: the nearest.
+
+    Raises:
+        HarnessError: a model failed; the others were evaluated before it is raised.
     """
 
     def show_model(records: Sequence[Record]) -> None:
@@ -65,14 +71,32 @@ def run_models(
 
             evaluate_models(jobs, session, show_model)
         else:
-            for model in options.model.names:
-                first = len(session.records)
-                try:
-                    _run_model(model, jobs, session)
-                finally:
-                    if session.records[first:]:
-                        show_model(session.records[first:])
+            _one_by_one(jobs, session, show_model)
+        if not options.output.json:
+            _show_steps(session.records)
         finish(session, size)
+
+
+def _show_steps(records: Sequence[Record]) -> None:
+    """Print the scores of training runs by step, if there are several steps of one."""
+    from harness.analysis.steps import step_curves
+    from harness.display.curves import show_step_curves
+
+    if len({record.model["step"] for record in records}) > 1:
+        show_step_curves([curve for curve in step_curves(records) if len(curve.points) > 1])
+
+
+def _one_by_one(jobs: Sequence[Job], session: Session, show: Show) -> None:
+    """Evaluate jobs with one model after the other; one that fails does not stop the others."""
+    for model in session.options.model.names:
+        first = len(session.records)
+        try:
+            _run_model(model, jobs, session)
+        except OF_ONE_MODEL as error:
+            session.fail(model, error)
+        finally:
+            if session.records[first:]:
+                show(session.records[first:])
 
 
 def _run_model(model: str, jobs: Sequence[Job], session: Session) -> None:

@@ -17,7 +17,6 @@ from harness.commands.evaluate.session import (
     open_store,
 )
 from harness.commands.options import WorkersOptions
-from harness.display import terminal
 from harness.errors import HarnessError
 from harness.records.record import Record
 from harness.runner import Job
@@ -28,40 +27,40 @@ def evaluate_models(
 ) -> None:
     """Evaluate jobs with all models, and show each model's records as soon as it has finished.
 
+    Models that fail are noted in the session.
+
     Raises:
-        Exception: a model failed; the others were evaluated before it is raised.
+        Exception: a model met a defect; the others were evaluated before it is raised.
     """
     models = session.options.model.names
     lanes = [_lane(session) for _ in models]
     connect_workers(lanes[0])  # in this thread, before the others need it
-    failed: list[Exception] = []
+    defects: list[Exception] = []
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_at_once(session)))
         # An interruption stops the workers, so that no thread waits for them.
         for lane in lanes:
             stack.callback(lane.closing.close)
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        running: dict[Future[None], Session] = {
-            pool.submit(_evaluate, model, jobs, lane): lane
+        running: dict[Future[None], tuple[str, Session]] = {
+            pool.submit(_evaluate, model, jobs, lane): (model, lane)
             for model, lane in zip(models, lanes, strict=True)
         }
         for future in as_completed(running):
-            lane = running[future]
+            model, lane = running[future]
             session.records += lane.records
             session.paths += lane.paths
             error = future.exception()
-            if isinstance(error, Exception):
-                failed.append(error)
+            if isinstance(error, HarnessError):
+                session.fail(model, error)
+            elif isinstance(error, Exception):
+                defects.append(error)
             elif error is not None:
                 raise error
             if lane.records:
                 show(lane.records)
-    if failed:
-        # The command ends with one of the errors, a defect of ours before any other.
-        failed.sort(key=lambda error: not isinstance(error, HarnessError))
-        for error in failed[:-1]:
-            terminal.note(f"{type(error).__name__}: {error}")
-        raise failed[-1]
+    for defect in defects:
+        raise defect
 
 
 def _at_once(session: Session) -> int:

@@ -42,12 +42,20 @@ class Session:
     shared: bool = False  # whether answers are kept in memory if not on disk
     records: list[Record] = field(default_factory=list)
     paths: "list[Path]" = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)  # models
     closing: ExitStack = field(default_factory=ExitStack)  # stops workers on interruption
     concurrent: int = 1  # models that are evaluated at the same time
     # Made once and shared by all models.
     budgeted: list[Job] = field(default_factory=list)  # jobs on the rows that --budget allows
     prepared: list[tuple[Job, Prepared]] = field(default_factory=list)
     encodings: "Encodings" = field(default_factory=dict)
+
+    def fail(self, model: str, error: HarnessError) -> None:
+        """Note that a model failed; raises the error if it is the only model."""
+        if len(self.options.model.names) == 1:
+            raise error
+        self.failed.append(model)
+        terminal.note(f"{model} failed: {error}")
 
 
 def job_for(task: Task, protocol: Protocol, options: DataOptions) -> Job:
@@ -192,7 +200,11 @@ def compute(job: Job, options: RunOptions) -> Record:
 
 
 def finish(session: Session, size: str | None = None) -> None:
-    """Print the records as JSON, or where they are."""
+    """Print the records as JSON, or where they are.
+
+    Raises:
+        HarnessError: a model failed.
+    """
     output, paths = session.options.output, session.paths
     if output.json:
         values = [table3.with_paper(record, size) for record in session.records]
@@ -202,3 +214,6 @@ def finish(session: Session, size: str | None = None) -> None:
         terminal.ERR.print(f"wrote {what}")
         if not output.signatures:
             terminal.ERR.print("signatures: --signatures or the records")
+    if failed := session.failed:
+        models = len(session.options.model.names)
+        raise HarnessError(f"{len(failed)} of {models} models failed: {', '.join(failed)}")

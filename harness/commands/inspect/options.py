@@ -26,6 +26,17 @@ class ExplainOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CurveOptions(OptionGroup):
+    """Which curves are shown, and how."""
+
+    over: Literal["parameters", "step"] = option(
+        "parameters", "show scores over the sizes of models, or over the steps of training runs"
+    )
+    every: bool = option(False, "all scores, not only the paper's columns", flag="all")
+    as_json: bool = option(False, "print one JSON object, nothing else", flag="json")
+
+
+@dataclass(frozen=True, slots=True)
 class PageOptions(OptionGroup):
     """What the report page shows."""
 

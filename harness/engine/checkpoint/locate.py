@@ -8,13 +8,14 @@ the Hugging Face hub.
 import importlib.util
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from harness.engine.checkpoint.formats import registry
 from harness.engine.checkpoint.formats.format import ReadOptions
 from harness.engine.checkpoint.settings import Settings
+from harness.engine.checkpoint.steps import split_revision, step_of
 from harness.errors import CheckpointError, clipped_repr, short_reason
 
 DEMO = "smollm2-135m"
@@ -41,11 +42,33 @@ class Located:
 def locate(name: str, settings: Settings) -> Located:
     """Return the local folder of a checkpoint; a checkpoint of another program is converted.
 
+    A name on the hub may carry a revision: `EleutherAI/pythia-14m@step1000`.
+
     Raises:
         CheckpointError: nothing has that name, or what has it is not a checkpoint.
     """
+    repository, revision = split_revision(name)
+    if revision is not None:
+        if settings.revision is not None:
+            raise CheckpointError(
+                f"model {clipped_repr(name)} names its revision; leave out --revision "
+                f"{settings.revision}"
+            )
+        settings = replace(settings, revision=revision)
+    located = _located(repository, settings)
+    if located.step is not None:
+        return located
+    return replace(located, step=_step_in_names(repository, located, settings.revision))
+
+
+def _located(name: str, settings: Settings) -> Located:
     path = _demo_file() if name == DEMO else Path(name).expanduser()
     try:
+        if path.exists() and settings.revision is not None:
+            raise CheckpointError(
+                f"model {clipped_repr(name)} is on this machine; only models on the hub have "
+                f"revisions such as {settings.revision!r}"
+            )
         if path.is_dir() and _has_config(path) and not _is_of_another_program(path):
             _refuse_options(name, settings)
             return Located(path)
@@ -62,6 +85,15 @@ def locate(name: str, settings: Settings) -> Located:
     _refuse_options(name, settings)
     folder, revision = _from_hub(name, settings)
     return Located(folder, revision)
+
+
+def _step_in_names(name: str, located: Located, revision: str | None) -> int | None:
+    """The step in the name of the revision, or else of the file, folder or repository."""
+    step = step_of(revision or "")
+    on_hub = located.revision is not None
+    if step is not None or (on_hub and name.rpartition("/")[2].lower().startswith("step")):
+        return step  # a repository called `step3` is a model of that name
+    return step_of(name)
 
 
 def _converted(path: Path, settings: Settings) -> Located:
@@ -151,8 +183,41 @@ def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
             hub = "HF_HUB_OFFLINE is set and the hub's local cache does not have it"
         else:
             hub = f"the hub did not provide it ({type(error).__name__}: {short_reason(error)})"
+        at = f" at revision {clipped_repr(settings.revision)}" if settings.revision else ""
         raise CheckpointError(
-            f"model {clipped_repr(name)}: there is no folder of that name, and {hub}; expected a "
-            f"local path, the name of a model on the hub, or the demo {DEMO}"
+            f"model {clipped_repr(name)}{at}: there is no folder of that name, and {hub}; expected "
+            f"a local path, the name of a model on the hub, or the demo {DEMO}"
         ) from error
     return folder, folder.name
+
+
+def hub_revisions(name: str) -> list[str]:
+    """The branches and tags of a repository on the hub; offline, those in the hub's local cache.
+
+    Raises:
+        CheckpointError: neither the hub nor its cache has the repository.
+    """
+    from huggingface_hub import HfApi, constants
+
+    cached = _cached_revisions(name, Path(constants.HF_HUB_CACHE))
+    if constants.HF_HUB_OFFLINE:
+        if cached:
+            return cached
+        raise CheckpointError(
+            f"model {clipped_repr(name)}: HF_HUB_OFFLINE is set and the hub's local cache has no "
+            "revision of it; expected the name of a model on the hub"
+        )
+    try:
+        refs = HfApi().list_repo_refs(name)
+    except Exception as error:
+        raise CheckpointError(
+            f"model {clipped_repr(name)}: the hub did not list its revisions "
+            f"({type(error).__name__}: {short_reason(error)}); with HF_HUB_OFFLINE=1 those in the "
+            f"hub's local cache count: {len(cached)}"
+        ) from error
+    return list(dict.fromkeys(ref.name for ref in (*refs.branches, *refs.tags)))
+
+
+def _cached_revisions(name: str, cache: Path) -> list[str]:
+    folder = cache / f"models--{name.replace('/', '--')}" / "refs"
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

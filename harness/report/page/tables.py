@@ -13,7 +13,7 @@ from harness.analysis.scaling import parameters
 from harness.records.record import Record
 from harness.report.page.columns import Column, clip
 
-ABOUT_CHECKPOINT = ("model", "digest", "parameters", "protocol", "rows", "dtype", "device",
+ABOUT_CHECKPOINT = ("model", "step", "digest", "parameters", "protocol", "rows", "dtype", "device",
                     "context", "variant", "origin")  # fmt: skip
 MAX_CELL_CHARS = 80
 
