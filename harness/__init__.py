@@ -4,12 +4,18 @@ The public Python API:
 
     import harness as h
 
+    records = h.evaluate(model, tokenizer, ["lambada"], data_dir="data", limit=200)
+    frame = h.scores(records)  # a pandas.DataFrame with one row per score
+
+and its parts:
+
     task = h.load_task("lambada")
     protocol = task.protocol("paper", {"bos": "none"})
     rows = h.load_data(task.source(protocol.options), h.Where(sample=True))
     engine = h.Engine(h.load_checkpoint("gpt2", h.Settings(dtype="float32")))
-    record = h.evaluate(h.Job(task, protocol, rows), engine)
-    frame = h.scores([record])  # a pandas.DataFrame with one row per score
+    record = h.run_job(h.Job(task, protocol, rows), engine)
+
+and in training loops: `h.Evaluator` and, for the Trainer of transformers, `h.HarnessCallback`.
 
 How data flows (`harness.runner`, `harness.engine`, `harness.analysis`):
 
@@ -38,13 +44,16 @@ from harness import moved
 
 _PUBLIC = {
     "Engine": ("harness.engine.engine", "Engine"),
+    "Evaluator": ("harness.training.evaluator", "Evaluator"),
+    "HarnessCallback": ("harness.training.callback", "HarnessCallback"),
     "Job": ("harness.runner", "Job"),
     "Settings": ("harness.engine.checkpoint.settings", "Settings"),
     "Where": ("harness.data.load", "Where"),
-    "evaluate": ("harness.runner", "evaluate"),
+    "evaluate": ("harness.training.evaluate", "evaluate"),
     "load_checkpoint": ("harness.engine.checkpoint.load", "load"),
     "load_data": ("harness.data.load", "load"),
     "load_task": ("harness.plugins.registry", "load_task"),
+    "run_job": ("harness.runner", "evaluate"),
     "scores": ("harness.analysis.scores", "scores"),
     "task_names": ("harness.plugins.registry", "task_names"),
 }

@@ -101,3 +101,18 @@ def argument(function: Callable[..., Any], old: str, new: str) -> Callable[..., 
         return function(*args, **kwargs)
 
     return call
+
+
+def call(
+    function: Callable[..., Any], old: Callable[..., Any], is_old: Callable[..., bool], note: str
+) -> Callable[..., Any]:
+    """`function`, except that calls for which `is_old` holds reach the one it has replaced."""
+
+    @functools.wraps(function)
+    def choose(*args: Any, **kwargs: Any) -> Any:
+        if is_old(*args, **kwargs):
+            warnings.warn(note, DeprecationWarning, stacklevel=2)
+            return old(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return choose

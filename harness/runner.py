@@ -28,6 +28,7 @@ from harness.task import Measure, Protocol, Task, encoding
 
 if TYPE_CHECKING:
     from harness.engine.engine import Engine
+    from harness.engine.queries.encode import Encoded
 
 MAX_ROUNDS = 500  # rounds of requests per example
 
@@ -68,6 +69,12 @@ class Prepared:
         """All requests, in order."""
         return [request for group in self.groups for request in group]
 
+    @property
+    def owners(self) -> list[Example]:
+        """The example of each request."""
+        pairs = zip(self.examples, self.groups, strict=True)
+        return [example for example, group in pairs for _ in group]
+
 
 def prepare(job: Job) -> Prepared:
     """Choose rows, read examples and make requests: everything that needs no model.
@@ -95,6 +102,16 @@ def prepare(job: Job) -> Prepared:
         _seeded(job.task.ask(example, prompt, options), job.seed) for example in examples
     )
     return Prepared(prompt, examples, groups, rows)
+
+
+def encode(job: Job, prepared: Prepared, engine: "Engine") -> "list[Encoded]":
+    """Encode the first requests of all examples.
+
+    Raises:
+        EncodingError: a request cannot be encoded; the message names its example.
+    """
+    with _naming_examples(job, prepared.owners):
+        return engine.encode(prepared.requests, encoding(job.protocol.options))
 
 
 def follow_up(

@@ -13,8 +13,9 @@ from console import harness, record_files, refused
 
 from harness.cli.evaluate.benchmark import ONE_TASK
 from harness.cli.options import command
-from harness.cli.types import MAX_BYTES, MAX_SECONDS, Duration, Size
+from harness.cli.types import MAX_BYTES, Duration, Size
 from harness.commands.options import RunOptions
+from harness.jobs.durations import MAX_SECONDS
 
 CLOSED_PIPE = 141
 

@@ -26,7 +26,6 @@ from harness.analysis.noise_floor import Noise
 from harness.cli.evaluate.benchmark import benchmark_command
 from harness.cli.group import cli
 from harness.commands.compare import jitter
-from harness.commands.evaluate.run import PAPER_TABLES
 from harness.commands.setup import doctor
 from harness.commands.setup import installation_checks as installation
 from harness.data import load as data
@@ -38,6 +37,7 @@ from harness.engine.backends.rates import Rates
 from harness.engine.checkpoint import load as checkpoints
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.engine import Engine
+from harness.jobs.selection import PAPER_TABLES
 from harness.overlap import scan
 from harness.plugins.registry import load_task
 from harness.records.folder import write

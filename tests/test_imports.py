@@ -64,6 +64,12 @@ RULES = {
         "engine.checkpoint.steps",
         ANY,
     ),
+    "jobs": Rule("core errors data plugins runner task analysis.paper"),
+    "training": Rule(
+        "core errors files data engine engine.cache engine.checkpoint engine.queries jobs moved "
+        "records runner analysis analysis.paper",
+        "transformers torch",
+    ),
     "overlap": Rule(
         "core errors files text data metrics records stats task runner analysis analysis.paper",
         "numpy pyarrow rbloom",

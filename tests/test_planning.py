@@ -16,7 +16,6 @@ from console import harness, record_files, refused
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.commands.evaluate.plan import allot
 from harness.core import Encoding, Generate, Loglikelihood, NextWord, Request, RollingLoglikelihood
 from harness.engine.backends import cost, machine
 from harness.engine.backends import in_process as local_module
@@ -29,6 +28,7 @@ from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model.forward import Forward
+from harness.jobs.budget import allot
 
 SCORED: list[Request] = [
     *(Loglikelihood(f"The {noun} sat on", f" the {place}") for noun in ("cat", "dog", "ant", "man")

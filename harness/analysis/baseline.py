@@ -83,6 +83,15 @@ def applicable_rule(measure: Measure, rule: Rule | None) -> Rule:
     return Rule("report") if rule.kind == "paired" and untestable else rule
 
 
+def rules_for(runs: Sequence[Run], rule: Rule | None) -> dict[Key, Rule]:
+    """The rule of each main score of the runs."""
+    return {
+        (*label(run.record), measure.name): applicable_rule(measure, rule)
+        for run in runs
+        for measure in main_measures(measures(run.record))
+    }
+
+
 def write(runs: Sequence[Run], path: Path, rule: Rule | None, alpha: float) -> None:
     """Write a baseline: the main scores of every run, under `rule` where it applies.
 
@@ -132,14 +141,13 @@ def _describe(record: Record) -> dict[str, Any]:
 def _scores(run: Run, rule: Rule | None) -> list[dict[str, Any]]:
     scores = {score.metric: score for score in run.record.scores}
     entries = []
-    for measure in main_measures(measures(run.record)):
-        chosen = applicable_rule(measure, rule)
+    for (task, protocol, metric), chosen in rules_for([run], rule).items():
         entry = {
-            "task": label(run.record)[0],
-            "protocol": run.record.protocol,
-            "metric": measure.name,
-            "value": scores[measure.name].value,
-            "unit": scores[measure.name].unit,
+            "task": task,
+            "protocol": protocol,
+            "metric": metric,
+            "value": scores[metric].value,
+            "unit": scores[metric].unit,
             "rule": chosen.kind,
         }
         if name := KINDS[chosen.kind]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-MAX_SECONDS = 100 * 365 * 86400  # of a duration; anything longer is a typo
+from harness.errors import UsageError
+from harness.jobs.durations import parse_duration
+
 MAX_BYTES = 2**63 - 1  # of a size; the largest integer of SQLite
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 
 Context = click.Context | None
 Parameter = click.Parameter | None
@@ -42,16 +42,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
         """Parse a duration; return seconds."""
-        match = re.fullmatch(f"{_NUMBER}([smhdw])", str(value).lower())
-        if not match:
-            units = f"expected a number and s, m, h, d or w, such as {self._example}"
-            self.fail(f"{_short(value)}: {units}", param, ctx)
-        seconds = float(match[1]) * _SECONDS[match[2]]
-        if seconds == 0 and not self._zero:
-            self.fail(f"{value!r}: expected more than 0, such as {self._example}", param, ctx)
-        if seconds > MAX_SECONDS:
-            self.fail(f"{_short(value)}: expected at most 100 years", param, ctx)
-        return seconds
+        try:
+            return parse_duration(str(value), example=self._example, zero=self._zero)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4
@@ -61,7 +55,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> int:
         """Parse a size; return bytes."""
-        match = re.fullmatch(f"{_NUMBER}([kmgt]?)b?", str(value).lower())
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmgt]?)b?", str(value).lower())
         if not match:
             units = "expected a number and k, M, G or T, such as 2G"
             self.fail(f"{_short(value)}: {units}", param, ctx)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from harness.commands.evaluate import plan as planning
 from harness.commands.evaluate.session import (
     Session,
     evaluate_job,
@@ -15,6 +14,7 @@ from harness.commands.evaluate.session import (
 from harness.commands.options import RunOptions
 from harness.display import costs, tables, terminal
 from harness.errors import CheckpointError, RequestError, TaskError
+from harness.jobs import budget
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.runner import Job
@@ -110,11 +110,13 @@ def _run_model(model: str, jobs: Sequence[Job], session: Session) -> None:
         if plan.budget is not None and not session.budgeted:
             # The rows are chosen once, so that all models answer the same ones.
             share = plan.budget / len(session.options.model.names)
-            budgeted = planning.within(jobs, engine, share)
-            session.budgeted = _same_rows(budgeted) if grid else budgeted
+            budgeted = budget.within(jobs, engine, share)
+            for note in budgeted.notes:
+                terminal.note(note)
+            session.budgeted = _same_rows(budgeted.jobs) if grid else budgeted.jobs
         jobs = session.budgeted or jobs
         if plan.plan:
-            costs.show_plan(engine.identity.name, jobs, planning.estimates(jobs, engine))
+            costs.show_plan(engine.identity.name, jobs, budget.estimates(jobs, engine))
             return
         for job in jobs:
             if grid:

@@ -13,10 +13,11 @@ from rich.text import Text
 
 from harness.analysis.paper import table3
 from harness.commands.options import CacheOptions, DataOptions, RunOptions
-from harness.data import load as data
 from harness.display import terminal
-from harness.errors import HarnessError, UsageError
+from harness.errors import HarnessError
 from harness.files.output import check_writable
+from harness.jobs import selection
+from harness.jobs.selection import Rows
 from harness.records.dump import Writer
 from harness.records.folder import write
 from harness.records.record import Record
@@ -58,22 +59,14 @@ class Session:
         terminal.note(f"{model} failed: {error}")
 
 
-def job_for(task: Task, protocol: Protocol, options: DataOptions) -> Job:
-    """One task under one protocol, with its data.
+def rows(options: DataOptions) -> Rows:
+    """The rows that the options choose."""
+    return Rows(options.where(), options.limit, options.seed, options.strict)
 
-    Raises:
-        UsageError: options contradict each other.
-        DataError: there is no data, or it is malformed.
-    """
-    task.measures(protocol.options)  # refuses options that contradict each other
-    if options.data_file and options.hub and not task.few_shot:
-        raise UsageError("--data-file and --hub name different rows; give one of them")
-    rows = data.load(task.source(protocol.options), options.where(), strict=options.strict)
-    pool = None
-    if task.few_shot:
-        source = task.few_shot.source(protocol.options)
-        pool = data.load_pool(source, options.where(), strict=options.strict)
-    return Job(task, protocol, rows, options.limit, options.seed, options.strict, pool)
+
+def job_for(task: Task, protocol: Protocol, options: DataOptions) -> Job:
+    """One task under one protocol, with its data; raises as `selection.job_for` does."""
+    return selection.job_for(task, protocol, rows(options))
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Jobs: which tasks, under which protocols, on which rows, within which time."""

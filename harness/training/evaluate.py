@@ -1,0 +1,93 @@
+"""`harness.evaluate`: the scores of a model that has just been trained, in one call."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import moved
+from harness.records.record import Record
+from harness.runner import Job
+from harness.runner import evaluate as run_job
+from harness.training.evaluator import Evaluator
+
+
+def evaluate(  # noqa: PLR0913  # the options of the command line, most of which are rarely given
+    model: Any,
+    tokenizer: Any = None,
+    tasks: str | Sequence[str] = "table3",
+    *,
+    protocol: str = "paper",
+    set: Mapping[str, str | int] | None = None,
+    data_dir: str | Path | None = None,
+    sample: bool = False,
+    hub: bool = False,
+    limit: int | None = None,
+    budget: str | float | None = None,
+    seed: int = 0,
+    context: int | None = None,
+    batch_tokens: int | None = None,
+    strict: bool = False,
+    cache: bool | str | Path = False,
+    out: str | Path | None = None,
+    name: str | None = None,
+    step: int | None = None,
+) -> list[Record]:
+    """Evaluate a model in memory, which stays as it is.
+
+        records = harness.evaluate(model, tokenizer, ["lambada"], data_dir="data", limit=200)
+        print(harness.scores(records))
+
+    To evaluate a model again and again while it is trained, make an `Evaluator` once: it reads data
+    and plans tokens once, and chooses the rows of a budget once.
+
+    Args:
+        model: a causal language model of transformers, any function from token ids (B, T) to logits
+            (B, T, V), or the name or path of a checkpoint.
+        tokenizer: of transformers or tokenizers; or by name, as `--tokenizer` of the command line.
+        tasks: names of tasks; `table3` and `section3` stand for all tasks of those tables.
+        protocol: the protocol of the tasks.
+        set: options that are changed in the protocol.
+        data_dir: the folder with the original files; None: $HARNESS_DATA.
+        sample: use the few built-in rows, whose scores mean nothing.
+        hub: download from the hub what `data_dir` lacks.
+        limit: rows of each task, chosen at random by `seed`; None: all.
+        budget: the time that the evaluation may take, `30s` or seconds; it limits the rows.
+        seed: of `limit`, sampled text and intervals.
+        context: tokens that the model reads at once; None: 1024, or less if the model has less.
+        batch_tokens: padded tokens per batch; None: by device.
+        strict: fail where data is missing or not the published one, or a request is cut.
+        cache: folder of the response cache, or True for the user's; False: no cache.
+        out: the folder that records are written to.
+        name: of the model, in the records.
+        step: of the training, in the records.
+
+    Raises:
+        HarnessError: any of its kinds, such as a DataError for a task without data.
+    """
+    evaluator = Evaluator(
+        tasks,
+        tokenizer=tokenizer,
+        protocol=protocol,
+        set=set or {},
+        data_dir=data_dir,
+        sample=sample,
+        hub=hub,
+        limit=limit,
+        budget=budget,
+        seed=seed,
+        context=context,
+        batch_tokens=batch_tokens,
+        strict=strict,
+        cache=cache,
+        out=out,
+    )
+    return evaluator(model, name=name, step=step)
+
+
+def _is_of_a_job(*args: Any, **kwargs: Any) -> bool:
+    return "job" in kwargs or isinstance(args[0] if args else None, Job)
+
+
+if not TYPE_CHECKING:  # the old function of this name
+    note = "harness.evaluate(job, engine) is now harness.run_job(job, engine)"
+    evaluate = moved.call(evaluate, run_job, _is_of_a_job, note)
