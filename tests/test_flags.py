@@ -11,6 +11,7 @@ import shutil
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from time import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ from harness.analysis.noise_floor import Noise
 from harness.cli.evaluate.benchmark import benchmark_command
 from harness.cli.group import cli
 from harness.commands.compare import jitter
+from harness.commands.evaluate.watch import completeness, watcher
 from harness.commands.setup import doctor
 from harness.commands.setup import installation_checks as installation
 from harness.data import load as data
@@ -49,10 +51,15 @@ Given = dict[str, str | None]  # option -> its value; None for a flag
 OUT: Given = {"--out": "out"}
 RUN: Given = {"--model": "first", "--sample": None, "--limit": "2", "--no-cache": None, **OUT}
 ROWS: Given = {"--model": "first", "--sample": None, "--limit": "2"}
+WATCHED: Given = {
+    "--tasks": "lambada,ptb", "--once": None, "--settle": "1h", "--sample": None, "--limit": "2",
+    "--no-cache": None, **OUT,
+}  # fmt: skip
 BASE: dict[str, tuple[list[str], Given]] = {
     "lambada": ([], RUN),
     "table3": ([], RUN),
     "run": (["lambada,ptb"], RUN),
+    "watch": (["runs"], WATCHED),
     "show": (["lambada"], ROWS),
     "jitter": (["lambada"], {**ROWS, "--file": "jitter.json"}),
     "doctor": ([], {"--model": "first"}),
@@ -143,6 +150,14 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--older": ("0s", {}, ()),
     "--above": ("1k", {}, ("--older",)),
     "--checkpoint": ("first", {}, ("--older",)),
+    "--tasks": ("ptb", {}, ("--tasks",)),
+    "--once": (None, {"--until": "300"}, ("--once",)),
+    "--newest-first": (None, {}, ()),
+    "--until": ("100", {}, ()),
+    "--interval": ("10m", {"--until": "300"}, ("--once",)),
+    "--settle": ("0.001s", {}, ("--settle",)),
+    "--plot": ("curves.svg", {}, ()),
+    "--tensorboard": ("events", {}, ()),
 }
 """Option -> a value to try, what both runs are given besides, and what both go without."""
 SPECIAL: dict[tuple[str, str], tuple[list[str] | None, str | None, Given, tuple[str, ...]]] = {
@@ -207,6 +222,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.delenv("HARNESS_DATA", raising=False)
         for seed, name in enumerate(("first", "second")):
             save_tiny(place / name, context=256, seed=seed)
+        for step in (100, 200, 300):
+            save_tiny(place / "runs" / f"checkpoint-{step}", context=256)
+        for step in (100, 200):  # the third may not be complete
+            (place / "runs" / f"checkpoint-{step}" / "trainer_state.json").touch()
         (place / "data").mkdir()
         rows = [f"The ants carried the sand to the hill {n} and then to the sea" for n in range(3)]
         text = "".join(json.dumps({"text": row}) + "\n" for row in rows)
@@ -312,9 +331,28 @@ def observed(
         return real_exact(replace(corpus, workers=1), wanted)
 
     monkeypatch.setattr(scan, "exact", exact)
+    clock = Clock(calls)
+    monkeypatch.setattr(watcher, "time", clock)
+    monkeypatch.setattr(completeness, "time", clock)
     monkeypatch.setattr(doctor, "_check_model", lambda checkpoint: iter(()))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     return Observed(world, tmp_path, calls, monkeypatch)
+
+
+class Clock:
+    """A clock that only moves when somebody sleeps."""
+
+    time = staticmethod(time)
+
+    def __init__(self, calls: list[str]) -> None:
+        self._now, self._calls = 0.0, calls
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        self._calls.append(f"sleep {seconds:g}")
 
 
 class Observed:
@@ -352,7 +390,7 @@ def plain(text: str, place: Path) -> str:
     """A text without times and places, which differ from run to run."""
     text = text.replace(str(place), "")
     text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.+]*", "WHEN", text)
-    text = re.sub(r'"(seconds|mb_per_second|sha256)": ("\w+"|[\d.e+-]+)', "", text)
+    text = re.sub(r'"(seconds|mb_per_second|sha256|state)": ("\w+"|[\d.e+-]+)', "", text)
     text = re.sub(r'sha256 = "\w+"', "", text)
     return re.sub(r"[\d.,]+ (s|MB/s)\b|\([\d,]+/s\)|[\d.]+ seconds", "TIME", text)
 

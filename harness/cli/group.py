@@ -26,6 +26,7 @@ COMMANDS = {
     "run": "evaluate.run:run",
     "table3": "evaluate.table:table3",
     "section3": "evaluate.table:section3",
+    "watch": "evaluate.watch:watch",
     "tasks": "evaluate.tasks:tasks",
     "show": "evaluate.show:show",
     "compare": "compare.compare:compare",

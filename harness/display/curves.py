@@ -45,14 +45,19 @@ def show_step_curves(curves: Sequence[StepCurve]) -> None:
         own = [curve for curve in curves if curve.run == run]
         OUT.print(f"{run} by step")
         OUT.print(_by_step(own))
-        for curve in own:
-            for point in curve.points:
-                if point.leaves:
-                    OUT.print(
-                        f"{MARK} {point.name}: {curve.name} {number(point.value, curve.unit)} "
-                        "leaves the curve of its neighbours; is it the right checkpoint?"
-                    )
+        show_marked_steps(own)
         _show_differences(own)
+
+
+def show_marked_steps(curves: Sequence[StepCurve]) -> None:
+    """Print one line per score that leaves the curve of its neighbours."""
+    for curve in curves:
+        for point in curve.points:
+            if point.leaves:
+                OUT.print(
+                    f"{MARK} {point.name}: {curve.name} {number(point.value, curve.unit)} "
+                    "leaves the curve of its neighbours; is it the right checkpoint?"
+                )
 
 
 def _by_step(curves: Sequence[StepCurve]) -> FittedTable:

@@ -108,29 +108,38 @@ def replace_content(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path, timeout: float | None = None) -> Iterator[bool | None]:
     """Lock a folder against other processes that use this function; yields whether that succeeded.
 
     The operating system releases the lock when the process ends.
+
+    Args:
+        folder: the folder.
+        timeout: seconds to wait for another process; default: `LOCK_TIMEOUT`.
+
+    Yields:
+        Whether the lock is held; None where the file system has no locks.
     """
     try:
         import fcntl
 
         descriptor = os.open(folder, os.O_RDONLY)
     except (ImportError, OSError):  # Windows has no fcntl
-        yield False
+        yield None
         return
     try:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        is_locked = False
-        while not is_locked and time.monotonic() < deadline:
+        deadline = time.monotonic() + (LOCK_TIMEOUT if timeout is None else timeout)
+        is_locked: bool | None = False
+        while is_locked is False:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 is_locked = True
             except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    break
                 time.sleep(0.01)
             except OSError:  # the file system has no locks
-                break
+                is_locked = None
         yield is_locked
     finally:
         os.close(descriptor)

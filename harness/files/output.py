@@ -26,8 +26,11 @@ def cannot_write(path: Path, error: OSError) -> RecordError:
     )
 
 
-def check_writable(folder: Path) -> None:
-    """Raise a RecordError before anything is computed if a folder cannot be written to."""
+def check_writable(folder: Path, option: str = "--out") -> None:
+    """Raise a RecordError before anything is computed if a folder cannot be written to.
+
+    The message names the option that gave the folder.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.remove_leftovers(folder)
@@ -36,8 +39,8 @@ def check_writable(folder: Path) -> None:
         made.unlink()
     except OSError as error:
         raise RecordError(
-            f"cannot write to output folder {str(folder)!r}: {error.strerror}; give --out a "
-            "folder that can be written"
+            f"cannot write to output folder {str(folder)!r}: {error.strerror}; give {option} "
+            "a folder that can be written"
         ) from error
 
 

@@ -40,7 +40,7 @@ def write(record: Record, root: Path) -> Path:
                 atomic.replace_content(_outcomes_name(path, record), packed)
             # The name of a data file need not be UTF-8; other bytes become question marks.
             atomic.replace_content(path, text.encode("utf-8", "replace"))
-            _remove_old_outcomes(path, record, locked)
+            _remove_old_outcomes(path, record, bool(locked))
     except OSError as error:
         raise output.cannot_write(path, error) from error
     return path

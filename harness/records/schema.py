@@ -10,7 +10,7 @@ from harness.files import strict_json
 from harness.records import schema1
 
 SCHEMA = 2
-Kind = Literal["record", "outcomes", "baseline", "baseline runs", "jitter"]
+Kind = Literal["record", "outcomes", "baseline", "baseline runs", "jitter", "watch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _HINTS = {
     "baseline": "; write one with harness baseline",

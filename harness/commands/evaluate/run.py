@@ -10,6 +10,7 @@ from harness.display import tables, terminal
 from harness.files.output import check_file
 from harness.jobs.selection import (
     PAPER_TABLES,
+    Jobs,
     ProtocolChoice,
     jobs_for,
     task_list,
@@ -39,8 +40,7 @@ def run_tasks(
     size = options.output.size and published.check_size(options.output.size)
     if options.output.leaderboard:
         check_file(options.output.leaderboard, "--leaderboard")
-    pairs = table_protocols(task_list(names), options.protocol, per_task)
-    jobs, reasons = jobs_for(pairs, rows(options.data), required=names)
+    jobs, reasons = jobs_of(names, options, per_task)
     table = PAPER_TABLES.get(names[0]) if len(names) == 1 else None
 
     def show(records: Sequence[Record]) -> None:
@@ -56,6 +56,14 @@ def run_tasks(
             terminal.OUT.print(f"not run: {reason}")
 
     run_models(jobs, options, show, size=size)
+
+
+def jobs_of(
+    names: Sequence[str], options: RunOptions, per_task: TaskProtocols | None = None
+) -> Jobs:
+    """A job for each task, and why other tasks have none; raises as `run_tasks` does."""
+    pairs = table_protocols(task_list(names), options.protocol, per_task)
+    return jobs_for(pairs, rows(options.data), required=names)
 
 
 def table_protocols(

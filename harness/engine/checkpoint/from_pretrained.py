@@ -107,6 +107,16 @@ def load_model(folder: Path, config: Any, name: str, files: Sequence[Path], **op
     return model
 
 
+def copy_weights(model: Any) -> None:
+    """Copy a model's tensors out of the files that they are mapped from.
+
+    What another program writes into such a file changes the model in use, and a file that is cut
+    short ends the process.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
 def _check_quantization(config: Any, name: str) -> None:
     """Refuse a quantisation method that transformers does not know and would ignore."""
     from transformers.quantizers.auto import AutoHfQuantizer

@@ -16,7 +16,7 @@ from harness.engine.checkpoint.config import (
 )
 from harness.engine.checkpoint.digest import file_digest
 from harness.engine.checkpoint.formats.given_tokenizer import tokenizer_folder
-from harness.engine.checkpoint.from_pretrained import load_model, one_line_errors
+from harness.engine.checkpoint.from_pretrained import copy_weights, load_model, one_line_errors
 from harness.engine.checkpoint.identity import model_digest
 from harness.engine.checkpoint.locate import locate
 from harness.engine.checkpoint.onednn import pack, trial
@@ -77,6 +77,8 @@ def load(name: str, settings: Settings) -> Checkpoint:
         dtype=DTYPES[settings.dtype],
         trust_remote_code=settings.trust_remote_code,
     )
+    if settings.copied:
+        copy_weights(model)
     stated_ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = check_end_tokens(stated_ends, "eos_token_id", name)
     with one_line_errors(name):

@@ -20,6 +20,7 @@ class Settings:
     tokenizer: str | None = None  # folder, file, or name on the hub; None: the checkpoint's own
     config_file: Path | None = None  # config.json of a checkpoint without one
     data_dir: Path | None = None  # may have the tokenizer of GPT-2 in a folder `gpt2-bpe`
+    copied: bool = False  # copy weights out of their files, which may be overwritten meanwhile
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""`harness watch`: evaluate the checkpoints of a folder as they appear."""
