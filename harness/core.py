@@ -283,6 +283,8 @@ class Tokens:
     computed: int = 0  # fed to the model
     scored: int = 0  # positions whose logits were read
     cached: int = 0  # fed for the requests that the cache answered
+    checked: int = 0  # positions at which it was checked whether several tokens tie for the first
+    tied: int = 0  # those where they do, so that the lowest token id decides
 
     def __add__(self, other: "Tokens") -> "Tokens":
         return Tokens(*map(operator.add, astuple(self), astuple(other)))

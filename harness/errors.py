@@ -10,6 +10,7 @@
     +-- RequestError        one request, named by its example
     |   +-- EncodingError       it cannot become tokens, or breaks a rule of --strict
     |   +-- NumericsError       its score is not a finite number
+    +-- CanaryError         the canaries of a run warn, under --strict
     +-- RecordError         a record that cannot be written or read
 
 `harness.cli.group` prints a `HarnessError`; any other exception keeps its traceback.
@@ -72,6 +73,10 @@ class NumericsError(RequestError):
     def __init__(self, message: str, request: int | None = None, *, query: Any = None) -> None:
         super().__init__(message, request)
         self.query = query
+
+
+class CanaryError(HarnessError):
+    """The canaries of a run warn, which --strict refuses; its answers are in the cache."""
 
 
 class RecordError(HarnessError):

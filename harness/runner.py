@@ -12,10 +12,18 @@ from dataclasses import InitVar, asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from harness.canaries.canaries import Canaries
 from harness.core import Example, Generate, Pool, Request, Response, Score
 from harness.data.load import Data
 from harness.data.subset import choose
-from harness.errors import DataError, HarnessError, RequestError, TaskError, in_one_line
+from harness.errors import (
+    CanaryError,
+    DataError,
+    HarnessError,
+    RequestError,
+    TaskError,
+    in_one_line,
+)
 from harness.metrics import Outcome
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.prompt import Prompt
@@ -42,7 +50,7 @@ class Job:
     data: Data
     limit: int | None = None  # number of rows, chosen at random
     seed: int = 0
-    strict: bool = False
+    strict: bool = False  # refuse what would otherwise be noted or a warning
     pool: Data | None = None  # rows of the few-shot examples, for tasks that have them
 
 
@@ -153,15 +161,20 @@ def evaluate(
 
     Raises:
         HarnessError: any of its kinds; the message names the example of a bad request.
+        CanaryError: a canary warns, and the job is strict.
     """
     begun, before = time.perf_counter(), engine.tokens
     prepared = prepared or prepare(job)
     options = job.protocol.options
     # Before anything is computed: an error in them must not cost the scores.
     notes = job.task.notes(prepared.examples, options) if job.task.notes else {}
-    results = _Results(tuple(job.task.measures(options)), len(prepared.examples))
+    canaries = Canaries(engine.vocabulary)
+    results = _Results(tuple(job.task.measures(options)), len(prepared.examples), canaries)
     _answer(job, prepared, engine, observer or Observer(), results)
-    prompt = prepared.prompt
+    prompt, scores, tokens = prepared.prompt, results.scores(job), engine.tokens - before
+    warnings = canaries.warnings(scores, tokens, results.flags, results.requests)
+    if warnings and job.strict:
+        raise CanaryError(f"{job.task.name}: {'; '.join(warnings)}; refused by --strict")
     return Record(
         task=job.task.name,
         version=job.task.version,
@@ -177,14 +190,15 @@ def evaluate(
         # Running text has no examples of its own: its unit is the row, a line.
         examples=prepared.rows if job.task.stream else results.scored_examples(),
         requests=results.requests,
-        scores=results.scores(job),
-        tokens=engine.tokens - before,
+        scores=scores,
+        tokens=tokens,
         seconds=time.perf_counter() - begun,
         preflight=dict(results.flags),
         notes=dict(notes),
         engine=engine.describe(),
         environment=environment(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        warnings=warnings,
         outcomes=results.table(prepared.examples),
     )
 
@@ -254,6 +268,7 @@ class _Results:
 
     measures: tuple[Measure, ...]
     count: InitVar[int]  # number of examples
+    canaries: Canaries
     requests: int = 0
     flags: Counter[str] = field(default_factory=Counter)  # of preflight
     outcomes: list[list[Sequence[Outcome]]] = field(init=False)  # outcomes[example][measure]
@@ -264,7 +279,8 @@ class _Results:
         self.shown = [Shown("", "", "")] * count
 
     def add(self, e: int, example: Example, exchanges: Sequence[dump.Exchange]) -> None:
-        """Extract the outcomes of a complete example."""
+        """Extract the outcomes of a complete example, and show its responses to the canaries."""
+        self.canaries.add(example, exchanges)
         responses = [exchange.response for exchange in exchanges]
         self.outcomes[e] = [measure.extract(example, responses) for measure in self.measures]
         self.shown[e] = show(example, [(x.request, x.response) for x in exchanges])

@@ -21,6 +21,7 @@ class Speaker:
 
     def __init__(self, say: Say) -> None:
         self.tokens = Tokens()
+        self.vocabulary = 50257
         self.identity = Identity(
             "speaker", None, "a1" * 32, "b2" * 32, 124439808, "float32", "cpu", 1024, False, 1
         )

@@ -192,7 +192,8 @@ def test_json_prints_one_object_and_nothing_else(words: list[Any], tmp_path: Pat
                 "requests", "tokens", "seconds", "scores"}  # fmt: skip
     assert expected <= set(record)
     assert {"name", "digest", "parameters"} <= set(record["model"])
-    assert set(record["tokens"]) == {"asked", "computed", "scored", "cached"}
+    assert set(record["tokens"]) == {"asked", "computed", "scored", "cached", "checked",
+                                     "tied"}  # fmt: skip
     for score in record["scores"]:
         assert {"metric", "value", "unit", "higher_is_better", "stderr", "low", "high",
                 "paper"} <= set(score)  # fmt: skip

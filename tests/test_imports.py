@@ -39,6 +39,7 @@ RULES = {
     "tasks": Rule("core errors data.parsers data.encodings files metrics prompt task text"),
     "stats": Rule("core errors metrics task", "numpy scipy"),
     "records": Rule("core errors files metrics task", ANY),
+    "canaries": Rule("core errors records"),
     "engine.tokenizer": Rule("core errors files", TENSORS),
     "engine.queries": Rule("core errors engine.tokenizer", "numpy"),
     "engine.checkpoint": Rule(
@@ -57,8 +58,8 @@ RULES = {
     ),
     "engine.backends": Rule("core errors files engine", f"{TENSORS} platformdirs ray"),
     "engine": Rule("core errors files engine", TENSORS),
-    "runner": Rule("core errors data metrics prompt records stats task"),
-    "analysis.paper": Rule("core errors files metrics records", ANY),
+    "runner": Rule("canaries core errors data metrics prompt records stats task"),
+    "analysis.paper": Rule("canaries core errors files metrics records", ANY),
     "analysis": Rule(
         "core errors files metrics plugins records stats task analysis.paper "
         "engine.checkpoint.steps",

@@ -36,6 +36,8 @@ def in_schema_2(old: dict[str, Any]) -> dict[str, Any]:
     new = {key: value for key, value in old.items() if key not in ("schema", "items_sha256")}
     new["data"] = {("source" if k == "road" else k): v for k, v in old["data"].items()}
     new.setdefault("rows", old["examples"])
+    new["tokens"] = {**old["tokens"], "checked": 0, "tied": 0}  # not counted then
+    new["warnings"] = []
     return {**new, "kind": "record", "schema": 2, "outcomes_sha256": old["items_sha256"]}
 
 

@@ -135,6 +135,7 @@ def _describe(record: Record) -> dict[str, Any]:
         "examples": record.examples,
         "created": record.created,
         "signature": str(record.signature),
+        **({"warnings": list(record.warnings)} if record.warnings else {}),
     }
 
 

@@ -31,6 +31,7 @@ class Verdict:
     score: ScoreComparison | None = None
     p: float | None = None  # one-sided, that it is worse; adjusted over all paired rules
     note: str = ""  # where the signatures differ
+    warnings: tuple[str, ...] = ()  # of the run, and of the baseline's
 
 
 def check(
@@ -43,6 +44,7 @@ def check(
     """
     scores: dict[Key, ScoreComparison | Incomparable] = {}
     notes: dict[tuple[str, str], str] = {}
+    warnings: dict[tuple[str, str], tuple[str, ...]] = {}
     for name, a, b in matching_runs(baseline.runs, runs):
         if a is None:
             continue
@@ -53,6 +55,10 @@ def check(
             scores |= dict.fromkeys(keys, missing)
             continue
         notes[run] = signature_note(a.record, b.record)
+        warnings[run] = (
+            *(f"{name}: {text}" for text in b.record.warnings),
+            *(f"{name}, in the baseline: {text}" for text in a.record.warnings),
+        )
         compared = compare_runs(a, b, {metric for _, _, metric in keys})
         for key in keys:
             if isinstance(compared, Incomparable):
@@ -68,12 +74,15 @@ def check(
     verdicts = []
     for key, rule in baseline.rules.items():
         score = scores.get(key, Incomparable("the baseline has no run of it"))
+        warned = warnings.get(key[:2], ())
         if isinstance(score, Incomparable):
-            verdicts.append(Verdict(*key, "not comparable", rule, score.reason))
+            reason = score.reason
+            verdicts.append(Verdict(*key, "not comparable", rule, reason, warnings=warned))
             continue
         p = adjusted.get(key)
         status, reason = _judge(rule, score, p, baseline.alpha, noise.get((key[0], key[2]), 0.0))
-        verdicts.append(Verdict(*key, status, rule, reason, score, p, notes.get(key[:2], "")))
+        note = notes.get(key[:2], "")
+        verdicts.append(Verdict(*key, status, rule, reason, score, p, note, warned))
     return verdicts
 
 
@@ -111,6 +120,11 @@ def _judge_by_test(
     if difference.p is not None and difference.p < alpha and -worse > allowed:
         return "improved", f"better by {-worse:.4g}, two-sided p {difference.p:.2g}"
     return "pass", f"no regression seen, one-sided p {p:.2g} after Holm"
+
+
+def all_warnings(verdicts: Sequence[Verdict]) -> list[str]:
+    """The warnings of all runs, each once."""
+    return list(dict.fromkeys(text for verdict in verdicts for text in verdict.warnings))
 
 
 def exit_code(verdicts: Sequence[Verdict]) -> int:

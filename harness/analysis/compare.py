@@ -60,6 +60,7 @@ class Comparison:
     scores: tuple[ScoreComparison, ...]
     notes: tuple[str, ...]  # differences between signatures that do not prevent a comparison
     not_compared: tuple[str, ...]  # what, and why
+    warnings: tuple[str, ...] = ()  # of the runs that are compared
 
 
 def compare(
@@ -77,6 +78,7 @@ def compare(
     scores: list[ScoreComparison] = []
     notes: list[str] = []
     not_compared: list[str] = []
+    warnings: list[str] = []
     for name, one, two in matching_runs(a, b):
         if one is None or two is None:
             missing = "first" if one is None else "second"
@@ -93,7 +95,9 @@ def compare(
                 scores.append(score)
         if note := signature_note(one.record, two.record):
             notes.append(note)
-    return Comparison(tuple(_adjusted(scores)), tuple(notes), tuple(not_compared))
+        for record in (one.record, two.record):
+            warnings += [f"{name}, {record.model['name']}: {text}" for text in record.warnings]
+    return Comparison(tuple(_adjusted(scores)), tuple(notes), tuple(not_compared), tuple(warnings))
 
 
 def matching_runs(
@@ -255,4 +259,7 @@ def matrices(
         for (i, j), c in compared.items()
         for reason in c.not_compared
     ]
-    return list(tables.values()), Comparison(tuple(scores), tuple(notes), tuple(not_compared))
+    warnings = dict.fromkeys(text for c in compared.values() for text in c.warnings)
+    return list(tables.values()), Comparison(
+        tuple(scores), tuple(notes), tuple(not_compared), tuple(warnings)
+    )

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from harness.analysis.check import Verdict
+from harness.analysis.check import Verdict, all_warnings
 from harness.analysis.compare import Comparison, Matrix, ScoreComparison
 from harness.analysis.noise_floor import Noise
 from harness.analysis.power import PowerEstimate, PowerSettings
@@ -39,17 +39,21 @@ def show_comparison(comparison: Comparison, max_flips: int) -> None:
             f"{d.lost}/{d.won}" if d.lost is not None else "",
         )
     OUT.print(rows)
-    _show_notes(comparison.notes, comparison.not_compared)
+    _show_notes(comparison.notes, comparison.not_compared, comparison.warnings)
     if max_flips:
         for score in comparison.scores:
             _show_flips(score, max_flips)
 
 
-def _show_notes(notes: Iterable[str], not_compared: Iterable[str] = ()) -> None:
+def _show_notes(
+    notes: Iterable[str], not_compared: Iterable[str] = (), warnings: Iterable[str] = ()
+) -> None:
     for text in notes:
         OUT.print(f"note: {text}")
     for text in not_compared:
         OUT.print(f"not compared: {text}")
+    for text in warnings:
+        OUT.print(f"warning: {text}")
 
 
 def _show_flips(score: ScoreComparison, max_flips: int) -> None:
@@ -76,7 +80,7 @@ def show_matrices(matrices: Sequence[Matrix], comparison: Comparison) -> None:
             rows.add_row(str(i + 1), *cells, _value(matrix, i))
         OUT.print(rows)
     OUT.print(f"\n* p after Holm is below {SIGNIFICANCE_LEVEL:g}, over all pairs and scores")
-    _show_notes(comparison.notes, comparison.not_compared)
+    _show_notes(comparison.notes, comparison.not_compared, comparison.warnings)
 
 
 def _cell(matrix: Matrix, i: int, j: int) -> str:
@@ -116,7 +120,8 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
             ]
         rows.add_row(verdict.status, verdict.task, verdict.metric, *cells, verdict.reason)
     OUT.print(rows)
-    _show_notes(dict.fromkeys(verdict.note for verdict in verdicts if verdict.note))
+    notes = dict.fromkeys(verdict.note for verdict in verdicts if verdict.note)
+    _show_notes(notes, warnings=all_warnings(verdicts))
     counts = Counter(verdict.status for verdict in verdicts)
     OUT.print(", ".join(f"{count} {status}" for status, count in counts.items()))
 

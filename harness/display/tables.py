@@ -52,6 +52,14 @@ def _show_record(record: Record) -> None:
         OUT.print(f"{name}: {fact if isinstance(fact, str) else f'{fact:,g}'}")
     for remark in remarks([record]):
         OUT.print(f"note: {remark}")
+    _show_warnings({"": record})
+
+
+def _show_warnings(records: Mapping[str, Record]) -> None:
+    """Print what the canaries of the runs saw, by the name of each run."""
+    for name, record in records.items():
+        for warning in record.warnings:
+            OUT.print(f"warning: {name}{': ' if name else ''}{warning}")
 
 
 def _count(record: Record) -> str:
@@ -117,6 +125,7 @@ def show_paper_table(
         OUT.print(f"not run: {reason}")
     for remark in remarks(records):
         OUT.print(f"note: {remark}")
+    _show_warnings({record.task: record for record in records})
 
 
 def _paper_row(cell: Cell, size: str) -> list[str]:
@@ -188,6 +197,7 @@ def show_grid(task: str, columns: Mapping[str, str], grid: Sequence[GridRow], si
     for row in grid:
         if row.reason:
             OUT.print(f"not run: {row.protocol.label}: {row.reason}")
+    _show_warnings({row.protocol.label: row.record for row in grid if row.record})
     tokens = sum((row.record.tokens for row in grid if row.record), Tokens())
     OUT.print(
         f"tokens: {tokens.asked:,} asked, {tokens.cached:,} of them cached by an earlier protocol "

@@ -64,6 +64,11 @@ class Engine:
         self._encoder = Encoder(self.tokenizer, context, encodings, options.vocabulary)
         self._cache = ResponseCache(store, self.identity, options.numerics, options.ends)
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the model gives a probability."""
+        return self.backend.options.vocabulary or len(self.tokenizer)
+
     def describe(self) -> dict[str, int | bool | str | list[int]]:
         """How requests are run, for the record; only `numerics` can change a score."""
         options = self.backend.options

@@ -41,6 +41,7 @@ class Record:
     notes: Mapping[str, float | str] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # of the canaries: what was seen and expected, what to do
     created: str = ""  # ISO 8601, UTC
     pool: Mapping[str, Any] | None = None  # rows that few-shot examples were drawn from, as `data`
     origin: str = "harness"  # the program that computed the scores
@@ -105,10 +106,17 @@ class Record:
                 Score(**{key: part for key, part in score.items() if not key.startswith("paper")})
                 for score in fields["scores"]
             )
+            fields["warnings"] = _sentences(fields.get("warnings", ()))
             record = cls(**fields)
             if signature != str(record.signature):
                 raise RecordError(f"{name} was changed: its signature does not fit its fields")
         return record
+
+
+def _sentences(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"expected warnings as a list of texts, got {value!r}")
+    return tuple(value)
 
 
 def slug(text: str) -> str:

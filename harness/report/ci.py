@@ -4,7 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from harness.analysis.check import Verdict
+from harness.analysis.check import Verdict, all_warnings
 from harness.files.escape import markdown_cell, printable
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -36,6 +36,8 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
             ET.SubElement(case, _TAGS[verdict.status], message=_xml_text(sentence(verdict)))
         else:
             ET.SubElement(case, "system-out").text = _xml_text(sentence(verdict))
+        if verdict.warnings:
+            ET.SubElement(case, "system-err").text = _xml_text("\n".join(verdict.warnings))
     ET.indent(suites)
     text: bytes = ET.tostring(suites, "utf-8", xml_declaration=True)
     return text + b"\n"
@@ -51,8 +53,9 @@ def sentence(verdict: Verdict) -> str:
 
 
 def annotations(verdicts: Sequence[Verdict]) -> list[str]:
-    """GitHub workflow commands, one for each verdict that needs attention."""
-    return [
+    """GitHub workflow commands, one for each verdict that needs attention, and each warning."""
+    warnings = [f"::warning title=harness check::{_escaped(w)}" for w in all_warnings(verdicts)]
+    return warnings + [
         f"::{_LEVELS[verdict.status]} title=harness check::{_escaped(sentence(verdict))}"
         for verdict in verdicts
         if verdict.status in _LEVELS
@@ -86,4 +89,6 @@ def summary(verdicts: Sequence[Verdict]) -> str:
             cells += [f"{d.a:.4f}", f"{d.b:.4f}", f"{d.value:+.4f}", interval]
         cells.append(verdict.reason)
         lines.append(f"| {' | '.join(map(markdown_cell, cells))} |")
+    if warnings := all_warnings(verdicts):
+        lines += ["", *(f"- warning: {markdown_cell(text)}" for text in warnings)]
     return "\n".join(lines) + "\n"

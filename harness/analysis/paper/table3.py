@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from harness.analysis.paper import published as paper
+from harness.canaries.canaries import LOSSY
 from harness.core import Score
 from harness.records.record import Record
 from harness.records.signature import Signature
@@ -89,7 +90,10 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
         yield warning, ""
     if record.limit is not None and record.rows < record.data["rows"]:
         yield f"at most {record.limit} rows, chosen at random with seed {record.seed}", ""
-    yield from _preflight_facts(record.preflight, record.requests)
+    counts = dict(record.preflight)
+    if any(warning.startswith(LOSSY) for warning in record.warnings):
+        del counts["lossy"]  # older records have it as a fact alone
+    yield from _preflight_facts(counts, record.requests)
 
 
 def preflight_warnings(counts: Mapping[str, int], requests: int | None = None) -> list[str]:

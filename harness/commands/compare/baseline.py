@@ -13,5 +13,8 @@ def write_baseline(paths: Sequence[Path], out: Path, rule: str | None, alpha: fl
     """Write a baseline; of several runs of one benchmark and protocol the newest counts."""
     newest = list(newest_runs(load_one_checkpoint(paths)).values())
     baseline.write(newest, out, baseline.parse_rule(rule) if rule else None, alpha)
+    for run in newest:
+        for warning in run.record.warnings:
+            terminal.ERR.print(f"warning: {run.record.task} in this baseline: {warning}")
     for path in (out, baseline.runs_path(out)):
         terminal.OUT.print(f"wrote {path}")

@@ -45,7 +45,12 @@ def _print_json(names: Sequence[str], tables: Sequence[Matrix], comparison: Comp
         pairs = [pair for table in tables for pair in table.scores.items()]
     scores = [{"runs": [names[i], names[j]], **asdict(score)} for (i, j), score in pairs]
     terminal.print_json(
-        {"scores": scores, "notes": comparison.notes, "not_compared": comparison.not_compared}
+        {
+            "scores": scores,
+            "notes": comparison.notes,
+            "not_compared": comparison.not_compared,
+            "warnings": comparison.warnings,
+        }
     )
 
 

@@ -80,4 +80,7 @@ def _compute(job: Job, options: RunOptions, variant: Variant) -> Record:
         batch_tokens=variant.budget,
         threads=variant.threads or options.model.threads,
     )
-    return compute(job, replace(options, model=model))
+    record = compute(job, replace(options, model=model))
+    for warning in record.warnings:
+        terminal.ERR.print(f"warning: {job.task.name}: {warning}")
+    return record

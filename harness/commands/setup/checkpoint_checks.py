@@ -4,12 +4,12 @@ Each check is a function of an engine, so that tests can give it a defective eng
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.canaries.chance import is_no_better_than_uniform, random_accuracy, uniform_loss
 from harness.commands.setup.installation_checks import Finding
 from harness.core import Encoding, Generate, Generated, Request, RollingLoglikelihood, Row
 from harness.data import load as data
@@ -65,9 +65,9 @@ def gpt2_small() -> Facts:
 def uniform_bound(engine: "Engine") -> Finding:
     """Compare the loss on built-in text with ln V, the loss of uniform logits."""
     loss = _sample_loss(engine)
-    bound = math.log(len(engine.tokenizer))
+    bound = uniform_loss(engine.vocabulary)
     seen = f"{loss:.2f} nats per token of built-in text; uniform logits give {bound:.2f}"
-    if loss >= bound:
+    if is_no_better_than_uniform(loss, engine.vocabulary):
         advice = "random or damaged weights, or another model's tokenizer: compare with the origin"
         return Finding("uniform bound", "fail", seen, advice)
     if loss > BARELY_TRAINED * bound:
@@ -88,7 +88,7 @@ def activation(engine: "Engine", other: "Engine") -> Finding:
         f"{loss:.5f} nats per token of built-in text with {chosen}, {loss_of_tried:.5f} with "
         f"{tried}"
     )
-    if loss > WELL_TRAINED * math.log(len(engine.tokenizer)):
+    if loss > WELL_TRAINED * uniform_loss(engine.vocabulary):
         return Finding("activation", "ok", f"{seen}: both too high to tell which is right")
     if loss_of_tried < loss:
         advice = f"if it was trained with {tried}, add --model-option activation={tried}"
@@ -111,8 +111,9 @@ def shuffled_options(engine: "Engine", task: Task | None = None) -> Finding:
         for r in (tuple(Row(i, fields) for i, fields in enumerate(turned)), rows)
     )
     seen = f"{chance:.1f} % with each option as the answer in turn, {accuracy:.0f} % with the real"
-    if abs(chance - 10) > CHANCE_TOLERANCE:
-        advice = "expected 10 %: the task or the engine is defective; reinstall, or report it"
+    expected = random_accuracy(len(rows[0].fields["choices"]))
+    if abs(chance - expected) > CHANCE_TOLERANCE:
+        advice = f"expected {expected:g} %: the task or the engine is defective; report it"
         return Finding("shuffled options", "fail", seen, advice)
     return Finding("shuffled options", "ok", seen)
 

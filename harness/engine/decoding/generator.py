@@ -13,6 +13,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from harness.core import Generated, Tokens
@@ -32,6 +33,7 @@ from harness.engine.model.forward import Forward
 from harness.engine.model.out_of_memory import recover
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
+from harness.engine.scoring.ties import tie_counts, tied
 from harness.errors import NumericsError
 
 log = logging.getLogger(__name__)
@@ -176,8 +178,13 @@ class Generator:
         """
         top_k = [c.query.top_k for c in completions]
         draws = [c.draws[len(c.tokens)] for c in completions]
-        chosen = choose(self._forward.head(states), top_k, draws)
-        tokens, logprobs = chosen.cpu().tolist()  # the one copy to the host
+        logits = self._forward.head(states)
+        ties = tied(logits)
+        chosen = torch.cat([choose(logits, top_k, draws).flatten(), ties.float()[None]])
+        *values, found = chosen.cpu().tolist()  # the one copy to the host
+        tokens, logprobs = values[: len(completions)], values[len(completions) :]
+        if max(top_k) == 1:  # a sample does not depend on which of equal tokens is the first
+            self.tokens += tie_counts([len(completions)], found)
         for completion, token, logprob in zip(completions, tokens, logprobs, strict=True):
             if not math.isfinite(logprob):
                 message = f"a log-probability is {logprob}, expected a finite number"

@@ -16,9 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.core import Tokens
 from harness.engine.model.forward import Forward, tree_allowed
 from harness.engine.queries.prefix_tree import TreeRow
 from harness.engine.queries.query import Span, SpanScores
+from harness.engine.scoring.ties import tie_counts, tied
+from harness.errors import NumericsError
 
 TOP = 128  # first tokens that a search for a word can try
 
@@ -75,8 +78,12 @@ class _Reads:
 
 def score(
     forward: Forward, rows: Sequence[TreeRow], spans: Sequence[Span], *, keep: bool = False
-) -> tuple[dict[int, SpanScores], PrefilledBatch | None]:
-    """Scores of every span in the rows; with `keep`, also the prefilled cache."""
+) -> tuple[dict[int, SpanScores], PrefilledBatch | None, Tokens]:
+    """Scores of every span in the rows; with `keep`, the prefilled cache; the ties seen.
+
+    Raises:
+        NumericsError: the most probable tokens were asked for, and a logit is not a number.
+    """
     order = [(r, s) for r, row in enumerate(rows) for s in row.nodes]
     reads = _reads(rows, spans, order)
     more = reads.at, reads.targets, reads.tops
@@ -88,7 +95,10 @@ def score(
     if keep:
         last = {s: (r, rows[r].nodes[s][-1]) for r, s in order if spans[s].top}
         kept = PrefilledBatch(cache, batch.ends, batch.positions, last)
-    return _unpack(values, reads, [(s, spans[s]) for _, s in order]), kept
+    scores, ties = _unpack(values, reads, [(s, spans[s]) for _, s in order])
+    count, chunk = len(states), forward.chunk
+    chunks = [min(chunk, count - begin) for begin in range(0, count, chunk)]
+    return scores, kept, tie_counts(chunks, ties)
 
 
 def to_device_batch(
@@ -181,29 +191,36 @@ def _reads(
 def _read_logits(
     forward: Forward, states: Tensor, reads: _Reads, on_device: Sequence[Tensor]
 ) -> Tensor:
-    """One flat float32 tensor: R log-probabilities, R greedy flags, TOP token ids per top.
+    """One flat float32 tensor, so that one copy brings everything back.
 
-    Float32 represents all three exactly (ids below 2^24), so that one copy brings them back.
+    R log-probabilities, R greedy flags, TOP token ids per top, the highest logit per top, and the
+    number of ties. Float32 represents all of these exactly (ids are below 2^24).
     """
     at, targets, tops = on_device
     chunk = forward.chunk
     logprobs: list[Tensor] = []
     greedy: list[Tensor] = []
     best: list[Tensor] = []
+    highest: list[Tensor] = []
+    ties: list[Tensor] = []
     for begin in range(0, len(states), chunk):
         logits = forward.head(states[begin : begin + chunk])  # (C, V) float32
+        ties.append(tied(logits)[None])
+        peak = logits.amax(dim=-1)
         first, last = np.searchsorted(reads.tops, [begin, begin + chunk])
         if first < last:
-            top = logits[tops[first:last] - begin].topk(min(TOP, logits.shape[1])).indices
+            row = tops[first:last] - begin
+            top = logits[row].topk(min(TOP, logits.shape[1])).indices
             best.append(torch.nn.functional.pad(top, (0, TOP - top.shape[1])).flatten())
+            highest.append(peak[row])
         first, last = np.searchsorted(reads.at, [begin, begin + chunk])
         row, target = at[first:last] - begin, targets[first:last]
-        peak = logits.amax(dim=-1)
         chosen = logits[row, target]
         greedy.append(_is_argmax(logits, row, target, chosen == peak[row]))
         total = logits.sub_(peak[:, None]).exp_().sum(dim=-1).log_().add_(peak)  # log-sum-exp
         logprobs.append(chosen - total[row])
-    return torch.cat([part.float() for part in (*logprobs, *greedy, *best)])
+    parts = (*logprobs, *greedy, *best, *highest, torch.cat(ties).sum()[None])
+    return torch.cat([part.float() for part in parts])
 
 
 def _is_argmax(logits: Tensor, row: Tensor, target: Tensor, highest: Tensor) -> Tensor:
@@ -223,18 +240,29 @@ def _is_argmax(logits: Tensor, row: Tensor, target: Tensor, highest: Tensor) -> 
 
 def _unpack(
     values: NDArray[np.float32], reads: _Reads, order: Sequence[tuple[int, Span]]
-) -> dict[int, SpanScores]:
-    """The scores of each span, from what `_read_logits` returns."""
-    count = len(reads.targets)
-    sorted_logprobs, sorted_greedy, best = np.split(values, [count, 2 * count])
+) -> tuple[dict[int, SpanScores], float]:
+    """The scores of each span and the number of ties, from what `_read_logits` returns."""
+    count, tops_count = len(reads.targets), len(reads.tops)
+    ends = np.cumsum([count, count, TOP * tops_count, tops_count])
+    sorted_logprobs, sorted_greedy, best, highest, ties = np.split(values, ends)
     logprobs, greedy = np.empty(count, np.float32), np.empty(count, np.bool_)
     logprobs[reads.order], greedy[reads.order] = sorted_logprobs, sorted_greedy > 0.5
     tops = iter(best.reshape(-1, TOP).astype(np.int64).tolist())
+    peaks = iter(highest.tolist())
     scores: dict[int, SpanScores] = {}
     begin = 0
     for s, span in order:
         end = begin + len(span.targets)
         top = tuple(next(tops)) if span.top else ()
+        if span.top:
+            check_finite(next(peaks), span)
         scores[s] = SpanScores(logprobs[begin:end], greedy[begin:end], top)
         begin = end
-    return scores
+    return scores, ties[0]
+
+
+def check_finite(highest: float, span: Span) -> None:
+    """Refuse the most probable tokens of logits without a finite maximum: NaN is above all."""
+    if not np.isfinite(highest):
+        message = f"the highest logit after its context is {highest}, expected a finite number"
+        raise NumericsError(message, query=span)

@@ -5,6 +5,7 @@ the searches of a batch in step, and `NextTokens` reads their candidate paths af
 prefilled cache, in one masked forward pass.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,15 @@ from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import WORD_TOKENS
 from harness.engine.queries.prefix_tree import arrange, batches
 from harness.engine.queries.query import Span, SpanScores, WordQuery
-from harness.engine.scoring.logprobs import TOP, PrefilledBatch, score, to_device
+from harness.engine.scoring.logprobs import (
+    TOP,
+    PrefilledBatch,
+    check_finite,
+    score,
+    to_device,
+)
+from harness.engine.scoring.ties import tie_counts, tied
+from harness.errors import NumericsError
 
 FIRST_TOKENS = 50  # tokens that may begin the word; beyond them the probability is negligible
 CANDIDATES = 4  # paths extended at the same time: a branch token costs far less than a pass
@@ -176,11 +185,26 @@ class NextTokens:
         if self._prefilled is not None and branches:
             self.tokens += Tokens(computed=sum(len(p) for _, p in branches), scored=len(branches))
             states = branch_states(self._forward, self._prefilled, branches)
-            parts = [self._forward.head(x) for x in torch.split(states, self._forward.chunk)]
-            top = [x.topk(min(TOP, x.shape[1]), dim=-1).indices for x in parts]
-            best.update(zip(branches, torch.cat(top).tolist(), strict=True))
+            best.update(zip(branches, self._best(states, branches), strict=True))
         best.update(self._in_plain_rows([path for path in paths if path not in best]))
         return [best[path] for path in paths]
+
+    def _best(self, states: Tensor, branches: Sequence[tuple[int, Path]]) -> list[list[int]]:
+        """Most probable tokens by the hidden states (N, H) of branches."""
+        chunks = torch.split(states, self._forward.chunk)
+        found: list[Tensor] = []  # (N, K + 1): ids, and whether the highest logit is finite
+        ties = torch.zeros((), dtype=torch.long, device=states.device)
+        for chunk in chunks:
+            logits = self._forward.head(chunk)
+            values, ids = logits.topk(min(TOP, logits.shape[1]), dim=-1)
+            found.append(torch.cat([ids, values[:, :1].isfinite()], dim=-1))
+            ties += tied(logits)
+        rows: list[list[int]] = torch.cat(found).tolist()
+        self.tokens += tie_counts([len(chunk) for chunk in chunks], ties.item())
+        for (s, _), row in zip(branches, rows, strict=True):
+            if not row[-1]:
+                check_finite(math.nan, self._spans[s])
+        return [row[:-1] for row in rows]
 
     def _fits_cache(self, s: int, path: Path) -> bool:
         """Whether a path may follow the cached keys, which were rotated for the span's length."""
@@ -197,7 +221,13 @@ class NextTokens:
         limit = self._forward.rope_limit
         scores: dict[int, SpanScores] = {}
         for batch in batches(arrange(plain, None, limit), self._budget, limit):
-            scores.update(score(self._forward, batch, plain)[0])
+            try:
+                found, _, ties = score(self._forward, batch, plain)
+            except NumericsError as error:
+                error.query = self._spans[paths[plain.index(error.query)][0]]
+                raise
+            scores.update(found)
+            self.tokens += ties
         return {path: scores[k].top for k, path in enumerate(paths)}
 
 

@@ -17,6 +17,7 @@ from harness.engine.scoring.logprobs import PrefilledBatch, score
 from harness.engine.scoring.next_word import NextTokens, WordSearch, run_searches
 from harness.engine.scoring.planner import Planner
 from harness.engine.tokenizer.tokenizer import Tokenizer
+from harness.errors import NumericsError
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +91,14 @@ class Scorer:
         in_batch = [spans[s] for row in batch for s in row.nodes]
         keep = self._planner.sharing is not None and any(span.top for span in in_batch)
         with self._forward.inference():
-            scores, prefilled = score(self._forward, batch, spans, keep=keep)
-            answers = self._search(scores, prefilled, spans, needed)
+            try:
+                scores, prefilled, ties = score(self._forward, batch, spans, keep=keep)
+                answers = self._search(scores, prefilled, spans, needed)
+            except NumericsError as error:
+                [error.query, *_] = needed[error.query]  # the search that began with this span
+                raise
         reads = sum(max(len(span.targets), 1) for span in in_batch)
-        self.tokens += Tokens(computed=sum(len(row) for row in batch), scored=reads)
+        self.tokens += Tokens(computed=sum(len(row) for row in batch), scored=reads) + ties
         for s, span_scores in scores.items():
             if not spans[s].top:
                 answers[spans[s]] = Answer(span_scores, len(spans[s].inputs))
