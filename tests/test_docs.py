@@ -9,6 +9,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import click
@@ -16,7 +17,9 @@ import pytest
 import yaml
 from console import harness
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import harness as harness_package
 from harness.analysis.baseline import KINDS
 from harness.analysis.check import Status
 from harness.analysis.paper import published as paper
@@ -362,14 +365,38 @@ def test_data_table_names_the_files_and_their_origin() -> None:
 
 def test_quoted_code_is_the_example() -> None:
     module = (EXAMPLE / "harness_rhymes" / "__init__.py").read_text("utf-8")
-    [excerpt] = fenced(README, "python")
-    assert excerpt in module
     assert [module] == fenced(PLUGINS, "python")
     assert [(EXAMPLE / "pyproject.toml").read_text("utf-8")] == fenced(PLUGINS, "toml")
     prompt = (EXAMPLE / "harness_rhymes" / "rhymes.txt").read_text("utf-8")
     assert prompt in fenced(PLUGINS, "text")
     rows = (EXAMPLE / "harness_rhymes" / "rhymes.jsonl").read_text("utf-8").split("\n")
     assert [rows[0] + "\n"] == fenced(PLUGINS, "json")
+
+
+def test_evaluation_in_memory_runs(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """README's line, and the call and the loop in docs/training.md."""
+    [line] = fenced(README, "python")
+    call, loop = fenced(PAGES["docs/training.md"], "python")[:2]
+    scalars: list[tuple[str, float, int]] = []
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder)
+    names: dict[str, object] = {
+        "harness": harness_package,
+        "model": model,
+        "tokenizer": AutoTokenizer.from_pretrained(tiny_folder),
+        "max_steps": 1001,
+        "train_one_step": lambda model: model.lm_head.weight.data.mul_(1.0001),
+        "writer": SimpleNamespace(add_scalar=lambda *values: scalars.append(values)),
+    }
+    for text in (line, call, loop):
+        text = text.replace('data_dir="data"', "sample=True").replace("limit=200", "limit=2")
+        text = text.replace("runs/d12", str(tmp_path / "out"))
+        exec(compile(text, "page.md", "exec"), names)
+    assert "wikitext2" in capsys.readouterr().out
+    assert {step for _, _, step in scalars} == {0, 1000}
+    assert ("harness/lambada/ppl", 1000) in {(name, step) for name, _, step in scalars}
+    assert len(list((tmp_path / "out").rglob("lambada-*.json"))) == 2
 
 
 def test_python_example_runs(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
