@@ -12,18 +12,11 @@ from dataclasses import InitVar, asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from harness.canaries.canaries import Canaries
+from harness.canaries.canaries import Canaries, refuse
 from harness.core import Example, Generate, Pool, Request, Response, Score
 from harness.data.load import Data
 from harness.data.subset import choose
-from harness.errors import (
-    CanaryError,
-    DataError,
-    HarnessError,
-    RequestError,
-    TaskError,
-    in_one_line,
-)
+from harness.errors import DataError, RequestError, TaskError
 from harness.metrics import Outcome
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.prompt import Prompt
@@ -154,14 +147,13 @@ def evaluate(
     """Run a job.
 
     Args:
-        job: the task, its protocol and data.
+        job: if it is strict, a warning is an error.
         engine: with the checkpoint.
         observer: callbacks.
         prepared: the result of `prepare` for this job, if it was called before.
 
     Raises:
         HarnessError: any of its kinds; the message names the example of a bad request.
-        CanaryError: a canary warns, and the job is strict.
     """
     begun, before = time.perf_counter(), engine.tokens
     prepared = prepared or prepare(job)
@@ -173,8 +165,8 @@ def evaluate(
     _answer(job, prepared, engine, observer or Observer(), results)
     prompt, scores, tokens = prepared.prompt, results.scores(job), engine.tokens - before
     warnings = canaries.warnings(scores, tokens, results.flags, results.requests)
-    if warnings and job.strict:
-        raise CanaryError(f"{job.task.name}: {'; '.join(warnings)}; refused by --strict")
+    if job.strict:
+        refuse(warnings, job.task.name)
     return Record(
         task=job.task.name,
         version=job.task.version,
@@ -208,8 +200,7 @@ def _answer(
 ) -> None:
     """Answer all requests, round after round, and extract the outcomes of each example.
 
-    The first round has the first requests of all examples, a later one the requests that follow
-    from the responses to those before.
+    Each round has the requests that follow from the responses of the one before.
     """
     history: dict[int, list[dump.Exchange]] = defaultdict(list)  # by example
     pending = dict(enumerate(prepared.groups))  # example -> its requests of this round
@@ -300,7 +291,7 @@ class _Results:
         for m, measure in enumerate(self.measures):
             outcomes = [outcome for group in self.outcomes for outcome in group[m]]
             if outcomes or not measure.optional:
-                scores.append(_score(job, measure, outcomes))
+                scores.append(intervals.score_of_task(job.task.name, measure, outcomes, job.seed))
         return tuple(scores)
 
     def scored_examples(self) -> int:
@@ -317,15 +308,3 @@ class _Results:
                 values = tuple(tuple(map(float, outcome)) for _, outcome in pairs)
                 outcomes[measure.name] = MetricOutcomes(tuple(e for e, _ in pairs), values)
         return Outcomes(tuple(e.id for e in examples), tuple(self.shown), outcomes)
-
-
-def _score(job: Job, measure: Measure, outcomes: Sequence[Outcome]) -> Score:
-    try:
-        return intervals.score(measure, outcomes, job.seed)
-    except HarnessError:
-        raise
-    except Exception as error:  # of the task's own metric
-        raise TaskError(
-            f"task {job.task.name!r}: the metric of measure {measure.name!r} failed: "
-            f"{in_one_line(error)}"
-        ) from error

@@ -14,7 +14,7 @@ from conftest import save_tiny
 from console import harness, made_record, record_files, refused
 from hypothesis import given
 from hypothesis import strategies as st
-from mixed import answers
+from mixed import answers, skip_self_tests
 from safetensors.torch import load_file, save_file
 
 from harness.canaries.canaries import Canaries
@@ -39,9 +39,10 @@ from harness.data.load import load as load_data
 from harness.engine.backends.ray_workers import Worker
 from harness.engine.cache.store import Store
 from harness.engine.checkpoint.load import load
-from harness.engine.checkpoint.random_model import byte_tokenizer
+from harness.engine.checkpoint.random_model import byte_tokenizer, checkpoint
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
+from harness.engine.model.forward import Forward
 from harness.engine.queries.query import GenerationQuery, Span, WordQuery
 from harness.engine.scoring.ties import checked, tied
 from harness.errors import CanaryError, NumericsError, RecordError
@@ -220,6 +221,8 @@ def test_nan_is_named(
     poison(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     engine = Engine(load(str(folder), CPU))
+    if poison is positions:
+        skip_self_tests(engine)  # NaN fails them, and words would be searched in separate rows
     with pytest.raises(NumericsError, match="nan, expected a finite number") as caught:
         answers(engine, [request_])
     assert caught.value.request == 0
@@ -304,6 +307,16 @@ def test_comparing_and_checking_repeat_the_warnings(
     assert "in the baseline: tied choices" in xml.read_text("utf-8")
 
 
+def test_a_leaderboard_names_the_tasks_with_warnings() -> None:
+    from harness.analysis import leaderboard
+
+    record = made_record()
+    [row] = leaderboard.rows([replace(record, warnings=("greedy ties: many",))])
+    assert row["warnings"] == "lambada"
+    [row] = leaderboard.rows([record])
+    assert "warnings" not in row
+
+
 # --- counters ---------------------------------------------------------------------------------
 
 
@@ -329,6 +342,14 @@ def test_ties_come_back_from_workers_and_every_kind_of_query(folders: dict[str, 
     assert cost.checked == cost.tied > 1
     _, cost = Worker(str(folders["healthy"]), CPU, None).answer([span])
     assert (cost.checked, cost.tied) == (2, 0)
+
+
+def test_words_are_the_same_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = checkpoint(256)  # with a plain head, whose logits lie in one buffer
+    words = [NextWord(CONTEXT[: 9 + 3 * k], frozenset()) for k in range(8)]
+    wanted = answers(Engine(model), words)
+    monkeypatch.setattr(Forward, "chunk", 2)
+    assert answers(Engine(model), words) == wanted
 
 
 # --- hand-made responses ----------------------------------------------------------------------
@@ -427,7 +448,7 @@ def test_wrong_options_may_be_improbable() -> None:
 
 @pytest.mark.parametrize(
     ("tied_choices", "found"),
-    [(100, ["tied choices"]), (6, ["tied choices"]), (5, []), (0, [])],  # of 100
+    [(100, ["tied choices"]), (6, ["tied choices"]), (4, []), (0, [])],  # of 100
 )
 def test_tied_choices(tied_choices: int, found: list[str]) -> None:
     options = [[-3.0 - e, -3.0 - e if e < tied_choices else -4.0] for e in range(100)]

@@ -939,7 +939,7 @@ def test_a_job_summary_that_cannot_be_written_hides_no_verdict(
 def test_json_says_everything_about_a_verdict(held: Path, tmp_path: Path) -> None:
     found = check(lambada(tmp_path / "run", lost=40, won=4), baseline(held)).verdicts[ACC]
     assert set(found) == {"task", "protocol", "metric", "status", "rule", "reason", "score", "p",
-                          "note"}  # fmt: skip
+                          "note", "warnings"}  # fmt: skip
     assert (found["task"], found["protocol"], found["metric"]) == ("lambada", "paper", ACC)
     assert found["score"]["unit"] == "%"
     assert found["score"]["higher_is_better"] is True

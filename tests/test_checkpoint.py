@@ -234,7 +234,7 @@ def test_gguf_is_converted_once_and_is_the_same_model(
     text = "the sand and the sea"
     expected = byte_tokenizer().encode(text, add_special_tokens=False)
     assert first.tokenizer.encode([text]) == [expected]
-    [folder] = (tmp_path / "cache" / "gguf").iterdir()
+    [folder] = (tmp_path / "cache" / "converted").iterdir()
     plain = AutoModelForCausalLM.from_pretrained(folder)
     torch.testing.assert_close(logits(plain), logits(model), atol=1e-4, rtol=1e-4)
 
@@ -246,4 +246,4 @@ def test_a_failed_conversion_leaves_nothing(
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(20))
     with pytest.raises(CheckpointError, match=r"bad\.gguf cannot be read as a GGUF model"):
         load(str(tmp_path / "bad.gguf"), CPU)
-    assert list((tmp_path / "cache" / "gguf").iterdir()) == []
+    assert list((tmp_path / "cache" / "converted").iterdir()) == []

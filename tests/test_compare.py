@@ -150,7 +150,7 @@ def compared(*words: object) -> dict[str, Any]:
     assert result.code == 0, result.err
     assert result.out.count("\n") == 1
     value: dict[str, Any] = json.loads(result.out)
-    assert set(value) == {"scores", "notes", "not_compared"}
+    assert set(value) == {"scores", "notes", "not_compared", "warnings"}
     return value
 
 
@@ -306,7 +306,7 @@ def test_flips_show_the_texts(sides: tuple[Path, Path]) -> None:
 
 
 def test_without_flips_no_text_is_shown(sides: tuple[Path, Path]) -> None:
-    assert "expected" not in harness("compare", *sides).out
+    assert "    expected '" not in harness("compare", *sides).out
 
 
 def questions(folder: Path, right: Sequence[int], shown: Sequence[Shown]) -> Path:

@@ -85,16 +85,17 @@ BASE: dict[str, tuple[list[str], Given]] = {
 """Command -> arguments and options of the run that the others are compared with."""
 TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--model": ("second", {}, ()),
+    "--over": ("step", {}, ()),
     "--revision": ("v2", {}, ()),
     "--trust-remote-code": (None, {}, ()),
     "--device": ("cpu", {}, ()),
     "--dtype": ("bfloat16", {}, ()),
+    "--model-option": ("activation=gelu", {}, ()),
+    "--tokenizer": ("second", {}, ()),
+    "--model-config": ("second/config.json", {}, ()),
     "--context": ("64", {}, ()),
     "--batch-tokens": ("64", {}, ()),
     "--threads": ("3", {}, ()),
-    "--model-option": ("activation=gelu", {}, ()),
-    "--tokenizer": ("second", {}, ()),
-    "--model-config": ("first/config.json", {}, ()),
     "--compile": (None, {}, ()),
     "--workers": ("1", {}, ()),
     "--address": ("10.0.0.1:1", {"--workers": "1"}, ()),
@@ -243,9 +244,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert harness("baseline", "one", "--out", f"{name}.toml", "--rule", rule).code == 0
         moved = Noise("lambada", "paper", ACC, "%", 60.0, 5.0, {"float32": 5.0})
         movements.write(place / "noise.json", [moved], {})
-        for found in law_records(0.07):
+        for step, found in enumerate(law_records(0.07)):
             last = replace(found.scores[0], metric="ppl-last-token", column=None)
-            write(replace(found, scores=(*found.scores, last)), place / "curve")
+            model = {**found.model, "step": step}
+            write(replace(found, model=model, scores=(*found.scores, last)), place / "curve")
         corpora(place)
     return place
 
@@ -281,8 +283,7 @@ def observed(
 
     def tokenizer(name: str, settings: Any) -> Any:
         read = (settings.revision, settings.trust_remote_code, settings.context)
-        read = (*read, settings.options, settings.tokenizer)
-        read += (settings.config_file,)
+        read = (*read, settings.options, settings.tokenizer, settings.config_file)
         calls.append(f"tokenizer of {name} {read}")
         return tiny.tokenizer, settings.context or 256
 

@@ -12,6 +12,7 @@ import naive_nanochat as naive
 import pytest
 import torch
 import transformers as tf
+from console import harness, record_files
 from hypothesis import given
 from hypothesis import strategies as st
 from naive_nanochat import BYTES, Model, random_state, write, write_tokenizer
@@ -108,6 +109,15 @@ def test_the_program_has_the_same_loss(d4: Checkpoint, reference: dict[str, Any]
         logits = d4.model(inputs).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
     assert loss.item() == pytest.approx(stored["loss"], abs=1e-6)
+
+
+def test_the_command(real: Path, tmp_path: Path) -> None:
+    model = real / "base_checkpoints" / "d4"
+    result = harness("lambada", "--model", model, "--sample", "--limit", 2, "--out", tmp_path)
+    assert result.code == 0, result.err
+    assert "a nanochat model of step 150, 4 layers of 32, layout since March 2026" in result.err
+    [record] = record_files(tmp_path)
+    assert json.loads(record.read_text("utf-8"))["model"]["step"] == 150
 
 
 def test_what_a_checkpoint_is_identified_by(d4: Checkpoint, real: Path) -> None:
@@ -213,9 +223,9 @@ def test_a_model_equals_a_naive_pass(name: str, tmp_path: Path) -> None:
     expected = naive.logprobs(random_state(sizes), sizes, ids)
     found = logprobs(loaded.model, ids)
     assert found.shape == expected.shape  # without the rows of padding
-    # Such large weights amplify rounding: single values differ by up to a few 1e-6.
+    # Such large weights amplify rounding: values differ by up to 7e-6.
     assert (of_next(found, ids) - of_next(expected, ids)).abs().max() < TOLERANCE
-    assert (found - expected).abs().max() < 5 * TOLERANCE
+    assert (found - expected).abs().max() < 2 * TOLERANCE
     assert type(loaded.model).__name__ == (
         "NanoChat2026ForCausalLM" if "2026" in name else "NanoChatForCausalLM"
     )
@@ -343,7 +353,7 @@ def test_a_tokenizer_that_would_run_code(tmp_path: Path) -> None:
 )
 def test_a_tokenizer_that_makes_no_sense(state: object, message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
-        encoding_tokenizer(write_tokenizer(tmp_path / "tokenizer.pkl", state=state))
+        encoding_tokenizer(write_tokenizer(tmp_path / "x.pkl", state=state)).write(tmp_path)
 
 
 # --- what is chosen, and what is refused ----------------------------------------------------

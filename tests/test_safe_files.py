@@ -180,9 +180,9 @@ def test_a_cache_of_digests_and_converted_models_is_swept(
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     model = tmp_path / "damaged.gguf"
     model.write_bytes(b"GGUF" + bytes(20))
-    left = [tmp_path / "digests.77.tmp", tmp_path / "gguf" / "converting-abc_1234"]
+    left = [tmp_path / "digests.77.tmp", tmp_path / "converted" / "converting-abc_1234"]
     host = process_mark().partition("-")[0]
-    left.append(tmp_path / "gguf" / f"converting-{host}-{gone()}-0badcafe-x")
+    left.append(tmp_path / "converted" / f"converting-{host}-{gone()}-0badcafe-x")
     for path in left:
         path.mkdir(parents=True)
         os.utime(path, (0, 0))
@@ -192,7 +192,7 @@ def test_a_cache_of_digests_and_converted_models_is_swept(
     with pytest.raises(CheckpointError):
         locate(str(model), Settings())
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
-        "damaged.gguf", "digests.json", "gguf",
+        "converted", "damaged.gguf", "digests.json",
     ]  # fmt: skip
 
 

@@ -3,8 +3,12 @@
 import json
 import logging
 import math
+import os
 import pickle
 import shutil
+import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -119,7 +123,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     ("steps", "options"),
     [
         (30, {"every": 7, "budget": "1s"}),
-        (6, {"every": 1, "limit": 2}),
+        (6, {"every": 1, "limit": 2, "on_regression": "ignore"}),
         (12, {"every": 5, "on_regression": "stop", "rule": "absolute:1e300"}),
     ],
     ids=["budget", "every step", "stop"],
@@ -256,6 +260,16 @@ def test_a_rule_decides_what_a_regression_is(
     assert not messages(quiet)
 
 
+def test_too_few_examples_to_compare_are_said_once(
+    tmp_path: Path, quiet: pytest.LogCaptureFixture
+) -> None:
+    trained(tmp_path, lambada(every=1, limit=4), max_steps=3)
+    few = "is not compared: 4 examples are too few for a paired test"
+    assert messages(quiet) == [
+        f"step 2: lambada {metric} {few}" for metric in ("ppl", "acc-word-stopfilter")
+    ]
+
+
 # --- what goes wrong -------------------------------------------------------------------------
 
 
@@ -325,7 +339,12 @@ def test_wrong_options_are_refused_before_training(
     ("own", "changes", "error", "words"),
     [
         ({"every": "save"}, {}, UsageError, "no checkpoint will be saved"),
-        ({}, {"processing_class": None}, HarnessError, "needs a tokenizer"),
+        (
+            {},
+            {"processing_class": None},
+            UsageError,
+            "no tokenizer: give the Trainer processing_class",
+        ),
         ({"tasks": ["winograd"]}, {}, EncodingError, "winograd example 4: a continuation of 73"),
     ],
 )
@@ -339,6 +358,45 @@ def test_what_cannot_be_evaluated_is_refused_when_training_starts(
     with pytest.raises(error, match=words):
         run.train()
     assert run.state.global_step == 0
+
+
+# --- several processes ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
+    """Process 0 evaluates; the other neither waits for ever nor trains on alone."""
+    code = """
+import sys
+from pathlib import Path
+from test_training import Change, damage, lambada, spy_of, trained
+
+own = lambada(every=2, on_regression="stop", limit=8)
+run, spy = trained(Path(sys.argv[1]), Change(4, damage), own, max_steps=8, ddp_backend="gloo")
+print(run.state.global_step, [step for step, _ in spy.of("harness")])
+"""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=Path(__file__).parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        written = [process.communicate(timeout=500) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    last_lines = [out.strip().split("\n")[-1] for out, _ in written]
+    assert last_lines == ["4 [2, 4]", "4 []"], written
 
 
 # --- checkpoints of the Trainer --------------------------------------------------------------
@@ -464,6 +522,15 @@ def test_a_model_is_evaluated_in_one_call(tiny_folder: Path) -> None:
     assert in_memory[0].model["digest"] == by_path[0].model["digest"]
     assert str(in_memory[0].signature) == str(by_path[0].signature)
     assert in_memory[0].model["name"] == "GPT2LMHeadModel"
+
+
+def test_a_tokenizer_by_name(tiny_folder: Path) -> None:
+    model = tf.AutoModelForCausalLM.from_pretrained(tiny_folder)
+    options = {"tasks": "lambada", "sample": True, "limit": 2}
+    [by_name] = evaluate(model, tiny_folder, **options)
+    [by_object] = evaluate(model, TOKENIZER, **options)
+    assert str(by_name.signature) == str(by_object.signature)
+    assert values([by_name]) == values([by_object])
 
 
 def test_options_reach_the_record(tiny_folder: Path, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ The columns are those of Table 3 in its order, then those of section 3 and of ot
 Only scores of one protocol on one selection of rows share a row. If two records with different
 signatures would fill the same cell, the second gets a row of its own, numbered in `variant`.
 Results of lm-eval have rows of their own, marked in a column `origin`. If a checkpoint has a
-training step, there is a column `step`, and the checkpoints of one run stand together, by step.
+training step, there is a column `step`, and the checkpoints of one run stand together, by step. A
+column `warnings` names the tasks whose runs have any.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,8 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     frame = frame.assign(order=order)
     variant = frame.groupby([*_ROW, "signature"], sort=False, dropna=False)["order"]
     frame = frame.assign(variant=variant.transform("max"))
-    table = [_row(group) for _, group in frame.groupby([*_ROW, "variant"], sort=False)]
+    warned = {(r.model["digest"], str(r.signature)) for r in records if r.warnings}
+    table = [_row(group, warned) for _, group in frame.groupby([*_ROW, "variant"], sort=False)]
     present = dict.fromkeys(name for row in table for name in row)
     origin = ["origin"] if "origin" in present else []
     step = []
@@ -58,10 +60,14 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     return [{name: row.get(name, "") for name in (*first, *last, "signatures")} for row in table]
 
 
-def _row(group: "DataFrame") -> dict[str, Any]:
-    """One row, from the scores in it; of several in one cell the last counts."""
+def _row(group: "DataFrame", warned: Collection[tuple[str, str]]) -> dict[str, Any]:
+    """One row, from the scores in it; of several in one cell the last counts.
+
+    `warned` has the digest and signature of each run with a warning, whose tasks are named.
+    """
     first = group.iloc[0]
     signatures = dict(zip(group["task"], group["signature"], strict=True))
+    doubtful = [task for task, s in signatures.items() if (first["digest"], s) in warned]
     return {
         **first[["model", "digest", "parameters", "protocol", "dtype", "device", "context"]],
         "digest": first["digest"][:12],
@@ -70,6 +76,7 @@ def _row(group: "DataFrame") -> dict[str, Any]:
         **({"origin": first["origin"]} if first["origin"] != "harness" else {}),
         **({"step": first["step"]} if first["step"] is not None else {}),
         **dict(zip(group["cell"], group["value"].tolist(), strict=True)),
+        **({"warnings": " ".join(doubtful)} if doubtful else {}),
         "signatures": " ".join(signatures.values()),
     }
 

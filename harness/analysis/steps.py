@@ -49,7 +49,7 @@ class StepPoint(NamedTuple):
     low: float | None
     high: float | None
     digest: str  # of the weights
-    leaves: bool  # the curve of its neighbours
+    outlier: bool  # it leaves the curve of its neighbours
 
 
 @dataclass(frozen=True, slots=True)

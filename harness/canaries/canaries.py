@@ -19,6 +19,7 @@ from harness.core import (
     Tokens,
     Word,
 )
+from harness.errors import CanaryError
 from harness.records.dump import Exchange
 
 LOSSY = "lossy tokenizer"
@@ -101,6 +102,12 @@ class Canaries:
         yield self._ignored.warning()
         yield self._loss.warning(self._vocabulary)
         yield from self._choices.warnings(scores, self._vocabulary)
+
+
+def refuse(warnings: Sequence[str], task: str) -> None:
+    """Apply --strict: raise a CanaryError if there is any warning."""
+    if warnings:
+        raise CanaryError(f"{task}: {'; '.join(warnings)}; refused by --strict")
 
 
 def greedy_ties(tokens: Tokens) -> str:

@@ -45,10 +45,13 @@ class ModelOptions(OptionGroup):
     """Which models are evaluated, and how each is loaded and run."""
 
     names: tuple[str, ...] = option(
-        (), "evaluate this model: name on the hub, folder, GGUF file, or smollm2-135m, the demo; "
+        (), "evaluate this model: name on the hub, or name@revision, folder, GGUF file, a quoted "
+        "pattern such as 'out/checkpoint-*' or 'name@step*', or smollm2-135m, the demo; "
         "repeatable", flag="model", metavar="MODEL", required=True,
     )  # fmt: skip
-    revision: str | None = option(None, "load this commit, branch or tag from the hub")
+    revision: str | None = option(
+        None, "load this commit, branch or tag from the hub; of all models"
+    )
     trust_remote_code: bool = option(False, "run Python code that comes with the model; recorded")
     device: str | None = option(
         None, "run on cpu, cuda, cuda:1, ...; default: an accelerator if there is one, else cpu"
@@ -148,8 +151,8 @@ class DataOptions(OptionGroup):
     )
     seed: int = option(0, "seed of --limit, sampled text and intervals", min=0, metavar="N")
     strict: bool = option(
-        False, "fail, instead of noting it, if data is missing or not the published one, or if a "
-        "request is cut, empty or not aligned with tokens",
+        False, "fail, instead of noting it, if data is missing or not the published one, if a "
+        "request is cut, empty or not aligned with tokens, or if a run ends with a warning",
     )  # fmt: skip
 
     def where(self) -> Where:

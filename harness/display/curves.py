@@ -53,7 +53,7 @@ def show_marked_steps(curves: Sequence[StepCurve]) -> None:
     """Print one line per score that leaves the curve of its neighbours."""
     for curve in curves:
         for point in curve.points:
-            if point.leaves:
+            if point.outlier:
                 OUT.print(
                     f"{MARK} {point.name}: {curve.name} {number(point.value, curve.unit)} "
                     "leaves the curve of its neighbours; is it the right checkpoint?"
@@ -63,17 +63,16 @@ def show_marked_steps(curves: Sequence[StepCurve]) -> None:
 def _by_step(curves: Sequence[StepCurve]) -> FittedTable:
     """One row per step, one column per score."""
     names = [curve.name for curve in curves]
-    protocols = {(curve.protocol, curve.rows) for curve in curves if names.count(curve.name) > 1}
     heads = [
-        f"{curve.name}, {curve.protocol}, {curve.rows}"
-        if (curve.protocol, curve.rows) in protocols
-        else curve.name
+        curve.name
+        if names.count(curve.name) == 1
+        else f"{curve.name}, {curve.protocol}, {curve.rows}"
         for curve in curves
     ]
     cells: dict[tuple[int, str], dict[int, str]] = {}
     for k, curve in enumerate(curves):
         for point in curve.points:
-            mark = f" {MARK}" if point.leaves else ""
+            mark = f" {MARK}" if point.outlier else ""
             row = cells.setdefault((point.step, point.digest), {})
             row[k] = number(point.value, curve.unit) + mark
     rows = table(">step", *(f">{head}" for head in heads))

@@ -71,7 +71,7 @@ def _draw(axes: "Axes", curve: StepCurve, number: int) -> None:
         color=COLOURS[number % len(COLOURS)], markersize=3.5, linewidth=1.2, elinewidth=1,
         capsize=2, label=clip(curve.run), zorder=3,
     )  # fmt: skip
-    marked = [point for point in curve.points if point.leaves]
+    marked = [point for point in curve.points if point.outlier]
     if marked:
         axes.plot(
             [point.step for point in marked], [point.value for point in marked], "o",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.core import Score
-from harness.errors import NumericsError
+from harness.errors import HarnessError, NumericsError, TaskError, in_one_line
 from harness.metrics import Metric
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.task import Measure
@@ -65,6 +65,18 @@ def score(measure: Measure, outcomes: Sequence[Any], seed: int) -> Score:
         column=measure.column,
         baseline=measure.baseline,
     )
+
+
+def score_of_task(task: str, measure: Measure, outcomes: Sequence[Any], seed: int) -> Score:
+    """As `score`; raises a TaskError for an error of the task's own metric."""
+    try:
+        return score(measure, outcomes, seed)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise TaskError(
+            f"task {task!r}: the metric of measure {measure.name!r} failed: {in_one_line(error)}"
+        ) from error
 
 
 def interval(

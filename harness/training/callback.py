@@ -5,6 +5,7 @@ The scores reach TensorBoard, W&B and others through the Trainer's own callbacks
 Trainer's log of the loss is left as it is: its average would start anew with every log.
 """
 
+import builtins
 import inspect
 import logging
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from harness.analysis.baseline import parse_rule
 from harness.errors import HarnessError, UsageError, in_one_line
 from harness.records.record import Record
 from harness.training.evaluator import Evaluator
-from harness.training.regression import regressions
+from harness.training.regression import compared
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,14 @@ class HarnessCallback(Evaluator, TrainerCallback, ExportableState):
         self._handler: CallbackHandler | None = None
         self._evaluated: int | None = None  # the last step at which an evaluation was due
         self._before: list[Record] = []  # of the evaluation before
+        self._incomparable: builtins.set[str] = set()  # what was said about it
+        self._processing_class: Any = None  # of the Trainer
         super().__post_init__()
+
+    @property
+    def _tokenizer(self) -> Any:
+        """The tokenizer of the options, or that of the Trainer."""
+        return self._processing_class if self.tokenizer is None else super()._tokenizer
 
     def attach(self, trainer: Any) -> None:
         """Log through this Trainer; needed only where it is not found by itself."""
@@ -85,15 +93,18 @@ class HarnessCallback(Evaluator, TrainerCallback, ExportableState):
         """Prepare the evaluations, so that an error is raised now and not after hours.
 
         Raises:
-            UsageError: no checkpoint will be saved, though one is waited for.
+            UsageError: there is no tokenizer, or no checkpoint that is waited for will be saved.
             HarnessError: the model cannot be evaluated, as of `Evaluator.prepare`.
         """
         if self.every == "save" and args.save_strategy == "no":
             raise UsageError("every='save' with save_strategy='no': no checkpoint will be saved")
         self._resume(state)
         self._evaluated, self._before = None, []
-        if self.tokenizer is None:
-            self.tokenizer = kwargs.get("processing_class")
+        self._processing_class = kwargs.get("processing_class")
+        if self._tokenizer is None:
+            raise UsageError(
+                "no tokenizer: give the Trainer processing_class=..., or the callback tokenizer=..."
+            )
         if state.is_world_process_zero:
             self.prepare(kwargs["model"])
 
@@ -162,13 +173,19 @@ class HarnessCallback(Evaluator, TrainerCallback, ExportableState):
         """Whether a score is worse than before; says which."""
         if self.on_regression == "ignore" or not self._before:
             return False
-        found = regressions(self._before, records, self._rule, self.alpha)
         before = self._before[0].model["step"]
-        for worse in found:
-            what = f"{worse.task} {worse.metric} is worse than at step {before}"
-            end = "; training stops" if self.on_regression == "stop" else ""
-            log.warning("step %d: %s: %s%s", step, what, worse.reason, end)
-        return bool(found)
+        worse = False
+        for verdict in compared(self._before, records, self._rule, self.alpha):
+            what = f"{verdict.task} {verdict.metric}"
+            if verdict.status == "regression":
+                end = "; training stops" if self.on_regression == "stop" else ""
+                line = f"{what} is worse than at step {before}: {verdict.reason}{end}"
+                log.warning("step %d: %s", step, line)
+                worse = True
+            elif verdict.status == "not comparable" and what not in self._incomparable:
+                self._incomparable.add(what)
+                log.warning("step %d: %s is not compared: %s", step, what, verdict.reason)
+        return worse
 
     def _resume(self, state: Any) -> None:
         """Take the rows that a run with the same options has chosen before its checkpoint."""

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,30 +185,19 @@ class Evaluator:
 
         return borrowed(model, self._tokenizer, name=name, context=self.context, step=step)
 
-    @cached_property
+    @property
     def _tokenizer(self) -> Any:
-        """The tokenizer of a model in memory."""
-        if not isinstance(self.tokenizer, str | Path):
-            return self.tokenizer
-        from transformers import AutoTokenizer
-
-        from harness.engine.checkpoint.formats.given_tokenizer import tokenizer_folder
-
-        folder = tokenizer_folder(str(self.tokenizer))
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        """The tokenizer of a model in memory, or its name."""
+        return str(self.tokenizer) if isinstance(self.tokenizer, Path) else self.tokenizer
 
     def _loaded(self, name: str) -> "Checkpoint":
         from harness.engine.checkpoint.load import load
         from harness.engine.checkpoint.settings import Settings
 
-        tokenizer = self.tokenizer
-        if not isinstance(tokenizer, str | Path | None):
+        tokenizer = self._tokenizer
+        if not isinstance(tokenizer, str | None):
             raise UsageError(f"model {name!r} is loaded by name; give its tokenizer by name too")
-        settings = Settings(
-            context=self.context,
-            tokenizer=None if tokenizer is None else str(tokenizer),
-            data_dir=self._data_dir,
-        )
+        settings = Settings(context=self.context, tokenizer=tokenizer, data_dir=self._data_dir)
         return load(name, settings)
 
     def _store(self) -> AbstractContextManager["Store | None"]:

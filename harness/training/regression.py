@@ -1,4 +1,4 @@
-"""An evaluation held against the one before: which scores became worse."""
+"""An evaluation held against the one before, by the rules of `harness check`."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from harness.records.outcomes import NO_OUTCOMES
 from harness.records.record import Record
 
 
-def regressions(
+def compared(
     before: Sequence[Record], after: Sequence[Record], rule: Rule, alpha: float
 ) -> list[Verdict]:
-    """The main scores that `harness check` would call regressions.
+    """The verdict on each main score.
 
     Args:
         before: the records of the evaluation before, in memory, with their outcomes.
@@ -21,8 +21,7 @@ def regressions(
         alpha: level of the paired tests of an evaluation together.
     """
     runs = _runs(before)
-    verdicts = check(_runs(after), Baseline(runs, rules_for(runs, rule), alpha), {})
-    return [verdict for verdict in verdicts if verdict.status == "regression"]
+    return check(_runs(after), Baseline(runs, rules_for(runs, rule), alpha), {})
 
 
 def _runs(records: Sequence[Record]) -> tuple[Run, ...]:

@@ -13,7 +13,10 @@ OPTIONS: Any = {
         flag="--ranks/--no-ranks", show_default=True,
     ),
     "as_json": JSON,
-    "model": part(ModelOptions, "names", "device", "trust_remote_code", optional=True),
+    "model": part(
+        ModelOptions, "names", "trust_remote_code", "device", "options", "tokenizer", "config",
+        optional=True,
+    ),
     "data": part(DataOptions, "data_dir", "data_file", "hub"),
     "cache": part(CacheOptions),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from harness.commands.evaluate.session import (
     open_store,
 )
 from harness.commands.options import WorkersOptions
+from harness.display import terminal
 from harness.errors import HarnessError
 from harness.records.record import Record
 from harness.runner import Job
@@ -59,8 +60,15 @@ def evaluate_models(
                 raise error
             if lane.records:
                 show(lane.records)
-    for defect in defects:
-        raise defect
+    _raise_last(defects)
+
+
+def _raise_last(defects: Sequence[Exception]) -> None:
+    """Raise the last of several errors and note the others; nothing if there is none."""
+    for defect in defects[:-1]:
+        terminal.note(f"{type(defect).__name__}: {defect}")
+    if defects:
+        raise defects[-1]
 
 
 def _at_once(session: Session) -> int:

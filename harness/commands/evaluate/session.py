@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from harness.engine.engine import Engine
     from harness.engine.queries.encode import Encodings
 
+MAX_NAMED = 10  # models that failed, in the last line
+
 
 @dataclass(slots=True)
 class Session:
@@ -209,4 +211,6 @@ def finish(session: Session, size: str | None = None) -> None:
             terminal.ERR.print("signatures: --signatures or the records")
     if failed := session.failed:
         models = len(session.options.model.names)
-        raise HarnessError(f"{len(failed)} of {models} models failed: {', '.join(failed)}")
+        more = ", ..." if len(failed) > MAX_NAMED else ""
+        names = ", ".join(failed[:MAX_NAMED])
+        raise HarnessError(f"{len(failed)} of {models} models failed: {names}{more}")

@@ -7,7 +7,8 @@ Data, prompt, tokenizer, weights and the version of the task must be those of th
 are loaded only if they are needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -19,6 +20,7 @@ from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.core import Example, Generated, Request, Response
 from harness.data import load as data
 from harness.display.preview import MAX_WINDOWS
+from harness.engine.checkpoint.steps import path_exists, split_revision
 from harness.errors import CheckpointError, DataError, RecordError, UsageError
 from harness.plugins.registry import load_task
 from harness.records.dump import Exchange
@@ -83,14 +85,31 @@ def run_again(
             f"the prompt {prepared.prompt.name!r} has changed since the record was made; run the "
             "task again"
         )
-    model = replace(
-        model,
-        names=model.names or (record.model["name"],),
-        revision=model.revision or record.model.get("revision"),
-        dtype=record.model["dtype"],
-        context=record.model["context"],
+    recorded = _recorded_model(record, model)
+    return Again(record, job, prepared, recorded, cache, data_options.data_dir, bool(model.names))
+
+
+def _recorded_model(record: Record, given: ModelOptions) -> ModelOptions:
+    """How to load the checkpoint of a record: as it was loaded, from where the options say."""
+    recorded = record.model
+    name, commit = str(recorded["name"]), recorded.get("revision")
+    if given.names:
+        name = given.names[0]
+        if path_exists(name) or split_revision(name)[1] is not None:
+            commit = None
+    elif commit is not None:
+        name, _ = split_revision(name)  # the commit says it more precisely
+    options = given.options
+    if not options and not path_exists(f"{name}/config.json"):  # it would say everything itself
+        options = tuple(f"{k}={v}" for k, v in recorded.get("options", {}).items())
+    return replace(
+        given,
+        names=(name,),
+        revision=given.revision or commit,
+        options=options,
+        dtype=recorded["dtype"],
+        context=recorded["context"],
     )
-    return Again(record, job, prepared, model, cache, data_options.data_dir)
 
 
 def _check_data(facts: Mapping[str, object], rows: data.Data) -> None:
@@ -113,6 +132,7 @@ class Again:
     model: ModelOptions
     cache: CacheOptions
     data_dir: Path | None
+    is_elsewhere: bool = False  # the options say where the checkpoint is now
     cached_only: bool = False  # no model is loaded for responses that the cache lacks
 
     @cached_property
@@ -175,7 +195,8 @@ class Again:
         from harness.engine.checkpoint.load import tokenizer_and_context
 
         name = self.model.names[0]
-        tokenizer, _ = tokenizer_and_context(name, self.model.settings(self.data_dir))
+        with self._saying_where():
+            tokenizer, _ = tokenizer_and_context(name, self.model.settings(self.data_dir))
         _check_digest(name, "tokenizer", tokenizer.digest, self.record.model["tokenizer"])
         return tokenizer
 
@@ -188,9 +209,23 @@ class Again:
         if self.cached_only:
             raise CheckpointError("its responses are not in the cache")
         name = self.model.names[0]
-        checkpoint = load(name, self.model.settings(self.data_dir))
+        with self._saying_where():
+            checkpoint = load(name, self.model.settings(self.data_dir))
         _check_digest(name, "weights", checkpoint.identity.digest, self.record.model["digest"])
         return Engine(checkpoint, store=self._store)
+
+    @contextmanager
+    def _saying_where(self) -> Iterator[None]:
+        """Say what to do if the checkpoint is not where the record says, or was only in memory."""
+        try:
+            yield
+        except CheckpointError as error:
+            if self.is_elsewhere:
+                raise
+            raise CheckpointError(
+                f"{error}; if the record's checkpoint is elsewhere, or was a model in memory that "
+                "has been saved, `harness explain --model` says where"
+            ) from error
 
     @cached_property
     def _store(self) -> "Store | None":
@@ -254,4 +289,5 @@ def _check_digest(name: str, part: str, digest: str, recorded: str) -> None:
         raise CheckpointError(
             f"model {name!r} has other {part} ({digest[:12]}...) than the record "
             f"({recorded[:12]}...); give --model the record's checkpoint"
+            + (", and --tokenizer if the run had it" if part == "tokenizer" else "")
         )

@@ -10,11 +10,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from harness.engine.checkpoint.load import Checkpoint, lent_checkpoint
+from harness.engine.checkpoint.load import Checkpoint, given_tokenizer, lent_checkpoint
 from harness.engine.checkpoint.own.adapter import modules_behind, owner_of
 from harness.engine.checkpoint.own.prepare import prepare, unwrapped
 from harness.engine.checkpoint.own.restore import left_as_it_was, plain_arithmetic
-from harness.engine.checkpoint.own.tokenizers import wrapped
 from harness.errors import CheckpointError
 
 
@@ -37,7 +36,7 @@ def borrowed(
         model: a causal language model of transformers, or any function from token ids (B, T) to
             logits (B, T, V). What torch.compile, DistributedDataParallel or accelerate put around
             it is taken off.
-        tokenizer: of transformers or tokenizers; it is copied.
+        tokenizer: of transformers or tokenizers, which is copied, or by name, as `--tokenizer`.
         name: for records; default: the name of the model's class.
         context: tokens fed at most; default: the smaller of 1,024 and the model's maximum.
         step: of the training.
@@ -60,7 +59,9 @@ def borrowed(
 def _checkpoint(model: Any, tokenizer: Any, *, name: str, **options: Any) -> Checkpoint:
     if isinstance(model, PreTrainedModel):  # the engine reads outputs by name
         model.config.return_dict = model.config.get_text_config().return_dict = True
-    copied = wrapped(copy.deepcopy(tokenizer), name)  # ours changes the one that it is given
+    copied = given_tokenizer(
+        copy.deepcopy(tokenizer), name
+    )  # ours changes the one that it is given
     prepared = prepare(model, copied, name=name, **options)
     return lent_checkpoint(prepared, copied)
 

@@ -1,7 +1,7 @@
 """Load a checkpoint: weights on a device, tokenizer, and the digests that identify them."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,18 +110,24 @@ def load(name: str, settings: Settings) -> Checkpoint:
 def _from_function(name: str, settings: Settings) -> Checkpoint:
     """The checkpoint that a function of the user's returns."""
     returned = call_function(name, settings)
-    wanted = settings.tokenizer or returned.tokenizer
-    if isinstance(wanted, str | Path):
-        named = replace(settings, tokenizer=str(wanted))
-        tokenizer = load_tokenizer(Path(), name, named)
-    else:
-        tokenizer = wrapped(wanted, name)
+    tokenizer = given_tokenizer(settings.tokenizer or returned.tokenizer, name)
     model = placed(returned.model, pick_device(settings.device), DTYPES[settings.dtype])
     prepared = prepare(
         model, tokenizer, name=name, context=settings.context, options=dict(settings.options)
     )
     check_place(prepared, settings)
     return lent_checkpoint(prepared, tokenizer, compiled=settings.compiled)
+
+
+def given_tokenizer(tokenizer: Any, name: str) -> Tokenizer:
+    """The tokenizer that comes with a model: of transformers or tokenizers, or by its name.
+
+    Raises:
+        CheckpointError: it is something else, or nothing has that name.
+    """
+    if isinstance(tokenizer, str | Path):
+        return load_tokenizer(Path(), name, Settings(tokenizer=str(tokenizer)))
+    return wrapped(tokenizer, name)
 
 
 def lent_checkpoint(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.engine.checkpoint.formats import registry
 from harness.engine.checkpoint.formats.format import ReadOptions
+from harness.engine.checkpoint.own.function import installed_models
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.checkpoint.steps import split_revision, step_of
 from harness.errors import CheckpointError, clipped_repr, short_reason
@@ -80,7 +81,7 @@ def _located(name: str, settings: Settings) -> Located:
     if _is_path(name):
         raise CheckpointError(
             f"model {clipped_repr(name, 300)}: there is no file or folder of that name; expected "
-            "a folder written by save_pretrained, or a checkpoint file"
+            "a folder written by save_pretrained, a checkpoint file, or package.module:function"
         )
     _refuse_options(name, settings)
     folder, revision = _from_hub(name, settings)
@@ -184,9 +185,10 @@ def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
         else:
             hub = f"the hub did not provide it ({type(error).__name__}: {short_reason(error)})"
         at = f" at revision {clipped_repr(settings.revision)}" if settings.revision else ""
+        installed = "".join(f"{model}, " for model in installed_models())
         raise CheckpointError(
             f"model {clipped_repr(name)}{at}: there is no folder of that name, and {hub}; expected "
-            f"a local path, the name of a model on the hub, or the demo {DEMO}"
+            f"a local path, the name of a model on the hub, {installed}or the demo {DEMO}"
         ) from error
     return folder, folder.name
 

@@ -228,6 +228,8 @@ class Forward:
 
     def _no_tree_masks(self) -> str:
         """Why a tree mask would be wrong for this model, by its signature and config."""
+        if isinstance(self.model, OwnModel):
+            return "the model is given token ids and nothing else"
         if not self._takes_tree:
             return "the model takes no position ids with an attention mask"
         config = self.model.config.get_text_config()

@@ -37,9 +37,11 @@ class Evaluated:
         return step
 
     @property
-    def run(self) -> str:
-        """What the paths of all checkpoints of one training run share."""
-        return run_of(str(self.path))
+    def folder(self) -> Path:
+        """The folder that has all checkpoints of the training run."""
+        path = Path(run_of(str(self.path)))
+        starred = [i for i, part in enumerate(path.parts) if "*" in part]
+        return Path(*path.parts[: starred[0]]) if starred else path.parent
 
     def scores(self) -> dict[str, Score]:
         """The scores of the paper's columns, or else the first of a task, by name."""
@@ -57,7 +59,7 @@ class Evaluated:
             curve.name
             for curve in curves
             for point in curve.points
-            if point.leaves and (point.name, point.step, point.digest) == own
+            if point.outlier and (point.name, point.step, point.digest) == own
         )
 
 
@@ -83,7 +85,9 @@ class Progress:
 
     def update(self, evaluated: Sequence[Evaluated]) -> None:
         """Print a line per checkpoint so far, and write the files that were asked for."""
-        ordered = sorted(evaluated, key=lambda e: (e.run, e.step is None, e.step or 0, e.path.name))
+        ordered = sorted(
+            evaluated, key=lambda e: (e.folder, e.step is None, e.step or 0, e.path.name)
+        )
         records = [record for e in ordered for record in e.records]
         curves = step_curves(records)
         watched.show_checkpoints([
@@ -107,16 +111,9 @@ def _write_events(folder: Path, evaluated: Sequence[Evaluated]) -> None:
     points: dict[Path, list[tensorboard.Point]] = defaultdict(list)
     for e in evaluated:
         if e.step is not None:
-            points[folder / _folder(e.run)] += _points(e, e.step)
+            points[folder / e.folder] += _points(e, e.step)
     for run, of_run in points.items():
         tensorboard.add(run, of_run)
-
-
-def _folder(run: str) -> Path:
-    """The folder that has all checkpoints of a run."""
-    path = Path(run)
-    starred = [i for i, part in enumerate(path.parts) if "*" in part]
-    return Path(*path.parts[: starred[0]]) if starred else path.parent
 
 
 def _points(e: Evaluated, step: int) -> list[tensorboard.Point]:

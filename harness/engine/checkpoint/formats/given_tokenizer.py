@@ -1,13 +1,14 @@
 """The tokenizer that the user names by `--tokenizer`, as a folder that transformers can load."""
 
-import json
-import shutil
 from pathlib import Path
-from typing import Any
 
-from harness.engine.checkpoint.digest import cache_root, file_digest
+from harness.engine.checkpoint.digest import cache_root
 from harness.engine.checkpoint.formats.gpt2.characters import character_tokenizer
-from harness.engine.checkpoint.formats.gpt2.tokenizer_files import TokenizerFiles, tokenizer_in
+from harness.engine.checkpoint.formats.gpt2.tokenizer_files import (
+    TokenizerFiles,
+    copied,
+    tokenizer_in,
+)
 from harness.engine.checkpoint.formats.nanochat.tokenizer import (
     encoding_tokenizer,
     holds_encoding,
@@ -65,13 +66,7 @@ def _file(path: Path) -> TokenizerFiles:
         except CheckpointError as error:
             expected = "expected a tokenizer.json, meta.pkl of characters, or tokenizer.pkl"
             raise CheckpointError(f"--tokenizer: {error}; {expected}") from error
-
-    def write(folder: Path) -> None:
-        shutil.copyfile(path, folder / "tokenizer.json")
-        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-    return TokenizerFiles(str(path), file_digest(path), write)
+    return copied({"tokenizer.json": path}, str(path))
 
 
 def _written(files: TokenizerFiles) -> Path:

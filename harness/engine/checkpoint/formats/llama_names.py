@@ -5,6 +5,7 @@ rotates dimension i with i + half. The rows of wq and wk are put in that order.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def has_llama_names(tensors: Tensors) -> bool:
     return "tok_embeddings.weight" in tensors
 
 
-def renamed(tensors: Tensors, config: Any, path: object) -> Tensors:
+def renamed(tensors: Tensors, config: Any, path: Path) -> Tensors:
     """The tensors under the names of `LlamaForCausalLM`; unknown names stay.
 
     Raises:

@@ -80,12 +80,19 @@ def convert(path: Path, options: ReadOptions) -> Converted | None:
         return None
     _check_options(form, options)
     opened = form.open(candidate, options)
-    target = cache_root() / "converted" / f"{opened.key()}-{VERSION}"
+    key = opened.key()
+    target = cache_root() / "converted" / f"{key}-{VERSION}"
+
+    def write(folder: Path) -> None:
+        opened.write(folder)
+        if opened.key() != key:  # nanoGPT writes each checkpoint over the last one
+            raise CheckpointError(f"{path} has changed while it was read; try again")
+
     if target.is_dir():
         log.info("%s: %s", path, opened.description)
     else:
         log.warning("%s: %s; converting it, once", path, opened.description)
-        write_once(opened.write, target)
+        write_once(write, target)
     return Converted(target, opened.step, opened.options)
 
 

@@ -2,11 +2,17 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.engine.checkpoint.config import check_layers
+from harness.engine.checkpoint.formats.gpt2.convert import (
+    Sizes,
+    read_state,
+    transformers_tensors,
+)
 from harness.engine.checkpoint.from_pretrained import check_report, one_line_errors
 from harness.errors import CheckpointError, clipped_repr
 
@@ -22,7 +28,7 @@ _WRAPPERS = re.compile(
 )
 
 
-def state_dict(content: Any, path: object) -> Tensors:
+def state_dict(content: Any, path: Path) -> Tensors:
     """The state dict in a torch file: the tensors of the file's dict, or of one inside it.
 
     Raises:
@@ -68,7 +74,7 @@ def _found(content: Any) -> Tensors:
     return {}
 
 
-def without_wrappers(tensors: Mapping[str, torch.Tensor], path: object) -> Tensors:
+def without_wrappers(tensors: Mapping[str, torch.Tensor], path: Path) -> Tensors:
     """The tensors without the names of wrappers; refuses one that is there with and without."""
     plain: Tensors = {}
     for name, tensor in tensors.items():
@@ -80,7 +86,7 @@ def without_wrappers(tensors: Mapping[str, torch.Tensor], path: object) -> Tenso
 
 
 def check_names_and_shapes(
-    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], path: object
+    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], path: Path
 ) -> None:
     """Refuse tensors that are missing, left over or of another shape; the first is named."""
     if missing := next((name for name in expected if name not in tensors), None):
@@ -99,7 +105,7 @@ def check_names_and_shapes(
             )
 
 
-def fitted(tensors: Tensors, config: Any, path: object) -> Tensors:
+def fitted(tensors: Tensors, config: Any, path: Path) -> Tensors:
     """The tensors that the causal language model of a config loads, tied ones once.
 
     Raises:
@@ -112,6 +118,7 @@ def fitted(tensors: Tensors, config: Any, path: object) -> Tensors:
     conversions: Any = conversion_mapping
     name = str(path)
     check_layers(config, len(tensors), name)
+    tensors = _gpt2(tensors, config, path) if config.model_type == "gpt2" else tensors
     with one_line_errors(name), torch.device("meta"):
         model = auto.from_config(config)
     ties = dict(model.all_tied_weights_keys or {})
@@ -130,7 +137,24 @@ def fitted(tensors: Tensors, config: Any, path: object) -> Tensors:
         "mismatched_keys": wrong,
     }
     check_report(report, config, name)
-    return _unshared({key: value for key, value in tensors.items() if key in expected})
+    return _unshared({key: tensors[key] for key in expected})  # in the order of the class
+
+
+def _gpt2(tensors: Tensors, config: Any, path: Path) -> Tensors:
+    """Weights of a GPT-2; those of nanoGPT's model under the same names, transposed."""
+    width = config.n_embd
+    first = tensors.get("transformer.h.0.attn.c_attn.weight")
+    if first is None or tuple(first.shape) != (3 * width, width):
+        return tensors
+    sizes = Sizes(
+        layers=config.n_layer,
+        heads=config.n_head,
+        width=width,
+        positions=config.n_positions,
+        rows=config.vocab_size,
+        biases="transformer.ln_f.bias" in tensors,
+    )
+    return transformers_tensors(path, read_state(path, tensors), sizes)
 
 
 def _unshared(tensors: Tensors) -> Tensors:
@@ -144,7 +168,7 @@ def _unshared(tensors: Tensors) -> Tensors:
     return found
 
 
-def without_ties(tensors: Tensors, ties: Mapping[str, str], path: object) -> Tensors:
+def without_ties(tensors: Tensors, ties: Mapping[str, str], path: Path) -> Tensors:
     """The tensors without those that are equal to another one by the model's definition.
 
     `ties` leads from such a tensor to the other one.

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from harness.engine.checkpoint.own.prepare import unwrapped
 from harness.engine.checkpoint.settings import Settings
-from harness.errors import CheckpointError, clipped_repr, in_one_line
+from harness.errors import CheckpointError, clipped_repr, in_one_line, short_reason
 
 GROUP = "harness.models"
 _REFERENCE = re.compile(r"(?P<module>[\w.]+|.+\.py):(?P<function>\w+(\.\w+)*)")
@@ -95,6 +95,11 @@ def _function(name: str) -> Callable[..., Any]:
     with contextlib.redirect_stdout(sys.stderr):
         try:
             value: Any = _from_file(Path(place)) if place.endswith(".py") else _module(place)
+        except (ImportError, OSError) as error:  # they say themselves what is missing
+            raise CheckpointError(
+                f"model {name!r}: {place} cannot be imported ({type(error).__name__}: "
+                f"{short_reason(error)})"
+            ) from error
         except (Exception, SystemExit) as error:
             raise CheckpointError(
                 f"model {name!r}: {place} cannot be imported ({in_one_line(error)})"

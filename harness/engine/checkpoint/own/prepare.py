@@ -110,9 +110,17 @@ def unwrapped(model: Any) -> Any:
 
 
 def is_of_transformers(model: Any) -> bool:
-    """Whether a model has the parts by which the engine runs models of transformers."""
-    if not isinstance(model, PreTrainedModel) or model.config.is_encoder_decoder:
+    """Whether a model has the parts by which the engine runs models of transformers.
+
+    Raises:
+        CheckpointError: it reads its text with an encoder.
+    """
+    if not isinstance(model, PreTrainedModel):
         return False
+    if model.config.is_encoder_decoder:
+        raise CheckpointError(
+            f"a {type(model).__name__} is an encoder-decoder; expected a causal language model"
+        )
     try:
         embeddings: Any = model.get_input_embeddings()
     except NotImplementedError:

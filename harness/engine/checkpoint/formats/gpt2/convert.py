@@ -87,7 +87,7 @@ def read_state(path: Path, value: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
             )
         name = _WRAPPERS.sub("", key, count=1) if _WRAPPERS.match(key) else key
         if name in state:
-            raise CheckpointError(f"{path} has {name} twice, with and without the prefix of {key}")
+            raise CheckpointError(f"{path} has {name} twice, once as {key}")
         if name.endswith(".attn.bias") and tensor.ndim == 4:  # written by torch before 2.0
             continue
         state[name] = tensor
@@ -117,10 +117,10 @@ def open_checkpoint(
     tokenizer = find_tokenizer(
         Candidate(source.path), options, rows=source.sizes.rows, dataset=source.dataset
     )
-    step = "" if source.step is None else f" of step {source.step:,}"
+    step = "" if source.step is None else f" at step {source.step:,}"
     described = (
-        f"a GPT-2 written by {source.program}{step}, {sizes.layers} layers of {sizes.width}; "
-        f"tokenizer: {tokenizer.origin}"
+        f"a checkpoint of {source.program}{step}: GPT-2 with {sizes.layers} layers, "
+        f"{sizes.heads} heads, {sizes.width} wide; tokenizer: {tokenizer.origin}"
     )
     return TensorCheckpoint(
         description=described,
@@ -149,9 +149,11 @@ def transformers_tensors(
         tensor = state.get(name)
         if tensor is None:
             raise CheckpointError(f"{path}: {name} is missing in its model")
-        if tuple(tensor.shape) != shape or not tensor.is_floating_point():
+        is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if tuple(tensor.shape) != shape or not tensor.is_floating_point() or not is_plain:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}"
             raise CheckpointError(
-                f"{path}: {name} has the shape {list(tensor.shape)} in {tensor.dtype}; expected "
+                f"{path}: {name} has the shape {list(tensor.shape)} ({kind}); expected "
                 f"{list(shape)} in floating point"
             )
         tensors[name] = tensor.t() if tensor.ndim == 2 and ".h." in name else tensor

@@ -17,7 +17,7 @@ from harness.engine.checkpoint.formats.format import Candidate, ReadOptions, Ten
 from harness.engine.checkpoint.formats.gpt2.convert import Sizes, Source, newest, open_checkpoint
 from harness.errors import CheckpointError
 
-HEADER_INTEGERS, HEADER_BYTES = 256, 1024
+HEADER_BYTES = 1024
 MAGIC, LLAMA3_MAGIC = 20240326, 20240803
 DTYPES = {3: torch.float32, 5: torch.bfloat16}  # by version
 _NAME = r"model_(\d{8})\.bin"
@@ -85,7 +85,7 @@ class LLMC:
 def _read_header(path: Path, start: bytes) -> Header:
     if len(start) < HEADER_BYTES:
         raise CheckpointError(
-            f"{path} is cut short: it ends at byte {len(start)}, within its header of "
+            f"{path} is cut short: it ends at byte {len(start):,}, within its header of "
             f"{HEADER_BYTES:,} bytes"
         )
     integers = np.frombuffer(start[:HEADER_BYTES], "<i4")

@@ -50,7 +50,7 @@ class NanoGPT:
         opened = _open(source, options, activation="gelu")
         if "activation" in options.options:
             return opened
-        note = "activation: gelu; before 2023-05-17 it was activation=gelu_new (--model-option)"
+        note = "activation: gelu (nanoGPT before 2023-05-17: --model-option activation=gelu_new)"
         return replace(opened, description=f"{opened.description}; {note}")
 
     def is_complete(self, path: Path) -> bool | None:

@@ -45,11 +45,11 @@ def find_tokenizer(
     folder = candidate.path if candidate.path.is_dir() else candidate.path.absolute().parent
     if found := tokenizer_in(folder):
         return found
-    for meta in _meta_files(folder, dataset):
-        characters = character_tokenizer(meta)
-        if characters.entries == rows:
-            return characters
     if rows < GPT2_TOKENS:
+        for meta in _meta_files(folder, dataset):
+            characters = character_tokenizer(meta)
+            if characters.entries == rows:
+                return characters
         raise CheckpointError(
             f"{candidate.path} has embeddings of {rows:,} tokens, GPT-2's tokenizer has "
             f"{GPT2_TOKENS:,}, and no meta.pkl with as many characters lies beside it or in the "
@@ -68,7 +68,7 @@ def find_tokenizer(
 def _meta_files(folder: Path, dataset: str | None) -> Iterator[Path]:
     """Where nanoGPT's `meta.pkl` may be: beside the checkpoint, or with the training data."""
     places = [folder]
-    if dataset:
+    if dataset and Path(dataset).name == dataset:
         roots = [folder, *list(folder.parents)[:_LEVELS_ABOVE], Path.cwd()]
         places += [root / "data" / dataset for root in roots]
     yield from (path for place in places if (path := place / "meta.pkl").is_file())

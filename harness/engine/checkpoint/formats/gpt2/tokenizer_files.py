@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +35,8 @@ class TokenizerFiles(NamedTuple):
 def tokenizer_in(folder: Path) -> TokenizerFiles | None:
     """The tokenizer in a folder: `tokenizer.json`, or the vocabulary and merges of GPT-2's BPE."""
     if (folder / "tokenizer.json").is_file():
-        return _copied(folder)
+        names = [name for name in _COPIED if (folder / name).is_file()]
+        return copied({name: folder / name for name in names}, str(folder))
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return bpe_tokenizer(folder / "vocab.json", folder / "merges.txt")
     return published_bpe(folder / "encoder.json", folder / "vocab.bpe")
@@ -64,17 +65,16 @@ def bpe_tokenizer(vocabulary: Path, merges: Path) -> TokenizerFiles:
     return TokenizerFiles(str(vocabulary.parent), key, write)
 
 
-def _copied(folder: Path) -> TokenizerFiles:
-    """A copy of the tokenizer files of transformers in a folder."""
-    files = [folder / name for name in _COPIED if (folder / name).is_file()]
+def copied(files: Mapping[str, Path], origin: str) -> TokenizerFiles:
+    """The tokenizer in files of transformers, by the names that they are to have."""
 
     def write(target: Path) -> None:
-        for file in files:
-            shutil.copyfile(file, target / file.name)
-        if not (target / "tokenizer_config.json").exists():
+        for name, file in files.items():
+            shutil.copyfile(file, target / name)
+        if "tokenizer_config.json" not in files:
             # Otherwise the class would follow the model, and may change what the file says.
             config = {"tokenizer_class": "PreTrainedTokenizerFast"}
             (target / "tokenizer_config.json").write_text(json.dumps(config))
 
-    key = combined_digest([part for file in files for part in (file.name, file_digest(file))])
-    return TokenizerFiles(str(folder), key, write)
+    key = combined_digest([f"{name} {file_digest(file)}" for name, file in files.items()])
+    return TokenizerFiles(origin, key, write)

@@ -5,6 +5,7 @@ transformers knows only nanochat's first architecture. `model` has the current o
 
 from transformers import PreTrainedConfig
 
+# Part of a checkpoint's digest: a model that computes something else needs another type.
 MODEL_TYPE = "nanochat-2026"
 SMEAR_CHANNELS, VALUE_CHANNELS = 24, 12  # leading channels that the gates read
 _SHORT_SHARE, _WINDOW_STEP = 4, 128  # a short window is a quarter of the context, rounded up

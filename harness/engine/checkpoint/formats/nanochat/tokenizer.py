@@ -1,8 +1,9 @@
 """nanochat's tokenizer: a pickled `tiktoken.Encoding`, as a tokenizer of transformers.
 
-The pickle is read with an empty class in the place of tiktoken's, so nothing in it is executed.
+The pickle is read with a class of ours in the place of tiktoken's, so nothing in it is executed.
 tiktoken joins the two neighbours whose bytes together have the lowest rank, whatever the two are.
-The merges of the other tokenizer are therefore all ways to split a token into two others, by rank.
+The merges of the other tokenizer are therefore all ways to put a token together from two others,
+by its rank.
 """
 
 from dataclasses import dataclass
@@ -66,11 +67,13 @@ def pickle_in(folder: Path) -> Path | None:
 
 
 def encoding_tokenizer(path: Path) -> TokenizerFiles:
-    """The tokenizer in a pickle; raises as `read_encoding` and `transformers_tokenizer` do."""
+    """The tokenizer in a pickle; raises as `read_encoding` does."""
     encoding = read_encoding(path)
-    tokenizer = transformers_tokenizer(encoding, path)
     return TokenizerFiles(
-        str(path), file_digest(path), tokenizer.save_pretrained, len(encoding.ids)
+        origin=str(path),
+        key=file_digest(path),
+        write=lambda folder: transformers_tokenizer(encoding, path).save_pretrained(folder),
+        entries=len(encoding.ids),
     )
 
 
@@ -171,7 +174,7 @@ def transformers_tokenizer(encoding: Encoding, path: Path) -> Any:
 
 
 def all_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """Every pair of tokens that together are a token, by the rank of that token."""
+    """Every two tokens that together are a token, by its rank: (b"th", b"e"), (b"t", b"he")."""
     return [
         (token[:cut], token[cut:])
         for token in sorted(ranks, key=lambda token: ranks[token])
