@@ -43,7 +43,10 @@ from harness.engine.checkpoint.random_model import byte_tokenizer, checkpoint
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model.forward import Forward
+from harness.engine.queries.prefix_tree import arrange
 from harness.engine.queries.query import GenerationQuery, Span, WordQuery
+from harness.engine.scoring.logprobs import score
+from harness.engine.scoring.next_word import NextTokens
 from harness.engine.scoring.ties import checked, tied
 from harness.errors import CanaryError, NumericsError, RecordError
 from harness.plugins.registry import load_task
@@ -344,12 +347,19 @@ def test_ties_come_back_from_workers_and_every_kind_of_query(folders: dict[str, 
     assert (cost.checked, cost.tied) == (2, 0)
 
 
-def test_words_are_the_same_in_small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = checkpoint(256)  # with a plain head, whose logits lie in one buffer
-    words = [NextWord(CONTEXT[: 9 + 3 * k], frozenset()) for k in range(8)]
-    wanted = answers(Engine(model), words)
+def test_a_chunk_of_logits_does_not_overwrite_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Forward(checkpoint(64))  # with a plain head, whose logits lie in one buffer
+    spans = [Span(tuple(range(10, 30)), (), top=True)]
+    paths = [(0, (token,)) for token in range(40)]
+
+    def following() -> list[Sequence[int]]:
+        with torch.inference_mode():
+            kept = score(forward, arrange(spans, None), spans, keep=True)[1]
+            return NextTokens(forward, spans, kept, 512)(paths)
+
+    wanted = following()
     monkeypatch.setattr(Forward, "chunk", 2)
-    assert answers(Engine(model), words) == wanted
+    assert following() == wanted
 
 
 # --- hand-made responses ----------------------------------------------------------------------

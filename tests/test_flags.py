@@ -38,6 +38,7 @@ from harness.engine.backends.in_process import InProcess
 from harness.engine.backends.rates import Rates
 from harness.engine.checkpoint import load as checkpoints
 from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.checkpoint.steps import step_of
 from harness.engine.engine import Engine
 from harness.jobs.selection import PAPER_TABLES
 from harness.overlap import scan
@@ -279,7 +280,7 @@ def observed(
 
     def loaded(name: str, settings: Any) -> Checkpoint:
         calls.append(f"load {name} {settings}")
-        return replace(tiny, identity=replace(tiny.identity, name=name))
+        return replace(tiny, identity=replace(tiny.identity, name=name, step=step_of(name)))
 
     def tokenizer(name: str, settings: Any) -> Any:
         read = (settings.revision, settings.trust_remote_code, settings.context)

@@ -6,6 +6,7 @@ Small files are written here in the same formats, from a GPT-2 of transformers.
 import json
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ import transformers as tf
 from conftest import byte_tokenizer
 from console import refused
 
+from harness.engine.checkpoint.digest import cache_root
+from harness.engine.checkpoint.formats.format import Candidate, TensorCheckpoint
 from harness.engine.checkpoint.formats.gpt2.llmc import LLMC
 from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.locate import locate
@@ -315,6 +318,42 @@ def test_broken_files_are_refused(tmp_path: Path, name: str) -> None:
 def test_wrong_model_options_are_refused(letters: Path, option: str, message: str) -> None:
     line = refused("lambada", "--model", letters, "--sample", "--model-option", option)
     assert message in line
+
+
+def test_files_of_old_torch_and_compressed_ones(letters: Path, tmp_path: Path) -> None:
+    """Before 1.6 torch wrote no zip archive. A compressed one cannot be mapped."""
+    meta = replace(CPU, tokenizer=str(tmp_path / "data" / "letters" / "meta.pkl"))
+    content = torch.load(letters, weights_only=True)
+    torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    expected = load(str(letters), meta).identity.digest
+    assert load(str(tmp_path / "old.pt"), meta).identity.digest == expected
+    with (
+        zipfile.ZipFile(letters) as whole,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(CheckpointError, match="is a compressed archive"):
+        load(str(tmp_path / "packed.pt"), meta)
+    with zipfile.ZipFile(tmp_path / "other.pt", "w") as other:
+        other.writestr("words.txt", "no tensors")
+    assert Candidate(tmp_path / "other.pt").pickle is None
+
+
+def test_a_file_that_changes_while_it_is_read(
+    letters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As nanoGPT does at every evaluation: nothing of it stays in the cache."""
+    write = TensorCheckpoint.write
+
+    def meanwhile(self: TensorCheckpoint, folder: Path) -> None:
+        write(self, folder)
+        self.tensors[WTE].add_(1)
+
+    monkeypatch.setattr(TensorCheckpoint, "write", meanwhile)
+    with pytest.raises(CheckpointError, match="has changed while it was read"):
+        load(str(letters), CPU)
+    assert [*(cache_root() / "converted").iterdir()] == []
 
 
 # --- build-nanogpt and llm.c -----------------------------------------------------------------

@@ -110,6 +110,23 @@ def test_gpt2_encodes_as_tiktoken(
     assert ours.encode(texts(data_dir)) == [theirs.encode_ordinary(t) for t in texts(data_dir)]
 
 
+def test_gpt2_of_the_hub(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's local cache under both names comes before the network."""
+    asked = []
+
+    def snapshot(name: str, on_this_machine: bool) -> Path | None:
+        asked.append((name, on_this_machine))
+        return tiny_folder if name == "gpt2" else None
+
+    monkeypatch.setattr(search, "_snapshot", snapshot)
+    found = search.find_tokenizer(Candidate(tmp_path / "x.bin"), ReadOptions(), rows=50257)
+    assert found.origin == "gpt2 of the hub"
+    assert written(found, tmp_path / "own").digest == load(str(tiny_folder), CPU).tokenizer.digest
+    assert asked == [("openai-community/gpt2", True), ("gpt2", True)]
+
+
 def test_no_tokenizer_names_every_way(tmp_path: Path) -> None:
     path = write_nanogpt(tmp_path / "ckpt.pt", as_linear(gpt2(50304)), 50304)
     line = refused("lambada", "--model", path, "--sample")

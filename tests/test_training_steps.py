@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.step_outliers import DOUBLING, EVEN, SHAPES, rates
 from harness.analysis.steps import leaving, outliers
@@ -178,6 +180,14 @@ def test_a_large_jump_is_nearly_always_marked() -> None:
     hit, other = rates(EVEN, SHAPES["flat"](EVEN), 1.0, 12, 200)
     assert hit > 0.95
     assert other < 0.05
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=6, max_size=30), st.booleans())
+def test_a_curve_that_only_falls_or_only_rises_is_never_marked(
+    values: list[float], falls: bool
+) -> None:
+    ordered = np.array(sorted(values, reverse=falls))
+    assert not any(leaving(np.arange(float(len(ordered))), ordered, np.zeros(len(ordered))))
 
 
 def test_marks_do_not_depend_on_the_direction() -> None:

@@ -1,6 +1,7 @@
 """`harness watch`: complete checkpoints only, each once, whatever happens meanwhile."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -13,17 +14,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from conftest import save_tiny
-from console import Result, harness, refused
+from console import Result, harness, refused, sized_record
 
 from harness.commands.evaluate.watch import completeness, watcher
 from harness.commands.evaluate.watch.candidates import scan
 from harness.commands.evaluate.watch.completeness import Folder
 from harness.commands.evaluate.watch.journal import evaluation_key
+from harness.commands.evaluate.watch.progress import Evaluated, Progress
 from harness.commands.options import ModelOptions
 from harness.data import load as data
 from harness.engine.checkpoint import load as checkpoints
@@ -569,6 +572,20 @@ def test_a_file_is_looked_into_once(
     assert Counter(looked) == {Path("run"): 1, Path("run/ckpt-200.pt"): 1, Path("run/optim.pt"): 1}
 
 
+def test_a_bare_state_dict_is_ignored(
+    place: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.engine.checkpoint.formats import registry
+
+    form = SimpleNamespace(name="state dict", is_complete=lambda path: None)
+    monkeypatch.setattr(registry, "recognise", lambda path: form if path.is_file() else None)
+    Path("run/weights.pt").touch()
+    for ignored, expected in ((("state dict",), []), ((), ["weights.pt"])):
+        watched.folder = Folder(Path("run"), 30, False, (), ignored)
+        watched.after(0)
+        assert watched.after(30) == expected
+
+
 # --- what is found ------------------------------------------------------------------------------
 
 
@@ -747,6 +764,28 @@ def test_a_budget_chooses_the_rows_once(old: Callable[..., Path]) -> None:
     assert [record["limit"] for record in records] == [2, 2]
     rows = {record["signature"].partition("model")[0] for record in records}
     assert len(rows) == 1
+
+
+# --- curves -------------------------------------------------------------------------------------
+
+
+def test_a_step_that_leaves_the_curve_is_marked(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = [5.0, 4.4, 4.1, 3.9, 3.8, 7.0, 3.65, 3.6, 3.57]
+    evaluated = []
+    for k, loss in enumerate(losses, 1):
+        name = f"checkpoint-{k}00"
+        ppl = math.exp(loss)
+        record = sized_record(1000, ppl)
+        model = {**record.model, "name": f"run/{name}", "step": k * 100, "digest": f"{k:064}"}
+        evaluated.append(Evaluated(Path(name), (replace(record, model=model),)))
+    Progress(None, Path("curve.svg"), None).update(evaluated)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[1:10] if "(!)" in line] == ["checkpoint-600"]
+    assert lines[10].startswith("(!) run/checkpoint-600: LAMBADA PPL ")
+    assert len(lines) == 11
+    assert "<svg" in Path("curve.svg").read_text()
 
 
 # --- event files --------------------------------------------------------------------------------

@@ -138,6 +138,8 @@ class Evaluator:
             self._plan(engine)
             for job, prepared in zip(self._jobs, self._prepared, strict=True):
                 record = run_job(job, engine, prepared=prepared)
+                for warning in record.warnings:
+                    log.warning("%s: %s", record.task, warning)
                 if self.out is not None:
                     write(record, Path(self.out))
                 yield record

@@ -44,13 +44,14 @@ class _Seen:
         """The name of the format; empty where there is none."""
         return self.form.name if self.form else ""
 
-    def look(self) -> None:
+    def look(self, ignored: Collection[str]) -> None:
         """Ask the formats, once per state of a file."""
         from harness.engine.checkpoint.formats import registry
 
         self.looked = True
         try:
-            self.form = registry.recognise(self.found.path)
+            form = registry.recognise(self.found.path)
+            self.form = form if form and form.name not in ignored else None
         except OSError:  # it has just been deleted, or will change
             self.looked = False
         except CheckpointError:  # of a folder, it is one of its files
@@ -79,12 +80,14 @@ class Folder:
         once: whether there is only one poll, so that the time of a change has to be read from the
             file system.
         left_out: folders that are not searched.
+        ignored: names of formats whose files are no checkpoints by themselves.
     """
 
     root: Path
     settle: float
     once: bool
     left_out: Collection[Path]
+    ignored: Collection[str] = ()
     _seen: dict[Path, _Seen] = field(default_factory=dict)
 
     def poll(self) -> Poll:
@@ -110,7 +113,7 @@ class Folder:
         if seen.found.is_model_folder or seen.looked:
             return
         if seen.polls > 1 or self.once or any(file.looked for file in self._files(seen)):
-            seen.look()
+            seen.look(self.ignored)
             if not seen.is_checkpoint and not seen.found.is_folder:
                 poll.ignored.append(seen.found.path)
         elif not seen.found.is_folder:
@@ -146,7 +149,7 @@ class Folder:
         elif marked is None:
             poll.next_in = min(left, poll.next_in or left)
             poll.settling.append(seen.found.path)
-        else:
+        elif self.once or not left:
             poll.unmarked.append(seen.found.path)
 
     def _unsettled(self, seen: _Seen, now: float) -> float:

@@ -1,5 +1,6 @@
 """Evaluate one checkpoint of a watched folder, and remember what has been evaluated."""
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,7 +89,9 @@ class Evaluation:
 
     def refused(self) -> list[str]:
         """The checkpoints that could not be evaluated and may still be there."""
-        return [str(self._relative(e.path)) for e in self._refused() if Path(e.path).exists()]
+        evaluated = {path for path, _ in self._records}
+        paths = dict.fromkeys(e.path for e in self._refused() if e.path not in evaluated)
+        return [str(self._relative(path)) for path in paths if Path(path).exists()]
 
     def run(self, found: Found) -> None:
         """Evaluate a checkpoint; name one that cannot be evaluated.
@@ -195,6 +198,7 @@ class Evaluation:
 def _conversion_removed(found: Found, settings: "Settings") -> Iterator[None]:
     """Remove what a checkpoint was converted to; the cache would grow with every step."""
     from harness.engine.checkpoint.digest import cache_root
+    from harness.engine.checkpoint.formats import registry
     from harness.engine.checkpoint.locate import locate
 
     if found.is_model_folder:
@@ -203,8 +207,11 @@ def _conversion_removed(found: Found, settings: "Settings") -> Iterator[None]:
     cache = cache_root() / "converted"
     known = set(cache.glob("*"))
     folder = locate(str(found.path), settings).folder
+    log = logging.getLogger(registry.__name__)
+    log.setLevel(logging.WARNING)  # it has just said what it recognises
     try:
         yield
     finally:
+        log.setLevel(logging.NOTSET)
         if folder.parent == cache and folder not in known:
             shutil.rmtree(folder, ignore_errors=True)

@@ -20,6 +20,7 @@ from harness.engine.checkpoint.steps import step_of
 from harness.errors import UsageError
 
 LIKE_CHECKPOINTS = (".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors")
+STATE_DICT = "state dict"  # name of the format
 MAX_NAMES = 3  # of files in one note
 
 
@@ -46,7 +47,9 @@ def run_watch(
 
         pick_device(options.model.device)  # an unknown one is no fault of the checkpoints
         left_out = [options.output.out, *filter(None, [watch.tensorboard, options.cache.folder])]
-        folder = Folder(root, watch.settle, watch.once, left_out)
+        # Without a config, a bare state dict is of no use, and an optimizer's state looks like one.
+        ignored = () if options.model.config else (STATE_DICT,)
+        folder = Folder(root, watch.settle, watch.once, left_out, ignored)
         evaluation = Evaluation(root, jobs, session, journal)
         Watcher(folder, watch, until, evaluation, progress).run()
         for reason in reasons.values():

@@ -80,9 +80,11 @@ def _gpt2(data_dir: Path | None) -> TokenizerFiles | None:
         return found
     if found := _in_tiktoken_cache():
         return found
-    for name in _HUB_NAMES:
-        if (snapshot := _snapshot(name)) and (found := tokenizer_in(snapshot)):
-            return found._replace(origin=f"{name} on the hub")
+    for on_this_machine in (True, False):
+        for name in _HUB_NAMES:
+            snapshot = _snapshot(name, on_this_machine)
+            if snapshot and (found := tokenizer_in(snapshot)):
+                return found._replace(origin=f"{name} of the hub")
     return None
 
 
@@ -99,11 +101,18 @@ def _in_tiktoken_cache() -> TokenizerFiles | None:
     return published_bpe(encoder, merges)
 
 
-def _snapshot(name: str) -> Path | None:
-    """The folder of tokenizer files of a model on the hub; None if it cannot be had."""
+def _snapshot(name: str, on_this_machine: bool) -> Path | None:
+    """The folder of tokenizer files of a model on the hub; None if it cannot be had.
+
+    With `on_this_machine`, only the hub's local cache is asked.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+        return Path(
+            snapshot_download(
+                name, allow_patterns=list(_HUB_FILES), local_files_only=on_this_machine
+            )
+        )
     except Exception:  # offline, blocked, removed: the error names all ways
         return None
