@@ -45,9 +45,9 @@ class ModelOptions(OptionGroup):
     """Which models are evaluated, and how each is loaded and run."""
 
     names: tuple[str, ...] = option(
-        (), "evaluate this model: name on the hub, or name@revision, folder, GGUF file, a quoted "
-        "pattern such as 'out/checkpoint-*' or 'name@step*', or smollm2-135m, the demo; "
-        "repeatable", flag="model", metavar="MODEL", required=True,
+        (), "evaluate this model: checkpoint file or folder, name or name@revision on the hub, a "
+        "quoted pattern of them such as 'out/checkpoint-*', module:function that returns a model, "
+        "or smollm2-135m, the demo; repeatable", flag="model", metavar="MODEL", required=True,
     )  # fmt: skip
     revision: str | None = option(
         None, "load this commit, branch or tag from the hub; of all models"

@@ -92,7 +92,7 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
         yield f"at most {record.limit} rows, chosen at random with seed {record.seed}", ""
     counts = dict(record.preflight)
     if any(warning.startswith(LOSSY) for warning in record.warnings):
-        del counts["lossy"]  # older records have it as a fact alone
+        counts.pop("lossy", None)  # older records have it as a fact alone
     yield from _preflight_facts(counts, record.requests)
 
 

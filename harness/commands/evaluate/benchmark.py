@@ -13,14 +13,14 @@ from harness.commands.evaluate.session import (
 )
 from harness.commands.options import RunOptions
 from harness.display import costs, tables, terminal
-from harness.errors import CheckpointError, RequestError, TaskError
+from harness.errors import CanaryError, CheckpointError, RequestError, TaskError
 from harness.jobs import budget
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.runner import Job
 
 Show = Callable[[Sequence[Record]], None]
-OF_ONE_MODEL = (CheckpointError, RequestError, TaskError)
+OF_ONE_MODEL = (CanaryError, CheckpointError, RequestError, TaskError)
 """Errors that say nothing about the other models of a command."""
 
 

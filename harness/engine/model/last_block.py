@@ -18,7 +18,7 @@ Modules = tuple[nn.Module, ...]
 def position_wise(base: Any, layers: int) -> Modules:
     """The position-wise modules of the last of a trunk's `layers` blocks; empty if names differ."""
     lists = [m for m in base.children() if isinstance(m, nn.ModuleList) and len(m) == layers]
-    if len(lists) != 1:
+    if not layers or len(lists) != 1:
         return ()
     inside = dict(lists[0][-1].named_modules())
     return tuple(inside[name] for name in _POSITION_WISE if name in inside)

@@ -112,6 +112,8 @@ class Evaluation:
     def _evaluate(self, job: Job, key: str, engine: "Engine", entry: Entry) -> None:
         """Run one job and remember its record, without the outcomes."""
         record = evaluate_job(job, engine, self.session)
+        for warning in record.warnings:
+            terminal.note(f"{self._relative(entry.path)}: {record.task}: {warning}")
         self.session.records.clear()
         self._records.setdefault(entry.key, {})[key] = replace(record, outcomes=None)
         path = self.session.paths[-1]

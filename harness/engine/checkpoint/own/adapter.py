@@ -43,6 +43,7 @@ class OwnModel(nn.Module):
 
     def __init__(self, call: Callable[..., Any], name: str) -> None:
         super().__init__()
+        self.training = False  # of this module alone; the model has been put in evaluation mode
         self.call = call  # a module is registered, so that its parameters are this one's
         self.config = PretrainedConfig()  # says nothing: everything is found out by trying
         self.vocabulary = 0
