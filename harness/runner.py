@@ -70,12 +70,6 @@ class Prepared:
         """All requests, in order."""
         return [request for group in self.groups for request in group]
 
-    @property
-    def owners(self) -> list[Example]:
-        """The example of each request."""
-        pairs = zip(self.examples, self.groups, strict=True)
-        return [example for example, group in pairs for _ in group]
-
 
 def prepare(job: Job) -> Prepared:
     """Choose rows, read examples and make requests: everything that needs no model.
@@ -111,7 +105,8 @@ def encode(job: Job, prepared: Prepared, engine: "Engine") -> "list[Encoded]":
     Raises:
         EncodingError: a request cannot be encoded; the message names its example.
     """
-    with _naming_examples(job, prepared.owners):
+    pairs = zip(prepared.examples, prepared.groups, strict=True)
+    with _naming_examples(job, [example for example, group in pairs for _ in group]):
         return engine.encode(prepared.requests, encoding(job.protocol.options))
 
 
@@ -234,7 +229,7 @@ def _answer(
                     continue
                 results.add(e, example, history[e])
                 if observer.item:
-                    sums = results.sums(e)
+                    sums = dump.sums(results.measures, results.outcomes[e])
                     observer.item(dump.item(job.task.name, example.id, history[e], sums))
                 del history[e]
         assert not responses, f"{len(responses)} examples were not answered in full"
@@ -275,15 +270,6 @@ class _Results:
         responses = [exchange.response for exchange in exchanges]
         self.outcomes[e] = [measure.extract(example, responses) for measure in self.measures]
         self.shown[e] = show(example, [(x.request, x.response) for x in exchanges])
-
-    def sums(self, e: int) -> dict[str, float]:
-        """Statistics of one example by name; those of texts have none."""
-        return {
-            name: sum(outcome[s] for outcome in outcomes)
-            for measure, outcomes in zip(self.measures, self.outcomes[e], strict=True)
-            if outcomes and not isinstance(measure.metric, ModuleMetric)
-            for s, name in enumerate(measure.statistics)
-        }
 
     def scores(self, job: Job) -> tuple[Score, ...]:
         """One score per measure; optional measures without outcomes have none."""

@@ -450,6 +450,13 @@ def test_dcp_metadata_that_lie(tmp_path: Path) -> None:
     assert "do not add up" in changed(huge)
     assert "a shard of 'model.norm.weight' is torch.float32 (48,)" in changed(huge_chunk)
     assert "does not say where" in changed(lambda stored: stored.storage_data.clear())
+
+    def overlapping(stored: Any) -> None:
+        rows = stored.state_dict_metadata["model.norm.weight"]
+        rows.size = torch.Size([96])
+        rows.chunks.append(rows.chunks[0])
+
+    assert "overlap and leave gaps" in changed(overlapping)
     assert "is damaged" in changed(lambda stored: setattr(stored, "storage_data", None))
     assert "outside the folder" in changed(
         lambda stored: setattr(place(stored), "relative_path", "../config/config.json")

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from harness.core import Generate, Generated, Request, Response, Rolled, Scored, Word
 from harness.errors import RecordError
 from harness.files.output import check_file
+from harness.metrics import Outcome
+from harness.metrics.hf_evaluate import ModuleMetric
 from harness.records.trace import context_of
+from harness.task import Measure
 
 if TYPE_CHECKING:
     from harness.engine.queries.encode import Encoded
@@ -68,6 +71,16 @@ class Exchange(NamedTuple):
     request: Request
     encoded: "Encoded"
     response: Response
+
+
+def sums(measures: Sequence[Measure], outcomes: Sequence[Sequence[Outcome]]) -> dict[str, float]:
+    """Statistics of one example by name, from its outcomes by measure; those of texts have none."""
+    return {
+        name: sum(outcome[s] for outcome in own)
+        for measure, own in zip(measures, outcomes, strict=True)
+        if own and not isinstance(measure.metric, ModuleMetric)
+        for s, name in enumerate(measure.statistics)
+    }
 
 
 def item(

@@ -43,23 +43,12 @@ def evaluate(  # noqa: PLR0913  # the options of the command line, most of which
     Args:
         model: a causal language model of transformers, any function from token ids (B, T) to logits
             (B, T, V), or the name or path of a checkpoint.
-        tokenizer: of transformers or tokenizers; or by name, as `--tokenizer` of the command line.
+        tokenizer: of transformers or tokenizers, or the name of one.
         tasks: names of tasks; `table3` and `section3` stand for all tasks of those tables.
-        protocol: the protocol of the tasks.
-        set: options that are changed in the protocol.
-        data_dir: the folder with the original files; None: $HARNESS_DATA.
-        sample: use the few built-in rows, whose scores mean nothing.
-        hub: download from the hub what `data_dir` lacks.
-        limit: rows of each task, chosen at random by `seed`; None: all.
-        budget: the time that the evaluation may take, `30s` or seconds; it limits the rows.
-        seed: of `limit`, sampled text and intervals.
-        context: tokens that the model reads at once; None: 1024, or less if the model has less.
-        batch_tokens: padded tokens per batch; None: by device.
-        strict: fail where data is missing or not the published one, or a request is cut.
-        cache: folder of the response cache, or True for the user's; False: no cache.
-        out: the folder that records are written to.
         name: of the model, in the records.
         step: of the training, in the records.
+
+    The other arguments are those of `Evaluator`.
 
     Raises:
         HarnessError: any of its kinds, such as a DataError for a task without data.

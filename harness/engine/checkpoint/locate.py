@@ -25,7 +25,7 @@ _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PATH_START = (".", "~")
 _FILE_SUFFIXES = (".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-_OWN_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+_OWN_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.jinja")
 _OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "flax/*"]
 

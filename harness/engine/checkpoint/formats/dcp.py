@@ -22,9 +22,7 @@ from harness.engine.checkpoint.formats.weights import Tensors, fitted, without_w
 from harness.errors import CheckpointError, HarnessError, short_reason
 
 METADATA = ".metadata"
-_STEP = re.compile(
-    r"(?:step-|(?=\d{10}$))(\d+)"
-)  # `step-500` of torchtitan, `0000000500` of lingua
+_STEP = re.compile(r"(?:step-|(?=\d{10}$))(\d+)")  # of torchtitan; of lingua: 0000000500
 _CLASSES = (
     "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta",
     "TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
@@ -172,12 +170,13 @@ def _assembled(folder: Path, metadata: Any, key: str) -> torch.Tensor:
     pieces = list(_pieces(folder, metadata, key))  # before memory of the stated size is taken
     if len(pieces) == 1 and pieces[0][1].shape == size:
         return pieces[0][1]
-    whole = torch.empty(size, dtype=dtype)
+    whole, filled = torch.empty(size, dtype=dtype), torch.zeros(size, dtype=torch.bool)
     for offsets, piece in pieces:
-        part = whole
-        for dimension, (start, length) in enumerate(zip(offsets, piece.shape, strict=True)):
-            part = part.narrow(dimension, start, length)
-        part.copy_(piece)
+        ends = zip(offsets, piece.shape, strict=True)
+        place = tuple(slice(start, start + length) for start, length in ends)
+        whole[place], filled[place] = piece, True
+    if not filled.all():
+        raise CheckpointError(f"{folder}: the shards of {key!r} overlap and leave gaps")
     return whole
 
 

@@ -72,7 +72,11 @@ class Opened(Protocol):
 
 
 class Format(Protocol):
-    """One checkpoint format."""
+    """One checkpoint format.
+
+    A format whose checkpoints may lack a config says so by an attribute `takes_config = True`; for
+    all others `--model-config` is refused.
+    """
 
     @property
     def name(self) -> str: ...  # noqa: D102

@@ -51,19 +51,24 @@ def _format_of(candidate: Candidate) -> Format | None:
     built_in = next((form for form in BUILT_IN if form.recognises(candidate)), None)
     if built_in:
         return built_in
-    # Only here plugins are imported: a faulty one does not stand in the way of other checkpoints.
-    own = [form.name for form in (*BUILT_IN, LAST)]
-    others = (*plugin_formats(own), LAST)
-    return next((form for form in others if form.recognises(candidate)), None)
+    return next((form for form in _other_formats() if form.recognises(candidate)), None)
+
+
+def _other_formats() -> list[Format]:
+    """The formats of other packages, and the last one.
+
+    They are imported only for what no built-in format recognises, so a faulty one does not stand
+    in the way of other checkpoints.
+    """
+    return [*plugin_formats([form.name for form in (*BUILT_IN, LAST)]), LAST]
 
 
 def unknown(path: Path) -> CheckpointError:
     """What is said about a file of no known format."""
-    forms = [*BUILT_IN, *plugin_formats([form.name for form in BUILT_IN]), LAST]
     candidate = Candidate(path)
     content = candidate.pickle
     what = f"begins with {candidate.start[:4]!r}" if content is None else f"is {described(content)}"
-    known = ", ".join(form.name for form in forms)
+    known = ", ".join(form.name for form in (*BUILT_IN, *_other_formats()))
     return CheckpointError(f"{path} is not a checkpoint of a known format ({known}): it {what}")
 
 

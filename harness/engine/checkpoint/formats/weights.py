@@ -129,15 +129,16 @@ def fitted(tensors: Tensors, config: Any, path: Path) -> Tensors:
         return _unshared(tensors)  # the file may have other names than the model; `load` checks
     expected = {k: tuple(v.shape) for k, v in model.state_dict().items() if k not in ties}
     ignored = re.compile("|".join(model._keys_to_ignore_on_load_unexpected or ()) or "(?!)")
+    optional = re.compile("|".join(model._keys_to_ignore_on_load_missing or ()) or "(?!)")
     sizes = {key: tuple(value.shape) for key, value in tensors.items()}
     wrong = [(k, sizes[k], shape) for k, shape in expected.items() if sizes.get(k, shape) != shape]
     report = {
-        "missing_keys": expected.keys() - sizes.keys(),
+        "missing_keys": {k for k in expected.keys() - sizes.keys() if not optional.search(k)},
         "unexpected_keys": {k for k in sizes.keys() - expected.keys() if not ignored.search(k)},
         "mismatched_keys": wrong,
     }
     check_report(report, config, name)
-    return _unshared({key: tensors[key] for key in expected})  # in the order of the class
+    return _unshared({key: tensors[key] for key in expected if key in tensors})  # in its order
 
 
 def _gpt2(tensors: Tensors, config: Any, path: Path) -> Tensors:
