@@ -11,7 +11,7 @@ from harness.runner import evaluate as run_job
 from harness.training.evaluator import Evaluator
 
 
-def evaluate(  # noqa: PLR0913  # the options of the command line, most of which are rarely given
+def evaluate(  # noqa: D417, PLR0913  # the others are explained by `Evaluator`
     model: Any,
     tokenizer: Any = None,
     tasks: str | Sequence[str] = "table3",
