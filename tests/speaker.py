@@ -7,6 +7,7 @@ from typing import Any
 from harness.core import Encoding, Fields, Generate, Generated, Request, Response, Row, Tokens
 from harness.data.load import Data
 from harness.engine.checkpoint.settings import Identity
+from harness.engine.queries.encode import Encoded
 from harness.engine.queries.preflight import Preflight
 from harness.plugins.registry import load_task
 from harness.records.record import Record
@@ -31,14 +32,14 @@ class Speaker:
     def describe(self) -> dict[str, Any]:
         return {}
 
-    def encode(self, requests: Sequence[Request], encoding: Encoding) -> Sequence[Request]:
-        return requests
+    def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
+        return [Encoded(()) for _ in requests]
 
-    def preflight(self, requests: Sequence[Request], encoded: Sequence[Request]) -> Preflight:
+    def preflight(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> Preflight:
         return Preflight((), (), (), 0)
 
     def answer(
-        self, requests: Sequence[Request], encoded: Sequence[Request], advance: object
+        self, requests: Sequence[Request], encoded: Sequence[Encoded], advance: object
     ) -> Iterator[tuple[int, Response]]:
         self.rounds.append([*requests])
         for i in reversed(range(len(requests))):

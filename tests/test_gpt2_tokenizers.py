@@ -188,7 +188,7 @@ def test_characters_that_a_model_lacks(letters: Path, tmp_path: Path) -> None:
     words = ("lambada", "--model", letters, "--data-file", rows, "--out", tmp_path / "records")
     result = harness(*words)
     assert result.code == 0
-    assert "requests with text that the tokenizer loses: 2 of 2" in result.out
+    assert "warning: lossy tokenizer: it loses text of 2 of 2 requests" in result.out
     rows.write_text(json.dumps({"text": "the ants saw twelve hills and then the Sea"}) + "\n")
     assert "the tokenizer has no token for 'S', which is to be scored" in refused(*words)
 
@@ -302,7 +302,7 @@ def test_a_given_tokenizer(tiny_folder: Path, tmp_path: Path) -> None:
     [
         ("nobody/nothing", "there is no file or folder of that name"),
         ("empty", "has no tokenizer; expected tokenizer.json"),
-        ("noise.bin", "expected a tokenizer.json, or the meta.pkl"),
+        ("noise.bin", "expected a tokenizer.json, meta.pkl of characters, or"),
         ("noise.json", "has no tokenizer that can be loaded"),
     ],
 )

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from harness.engine.checkpoint.own.prepare import unwrapped
 from harness.engine.checkpoint.settings import Settings
+from harness.engine.checkpoint.steps import path_exists
 from harness.errors import CheckpointError, clipped_repr, in_one_line, short_reason
 
 GROUP = "harness.models"
@@ -33,7 +34,7 @@ class Returned(NamedTuple):
 
 def names_function(name: str) -> bool:
     """Whether the name of a model is that of a function; a file or folder of that name wins."""
-    if Path(name).expanduser().exists():
+    if path_exists(name):
         return False
     return _REFERENCE.fullmatch(name) is not None or _entry_point(name) is not None
 
