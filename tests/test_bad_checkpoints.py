@@ -403,6 +403,8 @@ def test_tensors_missing_left_over_or_of_another_shape(form: str, tmp_path: Path
     twice = {**state, f"_orig_mod.{name}": state[name]}
     line = refusal(write(form, tmp_path / "twice", twice))
     assert "twice" in line
+    line = refusal(write(form, tmp_path / "integers", {**state, name: state[name].to(torch.int8)}))
+    assert "torch.int8" in line
     assert leftovers() == []
 
 

@@ -246,11 +246,21 @@ def test_no_such_model(out: Path) -> None:
     assert "model 'nobody/nothing': there is no folder of that name, and HF_HUB_OFFLINE" in line
 
 
-@pytest.mark.parametrize("name", ["./gone", "/gone", "~/gone", "out/gone.pt", "a/b/c", "gone.gguf"])
+@pytest.mark.parametrize(
+    "name", ["./gone", "/gone", "~/gone", "~nobody/gone", "out/gone.pt", "a/b/c", "gone.gguf"]
+)
 def test_no_such_path(name: str, out: Path) -> None:
     line = model_refused(name, out)
     assert f"model {name!r}: there is no file or folder" in line
     assert "hub" not in line
+
+
+def test_name_that_is_too_long_for_a_file(out: Path, tiny_folder: Path) -> None:
+    assert "cannot be read (File name too long)" in model_refused("x" * 300, out)
+    for name in ("x" * 300, "~nobody/gone"):
+        line = model_refused(tiny_folder, out, "--tokenizer", name)
+        assert f"--tokenizer '{name[:50]}" in line
+        assert "there is no file or folder of that name" in line
 
 
 def test_folder_without_config(out: Path, tmp_path: Path) -> None:

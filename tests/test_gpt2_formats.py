@@ -281,7 +281,7 @@ BROKEN: dict[str, tuple[Change, dict[str, Any], str]] = {
     "twice": (lambda s: s.update({f"module.{CFC}": s[CFC]}), {}, f"{CFC} twice"),
     "untied": (lambda s: s.update({"lm_head.weight": s[WTE] + 1}), {}, "lm_head.weight differs"),
     "no tensor": (lambda s: s.update({CFC: [1.0]}), {}, "c_fc.weight' in its model is a list"),
-    "heads": (lambda s: None, {"n_head": 3}, "16 is no multiple of its 3 heads"),
+    "heads": (lambda s: None, {"n_head": 3}, "16 is not a multiple of its 3 heads"),
     "layers": (lambda s: None, {"n_layer": 10**9}, "transformer.h.2.ln_1.weight is missing"),
     "fewer layers": (lambda s: None, {"n_layer": 1}, "transformer.h.1.attn.c_attn.bias is left"),
     "size": (lambda s: None, {"n_embd": -1}, "n_embd is -1; expected a positive"),
@@ -318,6 +318,12 @@ def test_broken_files_are_refused(tmp_path: Path, name: str) -> None:
 def test_wrong_model_options_are_refused(letters: Path, option: str, message: str) -> None:
     line = refused("lambada", "--model", letters, "--sample", "--model-option", option)
     assert message in line
+
+
+def test_a_model_option_with_two_values_is_refused(letters: Path) -> None:
+    options = ("--model-option", "activation=gelu", "--model-option", "activation=gelu_new")
+    line = refused("lambada", "--model", letters, "--sample", *options)
+    assert "--model-option activation is gelu and gelu_new; expected one" in line
 
 
 def test_files_of_old_torch_and_compressed_ones(letters: Path, tmp_path: Path) -> None:

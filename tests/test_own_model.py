@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -186,6 +187,39 @@ def test_context() -> None:
 
 
 # --- identity -----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Slotted:
+    heads: int
+
+
+def test_models_that_compute_differently_have_different_digests() -> None:
+    def with_attribute(value: Any) -> nn.Module:
+        model = Plain()
+        model.more = value
+        return model
+
+    assert own_digest(with_attribute(Slotted(1))) == own_digest(with_attribute(Slotted(1)))
+    assert own_digest(with_attribute(Slotted(1))) != own_digest(with_attribute(Slotted(2)))
+    # Weights that torch does not know of are not looked at.
+    hidden = with_attribute([nn.Linear(2, 2)])
+    assert own_digest(hidden) != own_digest(hidden)
+    known = Plain()
+    known.more = [*known.children()]
+    assert own_digest(known) == own_digest(known)
+
+
+def test_a_class_without_a_file_has_no_digest_of_its_own() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec("from torch import nn\nclass Model(nn.Linear): pass", names)
+    model = names["Model"](2, 2)
+    with_file = sys.modules["__main__"].__dict__.pop("__file__", None)
+    try:
+        assert own_digest(model) != own_digest(model)
+    finally:
+        if with_file is not None:
+            sys.modules["__main__"].__file__ = with_file
 
 
 def test_the_digest_covers_weights_settings_and_code(tmp_path: Path) -> None:

@@ -12,24 +12,24 @@ MIN_ANSWERS = 10
 class Answers:
     """Are all answers the same, although the right ones differ?"""
 
-    alive: bool = True
+    refuted: bool = False  # by a counterexample
     count: int = 0
     _text: str = ""
     _right: frozenset[str] | None = None  # references that all examples have in common
 
     def add(self, texts: Sequence[str], references: Sequence[str]) -> None:
         """Take the texts that a model wrote for one example."""
-        if not self.alive or not texts:
+        if self.refuted or not texts:
             return
         self._right = frozenset(references if self._right is None else self._right & {*references})
         if not self.count:
             self._text = texts[0].strip()
         self.count += len(texts)
-        self.alive = all(text.strip() == self._text for text in texts)
+        self.refuted = any(text.strip() != self._text for text in texts)
 
     def warning(self) -> str:
         """What was seen; empty if all is well."""
-        if not self.alive or self.count < MIN_ANSWERS or self._right:
+        if self.refuted or self.count < MIN_ANSWERS or self._right:
             return ""
         advice = "look at some with harness explain, and run harness doctor"
         if not self._text:

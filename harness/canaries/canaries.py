@@ -62,10 +62,10 @@ class Canaries:
 
     def _likelihoods(self, exchange: Exchange, response: Scored | Rolled) -> None:
         pieces = response.pieces if isinstance(response, Rolled) else (response,)
-        if self._constant.alive:
+        if not self._constant.refuted:
             logprobs = chain.from_iterable(piece.logprobs for piece in pieces)
             self._constant.add(exchange.request, logprobs)
-        if self._ignored.alive:
+        if not self._ignored.refuted:
             logprobs = chain.from_iterable(piece.logprobs for piece in pieces)
             targets = chain.from_iterable(span.targets for span in exchange.encoded.spans)
             self._ignored.add(targets, logprobs)

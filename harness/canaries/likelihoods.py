@@ -21,7 +21,7 @@ _COMPARE = "compare the weights with their origin, and run harness doctor"
 class Constant:
     """Are all log-probabilities equal?"""
 
-    alive: bool = True
+    refuted: bool = False  # by a counterexample
     low: float = math.inf
     high: float = -math.inf
     count: int = 0
@@ -29,7 +29,7 @@ class Constant:
 
     def add(self, request: Request, logprobs: Iterable[float]) -> None:
         """Take the log-probabilities of one request; equal requests count once."""
-        if not self.alive or request in self._asked:
+        if self.refuted or request in self._asked:
             return
         if len(self._asked) < MIN_LOGPROBS:
             self._asked.add(request)
@@ -37,13 +37,13 @@ class Constant:
             self.low, self.high = min(self.low, logprob), max(self.high, logprob)
             self.count += 1
             if self.high - self.low > ROUNDING:
-                self.alive = False
+                self.refuted = True
                 return
 
     @property
     def seen(self) -> bool:
         """Whether there were enough of them, all equal."""
-        return self.alive and self.count >= MIN_LOGPROBS
+        return not self.refuted and self.count >= MIN_LOGPROBS
 
     def warning(self) -> str:
         """What was seen; empty if all is well."""
@@ -65,14 +65,14 @@ class Constant:
 class IgnoredInput:
     """Does each token have the same log-probability wherever it occurs?"""
 
-    alive: bool = True
+    refuted: bool = False  # by a counterexample
     repeats: int = 0
     _first: dict[int, float] = field(default_factory=dict)  # of each token
     _repeated: set[int] = field(default_factory=set)
 
     def add(self, tokens: Iterable[int], logprobs: Iterable[float]) -> None:
         """Take the tokens of one request with their log-probabilities."""
-        if not self.alive or self.repeats >= MAX_REPEATS:
+        if self.refuted or self.repeats >= MAX_REPEATS:
             return
         for token, logprob in zip(tokens, logprobs, strict=False):
             if token not in self._first:
@@ -81,14 +81,14 @@ class IgnoredInput:
             self.repeats += 1
             self._repeated.add(token)
             if abs(logprob - self._first[token]) > ROUNDING:
-                self.alive = False
+                self.refuted = True
                 return
             if self.repeats >= MAX_REPEATS:
                 return
 
     def warning(self) -> str:
         """What was seen; empty if all is well."""
-        if not self.alive or self.repeats < MIN_LOGPROBS or len(self._repeated) < MIN_REPEATED:
+        if self.refuted or self.repeats < MIN_LOGPROBS or len(self._repeated) < MIN_REPEATED:
             return ""
         return (
             f"ignored input: {len(self._repeated):,} tokens that occur several times have the same "

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from harness.errors import UsageError
+from harness.errors import UsageError, clipped_repr
 from harness.jobs.durations import parse_duration
 
 MAX_BYTES = 2**63 - 1  # of a size; the largest integer of SQLite
@@ -58,16 +58,13 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmgt]?)b?", str(value).lower())
         if not match:
             units = "expected a number and k, M, G or T, such as 2G"
-            self.fail(f"{_short(value)}: {units}", param, ctx)
+            self.fail(f"{clipped_repr(str(value), 40)}: {units}", param, ctx)
         size = float(match[1]) * _BYTES[match[2]]
         if size > MAX_BYTES:
-            self.fail(f"{_short(value)}: expected at most {MAX_BYTES} bytes", param, ctx)
+            self.fail(
+                f"{clipped_repr(str(value), 40)}: expected at most {MAX_BYTES} bytes", param, ctx
+            )
         return min(int(size), MAX_BYTES)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 LEVEL = Number(1e-12, 1, max_open=True)

@@ -86,10 +86,14 @@ class ModelOptions(OptionGroup):
     )
 
     def check(self) -> None:
-        """Refuse a model option without a value."""
+        """Refuse a model option without a value, or with two."""
+        values: dict[str, str] = {}
         for pair in self.options:
-            if "=" not in pair:
+            key, equals, value = pair.partition("=")
+            if not equals:
                 raise UsageError(f"--model-option {pair!r}: expected key=value")
+            if values.setdefault(key, value) != value:
+                raise UsageError(f"--model-option {key} is {values[key]} and {value}; expected one")
 
     def settings(self, data_dir: Path | None = None) -> "Settings":
         """How to load a checkpoint; `data_dir` may have the tokenizer of GPT-2."""

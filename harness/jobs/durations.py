@@ -2,7 +2,7 @@
 
 import re
 
-from harness.errors import UsageError
+from harness.errors import UsageError, clipped_repr
 
 MAX_SECONDS = 100 * 365 * 86400  # anything longer is a typo
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -19,7 +19,7 @@ def parse_duration(text: str, *, example: str = "90s", zero: bool = False) -> fl
     Raises:
         UsageError: it is not a duration, or longer than 100 years.
     """
-    shown = repr(text if len(text) <= 40 else f"{text[:40]}...")
+    shown = clipped_repr(text, 40)
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhdw])", text.lower())
     if not match:
         raise UsageError(f"{shown}: expected a number and s, m, h, d or w, such as {example}")

@@ -7,6 +7,7 @@ import math
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -50,11 +51,10 @@ def add(folder: Path, points: Iterable[Point]) -> int:
         new = [p for p in points if (p.tag, p.step, _float32(p.value)) not in written]
         if not new:
             return 0
-        writer = EventFileWriter(os.fspath(folder), filename_suffix=SUFFIX)
-        for point in new:
-            summary = Summary(value=[Summary.Value(tag=point.tag, simple_value=point.value)])
-            writer.add_event(Event(wall_time=point.time, step=point.step, summary=summary))
-        writer.close()
+        with closing(EventFileWriter(os.fspath(folder), filename_suffix=SUFFIX)) as writer:
+            for point in new:
+                summary = Summary(value=[Summary.Value(tag=point.tag, simple_value=point.value)])
+                writer.add_event(Event(wall_time=point.time, step=point.step, summary=summary))
     except OSError as error:
         raise cannot_write(folder, error) from error
     return len(new)

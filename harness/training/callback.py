@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 from transformers.trainer_callback import CallbackHandler, ExportableState, TrainerCallback
 
-from harness.analysis.baseline import parse_rule
+from harness.analysis.baseline import Baseline, parse_rule, rules_for
+from harness.analysis.check import check
+from harness.analysis.runs import Run
 from harness.errors import HarnessError, UsageError, in_one_line
+from harness.records.outcomes import NO_OUTCOMES
 from harness.records.record import Record
 from harness.training.evaluator import Evaluator
-from harness.training.regression import compared
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +176,10 @@ class HarnessCallback(Evaluator, TrainerCallback, ExportableState):
         if self.on_regression == "ignore" or not self._before:
             return False
         before = self._before[0].model["step"]
+        runs = _runs(self._before)
+        baseline = Baseline(runs, rules_for(runs, self._rule), self.alpha)
         worse = False
-        for verdict in compared(self._before, records, self._rule, self.alpha):
+        for verdict in check(_runs(records), baseline, {}):
             what = f"{verdict.task} {verdict.metric}"
             if verdict.status == "regression":
                 end = "; training stops" if self.on_regression == "stop" else ""
@@ -195,6 +199,14 @@ class HarnessCallback(Evaluator, TrainerCallback, ExportableState):
         for entry in saved if isinstance(saved, list) else [saved]:
             if entry["args"] == own["args"] and entry["attributes"]["rows"]:
                 self.rows = entry["attributes"]["rows"]
+
+
+def _runs(records: Sequence[Record]) -> tuple[Run, ...]:
+    """Records in memory, with their outcomes, as `check` compares them."""
+    return tuple(
+        Run(record, record.outcomes or NO_OUTCOMES, f"step {record.model.get('step')}")
+        for record in records
+    )
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The models that a command evaluates: patterns become the checkpoints that they match."""
 
 import glob
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from harness.commands.options import RunOptions
 from harness.display import terminal
-from harness.engine.checkpoint.steps import path_exists, split_revision, step_of
+from harness.engine.checkpoint.steps import natural_order, path_exists, split_revision, step_of
 from harness.errors import UsageError
 
 MAX_NAMED = 5  # revisions in an error message
@@ -61,8 +60,6 @@ def matching(name: str, revision: str | None = None) -> list[str]:
 
 
 def _order(name: str) -> tuple[float, list[tuple[int, str]]]:
-    """Names without a step first, then by step; among equals, 2 comes before 10."""
+    """Names without a step first, then by step."""
     step = step_of(name)
-    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
-    natural = [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces]
-    return (-1 if step is None else step, natural)
+    return (-1 if step is None else step, natural_order(name))

@@ -60,7 +60,7 @@ def _over_steps(records: Sequence[Record], out: Path | None, options: CurveOptio
     if out:
         draw_steps(curves, out)
     if options.as_json:
-        terminal.print_json({"curves": [_steps_to_json(c) for c in curves]})
+        terminal.print_json({"curves": [{**_shared_fields(c), "run": c.run} for c in curves]})
     else:
         show_step_curves(curves)
 
@@ -74,36 +74,23 @@ def _select(records: Sequence[Record], tasks: Sequence[str]) -> list[Record]:
     return [record for record in records if not tasks or record.task in tasks]
 
 
-def _to_json(curve: Curve) -> dict[str, Any]:
-    """A curve as plain JSON values; losses have the unit of `law`."""
-    law = curve.law
+def _shared_fields(curve: Curve | StepCurve) -> dict[str, Any]:
+    names = ("task", "metric", "unit", "column", "protocol", "rows")
     return {
-        "task": curve.task,
-        "metric": curve.metric,
-        "unit": curve.unit,
-        "column": curve.column,
-        "protocol": curve.protocol,
-        "rows": curve.rows,
-        "law": {"kind": law.kind, "unit": law.unit} if law else None,
-        "fit": curve.fit._asdict() if curve.fit else None,
-        "reason": curve.reason,
-        "paper_fit": curve.paper_fit._asdict() if curve.paper_fit else None,
+        **{name: getattr(curve, name) for name in names},
         "points": [point._asdict() for point in curve.points],
-        "paper": [point._asdict() for point in curve.paper],
         "differs": list(curve.differs),
     }
 
 
-def _steps_to_json(curve: StepCurve) -> dict[str, Any]:
-    """A curve over steps as plain JSON values."""
+def _to_json(curve: Curve) -> dict[str, Any]:
+    """A curve as plain JSON values; losses have the unit of `law`."""
+    law = curve.law
     return {
-        "task": curve.task,
-        "metric": curve.metric,
-        "unit": curve.unit,
-        "column": curve.column,
-        "protocol": curve.protocol,
-        "rows": curve.rows,
-        "run": curve.run,
-        "points": [point._asdict() for point in curve.points],
-        "differs": list(curve.differs),
+        **_shared_fields(curve),
+        "law": {"kind": law.kind, "unit": law.unit} if law else None,
+        "fit": curve.fit._asdict() if curve.fit else None,
+        "reason": curve.reason,
+        "paper_fit": curve.paper_fit._asdict() if curve.paper_fit else None,
+        "paper": [point._asdict() for point in curve.paper],
     }

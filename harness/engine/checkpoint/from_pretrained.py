@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.engine.checkpoint.steps import natural_order
 from harness.engine.checkpoint.weight_files import tensor_names
 from harness.errors import CheckpointError, HarnessError, clipped_repr, short_reason
 
@@ -144,8 +145,8 @@ def check_report(report: dict[str, Any], config: Any, name: str) -> None:
     Raises:
         CheckpointError: a tensor is missing, has another shape, or has no place in the model.
     """
-    missing = sorted(report["missing_keys"], key=_natural)
-    unexpected = sorted(_unexpected(report["unexpected_keys"], config), key=_natural)
+    missing = sorted(report["missing_keys"], key=natural_order)
+    unexpected = sorted(_unexpected(report["unexpected_keys"], config), key=natural_order)
     for tensor, shape, expected in sorted(report["mismatched_keys"], key=lambda key: key[0]):
         raise CheckpointError(
             f"model {name!r}: tensor {tensor!r} has the shape {_shape(shape)} in its file, but "
@@ -184,11 +185,6 @@ def _unexpected(tensors: Collection[str], config: Any) -> list[str]:
     return [tensor for tensor in tensors if not is_unused(tensor)]
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A sorting key that puts layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
-
-
 def _listed(names: Sequence[str]) -> str:
     others = len(names) - 1
     return f"{names[0]!r} and {others} more tensors are" if others else f"{names[0]!r} is"
@@ -200,7 +196,7 @@ def _shape(size: Any) -> str:
 
 def _check_distinct(names: Collection[str], name: str) -> None:
     """Refuse weights that are there with and without the prefix of a wrapper."""
-    for tensor in sorted(names, key=_natural):
+    for tensor in sorted(names, key=natural_order):
         if (plain := re.sub(_WRAPPERS, "", tensor)) != tensor and plain in names:
             raise CheckpointError(
                 f"model {name!r} has both {tensor!r} and {plain!r} in its files; expected one of "

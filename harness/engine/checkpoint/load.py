@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 
 from harness.engine.checkpoint.config import (
@@ -24,7 +25,6 @@ from harness.engine.checkpoint.own.adapter import OwnModel, vocabulary
 from harness.engine.checkpoint.own.function import call_function, names_function
 from harness.engine.checkpoint.own.place import check_place, placed
 from harness.engine.checkpoint.own.prepare import Prepared, prepare
-from harness.engine.checkpoint.own.tokenizers import wrapped
 from harness.engine.checkpoint.settings import Identity, Settings
 from harness.engine.checkpoint.weight_files import weight_files
 from harness.engine.tokenizer.tokenizer import Tokenizer
@@ -122,12 +122,24 @@ def _from_function(name: str, settings: Settings) -> Checkpoint:
 def given_tokenizer(tokenizer: Any, name: str) -> Tokenizer:
     """The tokenizer that comes with a model: of transformers or tokenizers, or by its name.
 
+    The settings of an object are changed.
+
     Raises:
         CheckpointError: it is something else, or nothing has that name.
     """
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
     if isinstance(tokenizer, str | Path):
         return load_tokenizer(Path(), name, Settings(tokenizer=str(tokenizer)))
-    return wrapped(tokenizer, name)
+    if isinstance(tokenizer, tokenizers.Tokenizer):
+        kind: Any = PreTrainedTokenizerFast
+        tokenizer = kind(tokenizer_object=tokenizer)
+    if isinstance(tokenizer, PreTrainedTokenizerBase):
+        return Tokenizer(tokenizer, name=name)
+    given = "no tokenizer" if tokenizer is None else f"a {type(tokenizer).__name__} as tokenizer"
+    raise CheckpointError(
+        f"model {name!r} comes with {given}; expected one of transformers or tokenizers"
+    )
 
 
 def lent_checkpoint(

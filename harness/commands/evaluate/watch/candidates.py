@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 CONFIGS = ("config.json", "adapter_config.json")
@@ -98,13 +99,13 @@ def _folder(path: Path) -> tuple[Found | None, list[Path]]:
     subfolders: list[Path] = []
     changed = 0.0
     try:
-        entries = sorted(path.iterdir(), reverse=True)  # OSError: gone, or not readable
-    except OSError:
+        entries = [(e, e.is_dir()) for e in sorted(path.iterdir(), reverse=True)]
+    except OSError:  # it is gone, or cannot be read
         return None, []
-    for entry in entries:
+    for entry, is_folder in entries:
         if any(entry.match(pattern) for pattern in _UNFINISHED):
             continue
-        if entry.is_dir():
+        if is_folder:
             subfolders += [] if entry.name.startswith(".") else [entry]
         elif file := _file(entry):
             files += file.files
@@ -118,7 +119,7 @@ def _file(path: Path) -> Found | None:
         stat = path.stat()
     except OSError:
         return None
-    if not path.is_file():
+    if not S_ISREG(stat.st_mode):
         return None
     state = FileState(path.name, stat.st_size, stat.st_mtime_ns, stat.st_ino)
     return Found(path, (state,), max(stat.st_mtime, stat.st_ctime), False)

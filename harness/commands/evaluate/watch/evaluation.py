@@ -210,10 +210,11 @@ def _conversion_removed(found: Found, settings: "Settings") -> Iterator[None]:
     known = set(cache.glob("*"))
     folder = locate(str(found.path), settings).folder
     log = logging.getLogger(registry.__name__)
+    level = log.level
     log.setLevel(logging.WARNING)  # it has just said what it recognises
     try:
         yield
     finally:
-        log.setLevel(logging.NOTSET)
+        log.setLevel(level)
         if folder.parent == cache and folder not in known:
             shutil.rmtree(folder, ignore_errors=True)

@@ -16,10 +16,9 @@ from harness.commands.evaluate.watch.options import Until, WatchOptions
 from harness.commands.evaluate.watch.progress import Progress
 from harness.commands.options import RunOptions
 from harness.display import terminal
-from harness.engine.checkpoint.steps import step_of
+from harness.engine.checkpoint.steps import FILE_SUFFIXES, step_of
 from harness.errors import UsageError
 
-LIKE_CHECKPOINTS = (".bin", ".ckpt", ".gguf", ".pt", ".pth", ".safetensors")
 STATE_DICT = "state dict"  # name of the format
 MAX_NAMES = 3  # of files in one note
 
@@ -143,7 +142,7 @@ class Watcher:
             self._note(f"{self._name(path)} is left for the next time: it has changed within the "
                        f"last {self.watch.settle:g} s")  # fmt: skip
         # Such files come with every checkpoint; one name stands for all that differ in numbers.
-        ignored = (path for path in poll.ignored if path.suffix in LIKE_CHECKPOINTS)
+        ignored = (path for path in poll.ignored if path.suffix in FILE_SUFFIXES)
         kinds = {re.sub(r"\d+", "0", path.name): self._name(path) for path in ignored}
         new = [name for kind, name in kinds.items() if kind not in self._said]
         self._said.update(kinds)

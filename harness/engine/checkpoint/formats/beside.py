@@ -5,7 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from harness.engine.checkpoint.formats.format import ReadOptions
-from harness.engine.checkpoint.formats.gpt2.tokenizer_files import TokenizerFiles, tokenizer_in
+from harness.engine.checkpoint.formats.gpt2.tokenizer_files import (
+    TokenizerFiles,
+    given_later,
+    tokenizer_in,
+)
+from harness.engine.checkpoint.formats.pickles import unreadable
 from harness.engine.checkpoint.from_pretrained import one_line_errors
 from harness.errors import CheckpointError, clipped_repr, short_reason
 from harness.files import strict_json
@@ -40,8 +45,7 @@ def config_in(file: Path) -> Any:
     try:
         fields = strict_json.loads(file.read_bytes(), allow_nan=True)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise CheckpointError(f"{file} cannot be read ({reason})") from error
+        raise unreadable(file, error) from error
     except ValueError as error:
         raise CheckpointError(
             f"{file} is not JSON ({short_reason(error)}); expected the config.json "
@@ -63,8 +67,8 @@ def tokenizer_beside(folders: Sequence[Path], options: ReadOptions) -> Tokenizer
     Raises:
         CheckpointError: none has one, and the user names none.
     """
-    if options.tokenizer is not None:  # `load` takes that one
-        return TokenizerFiles(options.tokenizer, "none", lambda folder: None)
+    if options.tokenizer is not None:
+        return given_later(options.tokenizer)
     if found := next(filter(None, map(tokenizer_in, folders)), None):
         return found
     places = " or ".join(str(folder) for folder in folders)

@@ -5,7 +5,6 @@ a pickle, which torch itself reads without restriction; here it may only build t
 that torch writes into it. Optimizer and other states in the folder are left out.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from io import BytesIO
 from math import prod
@@ -15,14 +14,20 @@ from typing import Any
 import torch
 
 from harness.engine.checkpoint.formats.beside import config_file, config_in, tokenizer_beside
-from harness.engine.checkpoint.formats.format import Candidate, ReadOptions, TensorCheckpoint
+from harness.engine.checkpoint.formats.format import (
+    Candidate,
+    ReadOptions,
+    TensorCheckpoint,
+    Tensors,
+    without_wrappers,
+)
 from harness.engine.checkpoint.formats.llama_names import has_llama_names, renamed
 from harness.engine.checkpoint.formats.pickles import read_plain_pickle
-from harness.engine.checkpoint.formats.weights import Tensors, fitted, without_wrappers
+from harness.engine.checkpoint.formats.weights import fitted
+from harness.engine.checkpoint.steps import step_of
 from harness.errors import CheckpointError, HarnessError, short_reason
 
 METADATA = ".metadata"
-_STEP = re.compile(r"(?:step-|(?=\d{10}$))(\d+)")  # of torchtitan; of lingua: 0000000500
 _CLASSES = (
     "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta",
     "TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
@@ -57,7 +62,6 @@ class DCP:
         if llama:
             tensors = renamed(tensors, config, path)
         kind = "Llama of torchtitan or lingua" if llama else config.model_type
-        step = _STEP.fullmatch(path.resolve().name)
         tokenizer = tokenizer_beside([path, config_path.parent], options)
         return TensorCheckpoint(
             description=f"a DCP folder, {kind}",
@@ -65,7 +69,7 @@ class DCP:
             tensors=fitted(tensors, config, path),
             tokenizer=tokenizer.write,
             tokenizer_key=tokenizer.key,
-            step=int(step[1]) if step else None,
+            step=step_of(path.resolve().name),  # of what a link such as `latest` leads to
         )
 
     def is_complete(self, path: Path) -> bool | None:

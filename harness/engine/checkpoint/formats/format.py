@@ -4,7 +4,8 @@ A format recognises a file or folder by its content and opens it. The opened che
 once into the user's cache, as a folder that transformers can load (`registry.convert`).
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,18 @@ import torch
 from harness.engine.checkpoint.digest import combined_digest
 from harness.engine.checkpoint.formats.pickles import read_torch_file
 from harness.engine.checkpoint.identity import changed_fields, tensors_digest
+from harness.engine.checkpoint.steps import natural_order
+from harness.errors import CheckpointError
 
 START_BYTES = 1024
+# What wrappers of DistributedDataParallel, FSDP, torch.compile, activation checkpointing and
+# Lightning Fabric put before or inside the names of parameters.
+_WRAPPERS = re.compile(
+    r"(^|(?<=\.))(module|_orig_mod|_forward_module|_fsdp_wrapped_module"
+    r"|_checkpoint_wrapped_module)\."
+)
+
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -130,3 +141,63 @@ class TensorCheckpoint:
         tensors = {name: value.contiguous() for name, value in self.tensors.items()}
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         self.tokenizer(folder)
+
+
+def newest(
+    folder: Path, name: str, is_complete: Callable[[Path], bool | None] | None = None
+) -> Path | None:
+    """The file with the largest number in its name in a folder; None if there is none.
+
+    Args:
+        folder: where to look; anything else than a folder has no files.
+        name: pattern of the whole name, its first group the number.
+        is_complete: says which files count; None: all.
+    """
+    if not folder.is_dir():
+        return None
+    found = [(match, path) for path in folder.iterdir() if (match := re.fullmatch(name, path.name))]
+    complete = [(int(m[1]), path) for m, path in found if is_complete is None or is_complete(path)]
+    return max(complete)[1] if complete else None
+
+
+def without_wrappers(tensors: Mapping[str, torch.Tensor], path: Path | str) -> Tensors:
+    """The tensors without the names of wrappers; refuses one that is there with and without."""
+    plain: Tensors = {}
+    for name, tensor in tensors.items():
+        short = _WRAPPERS.sub("", name)
+        if short in plain:
+            raise CheckpointError(f"{path} has {short} twice, once as {name}")
+        plain[short] = tensor
+    return plain
+
+
+def all_of(
+    expected: Iterable[tuple[str, tuple[int, ...]]],
+    tensors: Mapping[str, torch.Tensor],
+    path: Path | str,
+) -> Tensors:
+    """The expected tensors in their order, by name and shape.
+
+    Raises:
+        CheckpointError: one is missing, left over, of another shape, or does not hold plain
+            floating-point numbers; the first such name is stated.
+    """
+    found: Tensors = {}
+    for name, shape in expected:
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise CheckpointError(f"{path}: {name} is missing; expected all weights of one model")
+        is_plain = tensor.layout is torch.strided and not tensor.is_meta
+        if tuple(tensor.shape) != shape or not tensor.is_floating_point() or not is_plain:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}"
+            raise CheckpointError(
+                f"{path}: {name} has the shape {list(tensor.shape)} ({kind}); expected "
+                f"{list(shape)} in floating point"
+            )
+        found[name] = tensor
+    if left_over := tensors.keys() - found.keys():
+        raise CheckpointError(
+            f"{path}: {min(left_over, key=natural_order)} is left over: its settings describe no "
+            "such tensor"
+        )
+    return found

@@ -15,7 +15,9 @@ from harness.engine.checkpoint.formats.nanochat.tokenizer import (
     pickle_in,
 )
 from harness.engine.checkpoint.formats.registry import VERSION, write_once
-from harness.errors import CheckpointError, clipped_repr, short_reason
+from harness.engine.checkpoint.locate import hub_reason
+from harness.engine.checkpoint.steps import local_path, path_exists
+from harness.errors import CheckpointError, clipped_repr
 
 _OWN_FILES = ("tokenizer_config.json", "config.json")  # by these transformers knows the class
 _HUB_FILES = ("*token*", "vocab.*", "merges.txt", "*.model", "config.json", "*.jinja")
@@ -31,14 +33,12 @@ def tokenizer_folder(name: str) -> Path:
     Raises:
         CheckpointError: nothing has that name, or what has it is no tokenizer.
     """
-    path = Path(name).expanduser()
+    if not path_exists(name):
+        return _from_hub(name)
+    path = local_path(name)
     if path.name == "tokenizer.json" and path.is_file():
         path = path.parent  # with the special tokens that are stated beside it
-    if path.is_dir():
-        return _folder(path)
-    if path.is_file():
-        return _written(_file(path))
-    return _from_hub(name)
+    return _folder(path) if path.is_dir() else _written(_file(path))
 
 
 def _folder(path: Path) -> Path:
@@ -77,15 +77,12 @@ def _written(files: TokenizerFiles) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except Exception as error:
-        if constants.HF_HUB_OFFLINE:
-            hub = "HF_HUB_OFFLINE is set and the hub's local cache does not have it"
-        else:
-            hub = f"the hub did not provide it ({type(error).__name__}: {short_reason(error)})"
         raise CheckpointError(
-            f"--tokenizer {clipped_repr(name)}: there is no file or folder of that name, and {hub}"
+            f"--tokenizer {clipped_repr(name)}: there is no file or folder of that name, and "
+            f"{hub_reason(error)}"
         ) from error

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from harness.engine.checkpoint.formats.weights import Tensors, without_ties
+from harness.engine.checkpoint.formats.format import Tensors
+from harness.engine.checkpoint.formats.weights import without_ties
 from harness.errors import CheckpointError
 
 _OUTSIDE = {

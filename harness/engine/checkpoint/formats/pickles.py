@@ -52,7 +52,7 @@ def read_torch_file(path: Path, start: bytes) -> Any | None:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise unreadable(path, error) from error
     except CheckpointError:
         raise
     except Exception as error:  # damaged bytes may raise anything
@@ -79,7 +79,7 @@ def read_plain_pickle(path: Path, stubs: Mapping[str, type] | None = None) -> An
             )
         return _Plain(io.BytesIO(content), stubs or {}).load()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise unreadable(path, error) from error
     except CheckpointError:
         raise
     except Exception as error:
@@ -117,6 +117,11 @@ def _refuse_compressed(path: Path) -> None:
             f"{path} is a compressed archive ({packed[0]}); expected a file as torch.save writes "
             "it: pack it again without compression"
         )
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """What is said about a file that cannot be read."""
+    return CheckpointError(f"{path} cannot be read ({error.strerror or type(error).__name__})")
 
 
 def _refusal(path: Path, error: Exception) -> CheckpointError:

@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.engine.checkpoint.formats.beside import config_file, config_in, tokenizer_beside
-from harness.engine.checkpoint.formats.format import Candidate, ReadOptions, TensorCheckpoint
-from harness.engine.checkpoint.formats.weights import (
+from harness.engine.checkpoint.formats.format import (
+    Candidate,
+    ReadOptions,
+    TensorCheckpoint,
     Tensors,
+    without_wrappers,
+)
+from harness.engine.checkpoint.formats.weights import (
     fitted,
     is_optimizer_state,
     is_state_dict,
     state_dict,
-    without_wrappers,
 )
 from harness.errors import CheckpointError, short_reason
 

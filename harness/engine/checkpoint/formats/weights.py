@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from harness.engine.checkpoint.config import check_layers
+from harness.engine.checkpoint.formats.format import Tensors
 from harness.engine.checkpoint.formats.gpt2.convert import (
     Sizes,
     read_state,
@@ -16,16 +17,9 @@ from harness.engine.checkpoint.formats.gpt2.convert import (
 from harness.engine.checkpoint.from_pretrained import check_report, one_line_errors
 from harness.errors import CheckpointError, clipped_repr
 
-Tensors = dict[str, torch.Tensor]
 STATES = ("model", "state_dict", "model_state_dict", "module")  # of a training, with the model
 _OLD_HEAD = "embed_out.weight"  # the head of GPT-NeoX in transformers 4, and in saved models
 _SHOWN_KEYS = 5
-# What wrappers of DistributedDataParallel, FSDP, torch.compile, activation checkpointing and
-# Lightning Fabric put before or inside the names of parameters.
-_WRAPPERS = re.compile(
-    r"(^|(?<=\.))(module|_orig_mod|_forward_module|_fsdp_wrapped_module"
-    r"|_checkpoint_wrapped_module)\."
-)
 
 
 def state_dict(content: Any, path: Path) -> Tensors:
@@ -74,37 +68,6 @@ def _found(content: Any) -> Tensors:
     return {}
 
 
-def without_wrappers(tensors: Mapping[str, torch.Tensor], path: Path) -> Tensors:
-    """The tensors without the names of wrappers; refuses one that is there with and without."""
-    plain: Tensors = {}
-    for name, tensor in tensors.items():
-        short = _WRAPPERS.sub("", name)
-        if short in plain:
-            raise CheckpointError(f"{path} has the tensor {short!r} twice, one as {name!r}")
-        plain[short] = tensor
-    return plain
-
-
-def check_names_and_shapes(
-    tensors: Mapping[str, torch.Tensor], expected: Mapping[str, tuple[int, ...]], path: Path
-) -> None:
-    """Refuse tensors that are missing, left over or of another shape; the first is named."""
-    if missing := next((name for name in expected if name not in tensors), None):
-        raise CheckpointError(
-            f"{path} lacks the tensor {missing!r}; expected all weights of one model"
-        )
-    if unknown := next((name for name in tensors if name not in expected), None):
-        raise CheckpointError(
-            f"{path} has a tensor that does not belong to such a model: {unknown!r}"
-        )
-    for name, shape in expected.items():
-        if (found := tuple(tensors[name].shape)) != shape:
-            raise CheckpointError(
-                f"{path}: the tensor {name!r} has the shape {_text(found)}; its config asks for "
-                f"{_text(shape)}"
-            )
-
-
 def fitted(tensors: Tensors, config: Any, path: Path) -> Tensors:
     """The tensors that the causal language model of a config loads, tied ones once.
 
@@ -138,6 +101,12 @@ def fitted(tensors: Tensors, config: Any, path: Path) -> Tensors:
         "mismatched_keys": wrong,
     }
     check_report(report, config, name)
+    for key, value in model.state_dict().items():
+        if value.is_floating_point() and not tensors.get(key, value).is_floating_point():
+            raise CheckpointError(
+                f"{path}: the tensor {key!r} holds {tensors[key].dtype}; expected floating-point "
+                "weights, not quantised ones"
+            )
     return _unshared({key: tensors[key] for key in expected if key in tensors})  # in its order
 
 
@@ -185,7 +154,3 @@ def without_ties(tensors: Tensors, ties: Mapping[str, str], path: Path) -> Tenso
                 "(tie_word_embeddings)"
             )
     return {k: v for k, v in tensors.items() if ties.get(k) not in tensors}
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "of a single number"

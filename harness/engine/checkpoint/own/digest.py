@@ -32,7 +32,7 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 def own_digest(call: Any) -> str:
     """SHA-256 of a module, or of a method of one; for other functions another one at every call."""
     owner = getattr(call, "__self__", call)
-    if not isinstance(owner, nn.Module) or has_hooks(owner):
+    if not isinstance(owner, nn.Module) or has_hooks(owner) or _has_hidden_modules(owner):
         return unknown_digest()
     tensors = {_plain(name): value for name, value in _tensors(owner)}
     classes = {type(module) for module in owner.modules()}
@@ -57,10 +57,23 @@ def has_hooks(model: nn.Module) -> bool:
     return any(_library(getattr(h, "__module__", None)) not in _NO_CHANGE for h in hooks)
 
 
+def _has_hidden_modules(model: nn.Module) -> bool:
+    """Whether lists or dicts hold modules whose weights are not among those of the model."""
+    modules = [*model.modules()]
+    registered = {id(module) for module in modules}
+    values = [value for m in modules for k, value in vars(m).items() if k not in _COMMON]
+    parts = [*values]
+    for value in values:
+        parts += value.values() if isinstance(value, Mapping) else ()
+        parts += value if isinstance(value, list | tuple) else ()
+    return any(isinstance(part, nn.Module) and id(part) not in registered for part in parts)
+
+
 def source_digests(classes: Iterable[type]) -> list[str]:
     """Digests of the source files of classes outside torch and transformers, in a fixed order.
 
-    What those files import from other files of the same project counts as well.
+    What those files import from other files of the same project counts as well. A class without a
+    file, as typed into a notebook, has an unknown digest.
     """
     names = {base.__module__ for kind in classes for base in kind.__mro__}
     todo = [name for name in names if _library(name) not in _KNOWN]
@@ -70,7 +83,11 @@ def source_digests(classes: Iterable[type]) -> list[str]:
         name = todo.pop()
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
-        if name in files or not file or not Path(file).is_file():
+        if name in files:
+            continue
+        if not file or not Path(file).is_file():
+            if _library(name) not in sys.stdlib_module_names:
+                files[name] = unknown_digest()
             continue
         files[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         todo += [used for used in _used_by(module) if _is_own(used, projects)]
@@ -155,6 +172,8 @@ def _described_object(value: Any, depth: int) -> str:
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         code = hashlib.sha256(value.__code__.co_code).hexdigest()
         return f"{value.__module__}.{value.__qualname__} {code} {inner(cells)}"
-    if isinstance(value, type) or not hasattr(value, "__dict__"):
-        return str(getattr(value, "__qualname__", type(value).__qualname__))
-    return f"{type(value).__qualname__} {inner(vars(value))}"
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    names = [n for kind in type(value).__mro__ for n in vars(kind).get("__slots__", ())]
+    slots = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return f"{type(value).__qualname__} {inner({**slots, **getattr(value, '__dict__', {})})}"

@@ -4,20 +4,24 @@ These programs use GPT-2's names, but store each linear layer as (out, in), wher
 (in, out). They may leave out all biases, for which transformers has no switch: zeros stand in.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from harness.engine.checkpoint.formats.format import Candidate, ReadOptions, TensorCheckpoint
+from harness.engine.checkpoint.formats.format import (
+    Candidate,
+    ReadOptions,
+    TensorCheckpoint,
+    all_of,
+    without_wrappers,
+)
 from harness.engine.checkpoint.formats.gpt2.tokenizer import GPT2_TOKENS, find_tokenizer
 from harness.errors import CheckpointError, clipped_repr
 
 ACTIVATIONS = ("gelu", "gelu_new")  # exact, and by the tanh approximation
-_WRAPPERS = re.compile(r"(module\.|_orig_mod\.)+")  # DistributedDataParallel and torch.compile
 _EMBEDDING, _HEAD = "transformer.wte.weight", "lm_head.weight"
 
 
@@ -85,13 +89,9 @@ def read_state(path: Path, value: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
                 f"{path}: {clipped_repr(key)} in its model is a {type(tensor).__name__}; expected "
                 "tensors by name"
             )
-        name = _WRAPPERS.sub("", key, count=1) if _WRAPPERS.match(key) else key
-        if name in state:
-            raise CheckpointError(f"{path} has {name} twice, once as {key}")
-        if name.endswith(".attn.bias") and tensor.ndim == 4:  # written by torch before 2.0
-            continue
-        state[name] = tensor
-    return state
+        if not (key.endswith(".attn.bias") and tensor.ndim == 4):  # written by torch before 2.0
+            state[key] = tensor
+    return without_wrappers(state, path)
 
 
 def open_checkpoint(
@@ -142,26 +142,13 @@ def transformers_tensors(
     """
     if sizes.width % sizes.heads:
         raise CheckpointError(
-            f"{path}: its width of {sizes.width} is no multiple of its {sizes.heads} heads"
+            f"{path}: its width of {sizes.width} is not a multiple of its {sizes.heads} heads"
         )
-    tensors: dict[str, torch.Tensor] = {}
-    for name, shape in _shapes(sizes):
-        tensor = state.get(name)
-        if tensor is None:
-            raise CheckpointError(f"{path}: {name} is missing in its model")
-        is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if tuple(tensor.shape) != shape or not tensor.is_floating_point() or not is_plain:
-            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device.type}"
-            raise CheckpointError(
-                f"{path}: {name} has the shape {list(tensor.shape)} ({kind}); expected "
-                f"{list(shape)} in floating point"
-            )
-        tensors[name] = tensor.t() if tensor.ndim == 2 and ".h." in name else tensor
-    if left_over := state.keys() - tensors.keys() - {_HEAD}:
-        raise CheckpointError(
-            f"{path}: {min(left_over, key=_natural)} is left over: its settings describe no such "
-            "tensor"
-        )
+    weights = {name: value for name, value in state.items() if name != _HEAD}
+    tensors = {
+        name: value.t() if value.ndim == 2 and ".h." in name else value
+        for name, value in all_of(_shapes(sizes), weights, path).items()
+    }
     _check_head(path, state)
     if not sizes.biases:
         dtype = tensors[_EMBEDDING].dtype
@@ -223,25 +210,3 @@ def _config(sizes: Sizes, activation: str, dtype: torch.dtype) -> Any:
         dtype=dtype,
         **tokens,
     )
-
-
-def newest(
-    folder: Path, name: str, is_complete: Callable[[Path], bool | None] | None = None
-) -> Path | None:
-    """The file with the largest number in its name in a folder; None if there is none.
-
-    Args:
-        folder: where to look; anything else than a folder has no files.
-        name: pattern of the whole name, its first group the number.
-        is_complete: says which files count; None: all.
-    """
-    if not folder.is_dir():
-        return None
-    found = [(match, path) for path in folder.iterdir() if (match := re.fullmatch(name, path.name))]
-    complete = [(int(m[1]), path) for m, path in found if is_complete is None or is_complete(path)]
-    return max(complete)[1] if complete else None
-
-
-def _natural(name: str) -> list[Any]:
-    """Sorts h.2 before h.10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]

@@ -13,8 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from harness.engine.checkpoint.formats.format import Candidate, ReadOptions, TensorCheckpoint
-from harness.engine.checkpoint.formats.gpt2.convert import Sizes, Source, newest, open_checkpoint
+from harness.engine.checkpoint.formats.format import (
+    Candidate,
+    ReadOptions,
+    TensorCheckpoint,
+    newest,
+)
+from harness.engine.checkpoint.formats.gpt2.convert import Sizes, Source, open_checkpoint
+from harness.engine.checkpoint.steps import step_of
 from harness.errors import CheckpointError
 
 HEADER_BYTES = 1024
@@ -72,7 +78,7 @@ class LLMC:
                 positions=header.positions,
                 rows=header.vocabulary,
             ),
-            step=_step(path),
+            step=step_of(path.name),
         )
         return open_checkpoint(source, options, "gelu_new")
 
@@ -159,9 +165,3 @@ def _read_state(path: Path, header: Header) -> dict[str, torch.Tensor]:
             state[name] = array
     state["transformer.wte.weight"] = state["transformer.wte.weight"][: header.vocabulary]
     return state
-
-
-def _step(path: Path) -> int | None:
-    """The step in a file's name: `model_00000120.bin`, `model_00000120_bf16.bin`."""
-    found = re.fullmatch(r"model_(\d+)(_bf16)?\.bin", path.name)
-    return int(found[1]) if found else None

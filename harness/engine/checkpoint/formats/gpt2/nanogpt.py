@@ -5,11 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.engine.checkpoint.formats.format import Candidate, ReadOptions, TensorCheckpoint
+from harness.engine.checkpoint.formats.format import (
+    Candidate,
+    ReadOptions,
+    TensorCheckpoint,
+    newest,
+)
 from harness.engine.checkpoint.formats.gpt2.convert import (
     ACTIVATIONS,
     Source,
-    newest,
     open_checkpoint,
     read_sizes,
     read_state,

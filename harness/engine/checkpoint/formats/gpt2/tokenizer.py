@@ -14,6 +14,7 @@ from harness.engine.checkpoint.formats.format import Candidate, ReadOptions
 from harness.engine.checkpoint.formats.gpt2.characters import character_tokenizer
 from harness.engine.checkpoint.formats.gpt2.tokenizer_files import (
     TokenizerFiles,
+    given_later,
     published_bpe,
     tokenizer_in,
 )
@@ -33,7 +34,7 @@ def find_tokenizer(
 
     Args:
         candidate: the checkpoint; files beside it come first.
-        options: with `tokenizer`, nothing is looked for: `load` takes that one.
+        options: with `tokenizer`, nothing is looked for.
         rows: how many tokens the checkpoint has embeddings of.
         dataset: the folder of the training data below nanoGPT's `data`, if the checkpoint says it.
 
@@ -41,7 +42,7 @@ def find_tokenizer(
         CheckpointError: there is none.
     """
     if options.tokenizer is not None:
-        return TokenizerFiles(options.tokenizer, "none", lambda folder: None)
+        return given_later(options.tokenizer)
     folder = candidate.path if candidate.path.is_dir() else candidate.path.absolute().parent
     if found := tokenizer_in(folder):
         return found

@@ -32,6 +32,11 @@ class TokenizerFiles(NamedTuple):
     entries: int | None = None  # how many tokens it has; None: not known
 
 
+def given_later(name: str) -> TokenizerFiles:
+    """The place of a tokenizer that the user names: `load` takes that one, no files are written."""
+    return TokenizerFiles(name, "none", lambda folder: None)
+
+
 def tokenizer_in(folder: Path) -> TokenizerFiles | None:
     """The tokenizer in a folder: `tokenizer.json`, or the vocabulary and merges of GPT-2's BPE."""
     if (folder / "tokenizer.json").is_file():

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from harness.engine.checkpoint.formats.pickles import unreadable
 from harness.engine.checkpoint.weight_files import read_json
 from harness.errors import CheckpointError, clipped_repr, short_reason
 
@@ -282,8 +283,7 @@ def _yaml(path: Path) -> Mapping[str, Any]:
             raise ValueError("it has aliases, which litgpt does not write")
         values = yaml.safe_load(text)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise CheckpointError(f"{path} cannot be read ({reason})") from error
+        raise unreadable(path, error) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not YAML ({short_reason(error)})") from error
     if not isinstance(values, dict) or not values:

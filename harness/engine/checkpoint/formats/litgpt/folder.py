@@ -14,16 +14,17 @@ import torch
 
 from harness.engine.checkpoint.digest import combined_digest, file_digest
 from harness.engine.checkpoint.formats.beside import tokenizer_beside
-from harness.engine.checkpoint.formats.format import Candidate, ReadOptions, TensorCheckpoint
-from harness.engine.checkpoint.formats.gpt2.tokenizer_files import TokenizerFiles
-from harness.engine.checkpoint.formats.litgpt.config import LitConfig, read_lit_config
-from harness.engine.checkpoint.formats.weights import (
+from harness.engine.checkpoint.formats.format import (
+    Candidate,
+    ReadOptions,
+    TensorCheckpoint,
     Tensors,
-    check_names_and_shapes,
-    state_dict,
-    without_ties,
+    all_of,
     without_wrappers,
 )
+from harness.engine.checkpoint.formats.gpt2.tokenizer_files import TokenizerFiles
+from harness.engine.checkpoint.formats.litgpt.config import LitConfig, read_lit_config
+from harness.engine.checkpoint.formats.weights import state_dict, without_ties
 from harness.errors import CheckpointError
 
 WEIGHTS, CONFIG = "lit_model.pth", "model_config.yaml"
@@ -70,7 +71,7 @@ class LitGPT:
         config = read_lit_config(folder / CONFIG)
         content = _content(folder / WEIGHTS)
         tensors = _with_new_names(without_wrappers(state_dict(content, path), path), config)
-        check_names_and_shapes(tensors, _expected(config, len(tensors)), path)
+        tensors = all_of(_expected(config, len(tensors)).items(), tensors, path)
         tokenizer = _with_generation_config(tokenizer_beside([folder], options), folder)
         head = _embedding_names(config)
         tied = torch.equal(tensors["lm_head.weight"], tensors["transformer.wte.weight"])

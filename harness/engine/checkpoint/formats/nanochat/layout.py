@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from harness.engine.checkpoint.formats.format import Tensors, all_of
 from harness.engine.checkpoint.formats.nanochat.config import (
     SMEAR_CHANNELS,
     VALUE_CHANNELS,
@@ -88,7 +89,7 @@ def layout_of(state: Mapping[str, torch.Tensor], path: Path) -> Layout:
 
 def tensors_of(
     state: Mapping[str, torch.Tensor], layout: Layout, sizes: Sizes, path: Path
-) -> dict[str, torch.Tensor]:
+) -> Tensors:
     """The tensors under the names that we load, without the rows that pad the vocabulary.
 
     nanochat leaves those rows out of the softmax.
@@ -96,23 +97,14 @@ def tensors_of(
     Raises:
         CheckpointError: a tensor is missing, left over, or of a wrong shape.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    known = set()
-    for name, shape in _shapes(layout, sizes):
-        tensor = state.get(name)
-        if tensor is None:
-            raise CheckpointError(
-                f"{path}: {name} is missing; expected all tensors of nanochat's {layout.name} with "
-                f"{sizes.n_layer} layers"
-            )
-        _check_shape(name, tensor, shape, path)
-        tensors[_our_name(name)] = tensor[: shape[0]]
-        known.add(name)
-    if left_over := [name for name in state if name not in known]:
-        raise CheckpointError(
-            f"{path}: {left_over[0]} is left over; nanochat's {layout.name} has no such tensor"
-        )
-    return tensors
+    rows = sizes.vocab_size
+    padded = -(-rows // _ROW_MULTIPLE) * _ROW_MULTIPLE
+    unpadded = {
+        name: value[:rows] if name.startswith(_TABLES) and value.shape[:1] == (padded,) else value
+        for name, value in state.items()
+    }
+    tensors = all_of(_shapes(layout, sizes), unpadded, path)
+    return {_our_name(name): value for name, value in tensors.items()}
 
 
 def _shapes(layout: Layout, sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -138,18 +130,6 @@ def _shapes(layout: Layout, sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]
         yield from ((name, (sizes.n_layer,)) for name in _LAMBDAS)
         yield "smear_gate.weight", (1, SMEAR_CHANNELS)
         yield from ((name, (1,)) for name in _SMEAR[1:])
-
-
-def _check_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...], path: Path) -> None:
-    allowed = {shape}
-    if name.startswith(_TABLES):
-        padded = -(-shape[0] // _ROW_MULTIPLE) * _ROW_MULTIPLE
-        allowed.add((padded, *shape[1:]))
-    if tuple(tensor.shape) not in allowed or not tensor.is_floating_point():
-        raise CheckpointError(
-            f"{path}: {name} has the shape {list(tensor.shape)} in {tensor.dtype}; its meta file "
-            f"asks for {' or '.join(str(list(s)) for s in sorted(allowed))} in floating point"
-        )
 
 
 def _our_name(name: str) -> str:

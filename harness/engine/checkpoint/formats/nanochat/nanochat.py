@@ -4,8 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.engine.checkpoint.formats.format import Candidate, ReadOptions, TensorCheckpoint
-from harness.engine.checkpoint.formats.gpt2.convert import newest, read_state
+from harness.engine.checkpoint.formats.format import (
+    Candidate,
+    ReadOptions,
+    TensorCheckpoint,
+    newest,
+)
+from harness.engine.checkpoint.formats.gpt2.convert import read_state
 from harness.engine.checkpoint.formats.nanochat.layout import (
     MARK,
     Sizes,
@@ -14,6 +19,7 @@ from harness.engine.checkpoint.formats.nanochat.layout import (
     tensors_of,
 )
 from harness.engine.checkpoint.formats.nanochat.tokenizer import find_tokenizer
+from harness.engine.checkpoint.formats.pickles import unreadable
 from harness.errors import CheckpointError, clipped_repr, short_reason
 from harness.files import strict_json
 
@@ -97,7 +103,7 @@ def _read_meta(path: Path, model: Path) -> Mapping[str, Any]:
             f"{path}, or another place in --model-config FILE"
         ) from error
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise CheckpointError(
             f"{path} cannot be read as nanochat's meta file ({short_reason(error)}); it may be cut "

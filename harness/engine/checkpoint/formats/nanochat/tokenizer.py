@@ -12,7 +12,11 @@ from typing import Any
 
 from harness.engine.checkpoint.digest import file_digest
 from harness.engine.checkpoint.formats.format import ReadOptions
-from harness.engine.checkpoint.formats.gpt2.tokenizer_files import TokenizerFiles, tokenizer_in
+from harness.engine.checkpoint.formats.gpt2.tokenizer_files import (
+    TokenizerFiles,
+    given_later,
+    tokenizer_in,
+)
 from harness.engine.checkpoint.formats.pickles import read_plain_pickle
 from harness.errors import CheckpointError, short_reason
 
@@ -35,14 +39,14 @@ def find_tokenizer(model: Path, options: ReadOptions, size: int) -> TokenizerFil
 
     Args:
         model: the file of the model; places around it are searched.
-        options: with `tokenizer`, nothing is looked for: `load` takes that one.
+        options: with `tokenizer`, nothing is looked for.
         size: number of tokens of the model.
 
     Raises:
         CheckpointError: there is none, it cannot be read, or it has another number of tokens.
     """
     if options.tokenizer is not None:
-        return TokenizerFiles(options.tokenizer, "none", lambda folder: None)
+        return given_later(options.tokenizer)
     folder = model.absolute().parent
     path = next(filter(None, map(pickle_in, (folder, folder.parent, folder.parent.parent))), None)
     if path is None:
