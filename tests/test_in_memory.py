@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import byte_tokenizer
+from nano_gpt import TOKENIZER, NanoGPT
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -24,7 +24,6 @@ from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.errors import CheckpointError
 
-TOKENIZER = byte_tokenizer()
 REQUESTS: list[Request] = [
     Loglikelihood("the sand and the", " sea said"),
     Loglikelihood("the sand and an", " end"),
@@ -117,6 +116,7 @@ MODELS: dict[str, Callable[[], Any]] = {
     "mixed precision": in_mixed_precision,
     "compiled": lambda: torch.compile(gpt2(), backend="eager"),
     "compiled in place": compiled_in_place,
+    "nanoGPT": NanoGPT,
     "parallel and compiled": lambda: Parallel(torch.compile(gpt2(), backend="eager")),
 }
 
@@ -132,7 +132,7 @@ def evaluated(model: Any, *, share: bool = False) -> list[Any]:
 
 
 def logits_of(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    output = model(ids)
+    output = model(ids, ids) if isinstance(model, NanoGPT) else model(ids)
     return output[0] if isinstance(output, tuple) else output.logits
 
 
@@ -182,7 +182,7 @@ def traces(model: nn.Module) -> dict[str, Any]:
     return found
 
 
-SOME = ("dropout", "dynamic RoPE", "gradient checkpointing", "mixed precision")
+SOME = ("dropout", "dynamic RoPE", "gradient checkpointing", "mixed precision", "nanoGPT")
 """What differs while a model is trained; the wrappers are in the test of traces."""
 
 

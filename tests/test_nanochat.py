@@ -115,7 +115,7 @@ def test_the_command(real: Path, tmp_path: Path) -> None:
     model = real / "base_checkpoints" / "d4"
     result = harness("lambada", "--model", model, "--sample", "--limit", 2, "--out", tmp_path)
     assert result.code == 0, result.err
-    assert "a nanochat model of step 150, 4 layers of 32, layout since March 2026" in result.err
+    assert "nanochat at step 150: 4 layers, 32 wide, layout since March 2026" in result.err
     [record] = record_files(tmp_path)
     assert json.loads(record.read_text("utf-8"))["model"]["step"] == 150
 
@@ -368,7 +368,7 @@ def test_the_newest_complete_checkpoint_of_a_folder(
         write(folder, sizes, step=step)
     located = locate(str(folder), CPU)
     assert located.step == 1_000_000
-    assert "of step 1,000,000 (model_1000000.pt, the newest of 3)" in caplog.text
+    assert "at step 1,000,000 (model_1000000.pt, the newest of 3)" in caplog.text
     meta = folder / "meta_1000000.json"
     meta.write_text(meta.read_text()[:-9])  # as while it is being written
     assert locate(str(folder), CPU).step == 999_999

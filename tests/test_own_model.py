@@ -3,9 +3,7 @@
 import importlib.metadata
 import json
 import math
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conftest import byte_tokenizer, save_tiny
+from console import harness
 from torch import Tensor, nn
 
 from harness.core import Encoding, Generate, Generated, Loglikelihood, Request, Scored
@@ -381,19 +380,18 @@ def test_installed_models(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the example --------------------------------------------------------------------------
 
 
-def test_the_example_is_evaluated_by_every_command(tmp_path: Path) -> None:
+def test_the_example_is_evaluated_by_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     shutil.copy(EXAMPLE / "own_gpt.py", tmp_path)
     lines = (EXAMPLE / "own_gpt.py").read_text("utf-8").splitlines()
     assert sum(bool(line.strip()) for line in lines) <= 65
 
     def run(*arguments: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", *arguments],
-            cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == code, done.stderr
-        return done.stdout
+        result = harness(*arguments)
+        assert result.code == code, result.err
+        return result.out
 
     model = ("--model", "own_gpt:load", "--sample", "--limit", "2")
     table = json.loads(run("run", "table3,coqa", *model, "--json"))["records"]

@@ -91,6 +91,19 @@ def test_a_table_is_a_list_of_tasks() -> None:
     assert [r["task"] for r in mixed] == ["coqa", *(r["task"] for r in tables[0])]
 
 
+def test_a_task_that_the_model_cannot_read_does_not_stop_the_others(place: Path) -> None:
+    """An answer of CBT is longer than 16 bytes; running text and LAMBADA are cut to fit."""
+    few = ("--model", "tiny", "--sample", "--limit", "1", "--no-cache", "--context", "16")
+    result = harness("run", "cbt-cn,ptb,lambada", *few)
+    assert result.code == 2
+    assert result.err.splitlines()[-1].startswith("harness: cbt-cn example ")
+    assert "does not fit the context of 16" in result.err
+    assert "Summary of 2 tasks" in result.out
+    assert [path.name.split("-")[0] for path in record_files(place / "results")] == [
+        "lambada", "ptb"
+    ]  # fmt: skip
+
+
 @pytest.mark.usefixtures("place")
 def test_a_protocol_applies_where_a_task_has_it() -> None:
     words = ("lambada,ptb", "--model", "tiny", *QUICK, "--protocol", "lm-eval", "--set")

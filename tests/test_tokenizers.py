@@ -540,7 +540,7 @@ def test_unknown_words_are_not_scored() -> None:
         encoded(LEVEL, good, Loglikelihood("the", " violin"))
     assert caught.value.request == 1
     assert "the tokenizer has no token for 'violin', which is to be scored" in str(caught.value)
-    assert f"loses {7 / (8 + 10):.2%} of the characters of these 2 requests" in str(caught.value)
+    assert f"loses {7 / (8 + 10):.2%} of all characters of 2 requests" in str(caught.value)
     with pytest.raises(EncodingError, match="no token for 'violin'"):
         encoded(LEVEL, RollingLoglikelihood(("the", " violin")))
 

@@ -122,7 +122,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 @pytest.mark.parametrize(
     ("steps", "options"),
     [
-        (30, {"every": 7, "budget": "1s"}),
+        (30, {"every": 15, "budget": "0.5s", "limit": 4}),
         (6, {"every": 1, "limit": 2, "on_regression": "ignore"}),
         (12, {"every": 5, "on_regression": "stop", "rule": "absolute:1e300"}),
     ],

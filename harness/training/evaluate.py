@@ -35,7 +35,7 @@ def evaluate(  # noqa: D417, PLR0913  # the others are explained by `Evaluator`
     """Evaluate a model in memory, which stays as it is.
 
         records = harness.evaluate(model, tokenizer, ["lambada"], data_dir="data", limit=200)
-        print(harness.scores(records))
+        print(harness.scores(records)[["task", "metric", "value"]])
 
     To evaluate a model again and again while it is trained, make an `Evaluator` once: it reads data
     and plans tokens once, and chooses the rows of a budget once.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from harness.commands.evaluate.session import (
     Session,
@@ -13,11 +14,20 @@ from harness.commands.evaluate.session import (
 )
 from harness.commands.options import RunOptions
 from harness.display import costs, tables, terminal
-from harness.errors import CanaryError, CheckpointError, RequestError, TaskError
+from harness.errors import (
+    CanaryError,
+    CheckpointError,
+    EncodingError,
+    RequestError,
+    TaskError,
+)
 from harness.jobs import budget
 from harness.plugins.registry import load_task
 from harness.records.record import Record
 from harness.runner import Job
+
+if TYPE_CHECKING:
+    from harness.engine.engine import Engine
 
 Show = Callable[[Sequence[Record]], None]
 OF_ONE_MODEL = (CanaryError, CheckpointError, RequestError, TaskError)
@@ -118,10 +128,30 @@ def _run_model(model: str, jobs: Sequence[Job], session: Session) -> None:
         if plan.plan:
             costs.show_plan(engine.identity.name, jobs, budget.estimates(jobs, engine))
             return
-        for job in jobs:
-            if grid:
-                terminal.note(f"{job.task.name}: {job.protocol.label}")
+        _evaluate_jobs(jobs, engine, session, grid)
+
+
+def _evaluate_jobs(
+    jobs: Sequence[Job], engine: "Engine", session: Session, show_protocols: bool
+) -> None:
+    """Evaluate jobs; raises at the end if the model cannot read the requests of some.
+
+    The texts of the others may be shorter, or have other characters.
+    """
+    errors: list[EncodingError] = []
+    for job in jobs:
+        if show_protocols:
+            terminal.note(f"{job.task.name}: {job.protocol.label}")
+        try:
             evaluate_job(job, engine, session)
+        except EncodingError as error:
+            if job.strict:
+                raise
+            errors.append(error)
+    for refusal in errors[:-1]:
+        terminal.note(f"not run: {refusal}")
+    if errors:
+        raise errors[-1]
 
 
 def _same_rows(jobs: Sequence[Job]) -> list[Job]:

@@ -34,8 +34,8 @@ def borrowed(
 
     Args:
         model: a causal language model of transformers, or any function from token ids (B, T) to
-            logits (B, T, V). What torch.compile, DistributedDataParallel or accelerate put around
-            it is taken off.
+            logits (B, T, V); one of nanoGPT's kind is run as GPT-2. What torch.compile,
+            DistributedDataParallel or accelerate put around it is taken off.
         tokenizer: of transformers or tokenizers, which is copied, or by name, as `--tokenizer`.
         name: for records; default: the name of the model's class.
         context: tokens fed at most; default: the smaller of 1,024 and the model's maximum.

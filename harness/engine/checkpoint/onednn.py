@@ -79,8 +79,15 @@ def pack(model: Any, before: Tensor | None = None) -> None:
 
 
 def products(model: Any) -> str:
-    """What computes a model's matrix products: `onednn` over packed weights, or `torch`."""
-    return "onednn" if any(isinstance(m, Packed) for m in model.modules()) else "torch"
+    """What computes a model's matrix products: `onednn` over packed weights, or `torch`.
+
+    `transposed`: torch reads weights where another program has them, as (outer, inner).
+    """
+    modules = [*model.modules()]
+    if any(isinstance(module, Packed) for module in modules):
+        return "onednn"
+    transposed = any(type(m) is Conv1D and not m.weight.is_contiguous() for m in modules)
+    return "torch transposed" if transposed else "torch"
 
 
 def _replace_layers(model: Any, replaced: list[tuple[nn.Module, str, nn.Module]]) -> None:

@@ -155,7 +155,7 @@ class Encoder:
         if len(after) > self.context:
             raise EncodingError(
                 f"a continuation of {len(after)} tokens does not fit the context of "
-                f"{self.context}; expected a longer --context or another model"
+                f"{self.context}; expected a longer --context, if the model has one"
             )
         room = self.context + 1 - len(after)
         kept, truncated = _truncate_left(context, start, room)

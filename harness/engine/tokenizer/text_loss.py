@@ -56,8 +56,9 @@ def text_losses(tokenizer: Tokenizer, encoded: Sequence[EncodedText]) -> list[Te
             example = _loss(tokenizer, scored).example or scored
             raise EncodingError(
                 f"the tokenizer has no token for {example[:40]!r}, which is to be scored; it loses "
-                f"{share:.2%} of the characters of these {len(encoded):,} requests; expected a "
-                "tokenizer that covers the benchmark's text",
+                f"{share:.2%} of all characters of {len(encoded):,} "
+                f"request{'s' * (len(encoded) != 1)}; expected a tokenizer that covers the "
+                "benchmark's text",
                 i,
             )
     return losses

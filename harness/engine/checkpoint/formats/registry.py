@@ -65,6 +65,11 @@ def _other_formats() -> list[Format]:
 
 def unknown(path: Path) -> CheckpointError:
     """What is said about a file of no known format."""
+    if path.suffix == ".py":
+        return CheckpointError(
+            f"{path} is a Python file; name the function in it that returns the model: "
+            f"--model {path}:FUNCTION"
+        )
     candidate = Candidate(path)
     content = candidate.pickle
     what = f"begins with {candidate.start[:4]!r}" if content is None else f"is {described(content)}"

@@ -69,6 +69,11 @@ def _has_hidden_modules(model: nn.Module) -> bool:
     return any(isinstance(part, nn.Module) and id(part) not in registered for part in parts)
 
 
+def is_patched(model: nn.Module) -> bool:
+    """Whether a forward pass runs more than the methods of the modules' classes."""
+    return has_hooks(model) or any("forward" in vars(module) for module in model.modules())
+
+
 def source_digests(classes: Iterable[type]) -> list[str]:
     """Digests of the source files of classes outside torch and transformers, in a fixed order.
 

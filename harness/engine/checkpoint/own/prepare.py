@@ -14,11 +14,12 @@ from harness.engine.checkpoint.identity import digest_in_memory
 from harness.engine.checkpoint.own.adapter import OwnModel
 from harness.engine.checkpoint.own.context import own_context
 from harness.engine.checkpoint.own.digest import (
-    has_hooks,
+    is_patched,
     own_digest,
     source_digests,
     unknown_digest,
 )
+from harness.engine.checkpoint.own.gpt2 import as_gpt2
 from harness.engine.checkpoint.settings import Identity
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import CheckpointError
@@ -66,16 +67,18 @@ def prepare(
     """
     ends: frozenset[int] = frozenset()
     with one_line_errors(name):
-        if is_of_transformers(model):
+        if not is_of_transformers(model):
+            own = OwnModel(model, name)
+            own.try_out(len(tokenizer))
+            length = own_context(own, context, name)
+            model = as_gpt2(own, length, name) or own
+        if isinstance(model, OwnModel):
+            digest = own_digest(model.call)
+        else:
             length = context_length(model.config, context)
             digest = _digest(model)
             stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
             ends = check_end_tokens(stated, "eos_token_id", name)
-        else:
-            digest = own_digest(model)
-            model = OwnModel(model, name)
-            model.try_out(len(tokenizer))
-            length = own_context(model, context, name)
     identity = Identity(
         name=name,
         revision=None,
@@ -130,8 +133,7 @@ def is_of_transformers(model: Any) -> bool:
 
 def _digest(model: nn.Module) -> str:
     """The digest of the saved checkpoint, unless the model is more than that checkpoint."""
-    modules = [*model.modules()]
-    if has_hooks(model) or any("forward" in vars(module) for module in modules):
+    if is_patched(model):
         return unknown_digest()
-    own_code = source_digests({type(module) for module in modules})
+    own_code = source_digests({type(module) for module in model.modules()})
     return own_digest(model) if own_code else digest_in_memory(model)

@@ -48,7 +48,7 @@ class Source:
     dataset: str | None = None  # the name of the folder that the training data was in
 
 
-def read_sizes(path: Path, stated: Mapping[str, Any]) -> Sizes:
+def read_sizes(path: Path | str, stated: Mapping[str, Any]) -> Sizes:
     """The sizes in the settings of nanoGPT or build-nanogpt.
 
     Raises:
@@ -76,7 +76,7 @@ def read_sizes(path: Path, stated: Mapping[str, Any]) -> Sizes:
     )
 
 
-def read_state(path: Path, value: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+def read_state(path: Path | str, value: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
     """The tensors of a state_dict without the prefixes of wrappers and without causal masks.
 
     Raises:
@@ -124,7 +124,7 @@ def open_checkpoint(
     )
     return TensorCheckpoint(
         description=described,
-        config=_config(sizes, activation, tensors[_EMBEDDING].dtype),
+        config=gpt2_config(sizes, activation, tensors[_EMBEDDING].dtype),
         tensors=tensors,
         tokenizer=tokenizer.write,
         tokenizer_key=tokenizer.key,
@@ -133,7 +133,7 @@ def open_checkpoint(
 
 
 def transformers_tensors(
-    path: Path, state: Mapping[str, torch.Tensor], sizes: Sizes
+    path: Path | str, state: Mapping[str, torch.Tensor], sizes: Sizes
 ) -> dict[str, torch.Tensor]:
     """The tensors of a GPT2LMHeadModel; linear weights are transposed views.
 
@@ -150,11 +150,14 @@ def transformers_tensors(
         for name, value in all_of(_shapes(sizes), weights, path).items()
     }
     _check_head(path, state)
-    if not sizes.biases:
-        dtype = tensors[_EMBEDDING].dtype
-        for name, shape in _shapes(sizes._replace(biases=True)):
-            tensors.setdefault(name, torch.zeros(shape, dtype=dtype))
-    return tensors
+    zeros = {} if sizes.biases else _zero_biases(tensors[_EMBEDDING], sizes)
+    return {**tensors, **zeros}
+
+
+def _zero_biases(like: torch.Tensor, sizes: Sizes) -> dict[str, torch.Tensor]:
+    """The biases of a model that has none, on the device and in the number format of a tensor."""
+    shapes = _shapes(sizes._replace(biases=True))
+    return {name: like.new_zeros(shape) for name, shape in shapes if name.endswith(".bias")}
 
 
 def _shapes(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -180,7 +183,7 @@ def _shapes(sizes: Sizes) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield "transformer.ln_f.bias", (width,)
 
 
-def _check_head(path: Path, state: Mapping[str, torch.Tensor]) -> None:
+def _check_head(path: Path | str, state: Mapping[str, torch.Tensor]) -> None:
     """Refuse a head of its own: GPT-2's is the embedding."""
     head, embedding = state.get(_HEAD), state[_EMBEDDING]
     if head is None or head.data_ptr() == embedding.data_ptr():
@@ -191,7 +194,7 @@ def _check_head(path: Path, state: Mapping[str, torch.Tensor]) -> None:
         )
 
 
-def _config(sizes: Sizes, activation: str, dtype: torch.dtype) -> Any:
+def gpt2_config(sizes: Sizes, activation: str, dtype: torch.dtype) -> Any:
     """The config of transformers; what it does not state is as in GPT-2."""
     from transformers import GPT2Config
 

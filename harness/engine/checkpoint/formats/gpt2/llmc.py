@@ -68,7 +68,7 @@ class LLMC:
             path = complete
         header = _read_header(path, Candidate(path).start)
         source = Source(
-            program=f"{self.name} ({path.name})",
+            program=self.name if path == candidate.path else f"{self.name} ({path.name})",
             path=path,
             state=_read_state(path, header),
             sizes=Sizes(

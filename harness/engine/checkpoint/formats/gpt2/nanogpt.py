@@ -89,7 +89,7 @@ class BuildNanoGPT:
         """The model in the file."""
         path, content = self._content(candidate) or _none(candidate)
         source = Source(
-            program=f"{self.name} ({path.name})",
+            program=self.name if path == candidate.path else f"{self.name} ({path.name})",
             path=path,
             state=read_state(path, content["model"]),
             sizes=read_sizes(path, vars(content["config"])),

@@ -51,14 +51,14 @@ class NanoChat:
         tensors = tensors_of(state, layout, sizes, path)
         tokenizer = find_tokenizer(path, options, sizes.vocab_size)
         step = meta.get("step") if type(meta.get("step")) is int else None
-        described = "" if step is None else f" of step {step:,}"
+        described = "" if step is None else f" at step {step:,}"
         if path != candidate.path:
             others = len([p for p in path.parent.glob("model_*.pt") if p != path])
             described += f" ({path.name}, the newest of {others + 1})" if others else ""
         return TensorCheckpoint(
             description=(
-                f"a nanochat model{described}, {sizes.n_layer} layers of {sizes.n_embd}, "
-                f"{layout.name}; tokenizer: {tokenizer.origin}"
+                f"a checkpoint of nanochat{described}: {sizes.n_layer} layers, {sizes.n_embd} "
+                f"wide, {layout.name}; tokenizer: {tokenizer.origin}"
             ),
             config=config_of(layout, sizes, meta_path),
             tensors=tensors,
