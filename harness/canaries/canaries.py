@@ -88,7 +88,7 @@ class Canaries:
         found = [
             *self._of_likelihoods(scores),
             self._answers.warning(),
-            greedy_ties(tokens),
+            "" if self._constant.seen else greedy_ties(tokens),
             lost_text(preflight, requests),
         ]
         return tuple(warning for warning in found if warning)

@@ -46,7 +46,7 @@ class Candidate:
 
     @cached_property
     def pickle(self) -> Any | None:
-        """The content of a torch file, its tensors mapped from the file; None for another file.
+        """The content of a torch file; None for another file.
 
         Raises:
             CheckpointError: the file is damaged, or calls for more than tensors and plain values.

@@ -22,6 +22,9 @@ _OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic 
 _NAME_LENGTH, _NAME = slice(26, 28), 30  # in the header of a zip archive's first file
 _REFUSED_NAME = re.compile(r"GLOBAL (\S+)")
 _MAX_PLAIN_BYTES = 1 << 28
+# Larger files are mapped into memory. If a training run overwrites a mapped file in place, as
+# nanoGPT does, the system ends this process. Files of ordinary size are therefore read.
+_MAX_READ_BYTES = 2 << 30
 
 
 class StoredConfig:
@@ -32,7 +35,7 @@ _STUBS = ((StoredConfig, "__main__.GPTConfig"),)  # build-nanogpt
 
 
 def read_torch_file(path: Path, start: bytes) -> Any | None:
-    """The content of a torch file, its tensors mapped from the file; None for another file.
+    """The content of a torch file; None for another file. Tensors of large files are mapped.
 
     Args:
         path: the file.
@@ -50,7 +53,8 @@ def read_torch_file(path: Path, start: bytes) -> Any | None:
             _refuse_compressed(path)
         with warnings.catch_warnings(), torch.serialization.safe_globals(list(_STUBS)):
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            mapped = is_zip and path.stat().st_size > _MAX_READ_BYTES
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError as error:
         raise unreadable(path, error) from error
     except CheckpointError:

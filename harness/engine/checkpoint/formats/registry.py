@@ -23,6 +23,7 @@ from harness.files import atomic
 
 log = logging.getLogger(__name__)
 
+LOCK_SECONDS = 120.0
 VERSION = 1  # raised with every change of a conversion that can change what is written
 BUILT_IN: tuple[Format, ...] = (
     GGUF(), NanoGPT(), BuildNanoGPT(), LLMC(), NanoChat(), LitGPT(), DCP(),
@@ -145,11 +146,14 @@ def write_once(write: Callable[[Path], None], target: Path) -> None:
             "set HARNESS_CACHE to a folder that can be written"
         ) from error
     try:
-        write(work)
-        try:
-            work.rename(target)  # atomic: another process may have been faster
-        except OSError:
+        # Another process that converts the same checkpoint is waited for.
+        with atomic.locked(target.parent, timeout=LOCK_SECONDS):
             if not target.is_dir():
-                raise
+                write(work)
+                try:
+                    work.rename(target)
+                except OSError:  # where there are no locks, another process may have been faster
+                    if not target.is_dir():
+                        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
