@@ -48,7 +48,7 @@ class GGUFFile:
     @property
     def description(self) -> str:
         """For the log."""
-        return "a GGUF file; dequantising takes about half a minute"
+        return "a GGUF file"
 
     def key(self) -> str:
         """The digest of the file."""
