@@ -122,7 +122,7 @@ class TensorCheckpoint:
 
     description: str
     config: Any  # a transformers config
-    tensors: Mapping[str, torch.Tensor]  # may be views into the file
+    tensors: Mapping[str, torch.Tensor]  # may be views, or mapped from a large file
     tokenizer: Callable[[Path], None]  # writes the tokenizer's files into a folder
     tokenizer_key: str  # digest of those files, or of what they are made from
     step: int | None = None

@@ -39,7 +39,7 @@ class NanoGPT:
         return self._content(candidate) is not None
 
     def open(self, candidate: Candidate, options: ReadOptions) -> TensorCheckpoint:
-        """The model in the file; the state of the optimizer is not read."""
+        """The model in the file; the state of the optimizer plays no part."""
         path, content = self._content(candidate) or _none(candidate)
         config = content.get("config")
         dataset = config.get("dataset") if isinstance(config, Mapping) else None
