@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.cli.group import main
+from harness.cli.group import DEFECT, main
 from harness.core import Score, Tokens
 from harness.plugins.registry import load_task, task_names
 from harness.records.folder import OUTCOMES_SUFFIX
@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
 
 def harness(*words: object) -> Result:
-    """Run `harness WORDS`; a defect of the program, exit code 3, fails the test."""
+    """Run `harness WORDS`; a defect of the program fails the test."""
     out, err = io.StringIO(), io.StringIO()
     before, sys.argv = sys.argv, ["harness", *map(str, words)]
     code = 0
@@ -36,7 +36,7 @@ def harness(*words: object) -> Result:
         code = end.code if isinstance(end.code, int) else 1
     finally:
         sys.argv = before
-    assert code != 3, err.getvalue()
+    assert code != DEFECT, err.getvalue()
     return Result(code, out.getvalue(), err.getvalue())
 
 

@@ -19,6 +19,7 @@ from console import harness, made_record, record_files
 from rich.console import Console
 
 from harness.analysis.paper import published, table3
+from harness.cli import group
 from harness.cli.group import COMMANDS, cli
 from harness.core import Score
 from harness.display import tables, terminal
@@ -387,3 +388,16 @@ def test_sigint_in_a_real_process_keeps_whole_records(tiny_folder: Path, tmp_pat
     [path] = record_files(out)
     assert read(path).task == "ptb"
     assert "PTB PPL" in stdout
+
+
+def test_a_defect_has_an_exit_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(group, "_run", fail)
+    with pytest.raises(SystemExit) as end:
+        group.main()
+    assert end.value.code == 70  # not a verdict, which are 0 to 3
+    assert "ZeroDivisionError: a defect" in capsys.readouterr().err

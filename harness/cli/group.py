@@ -45,6 +45,7 @@ COMMANDS = {
     "completion": "setup.completion:completion",
 }
 """Name -> module below `harness.cli` and function."""
+DEFECT = 70  # EX_SOFTWARE of sysexits.h; 1, 2 and 3 are verdicts and refusals
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 # Refusals of the operating system, which are not defects of ours.
 _REFUSED = {
@@ -165,9 +166,9 @@ def main() -> None:
     except (_ClosedPipe, BrokenPipeError):
         _silence()
         sys.exit(CLOSED_PIPE)
-    except Exception:  # a defect of ours; 1 would mean a regression
+    except Exception:
         traceback.print_exc()
-        sys.exit(3)
+        sys.exit(DEFECT)
 
 
 def _silence() -> None:
