@@ -70,7 +70,7 @@ def difference(
     if not math.isfinite(before) or not math.isfinite(after):
         raise NumericsError(f"cannot compare {before} with {after}; expected finite numbers")
     flips = metric.proportion and not metric.select
-    lost, won = _flips(a, b) if flips else (None, None)
+    lost, won = lost_and_won(a, b) if flips else (None, None)
     a, b = units(metric, (a, b), blocks)
     low, high = _interval(metric, a, b, seed, resamples)
     test, p, p_worse = "none", None, None
@@ -127,7 +127,7 @@ def _score(metric: Metric, table: Table) -> float:
     return float(values(metric, counted.sum(axis=0)))
 
 
-def _flips(a: Table, b: Table) -> tuple[int, int]:
+def lost_and_won(a: Table, b: Table) -> tuple[int, int]:
     """How many right answers (second to last statistic) became wrong, and wrong ones right."""
     change = b[:, -2] - a[:, -2]
     return int((change < 0).sum()), int((change > 0).sum())
@@ -163,7 +163,7 @@ def _sign_flip(
     valid and never 0 (Phipson and Smyth 2010, arXiv:1603.05766).
     """
     exact = len(a) <= EXACT_PAIRS
-    swaps = _all_swaps(len(a)) if exact else _random_swaps(len(a), seed, resamples)
+    swaps = all_swaps(len(a)) if exact else _random_swaps(len(a), seed, resamples)
     moved = np.concatenate([chosen @ (b - a) for chosen in swaps])
     first = a.sum(axis=0) + moved
     second = b.sum(axis=0) - moved
@@ -179,7 +179,7 @@ def _sign_flip(
     return p, p_worse
 
 
-def _all_swaps(n: int) -> Iterator[Table]:
+def all_swaps(n: int) -> Iterator[Table]:
     """Every choice of n examples to swap, as one (2^n, n) array of 0 and 1."""
     yield (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
 

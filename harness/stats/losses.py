@@ -1,0 +1,75 @@
+"""The loss of each unit between two runs, so that tests of means serve every score.
+
+A score is a function of summed outcomes. To first order its change is a sum over the units
+(examples, or blocks of neighbours): the gradient of the metric at the middle of the two runs, times
+what changed in the unit. The middle stays where it is if the outcomes of a unit are swapped, so
+that a swap only changes the sign of the unit's loss, and tests that swap units can work on these
+numbers alone.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import NumericsError
+from harness.metrics import Metric
+from harness.stats.paired import Table, values
+
+FINE = 1024.0  # by which sums are multiplied
+
+
+class Losses(NamedTuple):
+    """What each unit adds to the loss of run b against run a."""
+
+    values: NDArray[np.float64]  # (n,), in the metric's unit; positive where b is worse
+    weights: NDArray[np.float64]  # (n,), share of each unit in a loss common to all; mean 1
+
+
+def losses(metric: Metric, a: Table, b: Table) -> Losses:
+    """The losses of units, (n, statistics) in each run; their mean is the loss of the score.
+
+    For means it is exact; otherwise it is exact up to the third order of the change.
+
+    Raises:
+        NumericsError: there are no units, or a loss is not finite.
+    """
+    assert a.shape == b.shape, f"outcomes of the same units, got {a.shape} and {b.shape}"
+    assert metric.select is None, "with `select` each run has other examples"
+    if not len(a):
+        raise NumericsError("there are no examples to compare; expected at least one")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise NumericsError("an example has an outcome that is not a finite number")
+    change = b - a
+    middle = (a.sum(axis=0) + b.sum(axis=0)) / 2
+    worse = -1 if metric.higher_is_better else 1
+    found = worse * len(a) * (change @ gradient(metric, middle, np.abs(change).max(axis=0)))
+    counts = (a[:, -1] + b[:, -1]) / 2
+    weights = counts / counts.mean()
+    if not (np.isfinite(found).all() and np.isfinite(weights).all()):
+        raise NumericsError("the loss of an example is not a finite number")
+    return Losses(found, weights)
+
+
+def gradient(
+    metric: Metric, sums: NDArray[np.float64], steps: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Derivatives of the metric by its sums, by central differences; 0 where the step is 0.
+
+    Steps are as large as an outcome. BLEU rounds its counts, so that smaller steps would vanish;
+    scores do not change if all sums are multiplied, and against larger sums the steps are small.
+    """
+    whole, fine = values(metric, np.stack([sums, FINE * sums]))
+    scale = FINE if abs(fine - whole) <= 1e-3 * abs(whole) else 1.0  # BLEU without a match is not
+    sums = scale * sums
+    # Counts stay positive. The middle of whole numbers may end in .5; both ends of a whole step
+    # then round in the same direction.
+    steps = np.where((sums > 0) & (sums < steps), sums, steps)
+    moved = np.flatnonzero(steps)
+    slopes = np.zeros(len(sums))
+    if len(moved):
+        shifts = np.zeros((len(moved), len(sums)))
+        shifts[np.arange(len(moved)), moved] = steps[moved]
+        above, below = np.split(values(metric, np.concatenate([sums + shifts, sums - shifts])), 2)
+        slopes[moved] = scale * (above - below) / (2 * steps[moved])
+    return slopes
