@@ -8,9 +8,9 @@ import re
 import tomllib
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 from console import harness, made_record, refused
@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.analysis.baseline import Rule
 from harness.analysis.baseline import read as read_baseline
-from harness.analysis.check import Status, Verdict
+from harness.analysis.check import Verdict
+from harness.analysis.rules.rule import Rule
+from harness.analysis.rules.tiers import Status
 from harness.core import Score
 from harness.errors import RecordError
 from harness.files.escape import printable
@@ -207,7 +208,7 @@ def test_a_rule_that_is_none_is_refused(held: Path, rule: str) -> None:
         return
     out = held.parent / "main.toml"
     line = refused("baseline", held, "--out", out, "--rule", rule)
-    assert f"rule {rule!r}: expected paired, absolute, relative or report" in line
+    assert f"rule {rule!r}: expected " in line
     assert not out.exists()
 
 
@@ -231,7 +232,7 @@ def test_a_baseline_that_cannot_be_written(held: Path) -> None:
 def test_the_same_run_passes(held: Path) -> None:
     result = harness("check", held, "--baseline", baseline(held))
     assert result.code == 0
-    assert "2 pass" in result.out
+    assert "2 no regression seen" in result.out
     assert "regression" not in result.out.replace("no regression", "")
 
 
@@ -241,13 +242,13 @@ def test_a_run_that_is_worse_fails_and_is_named(held: Path, tmp_path: Path) -> N
     assert result.code == 1
     [line] = [x for x in result.out.split("\n") if x.startswith("regression")]
     assert line.split()[:6] == ["regression", "lambada", ACC, "60.00", "51.00", "-9.00"]
-    assert "1 pass, 1 regression" in result.out
+    assert "1 no regression seen, 1 regression" in result.out
 
 
 def test_the_p_of_a_regression_is_mcnemars_after_holm(held: Path, tmp_path: Path) -> None:
     found = check(lambada(tmp_path / "run", lost=40, won=4), baseline(held))
     assert found.code == 1
-    assert (found.status(ACC), found.status(PPL)) == ("regression", "pass")
+    assert (found.status(ACC), found.status(PPL)) == ("regression", "no regression seen")
     line = found.verdicts[ACC]["score"]
     assert (line["difference"]["lost"], line["difference"]["won"], line["examples"]) == (40, 4, N)
     assert line["difference"]["value"] == pytest.approx(-9)
@@ -321,7 +322,7 @@ def test_a_missing_run_is_not_comparable(held: Path, tmp_path: Path) -> None:
 def test_a_missing_score_is_not_comparable(held: Path, tmp_path: Path) -> None:
     found = check(made(tmp_path / "run", {PPL: NATS}), baseline(held))
     assert found.code == 2
-    assert (found.status(PPL), found.status(ACC)) == ("pass", "not comparable")
+    assert (found.status(PPL), found.status(ACC)) == ("no regression seen", "not comparable")
     assert found.verdicts[ACC]["reason"] == "the run has no such score"
 
 
@@ -344,7 +345,7 @@ def test_a_score_of_a_part_is_not_called_too_small(tmp_path: Path) -> None:
     held = questions(tmp_path / "held")
     path = edited(baseline(held), 'rule = "report"', 'rule = "paired"\ndelta = 0')
     found = check(held, path)
-    assert found.status("em") == "pass"
+    assert found.status("em") == "no regression seen"
     assert found.status("em-top-1%") == "not comparable"
     assert "too few" not in found.verdicts["em-top-1%"]["reason"], "there are 400 examples"
 
@@ -401,19 +402,19 @@ def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
 # --- rules at their edges -----------------------------------------------------------------
 
 EDGES = [
-    ("absolute:2.5", 10, "pass"),  # 2.5 points
+    ("absolute:2.5", 10, "within tolerance"),  # 2.5 points
     ("absolute:2.5", 11, "regression"),
-    ("absolute:0", 0, "pass"),
+    ("absolute:0", 0, "within tolerance"),
     ("absolute:0", 1, "regression"),
-    ("relative:0.25", 60, "pass"),  # a quarter of 60 % are 15 points
+    ("relative:0.25", 60, "within tolerance"),  # a quarter of 60 % are 15 points
     ("relative:0.25", 61, "regression"),
     ("relative:0", 1, "regression"),
     ("report", 240, "reported"),
-    ("paired:0", 5, "pass"),  # p = 1/32, times two
+    ("paired:0", 5, "no regression seen"),  # p = 1/32, times two
     ("paired:0", 6, "regression"),  # p = 1/64, times two
-    ("paired:10", 40, "pass"),  # 10 points, surely worse, and allowed
+    ("paired:10", 40, "no regression seen"),  # 10 points, surely worse, and allowed
     ("paired:10", 41, "regression"),
-    ("paired:1", 5, "pass"),  # worse by more than 1 point, but not surely
+    ("paired:1", 5, "no regression seen"),  # worse by more than 1 point, but not surely
 ]
 
 
@@ -426,7 +427,7 @@ def test_a_rule_fails_beyond_its_edge_alone(
     assert found.code == (1 if status == "regression" else 0)
 
 
-@pytest.mark.parametrize(("nats", "status"), [(5e-6, "pass"), (5e-5, "regression")])
+@pytest.mark.parametrize(("nats", "status"), [(5e-6, "no regression seen"), (5e-5, "regression")])
 def test_a_bias_in_the_last_digits_is_no_regression(
     tmp_path: Path, held: Path, nats: float, status: str
 ) -> None:
@@ -440,14 +441,14 @@ def test_a_bias_in_the_last_digits_is_no_regression(
 @pytest.mark.parametrize(
     ("rule", "won", "status"),
     [
-        ("absolute:2.5", 10, "pass"),
+        ("absolute:2.5", 10, "within tolerance"),
         ("absolute:2.5", 11, "improved"),
-        ("relative:0.25", 60, "pass"),
+        ("relative:0.25", 60, "within tolerance"),
         ("relative:0.25", 61, "improved"),
         ("report", 160, "reported"),
-        ("paired:0", 5, "pass"),  # two-sided p = 2/32
+        ("paired:0", 5, "no regression seen"),  # two-sided p = 2/32
         ("paired:0", 6, "improved"),
-        ("paired:10", 40, "pass"),
+        ("paired:10", 40, "no regression seen"),
         ("paired:10", 41, "improved"),
     ],
 )
@@ -525,7 +526,7 @@ def test_a_rule_can_be_taken_out_and_added(tmp_path: Path) -> None:
         (f'metric = "{ACC}"', "metric = 5", "main.toml"),
         ('task = "lambada"', 'task = "lamda"', "no score lamda paper acc-word-stopfilter"),
         ('protocol = "paper"', 'protocol = "lm-eval"', "no score lambada lm-eval"),
-        ('rule = "paired"', 'rule = "strict"', "expected paired, absolute, relative or report"),
+        ('rule = "paired"', 'rule = "strict"', "expected one of proved, paired, absolute,"),
         ('rule = "paired"', 'rule = "absolute"', "tolerance"),
         ('rule = "paired"', "", "rule"),
         ("delta = 0.0", "delta = -1", "a number that is not negative"),
@@ -780,7 +781,7 @@ def verdict(status: Status = "regression", **names: str) -> Verdict:
     return Verdict(status=status, rule=Rule("paired"), **texts)  # type: ignore[arg-type]
 
 
-STATUSES: tuple[Status, ...] = ("pass", "improved", "regression", "not comparable", "reported")
+STATUSES: tuple[Status, ...] = get_args(Status)
 HOSTILE = st.text(st.sampled_from('|\n\r%<&"\x01') | st.characters(), max_size=8)
 """Any code point, halves of pairs included, and often those that mean something."""
 
@@ -909,7 +910,7 @@ def test_the_job_summary_is_appended(
     assert f"| regression | lambada (paper) | {ACC} | 60.0000 | 50.0000 | -10.0000 |" in text
     rows = [line for line in text.split("\n") if line.startswith("|")]
     assert len(rows) == 2 * (2 + 4)
-    assert {row.count("|") for row in rows} == {9}
+    assert {row.count("|") for row in rows} == {12}
 
 
 @given(HOSTILE, HOSTILE)
@@ -919,7 +920,7 @@ def test_the_job_summary_has_one_row_a_verdict(metric: str, reason: str) -> None
     rows = [line for line in lines if line.startswith("|")]
     assert rows == lines[2:]
     assert len(rows) == 4
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {12}
 
 
 def test_a_job_summary_that_cannot_be_written_hides_no_verdict(
@@ -938,8 +939,12 @@ def test_a_job_summary_that_cannot_be_written_hides_no_verdict(
 
 def test_json_says_everything_about_a_verdict(held: Path, tmp_path: Path) -> None:
     found = check(lambada(tmp_path / "run", lost=40, won=4), baseline(held)).verdicts[ACC]
-    assert set(found) == {"task", "protocol", "metric", "status", "rule", "reason", "score", "p",
-                          "note", "warnings"}  # fmt: skip
+    assert set(found) == {field.name for field in fields(Verdict)}
+    assert found["rule"] == {"kind": "paired", "amount": 0, "min_loss": 0, "tier": "critical",
+                             "pooled": False}  # fmt: skip
+    assert (found["items"], found["of"]) == (N, N)
+    assert found["evidence"] == f"p {found['p']:.2g} after Holm"
+    assert (found["margin"], found["upper"]) == (None, None), "for rules that prove"
     assert (found["task"], found["protocol"], found["metric"]) == ("lambada", "paper", ACC)
     assert found["score"]["unit"] == "%"
     assert found["score"]["higher_is_better"] is True
@@ -983,7 +988,7 @@ def test_a_score_without_a_value_leaves_the_others_their_verdicts(tmp_path: Path
     assert found.code == 2
     assert found.status(PPL) == "not comparable"
     assert "expected finite numbers" in found.verdicts[PPL]["reason"]
-    assert found.status(ACC) == "pass"
+    assert found.status(ACC) == "no regression seen"
     result = harness("compare", held, run, "--json")
     assert result.code == 0, result.err
     value = json.loads(result.out)
@@ -1044,6 +1049,6 @@ def test_a_verdict_with_hostile_text_stays_one_annotation_and_one_row() -> None:
     assert "\n" not in line
     assert "\x1b" not in line
     *_, row = ci.summary([verdict]).rstrip("\n").split("\n")
-    assert re.sub(r"\\.", "", row).count("|") == 9
+    assert re.sub(r"\\.", "", row).count("|") == 12
     assert "<img" not in row
     assert "\x1b" not in row

@@ -20,9 +20,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness as harness_package
-from harness.analysis.baseline import KINDS
-from harness.analysis.check import Status
 from harness.analysis.paper import published as paper
+from harness.analysis.rules.rule import KINDS
+from harness.analysis.rules.tiers import Status
 from harness.cli.group import cli
 from harness.commands.evaluate.grid import protocols
 from harness.commands.options import ProtocolOptions

@@ -136,8 +136,13 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--flips": ("1", {}, ()),
     "--anyway": (None, {}, ()),
     "--rule": ("absolute:1", {}, ()),
+    "--score": (f"lambada:{LAST}", {}, ()),
+    "--pooled": (None, {}, ()),
+    "--tier": ("advisory", {}, ()),
     "--alpha": ("0.01", {}, ()),
+    "--beta": ("0.2", {}, ()),
     "--baseline": ("other.toml", {}, ("--baseline",)),
+    "--require-proof": (None, {}, ()),
     "--junit": ("junit.xml", {}, ()),
     "--jitter": ("noise.json", {}, ()),
     "--drop": ("3", {}, ()),
@@ -175,6 +180,7 @@ SPECIAL: dict[tuple[str, str], tuple[list[str] | None, str | None, Given, tuple[
     ("explain", "--cache"): (None, "stored", {"--no-ranks": None}, ("--cache",)),
     ("overlap", "--data-file"): (None, "data/lambada_test.jsonl", {}, ("--sample",)),
     ("curve", "--task"): (None, "ptb", {}, ()),
+    ("check", "--require-proof"): (["one"], None, {"--baseline": "proved.toml"}, ()),
 }
 
 
@@ -241,7 +247,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made(place / "one", {PPL: NATS, ACC: RIGHT, LAST: RIGHT})
         made(place / "two", {PPL: MORE, ACC: OTHER, LAST: OTHER})
         made(place / "different", {PPL: MORE, ACC: OTHER}, prompt={"name": "x", "sha256": "00"})
-        for name, rule in (("held", "absolute:0"), ("other", "absolute:50")):
+        rules = {"held": "absolute:0", "other": "absolute:50", "proved": "proved:0.01"}
+        for name, rule in rules.items():
             assert harness("baseline", "one", "--out", f"{name}.toml", "--rule", rule).code == 0
         moved = Noise("lambada", "paper", ACC, "%", 60.0, 5.0, {"float32": 5.0})
         movements.write(place / "noise.json", [moved], {})

@@ -58,7 +58,7 @@ RULES = {
     ),
     "engine.backends": Rule("core errors files engine", f"{TENSORS} platformdirs ray"),
     "engine": Rule("core errors files engine", TENSORS),
-    "runner": Rule("canaries core errors data metrics prompt records stats task"),
+    "runner": Rule("canaries core errors data metrics prompt records stats task", "numpy"),
     "analysis.paper": Rule("canaries core errors files metrics records", ANY),
     "analysis": Rule(
         "core errors files metrics plugins records stats task analysis.paper "
@@ -227,7 +227,7 @@ def test_every_folder_is_packaged() -> None:
         ("harness/engine/queries/prefix_tree.py", "from torch import Tensor", ["torch"]),
         ("harness/records/record.py", "from harness.runner import Job", ["harness.runner"]),
         (
-            "harness/runner.py",
+            "harness/runner/evaluation.py",
             "from harness.engine.engine import Engine",
             ["harness.engine.engine"],
         ),

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from console import harness, record_files, refused
 
-from harness import runner
 from harness.commands.evaluate.session import job_for
 from harness.commands.options import DataOptions
 from harness.core import (
@@ -239,7 +238,7 @@ def test_an_error_of_the_harness_stays_what_it_is() -> None:
 
 
 def test_follow_must_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "MAX_ROUNDS", 4)
+    monkeypatch.setattr("harness.runner.job.MAX_ROUNDS", 4)
     words = r"follow\(\) still returns requests on example \d+ after 4 rounds; it must end"
     with pytest.raises(TaskError, match=words):
         run(replace(TASK, follow=again))
@@ -358,7 +357,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_commands_end_with_one_line(
     plugin: Any, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "MAX_ROUNDS", 3)
+    monkeypatch.setattr("harness.runner.job.MAX_ROUNDS", 3)
     model = ["--model", tiny_folder, "--device", "cpu"]
     words = [*model, "--sample", "--limit", 2, "--out", tmp_path / "records"]
     division = "ZeroDivisionError: integer division or modulo by zero (faulty_riddles.py:9)"

@@ -1,21 +1,39 @@
-"""Check runs against a baseline: fine, a regression, or not comparable.
+"""Check runs against a baseline: fine, a regression, undecided, or not comparable.
 
 Only rules decide. An improvement is reported and never fails. The noise that `harness jitter`
 measured is the smallest tolerance of every rule.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, get_args
 
-from harness.analysis.baseline import Baseline, Key, Rule
+from harness.analysis.baseline import Baseline, Key
 from harness.analysis.compare import ScoreComparison, compare_runs, matching_runs, signature_note
-from harness.analysis.runs import Incomparable, Run, label
-from harness.stats.paired import Difference, holm
+from harness.analysis.rules.judge import Case, judge, judge_pooled
+from harness.analysis.rules.rule import TIERS, Rule
+from harness.analysis.rules.tiers import Failing, Status, Tiers, code, fails
+from harness.analysis.runs import (
+    Incomparable,
+    PairedOutcomes,
+    Run,
+    blocks_of,
+    common,
+    label,
+    measures,
+)
+from harness.errors import NumericsError
+from harness.metrics import Metric
+from harness.stats.limits import Limits, limits, more_items
+from harness.stats.paired import holm
+from harness.stats.pooled import Pooled, PooledScore, pooled_test
 
-Status = Literal["pass", "improved", "regression", "not comparable", "reported"]
-FINE, REGRESSION, NOT_COMPARABLE = 0, 1, 2
-ROUNDING = 1e-5  # relative to the score; a paired test detects any bias, even in the last digits
+POOL: Key = ("all benchmarks", "", "pooled")
+"""In place of benchmark, protocol and metric: the decision over all pooled scores."""
+
+Noise = Mapping[tuple[str, str], float]
+"""(benchmark, metric) -> how far the score moves without a cause, in its unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +47,87 @@ class Verdict:
     rule: Rule
     reason: str  # in words
     score: ScoreComparison | None = None
-    p: float | None = None  # one-sided, that it is worse; adjusted over all paired rules
+    p: float | None = None  # one-sided, that it is worse; adjusted over all tests
     note: str = ""  # where the signatures differ
     warnings: tuple[str, ...] = ()  # of the run, and of the baseline's
+    margin: float | None = None  # the loss that `fine` rules out, in the score's unit
+    upper: float | None = None  # one-sided limit of the loss, at the level of the check
+    items: int | None = None  # examples that were compared
+    of: int | None = None  # examples of the baseline
+    evidence: str = ""  # in words, such as `p 0.003 after Holm`
+
+    @property
+    def title(self) -> str:
+        """The status, with the tier where it decides what follows."""
+        if self.rule.tier == "critical" or self.status not in get_args(Failing):
+            return self.status
+        return f"{self.status} ({self.rule.tier})"
 
 
-def check(
-    runs: Sequence[Run], baseline: Baseline, noise: Mapping[tuple[str, str], float]
-) -> list[Verdict]:
-    """A verdict for every rule of the baseline, in its order.
+class _Outcomes(NamedTuple):
+    """The outcomes of one score in two runs."""
 
-    Runs that the baseline does not have are ignored. `noise` maps (benchmark, metric) to the
-    distance by which the score moves without a cause, in its unit.
+    metric: Metric
+    blocks: int | None
+    paired: PairedOutcomes
+
+
+@dataclass(slots=True)
+class _Compared:
+    """The scores of a baseline in the runs that are checked."""
+
+    scores: dict[Key, ScoreComparison | Incomparable] = field(default_factory=dict)
+    pairs: dict[tuple[str, str], tuple[Run, Run]] = field(default_factory=dict)
+    notes: dict[tuple[str, str], str] = field(default_factory=dict)
+    warnings: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+
+    def comparable(self, key: Key) -> ScoreComparison | None:
+        score = self.scores.get(key)
+        return score if isinstance(score, ScoreComparison) else None
+
+    def outcomes(self, key: Key) -> _Outcomes:
+        a, b = self.pairs[key[:2]]
+        measure = next(m for m in measures(a.record) if m.name == key[2])
+        assert isinstance(measure.metric, Metric)  # others are not compared
+        return _Outcomes(measure.metric, blocks_of(measure, a, b), common(a, b, measure.name))
+
+
+def check(runs: Sequence[Run], baseline: Baseline, noise: Noise) -> list[Verdict]:
+    """A verdict for every rule of the baseline, in its order, and last the pooled one if any.
+
+    Runs that the baseline does not have are ignored.
     """
-    scores: dict[Key, ScoreComparison | Incomparable] = {}
-    notes: dict[tuple[str, str], str] = {}
-    warnings: dict[tuple[str, str], tuple[str, ...]] = {}
+    compared = _compare(runs, baseline)
+    bounds = _limits(compared, baseline, noise)
+    pooled = _pool(compared, baseline)
+    ps: dict[Key, float | None] = {}
+    for key, rule in baseline.rules.items():
+        if (score := compared.comparable(key)) and rule.kind in ("paired", "proved"):
+            ps[key] = bounds[key].p_worse if key in bounds else score.difference.p_worse
+    if isinstance(pooled, Pooled):
+        ps[POOL] = pooled.p_worse
+    adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
+    verdicts = []
+    for key, rule in baseline.rules.items():
+        warnings = compared.warnings.get(key[:2], ())
+        found = compared.scores.get(key, Incomparable("the baseline has no run of it"))
+        if isinstance(found, Incomparable):
+            missing = Verdict(*key, "not comparable", rule, found.reason, warnings=warnings)
+            verdicts.append(missing)
+            continue
+        case = Case(
+            rule, found.difference, found.higher_is_better, baseline.alpha,
+            noise.get((key[0], key[2]), 0.0), adjusted.get(key), bounds.get(key),
+        )  # fmt: skip
+        verdicts.append(_verdict(key, case, compared))
+    if pooled is not None:
+        verdicts.append(_pooled_verdict(pooled, adjusted.get(POOL), compared, baseline, noise))
+    return verdicts
+
+
+def _compare(runs: Sequence[Run], baseline: Baseline) -> _Compared:
+    """Compare the scores of the baseline that have a rule."""
+    found = _Compared()
     for name, a, b in matching_runs(baseline.runs, runs):
         if a is None:
             continue
@@ -52,74 +135,117 @@ def check(
         keys = [key for key in baseline.rules if key[:2] == run]
         if b is None:
             missing = Incomparable(f"there is no run of {name} to check")
-            scores |= dict.fromkeys(keys, missing)
+            found.scores |= dict.fromkeys(keys, missing)
             continue
-        notes[run] = signature_note(a.record, b.record)
-        warnings[run] = (
+        found.pairs[run] = (a, b)
+        found.notes[run] = signature_note(a.record, b.record)
+        found.warnings[run] = (
             *(f"{name}: {text}" for text in b.record.warnings),
             *(f"{name}, in the baseline: {text}" for text in a.record.warnings),
         )
         compared = compare_runs(a, b, {metric for _, _, metric in keys})
         for key in keys:
             if isinstance(compared, Incomparable):
-                scores[key] = compared
+                found.scores[key] = compared
             else:
-                scores[key] = compared.get(key[2], Incomparable("the run has no such score"))
-    paired = {
-        key: score.difference.p_worse
-        for key, score in scores.items()
-        if isinstance(score, ScoreComparison) and baseline.rules[key].kind == "paired"
-    }
-    adjusted = dict(zip(paired, holm(list(paired.values())), strict=True))
-    verdicts = []
+                found.scores[key] = compared.get(key[2], Incomparable("the run has no such score"))
+    return found
+
+
+def _limits(compared: _Compared, baseline: Baseline, noise: Noise) -> dict[Key, Limits]:
+    """The limits of the loss of each score under `proved`; some scores may become incomparable."""
+    found: dict[Key, Limits] = {}
     for key, rule in baseline.rules.items():
-        score = scores.get(key, Incomparable("the baseline has no run of it"))
-        warned = warnings.get(key[:2], ())
-        if isinstance(score, Incomparable):
-            reason = score.reason
-            verdicts.append(Verdict(*key, "not comparable", rule, reason, warnings=warned))
+        score = compared.comparable(key)
+        if rule.kind != "proved" or not score or score.difference.test == "none":
             continue
-        p = adjusted.get(key)
-        status, reason = _judge(rule, score, p, baseline.alpha, noise.get((key[0], key[2]), 0.0))
-        note = notes.get(key[:2], "")
-        verdicts.append(Verdict(*key, status, rule, reason, score, p, note, warned))
-    return verdicts
+        metric, blocks, paired = compared.outcomes(key)
+        least = noise.get((key[0], key[2]), 0.0)
+        try:
+            found[key] = limits(
+                metric, paired.a, paired.b, blocks=blocks, alpha=baseline.alpha,
+                margin=max(rule.amount, least), min_loss=max(rule.min_loss, least),
+            )  # fmt: skip
+        except NumericsError as error:
+            compared.scores[key] = Incomparable(str(error))
+    return found
 
 
-def _judge(
-    rule: Rule, score: ScoreComparison, p: float | None, alpha: float, noise: float
-) -> tuple[Status, str]:
-    """Status and reason of a score that can be compared; `p` is one-sided and adjusted."""
-    if rule.kind == "report":
-        return "reported", "no rule"
-    share = abs(score.difference.a) if rule.kind == "relative" else 1.0
-    allowed = max(rule.amount * share, noise)
-    worse = -score.difference.value if score.higher_is_better else score.difference.value
-    if rule.kind == "paired":
-        return _judge_by_test(score.difference, worse, p, allowed, alpha)
-    if worse > allowed:
-        return "regression", f"worse by {worse:.4g}, allowed is {allowed:.4g}"
-    if -worse > allowed > 0:
-        return "improved", f"better by {-worse:.4g}"
-    return "pass", f"allowed is {allowed:.4g}"
+def _verdict(key: Key, case: Case, compared: _Compared) -> Verdict:
+    """The verdict on a score that can be compared."""
+    score = compared.comparable(key)
+    assert score is not None
+    status, reason = judge(case)
+    if status == "undecided":
+        metric, blocks, paired = compared.outcomes(key)
+        more = more_items(
+            metric, paired.a, paired.b, blocks=blocks, alpha=case.alpha,
+            margin=case.allowed, min_loss=max(case.rule.min_loss, case.noise),
+        )  # fmt: skip
+        status, reason = judge(replace(case, more=more))
+    upper = case.limits.upper if case.limits else None
+    a, _ = compared.pairs[key[:2]]
+    return Verdict(
+        *key, status, case.rule, reason, score, case.p, compared.notes.get(key[:2], ""),
+        compared.warnings.get(key[:2], ()),
+        margin=case.rule.margin,
+        upper=upper if upper is not None and math.isfinite(upper) else None,
+        items=score.examples,
+        of=len(a.outcomes.keys(key[2])),
+        evidence=_evidence(case, status),
+    )  # fmt: skip
 
 
-def _judge_by_test(
-    difference: Difference, worse: float, p: float | None, allowed: float, alpha: float
-) -> tuple[Status, str]:
-    """Status and reason by the paired test."""
-    allowed = max(allowed, ROUNDING * abs(difference.a))
-    if p is None and difference.pairs > 1:
-        return "not comparable", "no paired test: each run chooses the examples of this score"
-    if p is None or 0.5**difference.pairs >= alpha:  # the smallest p that the pairs can give
-        return "not comparable", f"{difference.pairs} examples are too few for a paired test"
-    if p < alpha and worse > allowed:
-        return "regression", f"worse by {worse:.4g}, one-sided p {p:.2g} after Holm"
-    if p < alpha:
-        return "pass", f"worse by {worse:.4g}, which is within {allowed:.4g}"
-    if difference.p is not None and difference.p < alpha and -worse > allowed:
-        return "improved", f"better by {-worse:.4g}, two-sided p {difference.p:.2g}"
-    return "pass", f"no regression seen, one-sided p {p:.2g} after Holm"
+def _evidence(case: Case, status: Status) -> str:
+    """What the verdict rests on: the test against the margin, or that of any loss."""
+    within = case.limits.p_within if case.limits else None
+    if status == "fine" and within is not None:
+        return f"p {within:.2g} of a loss of {case.allowed:.4g}"
+    return "" if case.p is None else f"p {case.p:.2g} after Holm"
+
+
+def _pool(compared: _Compared, baseline: Baseline) -> Pooled | Incomparable | None:
+    """The test of all pooled scores together; None if the baseline has no such rule."""
+    keys = [key for key, rule in baseline.rules.items() if rule.in_pool]
+    scores = []
+    for key in _tested(keys, compared):
+        metric, blocks, (keys_of, a, b) = compared.outcomes(key)
+        scores.append(PooledScore(metric, key[0], keys_of, a, b, blocks))
+    if not scores:
+        return Incomparable("no score of the pooled decision can be tested") if keys else None
+    try:
+        return pooled_test(scores)
+    except NumericsError as error:
+        return Incomparable(str(error))
+
+
+def _tested(keys: Sequence[Key], compared: _Compared) -> list[Key]:
+    """The scores among them that have a paired test."""
+    found = [(key, compared.comparable(key)) for key in keys]
+    return [key for key, score in found if score and score.difference.test != "none"]
+
+
+def _pooled_verdict(
+    pooled: Pooled | Incomparable, p: float | None, compared: _Compared, baseline: Baseline,
+    noise: Noise,
+) -> Verdict:  # fmt: skip
+    """The verdict on all pooled scores together, in the highest of their tiers."""
+    rules = {key: rule for key, rule in baseline.rules.items() if rule.in_pool}
+    rule = Rule("pooled", tier=min((r.tier for r in rules.values()), key=TIERS.index))
+    if isinstance(pooled, Incomparable):
+        return Verdict(*POOL, "not comparable", rule, pooled.reason)
+    assert p is not None
+    keys = _tested(list(rules), compared)
+    scores = [(key, score) for key in keys if (score := compared.comparable(key))]
+    cases = [
+        Case(rules[key], s.difference, s.higher_is_better, baseline.alpha) for key, s in scores
+    ]
+    beyond = any(
+        case.worse > max(case.rounding, noise.get((key[0], key[2]), 0.0))
+        for key, case in zip(keys, cases, strict=True)
+    )
+    status, reason = judge_pooled(pooled, p, alpha=baseline.alpha, scores=len(keys), beyond=beyond)
+    return Verdict(*POOL, status, rule, reason, p=p, evidence=f"p {p:.2g} after Holm")
 
 
 def all_warnings(verdicts: Sequence[Verdict]) -> list[str]:
@@ -127,9 +253,15 @@ def all_warnings(verdicts: Sequence[Verdict]) -> list[str]:
     return list(dict.fromkeys(text for verdict in verdicts for text in verdict.warnings))
 
 
-def exit_code(verdicts: Sequence[Verdict]) -> int:
-    """1 if anything is a regression, else 2 if anything is not comparable, else 0."""
-    statuses = {verdict.status for verdict in verdicts}
-    if "regression" in statuses:
-        return REGRESSION
-    return NOT_COMPARABLE if "not comparable" in statuses else FINE
+def exit_code(verdicts: Sequence[Verdict], tiers: Tiers, *, require_proof: bool = False) -> int:
+    """1 for a regression, else 2 for what is not comparable, else 3 for undecided, else 0.
+
+    Only verdicts that fail the build count, `undecided` only if proof is required.
+    """
+    return code(
+        {
+            verdict.status
+            for verdict in verdicts
+            if fails(verdict.status, verdict.rule.tier, tiers, require_proof=require_proof)
+        }
+    )

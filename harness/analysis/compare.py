@@ -12,6 +12,7 @@ from harness.analysis.runs import (
     Incomparable,
     PairedOutcomes,
     Run,
+    blocks_of,
     common,
     incomparable,
     label,
@@ -176,11 +177,16 @@ def compare_runs(
 
 
 def signature_note(a: Record, b: Record) -> str:
-    """Where two signatures differ, in words; empty if they do not."""
+    """Where two signatures differ, and which runs were stopped early; empty if there is nothing."""
     differences = a.signature.diff(b.signature)
-    if not differences:
-        return ""
-    return f"{label(a)[0]}: the signatures differ in {in_words(differences)}"
+    facts = [f"the signatures differ in {in_words(differences)}"] if differences else []
+    facts += [
+        f"the run of {record.model['name']} was {record.extent}, which depends on its outcomes: "
+        "p-values and intervals for a fixed number of examples do not hold"
+        for record in (a, b)
+        if record.stopped
+    ]
+    return f"{label(a)[0]}: {'; '.join(facts)}" if facts else ""
 
 
 def _compare_score(
@@ -189,7 +195,8 @@ def _compare_score(
     paired = common(a, b, measure.name)
     assert not isinstance(measure.metric, ModuleMetric)
     try:
-        change = difference(measure.metric, paired.a, paired.b, blocks=measure.blocks, seed=seed)
+        blocks = blocks_of(measure, a, b)
+        change = difference(measure.metric, paired.a, paired.b, blocks=blocks, seed=seed)
     except NumericsError as error:
         return Incomparable(str(error))
     return ScoreComparison(

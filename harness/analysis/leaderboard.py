@@ -1,11 +1,11 @@
 """Records as one CSV and one Markdown table with one row per checkpoint and protocol.
 
 The columns are those of Table 3 in its order, then those of section 3 and of other benchmarks.
-Only scores of one protocol on one selection of rows share a row. If two records with different
-signatures would fill the same cell, the second gets a row of its own, numbered in `variant`.
-Results of lm-eval have rows of their own, marked in a column `origin`. If a checkpoint has a
-training step, there is a column `step`, and the checkpoints of one run stand together, by step. A
-column `warnings` names the tasks whose runs have any.
+Only scores of one protocol on one selection of rows share a row; runs that were stopped early have
+rows of their own. If two records with different signatures would fill the same cell, the second
+gets a row of its own, numbered in `variant`. Results of lm-eval have rows of their own, marked in a
+column `origin`. If a checkpoint has a training step, there is a column `step`, and the checkpoints
+of one run stand together, by step. A column `warnings` names the tasks whose runs have any.
 """
 
 from collections.abc import Collection, Sequence
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 HEAD = (
     "model", "digest", "parameters", "protocol", "rows", "dtype", "device", "context", "variant",
 )  # fmt: skip
-_ROW = ["origin", "model", "digest", "protocol", "subset", "sample", "dtype", "device", "context"]
+_ROW = [
+    "origin", "model", "digest", "protocol", "subset", "sample", "stopped", "dtype", "device",
+    "context",
+]  # fmt: skip
 """Columns that are equal in all scores of a row."""
 
 
@@ -38,6 +41,7 @@ def rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     frame = frame.assign(
         cell=columns,
         subset=subset.where(frame["limit"].notna(), "all"),
+        stopped=frame["stopped"].notna(),
         sample=frame["source"] == "sample",
     )
     # Signatures that fill the same cell are counted: those after the first get further rows.
@@ -71,7 +75,8 @@ def _row(group: "DataFrame", warned: Collection[tuple[str, str]]) -> dict[str, A
     return {
         **first[["model", "digest", "parameters", "protocol", "dtype", "device", "context"]],
         "digest": first["digest"][:12],
-        "rows": "built-in sample" if first["sample"] else first["subset"],
+        "rows": ("built-in sample" if first["sample"] else first["subset"])
+        + (", stopped early" if first["stopped"] else ""),
         "variant": str(first["variant"] + 1) if first["variant"] else "",
         **({"origin": first["origin"]} if first["origin"] != "harness" else {}),
         **({"step": first["step"]} if first["step"] is not None else {}),
@@ -103,7 +108,8 @@ def row_key(record: Record) -> tuple[str, ...]:
         model["name"],
         model["digest"],
         record.protocol,
-        "all" if record.limit is None else f"{record.limit}~{record.seed}",
+        ("all" if record.limit is None else f"{record.limit}~{record.seed}")
+        + (", stopped early" if record.stopped else ""),
         "sample" if record.data["source"] == "sample" else "data",
         model["dtype"],
         device(record),

@@ -163,8 +163,14 @@ def main_measures(measures: Sequence[Measure]) -> tuple[Measure, ...]:
     return tuple(m for m in measures if m.column) or tuple(measures)
 
 
+def blocks_of(measure: Measure, *runs: Run) -> int | None:
+    """How many blocks of neighbours are compared: at most the parts of a run that was stopped."""
+    used = [run.record.stopped["used"] for run in runs if run.record.stopped]
+    return min([measure.blocks, *used]) if measure.blocks else None
+
+
 def common(a: Run, b: Run, measure: str) -> PairedOutcomes:
-    """A measure's outcomes on the examples that both runs have."""
+    """A measure's outcomes on the examples, or pieces of a text, that both runs have."""
     for run in (a, b):
         if measure not in run.outcomes.metrics:
             available = ", ".join(run.outcomes.metrics) or "none"

@@ -238,6 +238,8 @@ def rows_in_words(record: Record) -> str:
     rows = f"{record.rows:,} rows"
     if record.data["source"] == "sample":
         rows += " of the sample"
+    if record.stopped:
+        return f"{rows}, {record.extent}"
     if record.limit is None or record.rows >= record.data["rows"]:
         return f"all {rows}"
     return f"{rows}, seed {record.seed}"

@@ -33,6 +33,7 @@ COLUMNS = {
     "rows": "int64",  # read from the data
     "limit": "object",  # rows in a random subset; None for all
     "seed": "object",  # of that subset
+    "stopped": "object",  # parts used, as "41 of 100"; None unless the run was stopped early
     "source": "object",  # file, hub, sample or lm-eval
     "dtype": "object",
     "device": "object",
@@ -81,6 +82,7 @@ def _score_rows(record: Record, size: str | None) -> Iterator[dict[str, Any]]:
         "rows": record.rows,
         "limit": record.limit,
         "seed": None if record.limit is None else record.seed,
+        "stopped": record.parts_used,
         "source": record.data["source"],
         "dtype": record.model["dtype"],
         "device": device(record),

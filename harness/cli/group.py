@@ -45,7 +45,7 @@ COMMANDS = {
     "completion": "setup.completion:completion",
 }
 """Name -> module below `harness.cli` and function."""
-DEFECT = 70  # EX_SOFTWARE of sysexits.h; 1, 2 and 3 are verdicts and refusals
+DEFECT = 70  # as EX_SOFTWARE of sysexits.h; 1 to 3 are verdicts and refusals
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a shell reports it
 # Refusals of the operating system, which are not defects of ours.
 _REFUSED = {
@@ -166,7 +166,7 @@ def main() -> None:
     except (_ClosedPipe, BrokenPipeError):
         _silence()
         sys.exit(CLOSED_PIPE)
-    except Exception:
+    except Exception:  # a defect of ours
         traceback.print_exc()
         sys.exit(DEFECT)
 

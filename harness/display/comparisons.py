@@ -118,11 +118,11 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
                 signed(d.value, score.unit),
                 _interval(score),
             ]
-        rows.add_row(verdict.status, verdict.task, verdict.metric, *cells, verdict.reason)
+        rows.add_row(verdict.title, verdict.task, verdict.metric, *cells, verdict.reason)
     OUT.print(rows)
     notes = dict.fromkeys(verdict.note for verdict in verdicts if verdict.note)
     _show_notes(notes, warnings=all_warnings(verdicts))
-    counts = Counter(verdict.status for verdict in verdicts)
+    counts = Counter(verdict.title for verdict in verdicts)
     OUT.print(", ".join(f"{count} {status}" for status, count in counts.items()))
 
 

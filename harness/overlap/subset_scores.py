@@ -93,11 +93,13 @@ def _percents(outcomes: Outcomes, measure: str, overlap: Overlap) -> Iterator[fl
         pieces[piece.example].append(piece)
     keys = outcomes.keys(measure)
     counts = Counter(example for example, _ in keys)
+    in_pieces = outcomes.metrics[measure].parts is not None  # of a run that was stopped
     for example, part in keys:
         own = pieces.get(example)
         if own is None:
             yield None
             continue
-        chosen = own[part : part + 1] if counts[example] == len(own) else own
+        by_piece = in_pieces or counts[example] == len(own)
+        chosen = own[part : part + 1] if by_piece else own
         grams = sum(piece.grams for piece in chosen)
         yield 100 * sum(piece.matches for piece in chosen) / grams if grams else 0.0

@@ -5,6 +5,9 @@ A record stays small and quick to read. Its outcomes are in `<record>.<checksum>
     {"kind": "outcomes", "schema": 2, "ids": ["0", ...],
      "shown": [["prompt", "reference", "response"], ...],
      "metrics": {"ppl": {"examples": [0, ...], "values": [[2.31, 1.0], ...]}, ...}}
+
+A run that was stopped may have only some of the outcomes of a text; `"parts": [7, 8, ...]` then
+says which.
 """
 
 import gzip
@@ -44,6 +47,9 @@ class MetricOutcomes(NamedTuple):
 
     examples: tuple[int, ...]  # the example that each outcome belongs to, by position
     values: tuple[tuple[float, ...], ...]  # the statistics
+    parts: tuple[int, ...] | None = None
+    """The place of each outcome among those of its example; None: every example has all of its
+    outcomes, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,12 @@ class Outcomes:
 
     def keys(self, measure: str) -> list[tuple[str, int]]:
         """(example, part) of each outcome of a measure, which are the same in every run."""
+        examples, _, places = self.metrics[measure]
+        if places is not None:
+            return [(self.ids[e], place) for e, place in zip(examples, places, strict=True)]
         parts: dict[int, int] = {}
         keys = []
-        for example in self.metrics[measure].examples:
+        for example in examples:
             part = parts[example] = parts.get(example, -1) + 1
             keys.append((self.ids[example], part))
         return keys
@@ -109,7 +118,10 @@ def to_json(outcomes: Outcomes) -> dict[str, Any]:
         **schema.header("outcomes"),
         "ids": outcomes.ids,
         "shown": outcomes.shown,
-        "metrics": {name: metric._asdict() for name, metric in outcomes.metrics.items()},
+        "metrics": {
+            name: {k: v for k, v in metric._asdict().items() if v is not None}
+            for name, metric in outcomes.metrics.items()
+        },
     }
 
 
@@ -145,9 +157,13 @@ def unpack(data: bytes, name: str) -> Any:
 def _metric(value: Mapping[str, Any]) -> MetricOutcomes:
     values = tuple(tuple(_number(x) for x in outcome) for outcome in value["values"])
     examples = tuple(int(_number(place)) for place in value["examples"])
-    if len(examples) != len(values) or len({len(outcome) for outcome in values}) > 1:
+    parts = None
+    if value.get("parts") is not None:
+        parts = tuple(int(_number(part)) for part in value["parts"])
+    counts = {len(values), len(examples), len(values if parts is None else parts)}
+    if len(counts) > 1 or len({len(outcome) for outcome in values}) > 1:
         raise ValueError("outcomes of different lengths")
-    return MetricOutcomes(examples, values)
+    return MetricOutcomes(examples, values, parts)
 
 
 def _number(value: Any) -> float:

@@ -32,7 +32,9 @@ class Record:
     limit: int | None  # rows in a random subset
     seed: int
     rows: int  # read
-    examples: int  # scored; for running text, whose rows are parts of one example, rows
+    examples: int
+    """Scored; for running text, whose rows are parts of one example, rows. If a run of running text
+    was stopped: lines, or texts that are answered as a whole."""
     requests: int
     tokens: Tokens
     seconds: float
@@ -46,14 +48,15 @@ class Record:
     pool: Mapping[str, Any] | None = None  # rows that few-shot examples were drawn from, as `data`
     origin: str = "harness"  # the program that computed the scores
     outcomes_sha256: str | None = None  # of the file with the outcomes
+    stopped: Mapping[str, Any] | None = None
+    """Of a run that was stopped early: `reason`, and how many parts it `used` `of` how many, drawn
+    in random order by `seed` (that of the run, if it is not given)."""
     outcomes: Outcomes | None = field(default=None, repr=False, compare=False)
     """The outcomes of a run in this process; not part of the record's JSON."""
 
     @property
     def signature(self) -> Signature:
         """What the scores depend on besides the weights."""
-        rows = f"{self.examples}/{self.rows}" if self.rows != self.examples else str(self.rows)
-        seed = "" if self.limit is None else f"~seed{self.seed}"
         versions = self.environment.get("versions", {})
         return Signature(
             task=self.task,
@@ -62,7 +65,7 @@ class Record:
             protocol=self.protocol,
             options={name: str(value) for name, value in self.options.items()},
             data=f"{self.data['name']}@{self.data['sha256'][:8]}",
-            rows=f"{rows}{seed}",
+            rows=self._rows(),
             prompt=self.prompt["sha256"][:8] if self.prompt else NONE,
             pool=f"{self.pool['name']}@{self.pool['sha256'][:8]}" if self.pool else None,
             tokenizer=self.model["tokenizer"][:8],
@@ -71,6 +74,16 @@ class Record:
             versions={name: str(versions[name]) for name in _SIGNED_VERSIONS if name in versions},
             model_options=self.model.get("options", {}),
         )
+
+    def _rows(self) -> str:
+        """How many examples were scored, of how many rows, and the seeds that chose them."""
+        seed = f"~seed{self.seed}"
+        if self.stopped is not None:
+            order = self.stopped.get("seed", self.seed)
+            other = f"~order{order}" if order != self.seed else ""
+            return f"{self.parts_used}{seed}{other}"
+        rows = f"{self.examples}/{self.rows}" if self.rows != self.examples else str(self.rows)
+        return rows if self.limit is None else f"{rows}{seed}"
 
     @property
     def numerics(self) -> str:
@@ -82,6 +95,19 @@ class Record:
         numerics = self.engine.get("numerics")
         return str(numerics or f"device:{str(self.model.get('device')).partition(':')[0]}")
 
+    @property
+    def extent(self) -> str:
+        """How much of the run there is, in words; empty if it is complete."""
+        if self.stopped is None:
+            return ""
+        reason = f" ({self.stopped['reason']})" if self.stopped.get("reason") else ""
+        return f"stopped early, after {self.parts_used} parts{reason}"
+
+    @property
+    def parts_used(self) -> str | None:
+        """`412 of 2000` of a run that was stopped early; None for a complete one."""
+        return f"{self.stopped['used']} of {self.stopped['of']}" if self.stopped else None
+
     def filename(self) -> str:
         """`<task>-<protocol>-<digest>.json`; runs that may differ in a score never share a file."""
         parts = (self.model["digest"], str(self.signature), self.numerics)
@@ -92,6 +118,8 @@ class Record:
         """The record as plain JSON values."""
         fields = asdict(replace(self, outcomes=None))
         del fields["outcomes"]
+        if self.stopped is None:
+            del fields["stopped"]
         return {**schema.header("record"), **fields, "signature": str(self.signature)}
 
     @classmethod
@@ -107,6 +135,7 @@ class Record:
                 for score in fields["scores"]
             )
             fields["warnings"] = _sentences(fields.get("warnings", ()))
+            _check_stopped(fields.get("stopped"))
             record = cls(**fields)
             if signature != str(record.signature):
                 raise RecordError(f"{name} was changed: its signature does not fit its fields")
@@ -117,6 +146,14 @@ def _sentences(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
         raise TypeError(f"expected warnings as a list of texts, got {value!r}")
     return tuple(value)
+
+
+def _check_stopped(value: Any) -> None:
+    if value is None:
+        return
+    counts = [value["used"], value["of"]]
+    if not all(type(count) is int for count in counts) or not 0 < counts[0] < counts[1]:
+        raise ValueError(f"stopped after {counts[0]!r} of {counts[1]!r} parts")
 
 
 def slug(text: str) -> str:

@@ -3,44 +3,74 @@
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from harness.analysis.check import Verdict, all_warnings
+from harness.analysis.rules.tiers import DEFAULT_TIERS, Tiers, fails
 from harness.files.escape import markdown_cell, printable
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LEVELS = {"regression": "error", "not comparable": "warning", "improved": "notice"}
-_TAGS = {"regression": "failure", "not comparable": "error", "reported": "skipped"}
+_TAGS = {"regression": "failure", "undecided": "failure", "not comparable": "error"}
+_LEVELS = {"regression": "error", "undecided": "error", "not comparable": "warning"}
+_MILDER_LEVELS = {"regression": "warning", "undecided": "notice", "not comparable": "notice",
+                  "improved": "notice"}  # fmt: skip
 
 
-def junit(verdicts: Sequence[Verdict]) -> bytes:
-    """One test case per score: a regression is a failure, one not comparable an error."""
-    statuses = [verdict.status for verdict in verdicts]
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What a command's verdicts decide."""
+
+    tiers: Tiers = field(default_factory=lambda: DEFAULT_TIERS)
+    require_proof: bool = False
+    command: str = "harness check"
+
+    def fails(self, verdict: Verdict) -> bool:
+        """Whether a verdict fails the build."""
+        tier, proof = verdict.rule.tier, self.require_proof
+        return fails(verdict.status, tier, self.tiers, require_proof=proof)
+
+
+CHECK = Build()
+
+
+def junit(verdicts: Sequence[Verdict], build: Build = CHECK) -> bytes:
+    """One test case per score; one that does not fail the build is passed or skipped."""
+    tags = [_tag(verdict, build) for verdict in verdicts]
     suites = ET.Element("testsuites")
     suite = ET.SubElement(
         suites,
         "testsuite",
-        name="harness check",
-        tests=str(len(verdicts)),
-        failures=str(statuses.count("regression")),
-        errors=str(statuses.count("not comparable")),
-        skipped=str(statuses.count("reported")),
+        name=build.command,
+        tests=str(len(tags)),
+        failures=str(tags.count("failure")),
+        errors=str(tags.count("error")),
+        skipped=str(tags.count("skipped")),
     )
-    for verdict in verdicts:
+    for verdict, tag in zip(verdicts, tags, strict=True):
         case = ET.SubElement(
             suite,
             "testcase",
-            classname=_xml_text(f"{verdict.task}.{verdict.protocol}"),
+            classname=_xml_text(".".join(filter(None, (verdict.task, verdict.protocol)))),
             name=_xml_text(verdict.metric),
         )
-        if verdict.status in _TAGS:
-            ET.SubElement(case, _TAGS[verdict.status], message=_xml_text(sentence(verdict)))
+        result = ET.SubElement(case, tag)
+        if tag == "system-out":
+            result.text = _xml_text("\n".join([sentence(verdict), *details(verdict)]))
         else:
-            ET.SubElement(case, "system-out").text = _xml_text(sentence(verdict))
+            result.set("message", _xml_text(sentence(verdict)))
+            result.text = _xml_text("\n".join(details(verdict)))
         if verdict.warnings:
             ET.SubElement(case, "system-err").text = _xml_text("\n".join(verdict.warnings))
     ET.indent(suites)
     text: bytes = ET.tostring(suites, "utf-8", xml_declaration=True)
     return text + b"\n"
+
+
+def _tag(verdict: Verdict, build: Build) -> str:
+    """The element of a test case that says how it ended."""
+    if build.fails(verdict):
+        return _TAGS[verdict.status]
+    return "skipped" if verdict.status in (*_TAGS, "reported") else "system-out"
 
 
 def sentence(verdict: Verdict) -> str:
@@ -52,14 +82,36 @@ def sentence(verdict: Verdict) -> str:
     return f"{name}: {d.a:.4f} -> {d.b:.4f} {verdict.score.unit}; {verdict.reason}"
 
 
-def annotations(verdicts: Sequence[Verdict]) -> list[str]:
+def details(verdict: Verdict) -> list[str]:
+    """What a verdict rests on, line by line."""
+    upper = None if verdict.upper is None else f"{verdict.upper:.4g}"
+    lines = {
+        "rule": f"{verdict.rule}, {verdict.rule.tier}",
+        "margin": None if verdict.margin is None else f"{verdict.margin:g}",
+        "loss at most": upper,
+        "evidence": verdict.evidence,
+        "examples": _examples(verdict),
+    }
+    return [f"{name}: {text}" for name, text in lines.items() if text]
+
+
+def _examples(verdict: Verdict) -> str:
+    """`412 of 2,000`, or `2,000` if all were used."""
+    if verdict.items is None:
+        return ""
+    all_used = verdict.of in (None, verdict.items)
+    return f"{verdict.items:,}" if all_used else f"{verdict.items:,} of {verdict.of:,}"
+
+
+def annotations(verdicts: Sequence[Verdict], build: Build = CHECK) -> list[str]:
     """GitHub workflow commands, one for each verdict that needs attention, and each warning."""
-    warnings = [f"::warning title=harness check::{_escaped(w)}" for w in all_warnings(verdicts)]
-    return warnings + [
-        f"::{_LEVELS[verdict.status]} title=harness check::{_escaped(sentence(verdict))}"
-        for verdict in verdicts
-        if verdict.status in _LEVELS
-    ]
+    title = f"title={build.command}::"
+    lines = [f"::warning {title}{_escaped(text)}" for text in all_warnings(verdicts)]
+    for verdict in verdicts:
+        levels = _LEVELS if build.fails(verdict) else _MILDER_LEVELS
+        if level := levels.get(verdict.status):
+            lines.append(f"::{level} {title}{_escaped(sentence(verdict))}")
+    return lines
 
 
 def _escaped(text: str) -> str:
@@ -71,23 +123,26 @@ def _xml_text(text: str) -> str:
     return _NOT_XML.sub("\ufffd", text)
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
+def summary(verdicts: Sequence[Verdict], build: Build = CHECK) -> str:
     """A Markdown table for the job's summary page."""
     lines = [
-        "### harness check",
+        f"### {build.command}",
         "",
-        "| | benchmark | score | baseline | now | difference | 95 % interval | |",
-        "|---|---|---|--:|--:|--:|---|---|",
+        "| | benchmark | score | baseline | now | difference | 95 % interval "
+        "| margin | evidence | examples | |",
+        "|---|---|---|--:|--:|--:|---|--:|---|--:|---|",
     ]
     for verdict in verdicts:
-        cells = [verdict.status, f"{verdict.task} ({verdict.protocol})", verdict.metric]
+        protocol = f" ({verdict.protocol})" if verdict.protocol else ""
+        cells = [verdict.title, f"{verdict.task}{protocol}", verdict.metric]
         if verdict.score is None:
             cells += ["", "", "", ""]
         else:
             d = verdict.score.difference
             interval = "" if d.low is None else f"{d.low:+.4f} to {d.high:+.4f}"
             cells += [f"{d.a:.4f}", f"{d.b:.4f}", f"{d.value:+.4f}", interval]
-        cells.append(verdict.reason)
+        margin = "" if verdict.margin is None else f"{verdict.margin:g}"
+        cells += [margin, verdict.evidence, _examples(verdict), verdict.reason]
         lines.append(f"| {' | '.join(map(markdown_cell, cells))} |")
     if warnings := all_warnings(verdicts):
         lines += ["", *(f"- warning: {markdown_cell(text)}" for text in warnings)]

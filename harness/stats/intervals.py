@@ -103,10 +103,14 @@ def pool(table: NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
 
     The last statistic counts the units.
     """
-    place = np.cumsum(table[:, -1])
+    return np.add.reduceat(table, block_starts(table[:, -1], blocks), axis=0)
+
+
+def block_starts(sizes: NDArray[np.float64], blocks: int) -> NDArray[np.int64]:
+    """Where at most `blocks` groups of neighbours of about equal total size begin."""
+    place = np.cumsum(sizes)
     edges = np.searchsorted(place, np.linspace(0, place[-1], blocks + 1)[1:-1], side="right")
-    starts = np.unique(np.concatenate([[0], edges[edges < len(table)]]))
-    return np.add.reduceat(table, starts, axis=0)
+    return np.unique(np.concatenate([[0], edges[edges < len(sizes)]]))
 
 
 def bootstrap(

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from transformers.trainer_callback import CallbackHandler, ExportableState, TrainerCallback
 
-from harness.analysis.baseline import Baseline, parse_rule, rules_for
+from harness.analysis.baseline import Baseline, rules_for
 from harness.analysis.check import check
+from harness.analysis.rules.rule import Policy, parse_rule
 from harness.analysis.runs import Run
 from harness.errors import HarnessError, UsageError, in_one_line
 from harness.records.outcomes import NO_OUTCOMES
@@ -177,7 +178,7 @@ class HarnessCallback(Evaluator, TrainerCallback, ExportableState):
             return False
         before = self._before[0].model["step"]
         runs = _runs(self._before)
-        baseline = Baseline(runs, rules_for(runs, self._rule), self.alpha)
+        baseline = Baseline(runs, rules_for(runs, Policy(self._rule)), self.alpha)
         worse = False
         for verdict in check(_runs(records), baseline, {}):
             what = f"{verdict.task} {verdict.metric}"

@@ -48,7 +48,7 @@ def distance(record: Record) -> str:
     """Why the model-free baselines cannot equal the paper's; empty if they can."""
     if record.data["source"] == "sample":
         return "the built-in sample is not newspaper text"
-    if record.rows < record.data["rows"] or not record.data["published"]:
+    if record.rows < record.data["rows"] or record.stopped or not record.data["published"]:
         return (
             f"{record.examples:,} articles of {record.data['name']}, the paper's are of all "
             "11,490; CNN's stories, which come first there, have lower scores than the Daily Mail's"

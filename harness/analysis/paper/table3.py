@@ -90,6 +90,8 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
         yield warning, ""
     if record.limit is not None and record.rows < record.data["rows"]:
         yield f"at most {record.limit} rows, chosen at random with seed {record.seed}", ""
+    if record.stopped:
+        yield "scores of a part", record.extent
     counts = dict(record.preflight)
     if any(warning.startswith(LOSSY) for warning in record.warnings):
         counts.pop("lossy", None)  # older records have it as a fact alone

@@ -63,7 +63,8 @@ def _facts(record: Record) -> tuple[str, ...]:
 
 
 def _rows(record: Record) -> str:
-    return "all rows" if record.limit is None else f"{record.limit:,} rows, seed {record.seed}"
+    rows = "all rows" if record.limit is None else f"{record.limit:,} rows, seed {record.seed}"
+    return f"{rows}, {record.extent}" if record.stopped else rows
 
 
 def _labels(keys: Sequence[tuple[str, ...]]) -> list[str]:

@@ -14,6 +14,7 @@ from harness.analysis.runs import Run, label, main_measures, measures
 from harness.errors import RecordError
 from harness.metrics import Metric
 from harness.metrics.hf_evaluate import ModuleMetric
+from harness.records.outcomes import MetricOutcomes
 from harness.records.record import Record
 from harness.report.number_format import number
 from harness.report.page.columns import Column, clip
@@ -116,7 +117,7 @@ def _metric_sums(run: Run) -> list[_MetricSums]:
     main = main_measures(available)
     ordered = [*main, *(measure for measure in available if measure not in main)]
     return [
-        _MetricSums(m.name, m.metric, _sums(*run.outcomes.metrics[m.name]))
+        _MetricSums(m.name, m.metric, _sums(run.outcomes.metrics[m.name]))
         for m in ordered
         if not isinstance(m.metric, ModuleMetric)
         and not m.metric.select
@@ -142,10 +143,10 @@ def _judge(
     return state, tuple(shown[:MAX_VALUES]), loss
 
 
-def _sums(places: Sequence[int], rows: Sequence[tuple[float, ...]]) -> dict[int, tuple[float, ...]]:
-    """The statistics of each example, summed over its parts."""
+def _sums(outcomes: MetricOutcomes) -> dict[int, tuple[float, ...]]:
+    """The statistics of each example, summed over its outcomes."""
     sums: dict[int, tuple[float, ...]] = {}
-    for place, row in zip(places, rows, strict=True):
+    for place, row in zip(outcomes.examples, outcomes.values, strict=True):
         before = sums.get(place)
         sums[place] = row if before is None else tuple(map(add, before, row))
     return sums
