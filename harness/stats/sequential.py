@@ -1,0 +1,200 @@
+"""Tests that may stop early: evidence that grows while a candidate is being evaluated.
+
+Two hypotheses are tested: that nothing is lost (its rejection is a regression), and that as much as
+the margin is lost (its rejection proves that the candidate is fine). The p-values never rise and
+hold whenever one stops, so that those of several scores may go through Holm 1979 at any time.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.stats.bets import ROUNDING, Aim, Bets, RightWrongBets, SignBets, score_z
+from harness.stats.losses import Losses
+from harness.stats.spending import alpha_spending, beta_spending, smallest_level
+
+PERCENT = 100.0  # the loss of a right answer that became wrong
+MOST_FOR_ONE = 0.2  # of the capital may be won by one unit's margin: a dozen units prove the least
+SMALLEST_AIM = 0.25  # of the margin
+LARGEST_LOG = 700.0  # whose exponential is a float
+
+
+class Martingale:
+    """Bets on the losses of each slice; may be looked at after any of them.
+
+    Against no loss, the bets are exact on any scale by the hypothesis of a sign-flip test. Against
+    the margin, they are exact for right/wrong answers; other losses should be about symmetric.
+    """
+
+    def __init__(
+        self,
+        margin: float | None,
+        min_loss: float = 0.0,
+        *,
+        proportion: bool = False,
+        items: int | None = None,
+    ) -> None:
+        """No evidence yet.
+
+        Args:
+            margin: the loss that must not be missed, in the score's unit; None: never proved fine.
+            min_loss: no regression up to this loss.
+            proportion: whether answers are right or wrong.
+            items: the units at hand; needed without a margin, to bet on what they can show.
+        """
+        assert margin or items, "expected a margin or the number of items"
+        aim = Aim(margin and max(margin - min_loss, SMALLEST_AIM * margin), items or 0)
+        self._worse: Bets
+        self._within: Bets | None = None
+        if proportion:
+            share, margin = min_loss / PERCENT, margin and margin / PERCENT
+            aim = aim._replace(mean=aim.mean and aim.mean / PERCENT)
+            self._worse = RightWrongBets(1, share, aim)
+            if margin:
+                self._within = RightWrongBets(-1, margin, Aim(margin))
+        else:
+            self._worse = SignBets(1, min_loss, aim)
+            if margin:
+                self._within = SignBets(-1, margin, Aim(margin), MOST_FOR_ONE / margin)
+
+    @property
+    def p_worse(self) -> float:
+        """P-value of `no more is lost than min_loss`, at any time."""
+        return self._worse.p
+
+    @property
+    def p_within(self) -> float:
+        """P-value of `as much as the margin is lost`, at any time; 1 without a margin."""
+        return self._within.p if self._within else 1.0
+
+    @property
+    def e_worse(self) -> float:
+        """The capital after bets against `no more is lost than min_loss`."""
+        return _capital(self._worse)
+
+    @property
+    def e_within(self) -> float:
+        """The capital after bets against `as much as the margin is lost`; 1 without a margin."""
+        return _capital(self._within) if self._within else 1.0
+
+    def add(self, losses: Losses) -> None:
+        """Bet on the units of one slice, drawn at random from those left."""
+        self._worse.add(losses)
+        if self._within:
+            self._within.add(losses)
+
+    def finish(self) -> None:
+        """All units have been used: what the bets have left of the error rates goes to a test."""
+        self._worse.finish()
+        if self._within:
+            self._within.finish()
+
+
+def _capital(bets: Bets) -> float:
+    return math.exp(min(bets.log_capital, LARGEST_LOG))
+
+
+class GroupSequential:
+    """At most `looks` looks, at equal shares of the items; in between nothing can be decided."""
+
+    def __init__(
+        self,
+        margin: float | None,
+        min_loss: float = 0.0,
+        *,
+        proportion: bool = False,
+        looks: int,
+        items: int,
+    ) -> None:
+        """No evidence yet; `items` are the units at hand, the other arguments as for Martingale."""
+        assert looks > 0, looks
+        assert items > 0, items
+        self._looks, self._items = looks, items
+        self._worse = _sum(1, min_loss, proportion)
+        self._within = _sum(-1, margin, proportion) if margin else None
+        self._used, self._due = 0, 0
+        self._shares: tuple[float, ...] = ()
+        self.p_worse = 1.0
+        self.p_within = 1.0
+
+    def add(self, losses: Losses) -> None:
+        """Take in one slice, and look if the next share of the items is complete."""
+        self._used += len(losses.values)
+        for found in (self._worse, self._within):
+            if found:
+                found.add(losses)
+        due = math.floor(self._looks * self._used / self._items + ROUNDING)
+        if self._due < due < self._looks:
+            self._look(last=False)
+        self._due = due
+
+    def finish(self) -> None:
+        """All units have been used: the last look spends what is left of the error rates."""
+        if self._used:
+            self._look(last=True)
+
+    def _look(self, *, last: bool) -> None:
+        share = self._used / self._items
+        looks = self._shares = (*(s for s in self._shares if s < share), share)
+        p = smallest_level(self._worse.z, alpha_spending, looks, last=last)
+        self.p_worse = min(self.p_worse, p)
+        if self._within:
+            p = smallest_level(self._within.z, beta_spending, looks, last=last)
+            self.p_within = min(self.p_within, p)
+
+
+def pooled_losses(scores: Sequence[Losses], scales: Sequence[float]) -> Losses:
+    """The mean loss over several scores of the same units, each divided by its scale.
+
+    Scores of the same units depend on each other; as one loss a unit they are tested together.
+    """
+    shares = [1 / (scale * len(scores)) for scale in scales]
+    values = sum(share * s.values for share, s in zip(shares, scores, strict=True))
+    return Losses(np.asarray(values), np.mean([s.weights for s in scores], axis=0))
+
+
+class _Signs:
+    """Sum of side * (loss - shift * weight) and of its squares."""
+
+    def __init__(self, side: int, shift: float) -> None:
+        self._side, self._shift = side, shift
+        self._sum = self._squares = 0.0
+
+    def add(self, losses: Losses) -> None:
+        x = self._side * (losses.values - self._shift * losses.weights)
+        self._sum += float(x.sum())
+        self._squares += float(x @ x)
+
+    @property
+    def z(self) -> float:
+        """Standard errors, if sizes are given and signs are random."""
+        return self._sum / math.sqrt(self._squares) if self._squares else 0.0
+
+
+class _Counts:
+    """How many right answers were lost, how many won, how many neither."""
+
+    def __init__(self, side: int, shift: float) -> None:
+        self._side, self._shift = side, shift
+        self._lost = self._won = self._same = 0
+
+    def add(self, losses: Losses) -> None:
+        lost, won = int((losses.values > 0).sum()), int((losses.values < 0).sum())
+        self._lost += lost
+        self._won += won
+        self._same += len(losses.values) - lost - won
+
+    @property
+    def z(self) -> float:
+        """By the exact test if the shift is 0, else by the score test."""
+        if self._shift:
+            counts = np.array([self._lost, self._won, self._same])
+            return self._side * float(score_z(self._shift / PERCENT, counts))
+        from scipy.special import bdtr, ndtri
+
+        return -float(ndtri(bdtr(self._won, self._lost + self._won, 0.5)))
+
+
+def _sum(side: int, shift: float, proportion: bool) -> "_Signs | _Counts":
+    return _Counts(side, shift) if proportion else _Signs(side, shift)
