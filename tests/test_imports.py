@@ -39,6 +39,7 @@ RULES = {
     "tasks": Rule("core errors data.parsers data.encodings files metrics prompt task text"),
     "stats": Rule("core errors metrics task", "numpy scipy"),
     "records": Rule("core errors files metrics task", ANY),
+    "records.readers": Rule("core errors files metrics task records", ANY),
     "canaries": Rule("core errors records"),
     "engine.tokenizer": Rule("core errors files", TENSORS),
     "engine.queries": Rule("core errors engine.tokenizer", "numpy"),

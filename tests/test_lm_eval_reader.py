@@ -26,9 +26,9 @@ from harness.analysis.compare import Comparison, compare
 from harness.analysis.leaderboard import rows
 from harness.errors import RecordError, UsageError
 from harness.metrics import Metric
-from harness.records import lm_eval
 from harness.records.folder import write as write_record
 from harness.records.outcomes import Outcomes, from_json, to_json
+from harness.records.readers import find, lm_eval, reported
 from harness.records.record import Record
 
 GOLDEN = Path(__file__).parent / "lm_eval_results"
@@ -68,7 +68,7 @@ def edited_samples(path: Path, task: str, edit: Edit) -> None:
 
 
 def is_results(path: Path) -> bool:
-    return lm_eval.results(path.read_bytes()) is not None
+    return find.find(path)[0].reader is lm_eval
 
 
 def records_of(path: Path) -> list[Record]:
@@ -106,7 +106,7 @@ def assert_items_give_the_numbers(path: Path) -> None:
     found = with_outcomes(path)
     assert {record.task for record, _ in found} == set(expected)
     for record, items in found:
-        known = lm_eval.measures(record)
+        known = reported.measures(record)
         assert {m.name for m in known} == set(items.metrics) == set(expected[record.task])
         values = {score.metric: score.value for score in record.scores}
         for measure in known:
@@ -187,7 +187,7 @@ def test_scores_have_units_directions_and_intervals() -> None:
 
 def test_right_or_wrong_is_a_proportion_and_the_rest_is_not() -> None:
     record, _ = task_of(results_file(GOLDEN / "demo"), "toy_word")
-    kinds = {m.name: m.metric.proportion for m in lm_eval.measures(record)}
+    kinds = {m.name: m.metric.proportion for m in reported.measures(record)}
     assert kinds == {"perplexity": False, "acc": True}
 
 
@@ -196,14 +196,14 @@ def test_shares_that_are_not_right_or_wrong_are_means(tmp_path: Path) -> None:
     edited_samples(path, "toy_choice", lambda sample: sample.update(acc=0.25))
     edited(path, lambda file: file["results"]["toy_choice"].update({"acc,none": 0.25}))
     record, _ = task_of(path, "toy_choice")
-    kinds = {m.name: m.metric.proportion for m in lm_eval.measures(record)}
+    kinds = {m.name: m.metric.proportion for m in reported.measures(record)}
     assert kinds == {"acc": False, "acc_norm": True}
 
 
 def test_filters_have_names_and_items_of_their_own() -> None:
     record, items = task_of(results_file(GOLDEN / "demo"), "toy_write")
     assert [s.metric for s in record.scores] == ["exact_match", "exact_match,word"]
-    whole, word = (items.metrics[m.name] for m in lm_eval.measures(record))
+    whole, word = (items.metrics[m.name] for m in reported.measures(record))
     assert whole.examples == word.examples == (0, 1, 2, 3, 4, 5)
     assert sum(v[0] for v in whole.values) < sum(v[0] for v in word.values)
 
@@ -244,15 +244,15 @@ def test_records_and_items_outlive_a_baseline() -> None:
     record, items = task_of(results_file(GOLDEN / "demo"), "toy_choice")
     again = Record.from_json(json.loads(json.dumps(record.to_json())), "here")
     assert again == record
-    assert [m.metric for m in lm_eval.measures(again)] == [
-        m.metric for m in lm_eval.measures(record)
+    assert [m.metric for m in reported.measures(again)] == [
+        m.metric for m in reported.measures(record)
     ]
     assert from_json(json.loads(json.dumps(to_json(items))), "here") == items
 
 
 def test_measures_never_extract() -> None:
     record, _ = task_of(results_file(GOLDEN / "demo"), "toy_choice")
-    measure = lm_eval.measures(record)[0]
+    measure = reported.measures(record)[0]
     assert measure.column is None
     assert measure.blocks is None
     with pytest.raises(AssertionError, match="never extracted"):
@@ -386,7 +386,7 @@ def test_a_file_that_says_little_has_scores(tmp_path: Path) -> None:
     assert (record.version, record.options["version"]) == (0, "Yaml")
     assert record.model["name"] == record.model["dtype"] == record.model["context"] == "unknown"
     assert record.created == ""
-    assert lm_eval.measures(record) == ()
+    assert reported.measures(record) == ()
 
 
 def test_a_limited_run_says_so(tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_only_means_and_totals_have_items(tmp_path: Path) -> None:
     beside = tmp_path / "samples_t_2026-01-02T03-04-05.jsonl"
     beside.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     record, items = task_of(path, "t")
-    [measure] = lm_eval.measures(record)
+    [measure] = reported.measures(record)
     assert (measure.name, measure.metric.unit) == ("rate", "")
     assert not measure.metric.higher_is_better
     assert items.metrics["rate"].examples == (0, 2), "an example without a value has no outcome"
@@ -517,7 +517,7 @@ def test_a_model_of_unknown_size_is_drawn(tmp_path: Path) -> None:
 
 
 def test_an_unknown_origin_is_refused() -> None:
-    with pytest.raises(RecordError, match="expected harness or lm-eval"):
+    with pytest.raises(RecordError, match="expected harness, lm-eval, inspect_ai, nemo-evaluator"):
         runs.measures(made_record(origin="<script>"))
 
 

@@ -163,7 +163,7 @@ def compare_runs(
     if why and not anyway:
         return why
     try:
-        available = measures(a.record)
+        available = measures(a.record, b.record)
         main = main_measures(available)
         return {
             measure.name: _compare_score(a, b, measure, measure in main, seed)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from harness.errors import PluginError, RecordError, UsageError
 from harness.metrics.hf_evaluate import ModuleMetric
 from harness.plugins.registry import load_task
-from harness.records import folder, lm_eval, schema
+from harness.records import folder, schema
 from harness.records.outcomes import NO_OUTCOMES, Outcomes
+from harness.records.readers import find, reported
 from harness.records.record import Record
 from harness.records.signature import MUST_AGREE, in_words
 from harness.task import Measure
@@ -56,7 +57,7 @@ class PairedOutcomes(NamedTuple):
 
 
 def load(paths: Iterable[Path], outcomes: Need = "required") -> list[Run]:
-    """The runs in record files, in result files of lm-eval, and in folders of both.
+    """The runs in record files, in files of other programs, and in folders of both.
 
     Other files that the harness writes, such as a jitter file, are skipped in folders.
 
@@ -69,16 +70,13 @@ def load(paths: Iterable[Path], outcomes: Need = "required") -> list[Run]:
 
 
 def _load_path(path: Path, outcomes: Need) -> list[Run]:
-    in_folder = path.is_dir()
-    files = sorted(path.rglob("*.json")) if in_folder else [path]
     runs = []
-    for file in files if path.exists() else []:
-        data = schema.read_bytes(file)
-        if (results := lm_eval.results(data)) is not None:
-            runs += _lm_eval_runs(results, file, outcomes)
+    for file, reader, results in find.find(path):
+        if reader:
+            runs += _runs_of_another_program(reader, results, file, outcomes)
             continue
-        value = schema.parse(data, str(file))
-        if not (in_folder and schema.kind_of(value) in OTHER_KINDS):
+        value = schema.load(file)
+        if not (path.is_dir() and schema.kind_of(value) in OTHER_KINDS):
             runs.append(_own_run(value, file, outcomes))
     if not runs:
         raise UsageError(f"no record in {str(path)!r}; expected a record or a folder with records")
@@ -100,13 +98,15 @@ def _own_run(value: object, file: Path, outcomes: Need) -> Run:
                 raise
 
 
-def _lm_eval_runs(results: lm_eval.Results, file: Path, outcomes: Need) -> list[Run]:
+def _runs_of_another_program(
+    reader: find.Reader, results: reported.Results, file: Path, outcomes: Need
+) -> list[Run]:
     try:
-        records = lm_eval.records(results, file, samples=outcomes != "no")
+        records = reader.records(results, file, samples=outcomes != "no")
     except RecordError:
         if outcomes != "optional":
             raise
-        records = lm_eval.records(results, file, samples=False)  # they may not have been logged
+        records = reader.records(results, file, samples=False)  # they may not have been logged
     return [Run(*record, str(file)) for record in records]
 
 
@@ -125,18 +125,20 @@ def incomparable(a: Record, b: Record) -> Incomparable | None:
     return Incomparable(f"they measure different things; {in_words(decisive)}")
 
 
-def measures(record: Record) -> tuple[Measure, ...]:
+def measures(record: Record, *others: Record) -> tuple[Measure, ...]:
     """The measures behind a record's scores that can be compared example by example.
+
+    `others` are the records that it is compared with.
 
     Raises:
         RecordError: the benchmark is not installed, or in another version.
     """
-    if record.origin == lm_eval.ORIGIN:
-        return lm_eval.measures(record)
+    if record.origin in find.ORIGINS:
+        return reported.measures(record, *others)
     if record.origin != "harness":
         raise RecordError(
-            f"a record of {record.task} was computed by {record.origin!r}; expected harness or "
-            f"{lm_eval.ORIGIN}"
+            f"a record of {record.task} was computed by {record.origin!r}; expected "
+            f"{', '.join(('harness', *find.ORIGINS))}"
         )
     try:
         task = load_task(record.task)

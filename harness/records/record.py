@@ -15,7 +15,9 @@ from harness.records import schema
 from harness.records.outcomes import Outcomes
 from harness.records.signature import NONE, Signature
 
-_SIGNED_VERSIONS = ("harness", "lm_eval", "torch", "transformers")
+_SIGNED_VERSIONS = (
+    "harness", "lm_eval", "inspect_ai", "nemo_evaluator", "torch", "transformers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,36 +6,37 @@ samples per task (`lm_eval/loggers/evaluation_tracker.py` and `lm_eval/result_sc
 because they are means over tasks.
 """
 
-import hashlib
-import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
-from harness.core import Score, Tokens
+from harness.core import Tokens
 from harness.errors import RecordError
-from harness.metrics import MEAN
 from harness.records import schema
-from harness.records.lm_eval_metrics import ReportedScore, formula, measure_of, metric_of
-from harness.records.lm_eval_samples import (
+from harness.records.outcomes import NO_OUTCOMES, Outcomes
+from harness.records.readers.lm_eval_metrics import ReportedScore, formula, metric_of
+from harness.records.readers.lm_eval_samples import (
     first_lines,
     outcomes_and_scores,
     read_samples,
     samples_path,
 )
-from harness.records.outcomes import NO_OUTCOMES, Outcomes
+from harness.records.readers.reported import (
+    UNKNOWN,
+    Results,
+    digest,
+    number,
+    one_word,
+    reported,
+    whole_version,
+)
 from harness.records.record import Record
-from harness.task import Measure
 
 ORIGIN = "lm-eval"
+OTHER_FILES: frozenset[str] = frozenset()
 _KEYS = ("results", "configs", "versions")
-_STDERRS = NormalDist().inv_cdf(0.975)  # from the value to either end of a 95 % interval
-_UNKNOWN = "unknown"
 
 _TASK_FIELDS = (
     "output_type", "description", "doc_to_text", "doc_to_target", "doc_to_choice", "gen_prefix",
@@ -51,20 +52,15 @@ _MODEL_FIELDS = (
     "delta_sha",
 )  # fmt: skip
 
-Results = Mapping[str, Any]
-"""The JSON object in a result file of lm-eval."""
+
+def recognises(value: Any) -> bool:
+    """Whether a parsed JSON file is a result file of lm-eval."""
+    return isinstance(value, dict) and all(isinstance(value.get(k), dict) for k in _KEYS)
 
 
-def results(data: bytes) -> Results | None:
-    """The content of a result file of lm-eval; None if it is another file, or damaged."""
-    if b'"results"' not in data:
-        return None
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    is_results = isinstance(value, dict) and all(isinstance(value.get(k), dict) for k in _KEYS)
-    return value if is_results else None
+def attempt(results: Results, path: Path) -> tuple[str, int]:
+    """Every file is a run of its own."""
+    return str(path), 0
 
 
 def records(results: Results, path: Path, *, samples: bool) -> list[tuple[Record, Outcomes]]:
@@ -83,18 +79,13 @@ def records(results: Results, path: Path, *, samples: bool) -> list[tuple[Record
     return [_with_outcomes(*task, path) for task in tasks]
 
 
-def measures(record: Record) -> tuple[Measure, ...]:
-    """The measures of those scores whose samples were read."""
-    return tuple(measure_of(score) for score in record.scores if score.totals)
-
-
 def _task(file: Results, task: str, path: Path) -> tuple[Record, list[ReportedScore]]:
     """A task's record without outcomes, and the scores in it."""
     config, settings = file["configs"][task], file.get("config", {})
     rows, scored = _counts(file, task, path)
-    version = _version(file["versions"].get(task))
+    version = whole_version(file["versions"].get(task))
     date = file.get("date")
-    reported, left_out = _reported(file, task)
+    entries, left_out = _reported(file, task)
     record = Record(
         task=task,
         version=version or 0,
@@ -113,19 +104,19 @@ def _task(file: Results, task: str, path: Path) -> tuple[Record, list[ReportedSc
         requests=0,
         tokens=Tokens(),
         seconds=float(file.get("total_evaluation_time_seconds") or 0),
-        scores=tuple(entry.score for entry in reported),
+        scores=tuple(entry.score for entry in entries),
         notes={"left out": ", ".join(left_out)} if left_out else {},
         environment={
             "versions": {
-                "lm_eval": file.get("lm_eval_version", _UNKNOWN),
-                "transformers": file.get("transformers_version", _UNKNOWN),
+                "lm_eval": file.get("lm_eval_version", UNKNOWN),
+                "transformers": file.get("transformers_version", UNKNOWN),
             },
             "git": {"commit": file.get("git_hash"), "dirty": None},  # of the folder it ran in
         },
         created=datetime.fromtimestamp(date, UTC).isoformat(timespec="seconds") if date else "",
         origin=ORIGIN,
     )
-    return record, reported
+    return record, entries
 
 
 def _counts(file: Results, task: str, path: Path) -> tuple[int, int]:
@@ -142,27 +133,18 @@ def _counts(file: Results, task: str, path: Path) -> tuple[int, int]:
     return int(scored), int(scored)
 
 
-def _version(version: Any) -> int | None:
-    """A task's version if it is an integer; lm-eval has 1.0, "0", 1.1, "Yaml" and none."""
-    try:
-        number = float(version)
-    except (TypeError, ValueError):
-        return None
-    return int(number) if number.is_integer() else None
-
-
 def _options(file: Results, config: Mapping[str, Any], shots: int) -> dict[str, Any]:
     """What two runs of a task must have in common besides their data."""
     names = (*_TASK_FIELDS, *(_FEW_SHOT_FIELDS if shots else ()))
     options: dict[str, Any] = {
-        "config": _digest({name: config.get(name) for name in names})[:8],
+        "config": digest({name: config.get(name) for name in names})[:8],
         "shots": shots,
     }
     if shots:
         options["shots_seed"] = str(file.get("config", {}).get("fewshot_seed"))
     if file.get("chat_template_sha"):
         chat = [file["chat_template_sha"], file.get("fewshot_as_multiturn")]
-        options["chat"] = _digest(chat)[:8]
+        options["chat"] = digest(chat)[:8]
     if file.get("system_instruction_sha"):
         options["system"] = str(file["system_instruction_sha"])[:8]
     return options
@@ -173,18 +155,18 @@ def _model(file: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
     identity += [settings.get(name) for name in _MODEL_FIELDS]
     tokens = [file.get(f"tokenizer_{kind}_token") for kind in ("pad", "eos", "bos")]
     return {
-        "name": str(file.get("model_name") or settings.get("model") or _UNKNOWN),
+        "name": str(file.get("model_name") or settings.get("model") or UNKNOWN),
         "revision": settings.get("model_sha") or settings.get("model_revision"),
         # The file has no digest of the weights. This one is over all that it says about the model,
         # arguments included: equal weights named in another way have another digest, and a local
         # folder whose weights were replaced keeps its own.
-        "digest": _digest(identity),
+        "digest": digest(identity),
         # Likewise, the file describes the tokenizer only by its special tokens.
-        "tokenizer": _digest([*tokens, file.get("eot_token_id")]),
-        "parameters": settings.get("model_num_parameters", _UNKNOWN),
-        "dtype": str(settings.get("model_dtype") or _UNKNOWN).removeprefix("torch."),
-        "device": str(settings.get("device") or _UNKNOWN),
-        "context": file.get("max_length") or _UNKNOWN,
+        "tokenizer": digest([*tokens, file.get("eot_token_id")]),
+        "parameters": settings.get("model_num_parameters", UNKNOWN),
+        "dtype": str(settings.get("model_dtype") or UNKNOWN).removeprefix("torch."),
+        "device": str(settings.get("device") or UNKNOWN),
+        "context": file.get("max_length") or UNKNOWN,
     }
 
 
@@ -194,60 +176,38 @@ def _data(config: Mapping[str, Any], rows: int) -> dict[str, Any]:
     parts = [config.get("dataset_path"), config.get("dataset_name"), split]
     return {
         "source": ORIGIN,
-        "name": re.sub(r"[\s|]+", "_", ":".join(str(part) for part in parts if part)),
-        "sha256": _digest([*(config.get(name) for name in _DATA_FIELDS), split]),
+        "name": one_word(parts),
+        "sha256": digest([*(config.get(name) for name in _DATA_FIELDS), split]),
         "rows": rows,
         "warnings": [],
     }
 
 
-def _digest(value: Any) -> str:
-    """sha256 of a JSON value, without the addresses of Python objects in its texts."""
-    text = re.sub(r" at 0x[0-9a-fA-F]+", "", json.dumps(value, sort_keys=True))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _reported(file: Results, task: str) -> tuple[list[ReportedScore], list[str]]:
     """A task's scores, and the entries that are not numbers, such as `acc (nan)`."""
-    reported, left_out = [], []
+    entries, left_out = [], []
     values = file["results"][task]
     for key, value in values.items():
         metric, comma, filter_ = key.partition(",")
         if not comma or metric.endswith("_stderr") or metric == "bypass":
             continue
         name = metric if filter_ == "none" else key
-        number, stderr = _number(value), _number(values.get(f"{metric}_stderr,{filter_}"))
-        if number is None:
+        found, stderr = number(value), number(values.get(f"{metric}_stderr,{filter_}"))
+        if found is None:
             left_out.append(f"{name} ({value})")
             continue
         higher = file.get("higher_is_better", {}).get(task, {}).get(metric)
         how = formula(file["configs"][task], metric, higher)
         kind = metric_of(metric, how)
-        scale = 100.0 if kind.unit == MEAN.unit else 1.0
-        value, spread = scale * number, None if stderr is None else scale * stderr
-        score = Score(
-            metric=name,
-            value=value,
-            unit=kind.unit,
-            higher_is_better=kind.higher_is_better if higher is None else higher,
-            stderr=spread,
-            low=None if spread is None else value - _STDERRS * spread,  # normal approximation
-            high=None if spread is None else value + _STDERRS * spread,
-            totals={},
-        )
-        reported.append(ReportedScore(metric, filter_, score, how))
-    return reported, left_out
-
-
-def _number(value: object) -> float | None:
-    """A finite number; None for `N/A` and the like."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+        if higher is not None:
+            kind = replace(kind, higher_is_better=higher)
+        score = reported(name, kind, found, stderr=stderr)
+        entries.append(ReportedScore(metric, filter_, score, how))
+    return entries, left_out
 
 
 def _with_outcomes(
-    record: Record, reported: list[ReportedScore], path: Path
+    record: Record, entries: list[ReportedScore], path: Path
 ) -> tuple[Record, Outcomes]:
     """The outcomes, and the record with its data's checksum and the totals of its scores."""
     file = samples_path(path, record.task)
@@ -258,8 +218,8 @@ def _with_outcomes(
             f"{file.name} has {len(lines)} of the {record.examples} examples of {path.name}"
         )
     with schema.malformed(file.name, "lm-eval 0.4 samples"):
-        outcomes, scores = outcomes_and_scores(reported, samples, file.name)
+        outcomes, scores = outcomes_and_scores(entries, samples, file.name)
         hashes = [str(line.get("doc_hash") or line["doc"]) for line in lines]
         requests = sum(len(line["arguments"]) for line in lines)
-    data = {**record.data, "sha256": _digest(hashes)}
+    data = {**record.data, "sha256": digest(hashes)}
     return replace(record, scores=scores, data=data, requests=requests), outcomes

@@ -6,13 +6,12 @@ over classes, ...) are functions of a corpus, which the values of single samples
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any
 
 from harness.core import Score
-from harness.errors import RecordError
-from harness.metrics import ACCURACY, MEAN, Metric, Outcome, bits, perplexity
-from harness.task import Measure
+from harness.metrics import MEAN, Metric, Outcome
+from harness.records.readers.reported import KINDS, PLAIN_MEAN, UNKNOWN_SCALE
 
 RIGHT_OR_WRONG = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 _SHARE = re.compile(r"(^|_)(acc|accuracy|em|exact|match|f1)(_|$)")
@@ -34,15 +33,13 @@ _UNITS = {
     ("bits_per_byte", "bits_per_byte"): "bits per byte",
 }
 """(metric, aggregation) -> unit, for metrics that are not means."""
-UNKNOWN_SCALE = ""  # the unit of a number whose scale is not known
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
     """How the values of samples become one number."""
 
-    metric: Metric
-    statistics: tuple[str, str]  # names of the two numbers of an outcome
+    unit: str  # of its kind
     outcome: Callable[[Any], Outcome]  # the value of a sample -> an outcome
 
 
@@ -61,17 +58,16 @@ def _nats_and_units(value: Any) -> Outcome:
     return -float(loglikelihood), float(units)
 
 
-_PLAIN_MEAN = Metric(UNKNOWN_SCALE, higher_is_better=True, compute=lambda sums: sums[0] / sums[1])
 FORMULAS = {
-    formula.metric.unit: formula
+    formula.unit: formula
     for formula in (
-        Formula(MEAN, ("sum", "items"), lambda value: (float(value), 1.0)),
-        Formula(_PLAIN_MEAN, ("sum", "items"), lambda value: (float(value), 1.0)),
+        Formula(MEAN.unit, lambda value: (float(value), 1.0)),
+        Formula(UNKNOWN_SCALE, lambda value: (float(value), 1.0)),
         # exp of minus the mean log-likelihood of a sample's whole target, whatever its length
-        Formula(perplexity("target"), ("nats", "targets"), lambda value: (-float(value), 1.0)),
-        Formula(perplexity("word"), ("nats", "words"), _nats_and_units),
-        Formula(perplexity("byte"), ("nats", "bytes"), _nats_and_units),
-        Formula(bits("byte"), ("nats", "bytes"), _nats_and_units),
+        Formula("per target", lambda value: (-float(value), 1.0)),
+        Formula("per word", _nats_and_units),
+        Formula("per byte", _nats_and_units),
+        Formula("bits per byte", _nats_and_units),
     )
 }
 """Unit -> formula."""
@@ -95,23 +91,5 @@ def formula(config: Mapping[str, Any], metric: str, higher: bool | None) -> Form
 def metric_of(name: str, formula: Formula | None) -> Metric:
     """The metric that gives a number its unit, whether samples determine it or not."""
     if formula:
-        return formula.metric
-    return MEAN if _ACCURACY.search(name) else _PLAIN_MEAN
-
-
-def measure_of(score: Score) -> Measure:
-    """The measure of a score whose samples were read."""
-    if score.unit not in FORMULAS:
-        raise RecordError(f"score {score.metric!r} of lm-eval has an unknown unit {score.unit!r}")
-    metric = ACCURACY if "right" in score.totals else FORMULAS[score.unit].metric
-    return Measure(
-        name=score.metric,
-        metric=replace(metric, higher_is_better=score.higher_is_better),
-        extract=_extract,
-        statistics=tuple(score.totals),
-        help=f"{score.metric} of lm-eval",
-    )
-
-
-def _extract(*_: object) -> NoReturn:
-    raise AssertionError("outcomes of lm-eval are read, never extracted")
+        return KINDS[formula.unit].metric
+    return MEAN if _ACCURACY.search(name) else PLAIN_MEAN

@@ -10,7 +10,6 @@ of every metric:
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,11 @@ from harness.core import (
     Scored,
 )
 from harness.errors import RecordError
-from harness.files import strict_json
-from harness.records.lm_eval_metrics import RIGHT_OR_WRONG, Formula, ReportedScore
 from harness.records.outcomes import MetricOutcomes, Outcomes, Shown, show
+from harness.records.readers.lm_eval_metrics import RIGHT_OR_WRONG, Formula, ReportedScore
+from harness.records.readers.reported import as_right_or_wrong, read_lines, with_totals
 
 _TIME = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")
-TOLERANCE = 1e-6  # relative: far above rounding, far below the effect of another sample
 
 
 def samples_path(path: Path, task: str) -> Path:
@@ -51,22 +49,7 @@ def samples_path(path: Path, task: str) -> Path:
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
     """The lines of a samples file, in the order of the rows."""
-    try:
-        lines = path.read_text("utf-8").split("\n")  # texts may contain other line separators
-    except FileNotFoundError as error:
-        raise RecordError(
-            f"there are no samples: {path.name} is missing; run lm-eval with --log_samples and "
-            "keep its files together"
-        ) from error
-    except (OSError, UnicodeError) as error:
-        raise RecordError(f"cannot read {str(path)!r}: {error}") from error
-    samples = []
-    for number, line in enumerate(lines, start=1):
-        if line:
-            try:
-                samples.append(strict_json.loads(line, allow_nan=True, allow_surrogates=True))
-            except ValueError as error:
-                raise RecordError(f"line {number} of {path.name} is not JSON: {error}") from error
+    samples = read_lines(path, "run lm-eval with --log_samples and keep its files together")
     try:
         return sorted(samples, key=lambda sample: int(sample["doc_id"]))
     except (LookupError, TypeError, ValueError) as error:
@@ -101,7 +84,9 @@ def outcomes_and_scores(
         if entry.formula:
             outcomes = _outcomes(entry, entry.formula, samples, places)
             metrics[score.metric] = outcomes
-            score = replace(score, totals=_totals(entry, entry.formula, outcomes, name))
+            score = with_totals(score, outcomes, name)
+            if entry.metric in RIGHT_OR_WRONG:
+                score = as_right_or_wrong(score, outcomes)
         scores.append(score)
     return Outcomes(tuple(first), tuple(map(_shown, first.values())), metrics), tuple(scores)
 
@@ -121,22 +106,6 @@ def _outcomes(
                 examples.append(places[str(sample["doc_id"])])
                 values.append(outcome)
     return MetricOutcomes(tuple(examples), tuple(values))
-
-
-def _totals(
-    entry: ReportedScore, formula: Formula, outcomes: MetricOutcomes, name: str
-) -> dict[str, float]:
-    sums = [math.fsum(column) for column in zip(*outcomes.values, strict=True)]
-    value = formula.metric.compute(sums) if sums and sums[1] else math.nan
-    if not math.isclose(value, entry.score.value, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
-        raise RecordError(
-            f"{name} does not belong to the result file: its {entry.score.metric} is {value:.6g} "
-            f"and not {entry.score.value:.6g}"
-        )
-    names = formula.statistics
-    if entry.metric in RIGHT_OR_WRONG and all(right in (0, 1) for right, _ in outcomes.values):
-        names = ("right", "items")
-    return dict(zip(names, sums, strict=True))
 
 
 def _shown(sample: Mapping[str, Any]) -> Shown:

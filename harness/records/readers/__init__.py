@@ -1,0 +1,1 @@
+"""Results of other programs as records, to be compared and ranked with ours."""
