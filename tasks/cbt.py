@@ -12,8 +12,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from harness.core import Example, Fields, Hub, Loglikelihood, Request, Row, Source
 from harness.data.parsers import join_lines, lines
 from harness.errors import DataError
-from harness.metrics import ACCURACY
-from harness.metrics.extract import best_choice, best_choice_steps
+from harness.metrics import ACCURACY, mean
+from harness.metrics.extract import (
+    best_choice,
+    best_choice_steps,
+    choice_margin,
+    choice_margin_steps,
+    right_choice_nats,
+    right_choice_nats_steps,
+)
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Task, per_row
 from harness.text import DETOKENISERS, common_prefix_length
@@ -59,10 +66,11 @@ def parse(data: bytes) -> list[Fields]:
 def _question(line: str, number: int) -> Fields:
     parts = [part for part in line.split("\t") if part]
     choices = tuple(parts[2].split("|")) if len(parts) == 3 else ()
-    if len(choices) != 10 or GAP not in parts[0] or parts[1] not in choices:
+    well_formed = len(choices) == 10 and GAP in parts[0] and parts[1] in choices
+    if not well_formed or len(set(choices)) == 1:
         raise DataError(
             f"line {number}: expected a query with {GAP}, the answer and ten options with the "
-            f"answer among them, separated by tabs, got {line[:80]!r}"
+            f"answer and others among them, separated by tabs, got {line[:80]!r}"
         )
     return {"query": parts[0], "answer": parts[1], "choices": choices}
 
@@ -140,8 +148,9 @@ def norms(norm: str, example: Example) -> list[float]:
 
 
 def measures(column: str, options: Options) -> tuple[Measure, ...]:
-    """Accuracy."""
+    """Accuracy, and how probable the right choice is, alone and against the best wrong one."""
     divisors = functools.partial(norms, options["norm"])
+    per_length = {"none": "", "tokens": " per token", "bytes": " per byte"}[options["norm"]]
     return (
         Measure(
             "acc",
@@ -151,6 +160,22 @@ def measures(column: str, options: Options) -> tuple[Measure, ...]:
             "the most probable of ten choices is the right one; chance is 10 %",
             column=column,
             steps=best_choice_steps(divisors),
+        ),
+        Measure(
+            "nats",
+            mean("nats", higher_is_better=False),
+            right_choice_nats,
+            ("nats", "questions"),
+            "mean surprisal of what is scored with the right choice",
+            steps=right_choice_nats_steps,
+        ),
+        Measure(
+            "margin",
+            mean(f"nats{per_length}", higher_is_better=True),
+            choice_margin(divisors),
+            ("margin", "questions"),
+            "mean log-probability of the right choice minus that of the best wrong one",
+            steps=choice_margin_steps(divisors),
         ),
     )
 

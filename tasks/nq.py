@@ -17,6 +17,7 @@ from harness.core import (
     Generate,
     Generated,
     Hub,
+    Loglikelihood,
     Pool,
     Request,
     Response,
@@ -25,9 +26,9 @@ from harness.core import (
 )
 from harness.data.parsers import is_text, json_lines
 from harness.errors import DataError
-from harness.metrics import ACCURACY, Outcome, calibration, selective_accuracy
+from harness.metrics import ACCURACY, Outcome, calibration, mean, selective_accuracy
 from harness.metrics.exact_match import exact_match, normalise_answer
-from harness.metrics.extract import generated
+from harness.metrics.extract import generated, scored
 from harness.prompt import Prompt
 from harness.task import FewShot, Measure, Option, Options, Step, Task, per_row
 
@@ -140,9 +141,13 @@ def prompt(options: Options) -> Prompt:
 
 
 def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
-    """One greedy answer."""
+    """One greedy answer; `gold=on` adds the probability of each reference in its place."""
     text = prompt.render(examples=example.fields["examples"], question=example.fields["question"])
-    return [Generate((text,), int(options["max_new"]), stop=("\n",))]
+    requests: list[Request] = [Generate((text,), int(options["max_new"]), stop=("\n",))]
+    if options["gold"] == "on":
+        references = dict.fromkeys(reference.strip() for reference in example.references)
+        requests += [Loglikelihood(text, f" {reference}") for reference in references]
+    return requests
 
 
 def answer(response: Generated) -> str:
@@ -170,6 +175,16 @@ def confidence(response: Generated, options: Options) -> float:
     return math.exp(total)
 
 
+def _gold_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+    return [(-max(scored(response).logprob for response in responses[1:]), 1.0)]
+
+
+def _gold_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
+    references = dict.fromkeys(reference.strip() for reference in example.references)
+    for reference, response in zip(references, responses[1:], strict=True):
+        yield f"log-probability of {reference!r}", scored(response).logprob
+
+
 def _guessed(example: Example, responses: Sequence[Response]) -> list[Outcome]:
     by_word = example.fields["guesses"]
     if by_word is None:
@@ -186,8 +201,21 @@ def _em_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]
     yield "matching references", matching(text, example.references)
 
 
+GOLD_NATS = Measure(
+    "nats",
+    mean("nats", higher_is_better=False),
+    _gold_nats,
+    ("nats", "questions"),
+    "mean surprisal of the most probable reference, without the line end",
+    steps=_gold_steps,
+)
+
+
 def measures(options: Options) -> tuple[Measure, ...]:
-    """Exact match, exact match on the most confident answers, calibration, and a baseline."""
+    """Exact match, exact match on the most confident answers, calibration, and a baseline.
+
+    With `gold=on` also how probable the references are.
+    """
 
     def em(example: Example, responses: Sequence[Response]) -> float:
         return float(bool(matching(answer(generated(responses[0])), example.references)))
@@ -231,6 +259,7 @@ def measures(options: Options) -> tuple[Measure, ...]:
             "mean distance between confidence and accuracy over ten bins",
             steps=confidence_steps,
         ),
+        *([GOLD_NATS] if options["gold"] == "on" else []),
         Measure(
             f"{BASELINE} em",
             ACCURACY,
@@ -245,7 +274,7 @@ def measures(options: Options) -> tuple[Measure, ...]:
 
 TASK = Task(
     name="nq",
-    version=1,
+    version=2,
     title="Natural Questions: short answers from memory",
     description=(
         "The model reads example questions with answers, then a question, and answers greedily. "
@@ -268,7 +297,8 @@ TASK = Task(
                "tokens' probabilities, or their geometric mean"),
         Option("conf_newline", "off", ("off", "on"), "whether the line end counts as a token of "
                "the answer"),
+        Option("gold", "off", ("off", "on"), "whether the references are scored as well"),
         BOS,
     ),
-    protocols={"paper": {}},
+    protocols={"paper": {}, "gold": {"gold": "on"}},
 )  # fmt: skip

@@ -8,12 +8,13 @@ words after the candidate given those up to it, `full` those of the sentences.
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from harness.core import Example, Fields, Hub, Loglikelihood, Request, Response, Row, Source
 from harness.errors import DataError
-from harness.metrics import ACCURACY, Outcome
-from harness.metrics.extract import scored
+from harness.metrics import ACCURACY, mean
+from harness.metrics.extract import nats_steps, scored, target_nats
 from harness.prompt import Prompt
 from harness.task import Measure, Option, Options, Step, Task
 
@@ -143,36 +144,85 @@ def ask(example: Example, prompt: Prompt, options: Options) -> list[Request]:
 
 
 def measures(options: Options) -> tuple[Measure, ...]:
-    """Accuracy under both scorings; `score` chooses the one to compare with the paper's."""
-    return _accuracy("partial", 0, options), _accuracy("full", 2, options)
+    """Accuracy under both scorings; `score` chooses the one to compare with the paper's.
+
+    Then, for each scoring, how probable the right candidate is, alone and against the other.
+    """
+    scorings = [Scoring("partial", 0, options), Scoring("full", 2, options)]
+    accuracies = (scoring.accuracy() for scoring in scorings)
+    others = (measure for s in scorings for measure in (s.nats(), s.margin()))
+    return (*accuracies, *others)
 
 
-def _accuracy(name: str, first: int, options: Options) -> Measure:
-    """Accuracy by the two responses from place `first` on."""
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """One of the two ways to compare the candidates, and its measures."""
 
-    def values(responses: Sequence[Response]) -> list[float]:
-        pair = [scored(response) for response in responses[first : first + 2]]
-        by_token = options["norm"] == "tokens"
-        return [score.logprob / (score.num_tokens if by_token else 1) for score in pair]
+    name: str
+    first: int  # place of the response for the first candidate; the other's is the next
+    options: Options
 
-    def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-        of_candidates, right = values(responses), example.fields["right"]
-        return [(float(of_candidates[right] > of_candidates[1 - right]), 1.0)]  # a tie is wrong
+    @property
+    def by_token(self) -> bool:
+        """Whether log-probabilities are divided by the number of tokens."""
+        return self.options["norm"] == "tokens"
 
-    def steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
-        per_token = " per token" if options["norm"] == "tokens" else ""
-        yield f"log-probabilities of the candidates{per_token}", values(responses)
+    @property
+    def words(self) -> str:
+        """What is scored."""
+        return "the words after the candidate" if self.name == "partial" else "the whole sentence"
+
+    def accuracy(self) -> Measure:
+        """Whether the right candidate is more probable; a tie is wrong."""
+        return Measure(
+            f"acc-{self.name}",
+            ACCURACY,
+            lambda example, responses: [(float(self._margin(example, responses) > 0), 1.0)],
+            (f"acc-{self.name}", "schemas"),
+            f"by {self.words}",
+            column="Winograd ACC" if self.options["score"] == self.name else None,
+            steps=self._steps,
+        )
+
+    def nats(self) -> Measure:
+        """The surprisal of the right candidate's text, never divided by its length."""
+
+        def response(example: Example, responses: Sequence[Response]) -> Sequence[Response]:
+            return responses[self.first + example.fields["right"] :]
+
+        return Measure(
+            f"nats-{self.name}",
+            mean("nats", higher_is_better=False),
+            lambda example, responses: target_nats(example, response(example, responses)),
+            (f"nats-{self.name}", "schemas"),
+            f"mean surprisal of {self.words}, with the right candidate",
+            steps=lambda example, responses: nats_steps(example, response(example, responses)),
+        )
+
+    def margin(self) -> Measure:
+        """How much more probable the right candidate is than the other."""
+        return Measure(
+            f"margin-{self.name}",
+            mean("nats per token" if self.by_token else "nats", higher_is_better=True),
+            lambda example, responses: [(self._margin(example, responses), 1.0)],
+            (f"margin-{self.name}", "schemas"),
+            f"mean log-probability of {self.words} with the right candidate minus with the other",
+            steps=self._steps,
+        )
+
+    def _margin(self, example: Example, responses: Sequence[Response]) -> float:
+        of_candidates = self._values(responses)
+        right: int = example.fields["right"]
+        return of_candidates[right] - of_candidates[1 - right]
+
+    def _values(self, responses: Sequence[Response]) -> list[float]:
+        pair = [scored(response) for response in responses[self.first : self.first + 2]]
+        return [score.logprob / (score.num_tokens if self.by_token else 1) for score in pair]
+
+    def _steps(self, example: Example, responses: Sequence[Response]) -> Iterator[Step]:
+        per_token = " per token" if self.by_token else ""
+        yield f"log-probabilities of the candidates{per_token}", self._values(responses)
         yield "right candidate", f"{'AB'[example.fields['right']]}: {example.references[0]}"
-
-    return Measure(
-        f"acc-{name}",
-        ACCURACY,
-        extract,
-        (f"acc-{name}", "schemas"),
-        "by the words after the candidate" if name == "partial" else "by the whole sentence",
-        column="Winograd ACC" if options["score"] == name else None,
-        steps=steps,
-    )
 
 
 TASK = Task(

@@ -480,6 +480,26 @@ def test_one_continuation_after_several_contexts_is_a_choice() -> None:
 
 
 @pytest.mark.parametrize(
+    ("references", "found"), [(("A", "B"), []), (("A",), ["tied choices"]), ((), ["tied choices"])]
+)
+def test_references_are_no_choice(references: tuple[str, ...], found: list[str]) -> None:
+    """Two right answers may be as probable as each other; their loss is that of texts."""
+
+    def pairs(logprob: float) -> Texts:
+        return [
+            (
+                Example(str(e), {}, references),
+                [(Loglikelihood(f"{e}", f" {k}"), scored(logprob - e / 100)) for k in "AB"],
+            )
+            for e in range(60)
+        ]
+
+    assert warned(fed(pairs(-3.0))) == found
+    improbable = [] if found else ["loss above uniform"]
+    assert warned(fed(pairs(-90.0))) == found + improbable
+
+
+@pytest.mark.parametrize(
     ("found", "references", "wanted"),
     [
         (["the"] * 12, [(f"{k}",) for k in range(12)], ["equal answers"]),

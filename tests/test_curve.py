@@ -99,7 +99,9 @@ def test_all_scores_on_demand(tmp_path: Path) -> None:
     )
     assert "lambada x" not in harness("curve", folder).out
     out = harness("curve", folder, "--all").out
-    assert "no fit: points are not a loss" in next(x for x in out.split("\n") if "lambada x" in x)
+    assert "no fit: x (points) is not a loss" in next(
+        x for x in out.split("\n") if "lambada x" in x
+    )
 
 
 def test_what_checkpoints_differ_in_is_said_once(tmp_path: Path) -> None:

@@ -216,6 +216,11 @@ LAST = "21 The XXXXX ran .\tcat\t\ta|b|c|d|e|f|g|h|i|cat\n"
         ),
         ("cbt-cn", CONTEXT + LAST.replace("|b", ""), "line 21: expected a query .* got 'The XXXXX"),
         ("cbt-cn", CONTEXT + LAST.replace("|cat", "|j"), "line 21: expected a query with XXXXX"),
+        (
+            "cbt-cn",
+            CONTEXT + LAST.replace("a|b|c|d|e|f|g|h|i|", "cat|" * 9),
+            "ten options with the answer and others among them",
+        ),
     ],
 )
 def test_wrong_file_names_its_first_bad_line(

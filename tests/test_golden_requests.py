@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).with_name("golden_requests.json")
 WORDS = ["lambada", "cbt-cn", "cbt-ne"]
 SECTION3 = ["coqa", "cnn-dm", "wmt14-en-fr", "wmt14-fr-en", "nq", "winograd"]
 TASKS = [*WORDS, "wikitext2", "wikitext103", "ptb", "enwik8", "text8", "lm1b", *SECTION3]
-PRESETS = ("paper", "lm-eval", "no-hint")
+PRESETS = ("paper", "lm-eval", "no-hint", "gold")
 REWRITE = (
     "{name} differs from its golden requests; if this is intended, raise Task.version "
     "and run `python tests/test_golden_requests.py`"

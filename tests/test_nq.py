@@ -19,14 +19,24 @@ from speaker import (
     with_pairs,
 )
 
-from harness.core import Example, Fields, Generate, Generated, Score
+from harness.core import (
+    Example,
+    Fields,
+    Generate,
+    Generated,
+    Loglikelihood,
+    Request,
+    Response,
+    Score,
+    Scored,
+)
 from harness.data.load import Where, load, load_pool
 from harness.errors import DataError
 from harness.metrics.calibration import table
 from harness.metrics.exact_match import exact_match
 from harness.plugins.registry import load_task
 from harness.records.record import Record
-from harness.runner import Job, evaluate
+from harness.runner import Job, evaluate, prepare
 from harness.stats import intervals
 from harness.tasks import nq
 
@@ -54,6 +64,39 @@ PAIR = {"question": "who is it?", "answer": ["Ann Lee", "Ann"]}
 def test_requests(changes: dict[str, str], prompt: str, new: int) -> None:
     wanted = Generate((prompt,), new, stop=("\n",), top_k=1, seed=(0, 0), overflow="left")
     assert asked(with_pairs(job_of("nq", [ROW], **changes), [PAIR])) == [wanted]
+
+
+GOLD = {"question": "where is {1}", "answer": ["Rome", " the city ", "Rome"]}
+
+
+def test_references_are_asked_in_the_answers_place() -> None:
+    """Each of them once."""
+    prompt = "Q: Who is it?\nA: Ann Lee\nQ: Where is {1}?\nA:"
+    job = with_pairs(job_of("nq", [GOLD], "gold"), [PAIR])
+    answer, *references = prepare(job).requests
+    assert [answer] == asked(with_pairs(job_of("nq", [GOLD]), [PAIR]))
+    assert references == [Loglikelihood(prompt, " Rome"), Loglikelihood(prompt, " the city")]
+
+
+@pytest.mark.parametrize(("rome", "city", "nats"), [(-3.0, -8.0, 3.0), (-9.0, -2.5, 2.5)])
+def test_nats_are_those_of_the_most_probable_reference(
+    rome: float, city: float, nats: float
+) -> None:
+    """Rome, then the city, of -1 in two tokens; exact match does not depend on them."""
+
+    def say(request: Request) -> Response:
+        if isinstance(request, Generate):
+            return said(" Rome")
+        assert isinstance(request, Loglikelihood)
+        value = rome if request.continuation == " Rome" else city
+        return Scored((value + 1, -1.0), (False, False))
+
+    rows = [GOLD, {"question": "when", "answer": ["the city"]}]
+    record = evaluate(with_pairs(job_of("nq", rows, "gold"), [PAIR]), Speaker(say))
+    found = values(record)
+    assert found["nats"] == pytest.approx((nats - city) / 2)
+    assert found["em"] == 50
+    assert "nats" not in values(run(with_pairs(job_of("nq", [GOLD]), [PAIR]), " Rome"))
 
 
 # --- files ----------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
 
 N = 400
 ACC, PPL = "acc-word-stopfilter", "ppl"
+MEANS = ("nats", "margin")
 Rows = Sequence[tuple[float, float]]
 
 _RANDOM = random.Random(0)
@@ -29,6 +30,8 @@ MORE = [(n + _RANDOM.gauss(0, 0.5), 1.0) for n, _ in NATS]
 
 def value(metric: str, rows: Rows) -> float:
     share = math.fsum(x for x, _ in rows) / math.fsum(n for _, n in rows)
+    if metric in MEANS:
+        return share
     return math.exp(share) if metric == PPL else 100 * share
 
 
@@ -128,6 +131,37 @@ def test_two_runs_show_the_spread_of_their_differences(
     assert_answers(found[PPL], percent, drop, standard_errors())
     assert {x["basis"] for x in found.values()} == {"the two runs"}
     assert [found[m]["unit"] for m in (ACC, PPL)] == ["points", "% of the score"]
+
+
+def test_two_runs_show_what_would_detect_the_difference_between_them(
+    runs: tuple[Path, Path],
+) -> None:
+    found = power(*runs)
+    spread = {
+        ACC: stdev(100 * (b[0] - a[0]) for a, b in zip(RIGHT, OTHER, strict=True)),
+        PPL: between(PPL, NATS, MORE),
+    }
+    for metric, (a, b) in {ACC: (RIGHT, OTHER), PPL: (NATS, MORE)}.items():
+        difference = value(metric, b) - value(metric, a)
+        wanted = math.ceil((standard_errors() * spread[metric] / difference) ** 2)
+        assert found[metric]["needed_for_difference"] == wanted
+        again = power(*reversed(runs))[metric]["needed_for_difference"]
+        assert again == pytest.approx(wanted, abs=1), "whichever is the better one"
+    assert {x["needed_for_difference"] for x in power(runs[0]).values()} == {None}
+    assert {x["needed_for_difference"] for x in power(runs[0], runs[0]).values()} == {None}
+    assert "B - A" not in harness("power", runs[0]).out
+
+
+def test_other_scores_on_demand(tmp_path: Path) -> None:
+    """Questions of the Children's Book Test, with the nats of the right choice."""
+    rows = {"acc": RIGHT, "nats": NATS, "margin": [(3 - x, 1.0) for x, _ in NATS]}
+    run = made(tmp_path / "run", rows, task="cbt-cn")
+    assert list(power(run)) == ["acc"]
+    found = power(run, "--all")
+    assert list(found) == ["acc", "nats", "margin"]
+    for metric in MEANS:
+        percent = 100 * stdev(x for x, _ in rows[metric]) / abs(value(metric, rows[metric]))
+        assert_answers(found[metric], percent, 2, standard_errors())
 
 
 @pytest.mark.parametrize("correlation", [None, 0.0, 0.9, -0.5])

@@ -90,6 +90,7 @@ def test_sizes_that_nearly_agree_have_no_fit() -> None:
     [
         ("per word", False, "loss", "nats per word", math.e**3, 3.0),
         ("bits per byte", False, "loss", "bits per byte", 1.16, 1.16),
+        ("nats", False, "loss", "nats", 13.25, 13.25),
         ("%", True, "error", "% wrong", 45.0, 55.0),
     ],
 )
@@ -101,7 +102,9 @@ def test_laws(unit: str, higher: bool, kind: str, of: str, score: float, loss: f
     assert found.score(found.loss(score)) == pytest.approx(score)
 
 
-@pytest.mark.parametrize(("unit", "higher"), [("points", True), ("%", False), ("", True)])
+@pytest.mark.parametrize(
+    ("unit", "higher"), [("points", True), ("%", False), ("", True), ("nats", True)]
+)
 def test_other_scores_have_no_law(unit: str, higher: bool) -> None:
     assert law_for(unit, higher_is_better=higher) is None
 

@@ -79,6 +79,11 @@ def test_nq() -> None:
         assert matching == (["the Cat"] if "cat" in text else [])
         steps, outcome = steps_and_outcome(job, "em-top-1%", [response])
         assert (dict(steps)["confidence"], float(bool(matching)), 1.0) == outcome
+    scored_too = replace(job, protocol=job.task.protocol("gold"))
+    responses = [said(" dog"), scores(-4.0, -1.0), scores(-2.0)]
+    steps, outcome = steps_and_outcome(scored_too, "nats", responses)
+    assert steps == [("log-probability of 'Ann Lee'", -5.0), ("log-probability of 'the Cat'", -2.0)]
+    assert outcome == (2.0, 1.0)
 
 
 def test_cnn_dm() -> None:
@@ -119,6 +124,13 @@ def test_winograd(norm: str) -> None:
         steps, outcome = steps_and_outcome(job, name, responses)
         values, right = steps[0][1], first(job).fields["right"]
         assert outcome == (float(values[right] > values[1 - right]), 1.0)
+    for name in ("margin-partial", "margin-full"):
+        steps, outcome = steps_and_outcome(job, name, responses)
+        values, right = steps[0][1], first(job).fields["right"]
+        assert outcome == (values[right] - values[1 - right], 1.0)
+    for name in ("nats-partial", "nats-full"):
+        steps, outcome = steps_and_outcome(job, name, responses)
+        assert outcome == (-dict(steps)["log-probability of the continuation"], 1.0)
 
 
 @pytest.mark.parametrize("norm", ["none", "tokens", "bytes"])
@@ -130,6 +142,12 @@ def test_cbt(norm: str) -> None:
     named = dict(steps)
     assert outcome == (float(named["most probable choice"] == named["right choice"]), 1.0)
     assert len(steps) == 12
+    for name, last in (("nats", ["right"]), ("margin", ["right", "most probable wrong"])):
+        steps, outcome = steps_and_outcome(job, name, responses)
+        named = dict(steps)
+        end = ", normalised" if name == "margin" else ""
+        value, *wrong = (named[f"log-probability of {named[f'{x} choice']!r}{end}"] for x in last)
+        assert outcome == ((value - wrong[0] if wrong else -value), 1.0)
 
 
 def test_lambada() -> None:

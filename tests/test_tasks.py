@@ -33,12 +33,15 @@ from harness.engine.engine import Engine
 from harness.engine.queries.encode import Encoder
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import DataError, UsageError
+from harness.metrics import Metric
 from harness.metrics.extract import (
     all_greedy,
     best_choice,
+    choice_margin,
     last_greedy,
     last_token_nats,
     piece_nats,
+    right_choice_nats,
     same_word,
     strip_punctuation,
     target_nats,
@@ -446,6 +449,28 @@ def test_cbt_norms() -> None:
     assert outcome == {"none": [(0.0, 1.0)], "tokens": [(1.0, 1.0)], "bytes": [(0.0, 1.0)]}
 
 
+def test_cbt_nats_and_margin_by_hand() -> None:
+    """The right one, cats, has -6 nats in 3 tokens; cows, the best of the others, -5 in 2."""
+    [example] = cbt.CBT_CN.read([question("a XXXXX é", CHOICES)], resolved("cbt-cn", detok="off"))
+    answers: list[Response] = [Scored((-2.0,) * 3, (False,) * 3), Scored((-2.5,) * 2, (False,) * 2)]
+    answers += [Scored((-90.0,), (False,))] * 8
+    found = {
+        (norm, m.name): (*m.extract(example, answers)[0], m.metric.unit, m.metric.higher_is_better)
+        for norm in ("none", "tokens", "bytes")
+        for m in cbt.measures("", {"norm": norm})[1:]
+        if isinstance(m.metric, Metric)
+    }
+    bytes_of_both = 8  # of " cats é" and " cows é"
+    assert found == {
+        ("none", "nats"): (6.0, 1.0, "nats", False),
+        ("none", "margin"): (-1.0, 1.0, "nats", True),
+        ("tokens", "nats"): (6.0, 1.0, "nats", False),
+        ("tokens", "margin"): (0.5, 1.0, "nats per token", True),
+        ("bytes", "nats"): (6.0, 1.0, "nats", False),
+        ("bytes", "margin"): (-1 / bytes_of_both, 1.0, "nats per byte", True),
+    }
+
+
 # --- running text -------------------------------------------------------------------------
 
 
@@ -579,6 +604,24 @@ def test_best_choice(logprobs: tuple[float, ...], right: float) -> None:
 def test_best_choice_is_normalised() -> None:
     responses: list[Response] = [Scored((-1.0,), (True,)), *answers(-1.5, -4.0)]
     assert best_choice(lambda e: [1.0, 2.0, 1.0])(EXAMPLE, responses) == [(1.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("choices", "logprobs", "nats", "margin"),
+    [
+        ("abc", (-3.0, -1.0, -2.0), 1.0, 1.0),
+        ("abc", (-1.0, -4.0, -3.0), 4.0, -3.0),
+        ("abc", (-1.0, -1.0, -9.0), 1.0, 0.0),
+        ("abb", (-3.0, -1.0, -0.5), 1.0, 2.0),  # the same text twice is not its own rival
+    ],
+)
+def test_right_choice(
+    choices: str, logprobs: tuple[float, ...], nats: float, margin: float
+) -> None:
+    example = Example("0", {"choices": tuple(choices)}, ("b",))
+    responses = answers(*logprobs)
+    assert right_choice_nats(example, responses) == [(nats, 1.0)]
+    assert choice_margin()(example, responses) == [(margin, 1.0)]
 
 
 def test_what_is_counted_of_a_target() -> None:

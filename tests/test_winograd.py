@@ -269,9 +269,46 @@ def test_the_more_probable_sentence_wins(
     order = [0, 1, 2, 3] if right == 0 else [1, 0, 3, 2]
     [example] = winograd.read([Row(0, {**CUP, "right": right})], options_of("winograd"))
     responses = [answers[i] for i in order]
-    measures = winograd.measures(options_of("winograd", norm=norm))
+    measures = winograd.measures(options_of("winograd", norm=norm))[:2]
     found = [intervals.score(m, list(m.extract(example, responses)), 0).value for m in measures]
     assert found == [100 * partial, 100 * full]
+
+
+@pytest.mark.parametrize(
+    ("norm", "right", "expected"),
+    [
+        # after the candidates -3 (3 tokens) and -2 (1); as a whole -5 (2) and -9 (3)
+        ("none", 0, [(3.0, "nats"), (-1.0, "nats"), (5.0, "nats"), (4.0, "nats")]),
+        ("none", 1, [(2.0, "nats"), (1.0, "nats"), (9.0, "nats"), (-4.0, "nats")]),
+        (
+            "tokens",
+            0,
+            [(3.0, "nats"), (1.0, "nats per token"), (5.0, "nats"), (0.5, "nats per token")],
+        ),
+    ],
+)
+def test_nats_of_the_right_candidate_and_its_margin(
+    norm: str, right: int, expected: list[tuple[float, str]]
+) -> None:
+    [example] = winograd.read([Row(0, {**CUP, "right": right})], options_of("winograd"))
+    responses = [scored(-1, -1, -1), scored(-2), scored(-2, -3), scored(-3, -3, -3)]
+    measures = winograd.measures(options_of("winograd", norm=norm))[2:]
+    names = ["nats-partial", "margin-partial", "nats-full", "margin-full"]
+    assert [m.name for m in measures] == names
+    found = [intervals.score(m, list(m.extract(example, responses)), 0) for m in measures]
+    assert [(score.value, score.unit) for score in found] == expected
+    assert [score.higher_is_better for score in found] == [False, True] * 2
+
+
+@given(st.lists(st.floats(-50, -0.01), min_size=4, max_size=4), st.integers(0, 1))
+def test_a_schema_is_right_where_its_margin_is_positive(logprobs: list[float], right: int) -> None:
+    [example] = winograd.read([Row(0, {**CUP, "right": right})], options_of("winograd"))
+    responses = [scored(value) for value in logprobs]
+    measures = {m.name: m for m in winograd.measures(options_of("winograd"))}
+    for name in ("partial", "full"):
+        [(accuracy, _)] = measures[f"acc-{name}"].extract(example, responses)
+        [(margin, _)] = measures[f"margin-{name}"].extract(example, responses)
+        assert (accuracy == 1) == (margin > 0)
 
 
 @pytest.mark.parametrize("score", ["partial", "full"])
@@ -284,10 +321,17 @@ def test_one_of_the_scores_stands_beside_the_papers(score: str) -> None:
 
     rows = [CUP, {**CUP, "right": 1}, {**CUP, "before": "Bob took"}]
     record = evaluate(job_of("winograd", rows, score=score), Speaker(say))
-    assert values(record) == {"acc-partial": pytest.approx(200 / 3), "acc-full": 0}
-    columns = {s.metric: s.column for s in record.scores}
-    assert columns[f"acc-{score}"] == "Winograd ACC"
-    assert sorted(columns.values(), key=str) == [None, "Winograd ACC"]
+    assert values(record) == {
+        "acc-partial": pytest.approx(200 / 3),
+        "acc-full": 0,
+        "nats-partial": pytest.approx(4 / 3),
+        "margin-partial": pytest.approx(1 / 3),
+        "nats-full": 2,
+        "margin-full": 0,
+    }
+    assert {s.metric: s.column for s in record.scores if s.column} == {
+        f"acc-{score}": "Winograd ACC"
+    }
 
 
 # --- rows and examples ----------------------------------------------------------------------

@@ -8,7 +8,14 @@ from harness.analysis.paper.published import POINTS
 from harness.analysis.runs import PairedOutcomes, Run, common, incomparable, main_measures, measures
 from harness.errors import RecordError, UsageError
 from harness.metrics.hf_evaluate import ModuleMetric
-from harness.stats.power import detectable, needed, sd_guess, sd_of_difference, sd_of_flips
+from harness.stats.power import (
+    detectable,
+    difference,
+    needed,
+    sd_guess,
+    sd_of_difference,
+    sd_of_flips,
+)
 from harness.task import Measure
 
 
@@ -33,11 +40,20 @@ class PowerEstimate:
     examples: int  # in the run
     detectable: float | None  # the smallest drop they can detect; None where nothing differs
     needed: int | None  # examples needed to detect the drop
+    needed_for_difference: int | None  # or the difference between two runs, whatever its sign
     basis: str  # where the spread of the differences comes from
 
 
-def power(a: Sequence[Run], b: Sequence[Run], settings: PowerSettings) -> list[PowerEstimate]:
-    """Estimates for the main scores of every run of `a`, with the matching runs of `b` if any.
+def power(
+    a: Sequence[Run], b: Sequence[Run], settings: PowerSettings, *, every: bool = False
+) -> list[PowerEstimate]:
+    """Estimates for the scores of every run of `a`, with the matching runs of `b` if any.
+
+    Args:
+        a: runs of one checkpoint.
+        b: runs of another one.
+        settings: the drop to detect, and the assumptions.
+        every: all scores, not only the main ones.
 
     Raises:
         RecordError: matching runs measure different things.
@@ -50,7 +66,8 @@ def power(a: Sequence[Run], b: Sequence[Run], settings: PowerSettings) -> list[P
             continue
         if two is not None and (why := incomparable(one.record, two.record)):
             raise RecordError(f"{one.file} and {two.file}: {why.reason}")
-        for measure in main_measures(measures(one.record)):
+        available = measures(one.record)
+        for measure in available if every else main_measures(available):
             has_proportions |= getattr(measure.metric, "proportion", False)
             estimates.append(_estimate(measure, one, two, settings))
     if settings.discordance is not None and not has_proportions:
@@ -71,6 +88,8 @@ def _estimate(measure: Measure, a: Run, b: Run | None, settings: PowerSettings) 
         basis = f"{basis}: no example differs, so there is no estimate"
     scale = 1.0 if in_points or value == 0 else 100 / abs(value)  # score's unit -> drop's unit
     level = {"alpha": settings.alpha, "power": settings.power}
+    assert not isinstance(measure.metric, ModuleMetric)  # its outcomes are texts
+    seen = abs(difference(measure.metric, paired.a, paired.b))  # 0 without a second run
     return PowerEstimate(
         task=a.record.task,
         metric=measure.name,
@@ -78,6 +97,7 @@ def _estimate(measure: Measure, a: Run, b: Run | None, settings: PowerSettings) 
         examples=len(paired.keys),
         detectable=scale * detectable(sd, len(paired.keys), **level) if sd else None,
         needed=needed(scale * sd, settings.drop, **level) if sd else None,
+        needed_for_difference=needed(sd, seen, **level) if sd and seen else None,
         basis=basis,
     )
 
@@ -87,7 +107,7 @@ def _spread(
 ) -> tuple[float, str]:
     """Standard deviation of one example's difference, in the score's unit, and its basis."""
     metric, blocks = measure.metric, measure.blocks
-    assert not isinstance(metric, ModuleMetric)  # its outcomes are texts
+    assert not isinstance(metric, ModuleMetric)
     if two_runs:
         return sd_of_difference(metric, paired.a, paired.b, blocks=blocks), "the two runs"
     if settings.discordance is not None and metric.proportion:

@@ -128,7 +128,7 @@ def law_for(unit: str, *, higher_is_better: bool) -> Law | None:
     """
     if unit.startswith("per "):
         return Law("loss", f"nats {unit}", _ln, math.exp)
-    if unit.startswith("bits per "):
+    if unit.startswith("bits per ") or (unit == "nats" and not higher_is_better):
         return Law("loss", unit, float, float)
     if unit == "%" and higher_is_better:
         return Law("error", "% wrong", _complement, _complement)
@@ -188,9 +188,8 @@ def _curve(records: Sequence[Record], metric: str) -> Curve:
     )
     paper = _paper(score.column)
     law = law_for(score.unit, higher_is_better=score.higher_is_better)
-    checkpoint_fit, reason = (
-        _fit(points, law) if law else (None, f"{score.unit or 'numbers'} are not a loss")
-    )
+    of_score = f"{metric} ({score.unit})" if score.unit else metric
+    checkpoint_fit, reason = _fit(points, law) if law else (None, f"{of_score} is not a loss")
     return Curve(
         task=newest.task,
         metric=metric,

@@ -53,7 +53,7 @@ class Canaries:
                 scored[request] = response
             else:
                 self._loss.add(response)
-        found, others = choices(scored)
+        found, others = choices(scored, example.references)
         for options in found:
             self._choices.add(options)
         for response in others:

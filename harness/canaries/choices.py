@@ -4,7 +4,7 @@ Options are recognised by what is asked: one context with several continuations,
 continuation after several contexts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.canaries.chance import ROUNDING, random_accuracy, uniform_loss
@@ -20,13 +20,17 @@ Options = Sequence[Scored]
 
 
 def choices(
-    responses: Mapping[Loglikelihood, Scored],
+    responses: Mapping[Loglikelihood, Scored], references: Collection[str] = ()
 ) -> tuple[list[Options], list[Scored]]:
-    """The choices among the responses of one example, and the responses that belong to none."""
+    """The choices among the responses of one example, and the responses that belong to none.
+
+    Continuations that are all references are no choice, because all of them are right.
+    """
     found: list[Options] = []
     alone: list[Loglikelihood] = []
+    right = {reference.strip() for reference in references}
     for group in _grouped({request: request.context for request in responses}):
-        if len(group) > 1:
+        if len(group) > 1 and any(request.continuation.strip() not in right for request in group):
             found.append([responses[request] for request in group])
         else:
             alone += group

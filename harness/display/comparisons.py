@@ -129,9 +129,11 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
 def show_power(estimates: Sequence[PowerEstimate], settings: PowerSettings) -> None:
     """Print the smallest drop that can be detected, and the examples needed for the given one."""
     OUT.print(f"one-sided paired test at level {settings.alpha:g}, power {settings.power:g}")
+    two_runs = any(estimate.needed_for_difference for estimate in estimates)
     rows = table(
         "benchmark", "score", ">examples", ">smallest drop seen",
-        f">examples for {settings.drop:g}", "unit", "spread from", optional=("spread from",),
+        f">examples for {settings.drop:g}", "unit", *([">examples for B - A"] if two_runs else []),
+        "spread from", optional=("spread from",),
     )  # fmt: skip
     for estimate in estimates:
         rows.add_row(
@@ -139,11 +141,16 @@ def show_power(estimates: Sequence[PowerEstimate], settings: PowerSettings) -> N
             estimate.metric,
             f"{estimate.examples:,}",
             "-" if estimate.detectable is None else f"{estimate.detectable:.2f}",
-            "-" if estimate.needed is None else f"{estimate.needed:,}",
+            _count(estimate.needed),
             estimate.unit,
+            *([_count(estimate.needed_for_difference)] if two_runs else []),
             estimate.basis,
         )
     OUT.print(rows)
+
+
+def _count(examples: int | None) -> str:
+    return "-" if examples is None else f"{examples:,}"
 
 
 def show_noise(noise: Sequence[Noise], variants: Sequence[str]) -> None:

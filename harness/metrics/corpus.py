@@ -31,6 +31,10 @@ def _percent(sums: Sequence[Any]) -> Any:
     return 100 * sums[-2] / sums[-1]
 
 
+def _mean(sums: Sequence[Any]) -> Any:
+    return sums[-2] / sums[-1]
+
+
 def _perplexity(sums: Sequence[Any]) -> Any:
     nats, units = sums
     return math.e ** (nats / units)
@@ -46,6 +50,11 @@ ACCURACY = Metric("%", higher_is_better=True, compute=_percent, proportion=True)
 
 MEAN = Metric("%", higher_is_better=True, compute=_percent)
 """Mean of values from 0 to 1, in percent; outcomes are (sum of the values, their number)."""
+
+
+def mean(unit: str, *, higher_is_better: bool) -> Metric:
+    """Mean of values in `unit`, such as nats; outcomes are (sum of the values, their number)."""
+    return Metric(unit, higher_is_better, _mean)
 
 
 def selective_accuracy(coverage: float) -> Metric:

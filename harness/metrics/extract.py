@@ -149,12 +149,67 @@ def best_choice_steps(norms: Norms | None = None) -> Steps:
 
     def steps(example: Example, responses: Sequence[Response]) -> Iterator[tuple[str, Any]]:
         values = _choice_values(example, responses, norms)
-        for choice, value in zip(example.fields["choices"], values, strict=True):
-            yield f"log-probability of {choice!r}{', normalised' if norms else ''}", value
+        yield from _value_steps(example, responses, norms)
         yield "most probable choice", _best_choice(example, values)
         yield "right choice", example.references[0]
 
     return steps
+
+
+def _value_steps(
+    example: Example, responses: Sequence[Response], norms: Norms | None
+) -> Iterator[tuple[str, Any]]:
+    values = _choice_values(example, responses, norms)
+    for choice, value in zip(example.fields["choices"], values, strict=True):
+        yield f"log-probability of {choice!r}{', normalised' if norms else ''}", value
+
+
+def right_choice_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+    """(surprisal of the right choice in nats, 1); expects what `best_choice` expects."""
+    right = example.fields["choices"].index(example.references[0])
+    return target_nats(example, responses[right:])
+
+
+def right_choice_nats_steps(
+    example: Example, responses: Sequence[Response]
+) -> Iterator[tuple[str, Any]]:
+    """The choice behind `right_choice_nats`."""
+    yield from _value_steps(example, responses, None)
+    yield "right choice", example.references[0]
+
+
+def choice_margin(norms: Norms | None = None) -> Extract:
+    """(log-probability of the right choice minus that of the most probable wrong one, 1).
+
+    Expects what `best_choice` expects, and a wrong choice. Positive if the right choice wins.
+    """
+
+    def extract(example: Example, responses: Sequence[Response]) -> list[Outcome]:
+        values = _choice_values(example, responses, norms)
+        right, wrong = _right_and_best_wrong(example, values)
+        return [(values[right] - values[wrong], 1.0)]
+
+    return extract
+
+
+def choice_margin_steps(norms: Norms | None = None) -> Steps:
+    """The values that `choice_margin` subtracts."""
+
+    def steps(example: Example, responses: Sequence[Response]) -> Iterator[tuple[str, Any]]:
+        yield from _value_steps(example, responses, norms)
+        values, choices = _choice_values(example, responses, norms), example.fields["choices"]
+        right, wrong = _right_and_best_wrong(example, values)
+        yield "most probable wrong choice", choices[wrong]
+        yield "right choice", choices[right]
+
+    return steps
+
+
+def _right_and_best_wrong(example: Example, values: Sequence[float]) -> tuple[int, int]:
+    """Places of the right choice and of the most probable one with another text."""
+    choices, answer = example.fields["choices"], example.references[0]
+    wrong = [place for place, choice in enumerate(choices) if choice != answer]
+    return choices.index(answer), max(wrong, key=values.__getitem__)
 
 
 # --- a long text ------------------------------------------------------------------------

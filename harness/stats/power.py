@@ -31,6 +31,13 @@ def needed(sd: float, drop: float, *, alpha: float, power: float) -> int:
     return max(2, math.ceil(examples * (1 - ROUNDING)))
 
 
+def difference(metric: Metric, a: Table, b: Table) -> float:
+    """The value of b minus that of a, in the metric's unit."""
+    counted = (metric.select(table) if metric.select else table for table in (a, b))
+    before, after = (float(values(metric, table.sum(axis=0))) for table in counted)
+    return after - before
+
+
 def sd_of_difference(
     metric: Metric, a: Table, b: Table, *, blocks: int | None = None, seed: int = 0
 ) -> float:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.cli.options import JSON, command, given, part
+from harness.cli.options import ALL_SCORES, JSON, command, given, part
 from harness.cli.types import LEVEL
 from harness.commands.options import OptionGroup, option
 from harness.errors import UsageError
@@ -33,12 +33,14 @@ class Options(OptionGroup):
 def power(
     runs: tuple[Path, ...],
     settings: Options = part(Options, heading="Options"),
+    every: bool = ALL_SCORES,
     as_json: bool = JSON,
 ) -> None:
     """Estimate the items needed to detect a drop, and the smallest detectable drop.
 
     RUNS: one run, two runs of different checkpoints, or a baseline. Two runs give a better
-    estimate: the spread of the differences between their items is measured.
+    estimate: the spread of the differences between their items is measured. They also show how
+    many items would detect the difference between them (B - A).
     """
     from harness.analysis.power import PowerSettings
     from harness.commands.compare.power import run_power
@@ -46,4 +48,4 @@ def power(
     for name in ("correlation", "discordance"):
         if len(runs) == 2 and given(name):
             raise UsageError(f"--{name} is measured on two runs; leave it out, or give one run")
-    run_power(runs, PowerSettings(**asdict(settings)), as_json=as_json)
+    run_power(runs, PowerSettings(**asdict(settings)), every=every, as_json=as_json)

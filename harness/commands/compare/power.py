@@ -12,12 +12,14 @@ from harness.display import comparisons, terminal
 from harness.errors import UsageError
 
 
-def run_power(paths: Sequence[Path], settings: PowerSettings, *, as_json: bool) -> None:
+def run_power(
+    paths: Sequence[Path], settings: PowerSettings, *, every: bool, as_json: bool
+) -> None:
     """Show the smallest drop that the runs can detect, and the examples needed for a given one."""
     if not 1 <= len(paths) <= 2:
         raise UsageError(f"power takes one run or two, or a baseline; {len(paths)} were given")
     sides = [_runs(path) for path in paths]
-    estimates = power(sides[0], sides[1] if len(sides) == 2 else [], settings)
+    estimates = power(sides[0], sides[1] if len(sides) == 2 else [], settings, every=every)
     if as_json:
         terminal.print_json({"power": [asdict(estimate) for estimate in estimates]})
     else:
