@@ -67,6 +67,9 @@ RULES = {
         ANY,
     ),
     "jobs": Rule("core errors data plugins runner task analysis.paper"),
+    "gate": Rule(
+        "core errors files data jobs metrics plugins records runner stats task analysis", "numpy"
+    ),
     "training": Rule(
         "core errors files data engine engine.cache engine.checkpoint engine.queries jobs moved "
         "records runner analysis analysis.paper",
@@ -85,7 +88,8 @@ RULES = {
     ),
     "report": Rule("core errors files records stats analysis analysis.paper", ANY),
     "display": Rule(
-        "core errors files metrics records stats task analysis analysis.paper overlap report", ANY
+        "core errors files gate metrics records stats task analysis analysis.paper overlap report",
+        ANY,
     ),
     "commands": Rule("errors data engine.checkpoint"),
     "commands.evaluate": Rule("* display analysis records runner engine plugins data", ANY),

@@ -32,6 +32,7 @@ COMMANDS = {
     "compare": "compare.compare:compare",
     "baseline": "compare.baseline:baseline",
     "check": "compare.check:check",
+    "gate": "compare.gate:gate",
     "power": "compare.power:power",
     "jitter": "compare.jitter:jitter",
     "explain": "inspect.explain:explain",

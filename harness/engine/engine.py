@@ -119,8 +119,15 @@ class Engine:
             raise
         self.tokens += self.backend.tokens - before
 
-    def estimate(self, requests: Sequence[Request], encoded: Sequence[Encoded]) -> Estimate:
+    def estimate(
+        self, requests: Sequence[Request], encoded: Sequence[Encoded], *, cached: bool = True
+    ) -> Estimate:
         """Estimate the cost of `answer`.
+
+        Args:
+            requests: the requests.
+            encoded: the same, encoded.
+            cached: whether cached answers cost nothing.
 
         Raises:
             UsageError: the checkpoint is not in this process.
@@ -128,5 +135,5 @@ class Engine:
         if not isinstance(self.backend, InProcess):
             raise UsageError("--plan and --budget are for one process; leave out --workers")
         router = Router(requests, encoded)
-        cached = self._cache.recall(router.queries, count=False)
-        return self.backend.estimate(router.counts(), cached)
+        known = self._cache.recall(router.queries, count=False) if cached else {}
+        return self.backend.estimate(router.counts(), known)

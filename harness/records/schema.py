@@ -10,11 +10,12 @@ from harness.files import strict_json
 from harness.records import schema1
 
 SCHEMA = 2
-Kind = Literal["record", "outcomes", "baseline", "baseline runs", "jitter", "watch"]
+Kind = Literal["record", "outcomes", "baseline", "baseline runs", "jitter", "watch", "gate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _HINTS = {
     "baseline": "; write one with harness baseline",
     "jitter": "; write one with harness jitter",
+    "gate": "; remove it, or give another --out",
 }
 
 

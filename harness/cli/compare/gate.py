@@ -1,0 +1,38 @@
+"""`harness gate`."""
+
+from dataclasses import replace
+from typing import Any
+
+from harness.cli.options import command, part
+from harness.commands.compare.gate_options import GateOptions
+from harness.commands.options import (
+    CacheOptions,
+    DataOptions,
+    ModelOptions,
+    OutputOptions,
+    RunOptions,
+)
+
+OPTIONS: Any = {
+    "model": part(ModelOptions),
+    "data": part(DataOptions, "data_dir", "sample", "hub", "strict"),
+    "cache": part(CacheOptions),
+}
+
+
+@command()
+def gate(
+    gating: GateOptions = part(GateOptions, heading="Gate"), options: RunOptions = OPTIONS
+) -> int:
+    """Run a baseline's benchmarks with a model until every verdict is in.
+
+    Items are answered in random order, slice by slice; after each slice, every score is tested
+    against the baseline. Interrupted or killed, the same command goes on where it was.
+
+    Exit code 0: no verdict fails the build. 1: a regression. 2: something cannot be compared or
+    read. 3: undecided, with --require-proof.
+    """
+    from harness.commands.compare.gate import run_gate
+
+    output = OutputOptions(out=gating.out, json=gating.json)
+    return run_gate(gating, replace(options, output=output))

@@ -1,0 +1,29 @@
+"""The options of `harness gate` that no other command has."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.commands.options import OptionGroup, Seconds, option
+
+
+@dataclass(frozen=True, slots=True)
+class GateOptions(OptionGroup):
+    """What is decided, and when the gate stops."""
+
+    baseline: Path = option(None, "the file written by `harness baseline`", required=True)
+    looks: int | None = option(
+        None, "look at the evidence N times only, after equal numbers of items; default: after "
+        "every slice", min=1, max=20, metavar="N",
+    )  # fmt: skip
+    budget: Seconds | None = option(
+        None, "stop after this time (90s, 10m, 2h); the same command goes on from there",
+        metavar="TIME",
+    )  # fmt: skip
+    fail_fast: bool = option(False, "stop at the first verdict that fails the build")
+    require_proof: bool = option(False, "exit with 3 if a critical score is undecided")
+    seed: int = option(0, "seed of the order of the items", min=0, metavar="N")
+    out: Path = option(
+        Path("results/gate"), "write records, and gate.json to go on from, into this folder"
+    )
+    junit: Path | None = option(None, "write a JUnit XML report, one test case per score")
+    json: bool = option(False, "print one JSON object, nothing else")

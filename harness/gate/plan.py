@@ -1,0 +1,138 @@
+"""What a gate runs: the benchmarks of a baseline, on its rows, under its protocols.
+
+Everything that can be wrong without a model is found here, before one is loaded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from harness.analysis.baseline import Baseline
+from harness.analysis.rules.rule import Rule
+from harness.analysis.runs import Run, label, measures
+from harness.core import Score
+from harness.data.load import Data, Where
+from harness.errors import DataError, HarnessError, RecordError, TaskError
+from harness.jobs.selection import Rows, job_for
+from harness.metrics import Metric
+from harness.plugins.registry import load_task
+from harness.records.record import Record
+from harness.runner import Job, Prepared, prepare
+from harness.task import Measure
+
+Name = tuple[str, str]
+"""Benchmark and protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One benchmark of a baseline, ready to be run with another model."""
+
+    run: Run  # of the baseline
+    job: Job
+    prepared: Prepared
+    measures: Mapping[str, Measure]  # of the scores that have a rule, by metric
+    rules: Mapping[str, Rule]  # by metric
+
+    @property
+    def name(self) -> Name:
+        """Benchmark and protocol."""
+        return label(self.run.record)
+
+    def score(self, metric: str) -> Score:
+        """The baseline's own score."""
+        return next(s for s in self.run.record.scores if s.metric == metric)
+
+    def metric(self, name: str) -> Metric:
+        """The metric behind a score."""
+        metric = self.measures[name].metric
+        assert isinstance(metric, Metric), "scores of texts have no rule"
+        return metric
+
+    def per_token(self, name: str) -> bool:
+        """Whether a score counts tokens, so that runs with other tokenizers do not compare."""
+        return "token" in name or "token" in self.metric(name).unit
+
+
+class Plan(NamedTuple):
+    """The benchmarks that can be run, and why others cannot."""
+
+    benchmarks: list[Planned]
+    reasons: dict[Name, str]
+
+
+def plan(baseline: Baseline, where: Where, *, strict: bool = False) -> Plan:
+    """The benchmarks of a baseline that have a rule.
+
+    Raises:
+        HarnessError: none of them can be run, or, with `strict`, one cannot.
+    """
+    found = Plan([], {})
+    for run in baseline.runs:
+        name = label(run.record)
+        rules = {metric: rule for (*of, metric), rule in baseline.rules.items() if (*of,) == name}
+        if not rules:
+            continue
+        try:
+            found.benchmarks.append(_planned(run, rules, where, strict))
+        except (DataError, RecordError, TaskError) as error:
+            if strict:
+                raise
+            found.reasons[name] = str(error)
+    if not found.benchmarks:
+        raise HarnessError(next(iter(found.reasons.values()), "the baseline has no rule"))
+    return found
+
+
+def _planned(run: Run, rules: Mapping[str, Rule], where: Where, strict: bool) -> Planned:
+    record = run.record
+    if record.origin != "harness":
+        raise RecordError(
+            f"the baseline's {record.task} was computed by {record.origin}, which a gate cannot "
+            "run; run it there, and use `harness check`"
+        )
+    if not run.has_outcomes:
+        raise RecordError(
+            f"{run.file} has no items of {record.task} to pair with; write a new baseline"
+        )
+    by_name = {measure.name: measure for measure in measures(record)}
+    job = job_of(record, where, strict=strict)
+    prepared = prepare(job)
+    check_same(record, job, prepared)
+    chosen = {metric: by_name[metric] for metric in rules if metric in by_name}
+    return Planned(run, job, prepared, chosen, rules)
+
+
+def job_of(record: Record, where: Where, *, strict: bool = False) -> Job:
+    """The job of a record: its protocol and the same choice of rows.
+
+    Raises:
+        DataError: there is no data.
+        UsageError: the task has no such option any more.
+    """
+    task = load_task(record.task)
+    options = {name: str(value) for name, value in record.options.items()}
+    protocol = task.protocol(record.protocol.partition("+")[0], options)
+    return job_for(task, protocol, Rows(where, record.limit, record.seed, strict))
+
+
+def check_same(record: Record, job: Job, prepared: Prepared) -> None:
+    """Raise a DataError or a RecordError unless data and prompt are those of a record."""
+    _check_data(record.data, job.data)
+    if record.pool and job.pool:
+        _check_data(record.pool, job.pool)
+    if record.prompt and prepared.prompt.sha256 != record.prompt["sha256"]:
+        raise RecordError(
+            f"the prompt {prepared.prompt.name!r} has changed since the baseline was made; write a "
+            "new one"
+        )
+
+
+def _check_data(facts: Mapping[str, object], rows: Data) -> None:
+    if rows.sha256 == facts["sha256"]:
+        return
+    remedy = "--sample" if facts["source"] == "sample" else "--data-dir the baseline's file"
+    raise DataError(
+        f"{rows.name} has sha256 {rows.sha256[:12]}..., the baseline's rows came from "
+        f"{facts['name']} with {str(facts['sha256'])[:12]}...; give {remedy}"
+    )

@@ -1,0 +1,347 @@
+"""`harness gate`: slices, the schedule, when it stops, and the verdicts that it stops with."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from console import made_record
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.analysis.baseline import Baseline
+from harness.analysis.check import POOL, Verdict
+from harness.analysis.rules.rule import Rule
+from harness.analysis.runs import Run
+from harness.core import Score
+from harness.errors import NumericsError
+from harness.gate import order
+from harness.gate.benchmark import Benchmark, known_parts
+from harness.gate.loop import Gate, Stopping
+from harness.gate.plan import Planned
+from harness.gate.schedule import Schedule
+from harness.gate.scores import Levels, gated
+from harness.gate.state import Cost
+from harness.metrics import ACCURACY, Metric, perplexity
+from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
+from harness.runner import Part
+from harness.runner.parts import Stretch
+from harness.task import Measure
+
+N = 1000
+PPL = perplexity("word")
+LEVELS = Levels(0.05, 0.1)
+Rows = Sequence[tuple[float, ...]]
+
+
+# --- a gate without a model -----------------------------------------------------------------
+
+
+def outcomes(rows: Rows, metric: str) -> Outcomes:
+    """One outcome for each of as many examples."""
+    numbers = tuple(range(len(rows)))
+    values = {metric: MetricOutcomes(numbers, tuple(map(tuple, rows)))}
+    return Outcomes(tuple(map(str, numbers)), (Shown("", "", ""),) * len(rows), values)
+
+
+@dataclass
+class Answers:
+    """An evaluation whose outcomes are known; raises at the part `bad`."""
+
+    rows: Rows
+    metric: str
+    bad: int | None = None
+    asked: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parts = [Part((Stretch(i, str(i), range(1), False),)) for i in range(len(self.rows))]
+
+    def answer(self, parts: Sequence[int]) -> None:
+        assert not {*parts} & {*self.asked}, "a part is answered twice"
+        if self.bad in parts:
+            raise NumericsError("a log-probability is nan, expected a finite number")
+        self.asked += parts
+
+    def outcomes(self) -> Outcomes:
+        whole = outcomes(self.rows, self.metric)
+        kept = tuple(sorted(self.asked))
+        values = whole.metrics[self.metric].values
+        found = MetricOutcomes(tuple(range(len(kept))), tuple(values[i] for i in kept))
+        ids = tuple(whole.ids[i] for i in kept)
+        return Outcomes(ids, (Shown("", "", ""),) * len(ids), {self.metric: found})
+
+
+def made(
+    task: str, metric: Metric, before: Rows, after: Rows, rule: Rule, *,
+    seconds: float = 1.0, levels: Levels = LEVELS, bad: int | None = None,
+) -> Benchmark:  # fmt: skip
+    """A benchmark with one score, called `score`, on which both runs' outcomes are known."""
+    table = np.array(before, np.float64)
+    value = float(metric.compute(table.sum(axis=0)))
+    score = Score("score", value, metric.unit, metric.higher_is_better, None, None, None, {})
+    record = made_record(task=task, scores=(score,), examples=len(before))
+    run = Run(record, outcomes(before, "score"), "the baseline")
+    measure = Measure("score", metric, lambda *words: [], ("x", "n"), "")
+    planned = Planned(run, None, None, {"score": measure}, {"score": rule})  # type: ignore[arg-type]
+    return Benchmark(
+        planned, Answers(after, "score", bad),  # type: ignore[arg-type]
+        order.shuffled(range(len(before)), 0, task), Cost(seconds, 1), 1,
+        [gated((task, "paper", "score"), rule, metric, value, table, levels)], {}, {"score"},
+    )  # fmt: skip
+
+
+def right(seed: int = 0, n: int = N) -> list[tuple[float, float]]:
+    rng = random.Random(seed)
+    return [(float(rng.random() < 0.6), 1.0) for _ in range(n)]
+
+
+def flipped(rows: Rows, lost: float, won: float, seed: int = 1) -> list[tuple[float, float]]:
+    """The same with these shares of all answers lost and won."""
+    rng = random.Random(seed)
+    share = sum(r for r, _ in rows) / len(rows)
+    chances = (won / (1 - share), lost / share)
+    return [(1 - r if rng.random() < chances[int(r)] else r, 1.0) for r, _ in rows]
+
+
+def gate(*parts: Benchmark, **how: Any) -> Gate:
+    levels = how.pop("levels", LEVELS)
+    rules = {score.key: score.rule for b in parts for score in b.scores}
+    runs = tuple(b.planned.run for b in parts)
+    return Gate(parts, Baseline(runs, rules, levels.alpha, levels.beta), levels, **how)
+
+
+def run(found: Gate) -> dict[str, Verdict]:
+    """The verdicts of a gate after its last slice, by benchmark."""
+    for _ in found.run():
+        pass
+    return {verdict.task: verdict for verdict in found.verdicts.close({})}
+
+
+PROVED = Rule("proved", 5.0)
+
+
+def test_a_gate_stops_when_every_verdict_is_in() -> None:
+    answers = right()
+    same = made("lambada", ACCURACY, answers, answers, PROVED)
+    worse = made("cbt-cn", ACCURACY, answers, flipped(answers, 0.25, 0.02), PROVED)
+    found = gate(same, worse)
+    verdicts = run(found)
+    assert verdicts["lambada"].status == "fine"
+    assert verdicts["cbt-cn"].status == "regression"
+    assert found.stopped is not None
+    assert found.stopped.reason == "every verdict is in"
+    assert found.stopped.used == same.done + worse.done < found.stopped.of == 2 * N
+    for verdict, benchmark in ((verdicts["lambada"], same), (verdicts["cbt-cn"], worse)):
+        assert (verdict.items, verdict.of) == (benchmark.done, N)
+        assert "e-value" in verdict.evidence
+        assert verdict.margin == 5.0
+
+
+def test_values_and_loss_are_those_of_the_items_that_were_used() -> None:
+    answers = right()
+    worse = made("cbt-cn", ACCURACY, answers, flipped(answers, 0.25, 0.02), PROVED)
+    verdict = run(gate(worse))["cbt-cn"]
+    used = worse.order[: worse.done]
+    before, after = (
+        100 * sum(rows[i][0] for i in used) / len(used)
+        for rows in (answers, worse.evaluation.rows)  # type: ignore[attr-defined]
+    )
+    assert verdict.score is not None
+    d = verdict.score.difference
+    assert (d.a, d.b) == (pytest.approx(before), pytest.approx(after))
+    assert d.low is None, "an interval would not hold"
+    assert verdict.reason == f"worse by {before - after:.4g}"
+
+
+def test_a_score_without_a_margin_runs_to_the_end() -> None:
+    answers = right()
+    found = gate(made("lambada", ACCURACY, answers, answers, Rule("paired")))
+    assert run(found)["lambada"].status == "no regression seen"
+    assert found.stopped is not None
+    assert (found.stopped.reason, found.stopped.used) == ("all items are used", N)
+
+
+def test_a_small_loss_within_delta_is_no_regression() -> None:
+    answers = right()
+    after = flipped(answers, 0.06, 0.0)
+    assert (
+        run(gate(made("a", ACCURACY, answers, after, Rule("paired"))))["a"].status == "regression"
+    )
+    verdict = run(gate(made("a", ACCURACY, answers, after, Rule("paired", 20.0))))["a"]
+    assert verdict.status == "no regression seen"
+
+
+def test_what_is_open_with_all_items_used_says_how_many_more_would_decide() -> None:
+    answers = right(n=60)
+    after = flipped(answers, 0.1, 0.1)
+    verdict = run(gate(made("a", ACCURACY, answers, after, Rule("proved", 3.0))))["a"]
+    assert verdict.status == "undecided"
+    assert "all items are used" in verdict.reason
+    assert "would decide" in verdict.reason
+
+
+def test_fail_fast_stops_at_the_first_verdict_that_fails() -> None:
+    answers = right()
+    worse = flipped(answers, 0.3, 0.0)
+    close = flipped(answers, 0.05, 0.04)
+    parts = [
+        made("lambada", ACCURACY, answers, worse, PROVED),
+        made("cbt-cn", ACCURACY, answers, close, Rule("proved", 2.0)),
+    ]
+    found = gate(*parts, stopping=Stopping(fail_fast=True))
+    verdicts = run(found)
+    assert found.stopped is not None
+    assert found.stopped.reason == "lambada score: regression"
+    assert verdicts["cbt-cn"].status == "undecided"
+
+
+def test_fail_fast_goes_on_where_a_regression_is_advisory() -> None:
+    answers = right()
+    worse, advisory = flipped(answers, 0.3, 0.0), Rule("proved", 5.0, tier="advisory")
+    parts = [
+        made("lambada", ACCURACY, answers, worse, advisory),
+        made("cbt-cn", ACCURACY, answers, answers, PROVED),
+    ]
+    found = gate(*parts, stopping=Stopping(fail_fast=True))
+    verdicts = run(found)
+    assert (verdicts["lambada"].status, verdicts["cbt-cn"].status) == ("regression", "fine")
+
+
+def test_a_budget_stops_between_slices() -> None:
+    answers = right()
+    ticks = iter(range(1000))
+    found = gate(
+        made("a", ACCURACY, answers, flipped(answers, 0.05, 0.05), Rule("proved", 1.0)),
+        stopping=Stopping(budget=3), clock=lambda: float(next(ticks)),
+    )  # fmt: skip
+    verdict = run(found)["a"]
+    assert len(found.slices) == 2
+    assert found.stopped is not None
+    assert found.stopped.reason == "the budget of 3 s is spent"
+    assert verdict.status == "undecided"
+    assert verdict.reason == "stopped before the evidence decides"
+    assert verdict.items == 2 * N // 50
+
+
+def test_one_benchmark_that_fails_does_not_stop_the_others() -> None:
+    answers = right()
+    found = gate(
+        made("lambada", ACCURACY, answers, answers, PROVED, bad=0),
+        made("cbt-cn", ACCURACY, answers, answers, PROVED),
+    )
+    verdicts = run(found)
+    assert verdicts["lambada"].status == "not comparable"
+    assert "is nan, expected a finite number" in verdicts["lambada"].reason
+    assert verdicts["cbt-cn"].status == "fine"
+
+
+def test_rounding_is_no_regression() -> None:
+    rng = random.Random(0)
+    before = [(rng.gammavariate(2, 1.5), 1.0) for _ in range(100)]
+    after = [(nats + 1e-6, 1.0) for nats, _ in before]  # always in one direction
+    assert run(gate(made("a", PPL, before, after, Rule("paired"))))["a"].status != "regression"
+    after = [(nats + 1e-2, 1.0) for nats, _ in before]
+    assert run(gate(made("a", PPL, before, after, Rule("paired"))))["a"].status == "regression"
+
+
+def test_holm_over_all_scores() -> None:
+    answers = right()
+    many = [made(f"same{k}", ACCURACY, answers, answers, Rule("paired")) for k in range(9)]
+    worse = made("worse", ACCURACY, answers, flipped(answers, 0.25, 0.02), Rule("paired"))
+    alone = made("worse", ACCURACY, answers, flipped(answers, 0.25, 0.02), Rule("paired"))
+    verdict, single = run(gate(worse, *many))["worse"], run(gate(alone))["worse"]
+    assert verdict.status == single.status == "regression"
+    assert verdict.items is not None
+    assert single.items is not None
+    assert verdict.items > single.items, "ten scores need more evidence than one"
+
+
+def test_a_loss_everywhere_is_found_together() -> None:
+    parts = []
+    for k in range(12):
+        answers = right(seed=k, n=300)
+        after = flipped(answers, 0.05, 0.02, seed=50 + k)
+        parts.append(made(f"task{k}", ACCURACY, answers, after, Rule("pooled")))
+    found = gate(*parts)
+    verdicts = run(found)
+    assert verdicts[POOL[0]].status == "regression"
+    assert {v.status for name, v in verdicts.items() if name != POOL[0]} == {"reported"}
+    assert found.stopped is not None
+    assert found.stopped.reason == "every verdict is in"
+
+
+def test_looks_are_at_equal_numbers_of_items() -> None:
+    answers, levels = right(), Levels(0.05, 0.1, 4)
+    after = flipped(answers, 0.05, 0.05)
+    part = made("a", ACCURACY, answers, after, Rule("proved", 1.5), levels=levels)
+    found = gate(part, levels=levels)
+    verdict = run(found)["a"]
+    assert {done.parts for done in found.slices} == {N // 4}
+    assert "p-value" in verdict.evidence
+
+
+# --- order and schedule ---------------------------------------------------------------------
+
+
+@given(st.integers(1, 500), st.integers(0, 5))
+def test_the_order_is_one_of_all_parts(count: int, seed: int) -> None:
+    found = order.shuffled(range(count), seed, "lambada", "paper")
+    assert sorted(found) == list(range(count))
+    assert found == order.shuffled(range(count), seed, "lambada", "paper")
+
+
+def test_the_order_depends_on_seed_and_benchmark() -> None:
+    orders = {
+        order.shuffled(range(50), seed, name)
+        for seed in (0, 1) for name in ("lambada", "ptb")
+    }  # fmt: skip
+    assert len(orders) == 4
+
+
+@given(st.integers(1, 200), st.integers(1, 20))
+def test_looks_end_with_the_last_part(parts: int, looks: int) -> None:
+    done, sizes = 0, []
+    while done < parts:
+        sizes.append(order.look(parts, done, looks))
+        done += sizes[-1]
+    assert done == parts
+    assert len(sizes) == min(looks, parts)
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_slice_is_a_fiftieth_of_the_run_or_a_few_batches() -> None:
+    assert order.slice_size(parts=1000, seconds=10.0, total_seconds=20.0) == 40
+    assert order.slice_size(parts=1000, seconds=10.0, total_seconds=2000.0) == 1000
+    assert order.batch_size(parts=1000, tokens=100_000, batch_tokens=2000) == 60
+    assert order.batch_size(parts=10, tokens=100, batch_tokens=2000) == 10
+
+
+def test_time_is_in_proportion_to_information() -> None:
+    schedule: Schedule[str] = Schedule()
+    information = {"a": 3.0, "b": 1.0}
+    spent = {"a": 0.0, "b": 0.0}
+    for step in range(400):
+        name = schedule.next(information)
+        assert step or name == "a", "the most informative is first"
+        seconds = {"a": 1.0, "b": 0.5}[name]
+        schedule.spent(name, seconds, information[name])
+        spent[name] += seconds
+    assert spent["a"] / spent["b"] == pytest.approx(3.0, rel=0.02)
+
+
+def test_the_benchmark_that_decides_sooner_is_asked_first() -> None:
+    answers = right()
+    after = flipped(answers, 0.05, 0.05)
+    slow = made("slow", ACCURACY, answers, after, Rule("proved", 2.0), seconds=100.0)
+    quick = made("quick", ACCURACY, answers, after, Rule("proved", 10.0), seconds=1.0)
+    found = gate(slow, quick)
+    names = [done.benchmark for done in found.run()]
+    assert names[0] == "quick paper"
+
+
+def test_parts_that_the_baseline_lacks_are_left_out() -> None:
+    whole = Answers(right(n=5), "score")
+    held = replace(outcomes(right(n=3), "score"), ids=("0", "2", "4"))
+    assert known_parts(whole.parts, held, ["score"]) == [0, 2, 4]

@@ -1,0 +1,233 @@
+"""`harness gate` with a tiny model: files, resuming, exit codes, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import save_tiny
+from console import harness, refused
+
+from harness.analysis.runs import load
+from harness.engine.cache.response_cache import ResponseCache
+from harness.gate.state import FILE
+
+TASKS = "cbt-cn,ptb"
+BATCH = ("--batch-tokens", "64")  # so that there are several slices
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, a run of the first, and a baseline of it."""
+    place = tmp_path_factory.mktemp("gate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.delenv("HARNESS_DATA", raising=False)
+        patch.setenv("HARNESS_CACHE", str(place / "cache"))
+        for seed, name in enumerate(("first", "second")):
+            save_tiny(place / name, context=256, seed=seed)
+        words = ("--model", "first", "--sample", "--out", "ran", "--no-cache")
+        assert harness("run", TASKS, *words).code == 0
+        for rule, name in (("proved:2%", "main"), ("paired", "paired"), ("absolute:0", "absolute")):
+            words = ("--out", f"{name}.toml", "--rule", rule)
+            assert harness("baseline", "ran", *words).code == 0
+    return place
+
+
+@pytest.fixture(autouse=True)
+def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    for name in ("HARNESS_DATA", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def gate(*words: object, out: Path, model: str = "first", baseline: str = "main.toml") -> Any:
+    """What `harness gate --json` prints, with its exit code."""
+    given = ("--model", model, "--baseline", baseline, "--out", out, "--sample", *BATCH)
+    result = harness("gate", *given, "--json", *words)
+    value = json.loads(result.out)
+    assert value["exit"] == result.code
+    return value
+
+
+def statuses(value: Any) -> dict[str, str]:
+    return {verdict["task"]: verdict["status"] for verdict in value["verdicts"]}
+
+
+def test_the_same_model_is_fine(tmp_path: Path) -> None:
+    value = gate(out=tmp_path / "out")
+    assert value["exit"] == 0
+    assert statuses(value)["ptb"] == "fine"
+    found = {verdict["task"]: verdict for verdict in value["verdicts"]}
+    difference = found["ptb"]["score"]["difference"]
+    assert difference["b"] == pytest.approx(difference["a"], rel=1e-5)
+
+
+def test_a_complete_run_gives_the_record_of_any_other_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    gate(out=out, baseline="paired.toml")
+    for run in load([out]):
+        [other] = (r for r in load([Path("ran")]) if r.record.task == run.record.task)
+        assert run.record.stopped is None
+        assert str(run.record.signature) == str(other.record.signature)
+        for mine, theirs in zip(run.record.scores, other.record.scores, strict=True):
+            assert mine.value == pytest.approx(theirs.value, rel=1e-4)
+
+
+def test_a_stopped_run_leaves_records_that_say_so(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    value = gate("--budget", "0.001s", out=out)
+    assert value["stopped"]["reason"] == "the budget of 0.001 s is spent"
+    [run] = load([out])  # one slice of one benchmark
+    stopped = run.record.stopped
+    assert stopped is not None
+    assert stopped["reason"] == value["stopped"]["reason"]
+    assert stopped["used"] == value["stopped"]["used"]
+    assert f"n:{stopped['used']} of {stopped['of']}~seed0" in str(run.record.signature)
+    assert set(statuses(value).values()) == {"undecided"}
+
+
+def test_the_report_of_ci_names_margin_evidence_and_items(tmp_path: Path) -> None:
+    gate("--junit", tmp_path / "junit.xml", out=tmp_path / "out")
+    suite = ET.parse(tmp_path / "junit.xml").getroot()[0]
+    assert suite.get("name") == "harness gate"
+    [case] = (c for c in suite if c.get("classname") == "ptb.paper")
+    text = "".join(case.itertext())
+    for word in ("margin: ", "evidence: e-value ", "examples: "):
+        assert word in text
+
+
+def test_the_table_ends_with_where_and_why_it_stopped(tmp_path: Path) -> None:
+    given = ("--model", "first", "--baseline", "main.toml", "--sample", *BATCH)
+    result = harness("gate", *given, "--out", tmp_path)
+    last = result.out.strip().split("\n")[-1]
+    assert last.startswith("stopped after ")
+    assert " items: " in last
+    assert "ptb ppl: fine" in result.err, "verdicts are announced as they come"
+
+
+def test_a_baseline_without_a_margin_gets_advice(tmp_path: Path) -> None:
+    given = ("--model", "first", "--baseline", "paired.toml", "--sample", "--out", tmp_path)
+    result = harness("gate", *given)
+    assert "--rule proved:2%" in result.err
+    assert "no regression seen" in result.out
+
+
+def test_rules_without_a_test_are_judged_on_all_items(tmp_path: Path) -> None:
+    value = gate(out=tmp_path, model="second", baseline="absolute.toml")
+    assert value["stopped"]["used"] == value["stopped"]["of"]
+    words = ("--model", "second", "--sample", "--out", tmp_path / "whole", "--no-cache")
+    assert harness("run", TASKS, *words).code == 0
+    checked = harness("check", tmp_path / "whole", "--baseline", "absolute.toml", "--json")
+    assert statuses(json.loads(checked.out)) == statuses(value)
+
+
+# --- resuming ---------------------------------------------------------------------------------
+
+
+def slices(out: Path) -> list[dict[str, Any]]:
+    return list(json.loads((out / FILE).read_text("utf-8"))["slices"])
+
+
+def test_a_repeated_gate_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, cache = tmp_path / "out", ("--cache", tmp_path / "cache")
+    first = gate(*cache, out=out)
+    taken = slices(out)
+    assert len(taken) > 2
+    kept = []
+    monkeypatch.setattr(ResponseCache, "keep", lambda self, answers: kept.append(answers))
+    again = gate(*cache, out=out)
+    assert kept == []
+    assert slices(out) == taken
+    first["stopped"].pop("seconds"), again["stopped"].pop("seconds")
+    assert again == first
+
+
+def test_a_stopped_gate_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, cache = tmp_path / "out", ("--cache", tmp_path / "cache")
+    undisturbed = gate("--cache", tmp_path / "other", out=tmp_path / "undisturbed")
+    gate("--budget", "0.001s", *cache, out=out)
+    before = slices(out)
+    value = gate(*cache, out=out)
+    assert slices(out)[: len(before)] == before
+    assert statuses(value) == statuses(undisturbed)
+
+
+def test_another_gate_starts_anew(tmp_path: Path) -> None:
+    gate(out=tmp_path)
+    first = slices(tmp_path)
+    gate("--looks", "2", out=tmp_path)
+    assert slices(tmp_path) != first
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"kind": "gate", "schema": 2}')
+    given = ("--model", "first", "--baseline", "main.toml", "--sample", "--out", tmp_path)
+    assert "remove it, or give another --out" in refused("gate", *given)
+
+
+KILLS = 10
+KILLED = """
+import json, os, random, signal, sys
+from console import harness
+from harness.engine.cache import response_cache
+from harness.engine import engine
+from harness.engine.checkpoint import load
+from harness.commands.compare import gate
+
+place, kills = sys.argv[1], int(sys.argv[2])
+keep, log = response_cache.ResponseCache.keep, os.open(f"{place}/log", os.O_WRONLY | os.O_CREAT)
+
+def run(after):
+    calls = 0
+    def counted(self, answers):
+        nonlocal calls
+        keep(self, answers)
+        calls += 1
+        keys = [response_cache.key(q, self._ends).hex() for q in answers]
+        os.lseek(log, 0, os.SEEK_END)
+        os.write(log, "".join(f"{key}\\n" for key in keys).encode())
+        if calls == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+    response_cache.ResponseCache.keep = counted
+    result = harness(
+        "gate", "--model", "first", "--baseline", "main.toml", "--sample", "--batch-tokens", "64",
+        "--out", f"{place}/out", "--cache", f"{place}/cache", "--json",
+    )
+    response_cache.ResponseCache.keep = keep
+    return result
+
+rng, died = random.Random(0), 0
+for _ in range(kills):
+    child = os.fork()
+    if child == 0:
+        run(rng.randint(1, 4))
+        os._exit(0)
+    rng.random()
+    died += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+result = run(None)
+print("\\n", json.dumps({"died": died, "value": json.loads(result.out)}))
+"""
+
+
+def test_killed_ten_times_it_gives_the_same_verdicts(tmp_path: Path) -> None:
+    """The parent computes nothing before it forks, so that no thread is lost."""
+    undisturbed = gate("--cache", tmp_path / "other", out=tmp_path / "undisturbed")
+    (tmp_path / "killed").mkdir()
+    words = (sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(KILLS))
+    tests = str(Path(__file__).parent)
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": tests},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.strip().split("\n")[-1])
+    computed = (tmp_path / "killed" / "log").read_text().split()
+    assert found["died"] == KILLS
+    assert len(computed) == len(set(computed)), "an answer was computed twice"
+    assert statuses(found["value"]) == statuses(undisturbed)
+    assert found["value"]["verdicts"] == undisturbed["verdicts"]
