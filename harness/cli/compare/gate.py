@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from harness.cli.options import command, part
+from harness.cli.options import command, given, part
 from harness.commands.compare.gate_options import GateOptions
 from harness.commands.options import (
     CacheOptions,
@@ -12,9 +12,10 @@ from harness.commands.options import (
     OutputOptions,
     RunOptions,
 )
+from harness.errors import UsageError
 
 OPTIONS: Any = {
-    "model": part(ModelOptions),
+    "model": part(ModelOptions, optional=True),
     "data": part(DataOptions, "data_dir", "sample", "hub", "strict"),
     "cache": part(CacheOptions),
 }
@@ -32,7 +33,25 @@ def gate(
     Exit code 0: no verdict fails the build. 1: a regression. 2: something cannot be compared or
     read. 3: undecided, with --require-proof.
     """
+    if gating.self_test:
+        from harness.commands.compare.self_test import run_self_test
+
+        _refuse_outputs()
+        return run_self_test(gating, options)
+    if gating.noise is not None:
+        raise UsageError("--noise is of --self-test; give both, or neither")
+    if not options.model.names:
+        raise UsageError("gate needs --model: the checkpoint to check; or --self-test")
     from harness.commands.compare.gate import run_gate
 
     output = OutputOptions(out=gating.out, json=gating.json)
     return run_gate(gating, replace(options, output=output))
+
+
+def _refuse_outputs() -> None:
+    """Refuse options for what a self-test does not write."""
+    for name in ("out", "junit", "cache"):
+        if given(name):
+            raise UsageError(
+                f"--self-test computes everything and writes nothing; leave out --{name}"
+            )

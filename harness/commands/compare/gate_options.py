@@ -27,3 +27,11 @@ class GateOptions(OptionGroup):
     )
     junit: Path | None = option(None, "write a JUnit XML report, one test case per score")
     json: bool = option(False, "print one JSON object, nothing else")
+    self_test: bool = option(
+        False, "try the gate on the baseline's own checkpoint: with other batches, which it has to "
+        "accept, and with noise in the weights; writes nothing",
+    )  # fmt: skip
+    noise: str | None = option(
+        None, "sizes of the noise in --self-test, in percent of the spread of each weight matrix; "
+        "default: 1%,3%", metavar="SIZES",
+    )  # fmt: skip

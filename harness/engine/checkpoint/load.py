@@ -23,6 +23,7 @@ from harness.engine.checkpoint.locate import locate
 from harness.engine.checkpoint.onednn import pack, trial
 from harness.engine.checkpoint.own.adapter import OwnModel, vocabulary
 from harness.engine.checkpoint.own.function import call_function, names_function
+from harness.engine.checkpoint.own.noise import add_noise, noisy_copy, noisy_name
 from harness.engine.checkpoint.own.place import check_place, placed
 from harness.engine.checkpoint.own.prepare import Prepared, prepare
 from harness.engine.checkpoint.settings import Identity, Settings
@@ -79,6 +80,8 @@ def load(name: str, settings: Settings) -> Checkpoint:
     )
     if settings.copied:
         copy_weights(model)
+    if settings.noise:
+        add_noise(model, settings.noise, name)
     stated_ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = check_end_tokens(stated_ends, "eos_token_id", name)
     with one_line_errors(name):
@@ -87,7 +90,7 @@ def load(name: str, settings: Settings) -> Checkpoint:
     tokenizer = load_tokenizer(folder, name, settings)
     _check_vocabulary(model, tokenizer, name)
     identity = Identity(
-        name=name,
+        name=noisy_name(name, settings.noise),
         revision=located.revision,
         digest=digest,
         tokenizer=tokenizer.digest,
@@ -112,8 +115,14 @@ def _from_function(name: str, settings: Settings) -> Checkpoint:
     returned = call_function(name, settings)
     tokenizer = given_tokenizer(settings.tokenizer or returned.tokenizer, name)
     model = placed(returned.model, pick_device(settings.device), DTYPES[settings.dtype])
+    if settings.noise:
+        model = noisy_copy(model, settings.noise, name)
     prepared = prepare(
-        model, tokenizer, name=name, context=settings.context, options=dict(settings.options)
+        model,
+        tokenizer,
+        name=noisy_name(name, settings.noise),
+        context=settings.context,
+        options=dict(settings.options),
     )
     check_place(prepared, settings)
     return lent_checkpoint(prepared, tokenizer, compiled=settings.compiled)

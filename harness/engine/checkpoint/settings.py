@@ -21,6 +21,7 @@ class Settings:
     config_file: Path | None = None  # config.json of a checkpoint without one
     data_dir: Path | None = None  # may have the tokenizer of GPT-2 in a folder `gpt2-bpe`
     copied: bool = False  # copy weights out of their files, which may be overwritten meanwhile
+    noise: float = 0.0  # Gaussian noise in the weights: a share of each matrix's spread
 
 
 @dataclass(frozen=True, slots=True)
