@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ class Benchmark(NamedTuple):
     """What is run of a task, and the loss of each score that counts."""
 
     rows: float  # as a share of --limit
-    margins: dict[str, str]  # metric -> rule
+    rules: dict[str, str]  # by metric
 
 
 BENCHMARKS = {
@@ -43,13 +44,13 @@ def harness(*words: object) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def whole_run(common: list[str], limit: int, rows: list[str], folder: Path) -> float:
+def whole_run(tasks: Sequence[str], limit: int, common: Sequence[str], folder: Path) -> float:
     """Seconds of all benchmarks from beginning to end; their records are below the folder."""
     seconds = 0.0
-    for task, benchmark in BENCHMARKS.items():
-        count = ["--limit", str(max(1, round(limit * benchmark.rows)))]
-        words = (task, *common, *rows, *count, "--no-cache", "--out", folder / task, "--json")
-        code, out = harness(*words)
+    for share in {BENCHMARKS[task].rows for task in tasks}:
+        names = [task for task in tasks if BENCHMARKS[task].rows == share]
+        rows = ("--limit", max(1, round(share * limit)), "--no-cache")
+        code, out = harness("run", *names, *common, *rows, "--out", folder, "--json")
         if code:
             sys.exit(code)
         seconds += sum(record["seconds"] for record in json.loads(out)["records"])
@@ -80,18 +81,20 @@ def main() -> None:
     parser.add_argument("--model", default=DEMO)
     parser.add_argument("--limit", type=int, default=100, help="rows of most benchmarks")
     parser.add_argument("--noise", default="1%,2%,3%,5%")
+    parser.add_argument("--only", default=",".join(BENCHMARKS))
     parser.add_argument("--batch-tokens", type=int, default=1024, help="of the gates")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    rows = [] if "HARNESS_DATA" in os.environ else ["--sample"]
+    tasks = options.only.split(",")
     common = ["--model", options.model, "--threads", str(options.threads)]
+    common += [] if "HARNESS_DATA" in os.environ else ["--sample"]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        whole = whole_run(common, options.limit, rows, root / "records")
+        whole = whole_run(tasks, options.limit, common, root / "records")
         rules = [
             word
-            for task, benchmark in BENCHMARKS.items()
-            for metric, rule in benchmark.margins.items()
+            for task in tasks
+            for metric, rule in BENCHMARKS[task].rules.items()
             for word in ("--score", f"{task}:{metric}={rule}")
         ]
         baseline = root / "baseline.toml"
@@ -100,7 +103,7 @@ def main() -> None:
             sys.exit(code)
         test = ["--self-test", "--noise", options.noise, "--fail-fast", "--json"]
         test += ["--batch-tokens", str(options.batch_tokens)]
-        code, out = harness("gate", *common, *rows, "--baseline", baseline, *test)
+        code, out = harness("gate", *common, "--baseline", baseline, *test)
     if not out:
         sys.exit(code)
     candidates = json.loads(out)["candidates"]

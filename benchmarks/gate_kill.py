@@ -27,7 +27,8 @@ from harness.engine.checkpoint.own.noise import add_noise
 from harness.engine.checkpoint.settings import Settings
 
 TASKS = ("lambada", "wikitext2")
-DECIDED = ("task", "protocol", "metric", "status", "items", "of", "p", "evidence")
+NOT_PROVED = ("--score", "lambada:acc-word-stopfilter=paired")  # so that a gate runs for a while
+DECIDED = ("task", "protocol", "metric", "status", "items", "of", "evidence")
 
 
 def harness(*words: object) -> list[str]:
@@ -82,7 +83,9 @@ def main() -> None:
         baseline = root / "main.toml"
         for command in (
             harness(*run, "--no-cache", "--out", root / "runs"),
-            harness("baseline", root / "runs", "--out", baseline, "--rule", options.rule),
+            harness(
+                "baseline", root / "runs", "--out", baseline, "--rule", options.rule, *NOT_PROVED
+            ),
         ):
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 

@@ -79,7 +79,8 @@ class Measure:
     column: str | None = None  # the column of the paper's tables that this measure fills
     blocks: int | None = None
     """Number of blocks of consecutive outcomes to resample instead of single outcomes, because
-    lines of one text are not independent."""
+    lines of one text are not independent. If there is one outcome for each piece of a text, it
+    depends on that piece alone, so that a text may be scored in parts."""
     optional: bool = False  # omitted from the scores if no example has an outcome
     baseline: str | None = None  # the model-free system that is scored, if it is not the model
     steps: Callable[[Example, Sequence[Response]], Iterable[Step]] | None = None

@@ -297,7 +297,8 @@ TASK = Task(
                "tokens' probabilities, or their geometric mean"),
         Option("conf_newline", "off", ("off", "on"), "whether the line end counts as a token of "
                "the answer"),
-        Option("gold", "off", ("off", "on"), "whether the references are scored as well"),
+        Option("gold", "off", ("off", "on"), "whether the references are scored as well: `nats`, "
+               "the surprisal of the most probable one"),
         BOS,
     ),
     protocols={"paper": {}, "gold": {"gold": "on"}},

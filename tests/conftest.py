@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 
 # Both are read when the libraries below are imported.
@@ -64,10 +66,19 @@ def data_dir() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """New folders; `mktemp` for each would look at all those of the tests before."""
+    parent = tmp_path_factory.mktemp("caches")
+    return (parent / str(number) for number in count())
+
+
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def own_cache(monkeypatch: pytest.MonkeyPatch, caches: Iterator[Path]) -> None:
     """No test reads or writes the user's cache, except the slow ones that convert the demo."""
     if "HARNESS_TEST_CACHE" in os.environ:
         monkeypatch.setenv("HARNESS_CACHE", os.environ["HARNESS_TEST_CACHE"])
     else:
-        monkeypatch.setenv("HARNESS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        cache = next(caches)
+        cache.mkdir()
+        monkeypatch.setenv("HARNESS_CACHE", str(cache))

@@ -340,6 +340,15 @@ def test_too_few_pairs_are_not_comparable(
     assert words in found.verdicts[ACC]["reason"]
 
 
+@pytest.mark.parametrize("rule", ["paired", "proved:2", "pooled"])
+def test_one_example_decides_nothing_at_any_level(tmp_path: Path, rule: str) -> None:
+    held = lambada(tmp_path / "held")
+    run = made(tmp_path / "run", {PPL: NATS * 2, ACC: [*right()] * 2}, ids=range(N - 1, 2 * N - 1))
+    found = check(run, baseline(held, "--rule", rule, "--alpha", 0.7))
+    assert found.code == 2
+    assert "regression" not in {found.status(ACC), found.status(PPL)}
+
+
 def test_a_score_of_a_part_is_not_called_too_small(tmp_path: Path) -> None:
     """If somebody edits its rule, the verdict says why there is no test."""
     held = questions(tmp_path / "held")

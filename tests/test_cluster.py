@@ -1,6 +1,7 @@
 """Ray workers give what one process gives, also when one of them dies."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -78,6 +79,8 @@ def test_each_unknown_question_is_in_one_parcel_and_the_largest_come_first(
 # --- workers --------------------------------------------------------------------------------
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (extra `cluster`)")
+# Otherwise workers would give way to the tests that run beside these.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 # Ray's spelling
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(tiny_folder: Path) -> None:
@@ -92,7 +95,7 @@ def two_workers() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def workers(two_workers: None, tiny_folder: Path) -> Iterator[RayWorkers]:
     settings = Settings(device="cpu", threads=1)
     found = RayWorkers(str(tiny_folder), settings, budget=64, count=2, total=2)
@@ -109,43 +112,46 @@ def same(one: Response, two: Response) -> bool:
     return one.logprob == pytest.approx(two.logprob, rel=1e-6, abs=1e-6)
 
 
-def test_workers_answer_as_one_process_does(
-    workers: RayWorkers, tiny: Checkpoint, tmp_path: Path
-) -> None:
-    alone = Engine(tiny, budget=64)
-    wanted = answers(alone)
-    engine = Engine(workers, store=Store(tmp_path))
-    for one, two in zip(answers(engine), wanted, strict=True):
-        assert same(one, two)
-    assert engine.tokens.asked == alone.tokens.asked
-    assert engine.identity.digest == tiny.identity.digest
+class TestTwoWorkers:
+    """One pair of workers for all of these: starting a pair takes seconds."""
 
+    def test_workers_answer_as_one_process_does(
+        self, workers: RayWorkers, tiny: Checkpoint, tmp_path: Path
+    ) -> None:
+        alone = Engine(tiny, budget=64)
+        wanted = answers(alone)
+        engine = Engine(workers, store=Store(tmp_path))
+        for one, two in zip(answers(engine), wanted, strict=True):
+            assert same(one, two)
+        assert engine.tokens.asked == alone.tokens.asked
+        assert engine.identity.digest == tiny.identity.digest
 
-def test_what_workers_answered_is_stored_and_known_to_one_process(
-    workers: RayWorkers, tiny: Checkpoint, tmp_path: Path
-) -> None:
-    engine = Engine(workers, store=Store(tmp_path))
-    wanted = answers(engine)
-    alone = Engine(tiny, budget=64, store=Store(tmp_path))
-    assert answers(alone) == wanted
-    assert alone.tokens.computed == 0
+    def test_what_workers_answered_is_stored_and_known_to_one_process(
+        self, workers: RayWorkers, tiny: Checkpoint, tmp_path: Path
+    ) -> None:
+        engine = Engine(workers, store=Store(tmp_path))
+        wanted = answers(engine)
+        alone = Engine(tiny, budget=64, store=Store(tmp_path))
+        assert answers(alone) == wanted
+        assert alone.tokens.computed == 0
 
-
-def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
-    workers: RayWorkers, tiny: Checkpoint
-) -> None:
-    engine = Engine(workers)
-    requests = [
-        Loglikelihood(f"The {n} ants and the {word}", " sand") for n in range(60) for word in "ab"
-    ]
-    encoded = engine.encode(requests, Encoding())
-    found: dict[int, Response] = {}
-    for i, response in engine.answer(requests, encoded):
-        if not found:
-            ray.kill(workers._actors[0], no_restart=False)
-        found[i] = response
-    wanted = answers(Engine(tiny, budget=64), requests)
-    assert all(same(found[i], response) for i, response in enumerate(wanted))
+    def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(
+        self, workers: RayWorkers, tiny: Checkpoint
+    ) -> None:
+        engine = Engine(workers)
+        requests = [
+            Loglikelihood(f"The {n} ants and the {word}", " sand")
+            for n in range(60)
+            for word in "ab"
+        ]
+        encoded = engine.encode(requests, Encoding())
+        found: dict[int, Response] = {}
+        for i, response in engine.answer(requests, encoded):
+            if not found:
+                ray.kill(workers._actors[0], no_restart=False)
+            found[i] = response
+        wanted = answers(Engine(tiny, budget=64), requests)
+        assert all(same(found[i], response) for i, response in enumerate(wanted))
 
 
 def test_a_score_that_is_no_number_names_its_request(
@@ -224,17 +230,16 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [save_tiny(folder / f"m{seed}", context=128, seed=seed) for seed in range(2)]
 
 
-def scores(words: tuple[object, ...]) -> dict[str, list[float]]:
+def scores(out: str) -> dict[str, list[float]]:
     """Scores by model."""
-    result = harness(*words, "--json")
-    assert result.code == 0, result.err
-    records = json.loads(result.out)["records"]
+    records = json.loads(out)["records"]
     return {r["model"]["name"]: [score["value"] for score in r["scores"]] for r in records}
 
 
 def test_models_side_by_side_score_as_they_do_alone(
     two_workers: None, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A third one, which fails, costs them nothing."""
     together = threading.Barrier(2, timeout=120)
     real = concurrent_models.evaluate_job
 
@@ -243,25 +248,20 @@ def test_models_side_by_side_score_as_they_do_alone(
         return real(*words)
 
     monkeypatch.setattr(concurrent_models, "evaluate_job", met)
-    board = tmp_path / "board.csv"
-    run = ("table3", "--model", *pair, "--sample", "--limit", 2, "--out", tmp_path, "--no-cache")
-    alone = scores(run)
-    beside = scores((*run, "--workers", 2, "--leaderboard", board))
-    assert sorted(beside) == sorted(alone) == [str(path) for path in pair]
-    for name, values in alone.items():
-        assert beside[name] == pytest.approx(values, abs=1e-6, rel=1e-6)
-    assert all(path.name in board.read_text() for path in pair)
-
-
-def test_a_model_that_fails_costs_the_others_nothing(
-    two_workers: None, pair: list[Path], tmp_path: Path
-) -> None:
-    models = ("--model", tmp_path / "nowhere", pair[0], pair[1])
-    run = ("lambada", *models, "--sample", "--limit", 2, "--workers", 2, "--out", tmp_path)
-    result = harness(*run)
+    board, out = tmp_path / "board.csv", tmp_path / "beside"
+    run = ("table3", "--sample", "--limit", 2, "--no-cache", "--json")
+    alone = harness(*run, "--model", *pair, "--out", tmp_path / "alone")
+    assert alone.code == 0, alone.err
+    models = ("--model", tmp_path / "nowhere", *pair)
+    result = harness(*run, *models, "--workers", 2, "--leaderboard", board, "--out", out)
     assert result.code == 2
     assert "nowhere" in result.err.strip().splitlines()[-1]
-    assert len(list(tmp_path.rglob("lambada*.json"))) == 2
+    beside = scores(result.out)
+    assert sorted(beside) == sorted(scores(alone.out)) == [str(path) for path in pair]
+    for name, values in scores(alone.out).items():
+        assert beside[name] == pytest.approx(values, abs=1e-6, rel=1e-6)
+    assert all(path.name in board.read_text() for path in pair)
+    assert len(list(out.rglob("lambada*.json"))) == 2
 
 
 def two_workers_for(out: Path, *models: str) -> RunOptions:
@@ -329,23 +329,32 @@ def test_the_same_model_twice_has_two_lanes(tmp_path: Path) -> None:
 # --- Ray as the command starts it ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("words", "records"),
-    [
-        (("lambada", "--workers", 2), 2),  # side by side: both threads need the connection
-        (("lambada", "--workers", 1, "--vary", "bos=none,eot"), 4),  # one after the other
-    ],
-    ids=["side by side", "one after the other"],
-)
-def test_models_in_a_process_of_its_own(
-    words: tuple[object, ...], records: int, pair: list[Path], tmp_path: Path
-) -> None:
-    """No fixture has connected before; the workers of one model make room for the next one's."""
-    run = (*words, "--model", *pair, "--sample", "--limit", 2, "--no-cache", "--out", tmp_path)
-    result = alone_in_a_process(*run, "--json")
+def test_models_side_by_side_in_a_process_of_its_own(pair: list[Path], tmp_path: Path) -> None:
+    """Nothing has connected before, and both threads need the connection."""
+    result = alone_in_a_process(*two_models(pair, tmp_path), "--workers", 2)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)["records"]
-    assert len(found) == records
+    assert_both_are_recorded(result.stdout, pair, 2)
+
+
+def test_the_workers_of_one_model_make_room_for_the_next_ones(
+    pair: list[Path], tmp_path: Path
+) -> None:
+    """The command starts Ray with one CPU, whatever the tests above were connected to."""
+    ray.shutdown()
+    result = harness(*two_models(pair, tmp_path), "--workers", 1, "--vary", "bos=none,eot")
+    ray.shutdown()
+    assert result.code == 0, result.err
+    assert_both_are_recorded(result.out, pair, 4)
+
+
+def two_models(pair: list[Path], out: Path) -> tuple[object, ...]:
+    run = ("lambada", "--model", *pair, "--sample", "--limit", 2, "--no-cache")
+    return (*run, "--out", out, "--json")
+
+
+def assert_both_are_recorded(out: str, pair: list[Path], count: int) -> None:
+    found = json.loads(out)["records"]
+    assert len(found) == count
     assert {record["model"]["name"] for record in found} == set(map(str, pair))
 
 

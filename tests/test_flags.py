@@ -21,7 +21,6 @@ from conftest import save_tiny
 from console import harness, law_records, refused
 from test_power import ACC, MORE, NATS, OTHER, PPL, RIGHT, made
 
-from harness import runner
 from harness.analysis import noise_floor as movements
 from harness.analysis.noise_floor import Noise
 from harness.cli.evaluate.benchmark import benchmark_command
@@ -44,6 +43,7 @@ from harness.jobs.selection import PAPER_TABLES
 from harness.overlap import scan
 from harness.plugins.registry import load_task
 from harness.records.folder import write
+from harness.runner import evaluation
 
 LAST = "acc-last-token"
 
@@ -55,6 +55,10 @@ ROWS: Given = {"--model": "first", "--sample": None, "--limit": "2"}
 WATCHED: Given = {
     "--tasks": "lambada,ptb", "--once": None, "--settle": "1h", "--sample": None, "--limit": "2",
     "--no-cache": None, **OUT,
+}  # fmt: skip
+GATE: Given = {
+    "--model": "first", "--baseline": "gated.toml", "--sample": None, "--no-cache": None,
+    "--batch-tokens": "128", **OUT,
 }  # fmt: skip
 BASE: dict[str, tuple[list[str], Given]] = {
     "lambada": ([], RUN),
@@ -72,6 +76,7 @@ BASE: dict[str, tuple[list[str], Given]] = {
     "compare": (["one", "two"], {}),
     "baseline": (["one"], {"--out": "main.toml"}),
     "check": (["two"], {"--baseline": "held.toml"}),
+    "gate": ([], GATE),
     "power": (["one"], {}),
     "curve": (["curve"], {}),
     "report": (["ran"], {"--out": "page.html", "--cache": "stored"}),
@@ -164,6 +169,10 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--interval": ("10m", {"--until": "300"}, ("--once",)),
     "--settle": ("0.001s", {}, ("--settle",)),
     "--plot": ("curves.svg", {}, ()),
+    "--looks": ("2", {}, ()),
+    "--fail-fast": (None, {}, ()),
+    "--self-test": (None, {}, ("--out",)),
+    "--noise": ("2%", {"--self-test": None}, ("--out",)),
     "--tensorboard": ("events", {}, ()),
 }
 """Option -> a value to try, what both runs are given besides, and what both go without."""
@@ -180,6 +189,9 @@ SPECIAL: dict[tuple[str, str], tuple[list[str] | None, str | None, Given, tuple[
     ("explain", "--cache"): (None, "stored", {"--no-ranks": None}, ("--cache",)),
     ("overlap", "--data-file"): (None, "data/lambada_test.jsonl", {}, ("--sample",)),
     ("curve", "--task"): (None, "ptb", {}, ()),
+    ("gate", "--budget"): (None, "0.001s", {}, ()),
+    ("gate", "--fail-fast"): (None, None, {"--baseline": "better.toml"}, ()),
+    ("gate", "--require-proof"): (None, None, {"--baseline": "better.toml"}, ()),
     ("check", "--require-proof"): (["one"], None, {"--baseline": "proved.toml"}, ()),
 }
 
@@ -250,6 +262,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rules = {"held": "absolute:0", "other": "absolute:50", "proved": "proved:0.01"}
         for name, rule in rules.items():
             assert harness("baseline", "one", "--out", f"{name}.toml", "--rule", rule).code == 0
+        for name, model, rule in (("gated", "first", "proved:2%"), ("better", "second", "paired")):
+            run = ("--model", model, "--sample", "--no-cache", "--out", name)
+            assert harness("run", "ptb,cbt-cn", *run).code == 0
+            words = ("--out", f"{name}.toml", "--rule", rule)
+            assert harness("baseline", name, *words).code == 0
         moved = Noise("lambada", "paper", ACC, "%", 60.0, 5.0, {"float32": 5.0})
         movements.write(place / "noise.json", [moved], {})
         for step, found in enumerate(law_records(0.07)):
@@ -379,7 +396,7 @@ class Observed:
         shutil.copytree(self._world, place)
         self._patch.chdir(place)
         self._patch.setenv("HARNESS_CACHE", str(place / "own"))
-        self._patch.setattr(runner, "time", SimpleNamespace(perf_counter=count().__next__))
+        self._patch.setattr(evaluation, "time", SimpleNamespace(perf_counter=count().__next__))
         self._calls.clear()
         flat = [word for pair in given.items() for word in pair if word is not None]
         result = harness(*command.split(), *arguments, *flat)

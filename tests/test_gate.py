@@ -17,6 +17,7 @@ from harness.analysis.rules.rule import Rule
 from harness.analysis.runs import Run
 from harness.core import Score
 from harness.errors import NumericsError
+from harness.gate import benchmark as benchmarks
 from harness.gate import order
 from harness.gate.benchmark import Benchmark, known_parts
 from harness.gate.loop import Gate, Stopping
@@ -345,3 +346,14 @@ def test_parts_that_the_baseline_lacks_are_left_out() -> None:
     whole = Answers(right(n=5), "score")
     held = replace(outcomes(right(n=3), "score"), ids=("0", "2", "4"))
     assert known_parts(whole.parts, held, ["score"]) == [0, 2, 4]
+
+
+@pytest.mark.parametrize(("unit", "refused"), [("word", False), ("token", True)])
+def test_only_scores_per_token_need_the_tokenizer_of_the_baseline(unit: str, refused: bool) -> None:
+    rows = [(1.0, 1.0)] * 5
+    planned = made("a", perplexity(unit), rows, rows, Rule("paired")).planned
+    own = planned.run.record.model["tokenizer"]
+    assert not benchmarks.refused_scores(planned, own)
+    found = benchmarks.refused_scores(planned, "another")
+    assert list(found) == ["score"] * refused
+    assert all("it counts tokens" in why for why in found.values())

@@ -1,20 +1,32 @@
 """`harness gate` with a tiny model: files, resuming, exit codes, and what it refuses."""
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import save_tiny
-from console import harness, refused
+from console import harness, record_files, refused
 
-from harness.analysis.runs import load
+from harness.analysis.baseline import Baseline
+from harness.analysis.rules.rule import Rule
+from harness.analysis.runs import label, load
+from harness.cli.group import cli
+from harness.data.load import Where
 from harness.engine.cache.response_cache import ResponseCache
+from harness.errors import HarnessError
+from harness.gate.plan import plan
 from harness.gate.state import FILE
+from harness.records import outcomes
 
 TASKS = "cbt-cn,ptb"
 BATCH = ("--batch-tokens", "64")  # so that there are several slices
@@ -41,6 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+    monkeypatch.setenv("HARNESS_CACHE", str(place / "cache"))  # measures the machine once
     for name in ("HARNESS_DATA", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -124,6 +137,82 @@ def test_rules_without_a_test_are_judged_on_all_items(tmp_path: Path) -> None:
     assert harness("run", TASKS, *words).code == 0
     checked = harness("check", tmp_path / "whole", "--baseline", "absolute.toml", "--json")
     assert statuses(json.loads(checked.out)) == statuses(value)
+
+
+def test_what_is_undecided_fails_where_proof_is_required(tmp_path: Path) -> None:
+    given = ("--model", "first", "--baseline", "main.toml", "--sample", *BATCH)
+    words = ["gate", *given, "--out", str(tmp_path), "--require-proof"]
+    assert cli.main(words, standalone_mode=False) == 3
+    assert "no rule 'proved'" in refused(*words[:3], "--baseline", "paired.toml", words[-1])
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def given(baseline: str, out: Path, model: str = "first") -> tuple[object, ...]:
+    return ("gate", "--model", model, "--baseline", baseline, "--out", out)
+
+
+def test_other_data_than_that_of_the_baseline(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    lines = "".join(f" the ants carried the sand to hill {n} \n" for n in range(30))
+    (tmp_path / "data" / "ptb.test.txt").write_text(lines)
+    [record] = (path for path in record_files(Path("ran")) if path.name.startswith("ptb"))
+    assert harness("baseline", record, "--out", tmp_path / "ptb.toml").code == 0
+    words = given(str(tmp_path / "ptb.toml"), tmp_path / "out")
+    line = refused(*words, "--data-dir", tmp_path / "data")
+    assert "the baseline's rows came from" in line
+    assert "--sample" in line
+
+
+def test_no_data_for_one_benchmark(tmp_path: Path, place: Path) -> None:
+    (tmp_path / "data").mkdir()
+    sample = resources.files("harness.tasks") / "samples" / "ptb.test.txt"
+    assert sample.is_file()
+    (tmp_path / "data" / "ptb.test.txt").write_bytes(sample.read_bytes())
+    words = given("main.toml", tmp_path / "out")
+    result = harness(*words, "--data-dir", tmp_path / "data", "--json")
+    value = json.loads(result.out)
+    assert result.code == 2
+    assert statuses(value) == {"cbt-cn": "not comparable", "ptb": "fine"}
+    assert "no data for" in next(v for v in value["verdicts"] if v["task"] == "cbt-cn")["reason"]
+    assert "no data for" in refused(*words, "--data-dir", tmp_path / "data", "--strict")
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The main baseline, its runs changed, with a checksum that fits."""
+    runs = outcomes.unpack(Path("main.runs.json.gz").read_bytes(), "main")
+    for run in runs["runs"]:
+        change(run)
+    packed = outcomes.pack(runs)
+    (folder / "main.runs.json.gz").write_bytes(packed)
+    text = Path("main.toml").read_text("utf-8")
+    digest = hashlib.sha256(packed).hexdigest()
+    (folder / "main.toml").write_text(re.sub('sha256 = "[0-9a-f]+"', f'sha256 = "{digest}"', text))
+    return folder / "main.toml"
+
+
+def test_none_of_the_items_is_left(tmp_path: Path) -> None:
+    def renamed(run: dict[str, Any]) -> None:
+        run["outcomes"]["ids"] = [f"gone-{name}" for name in run["outcomes"]["ids"]]
+
+    words = given(str(edited(tmp_path, renamed)), tmp_path / "out")
+    assert "has none of the 12 items of cbt-cn" in refused(*words, "--sample")
+
+
+def test_a_baseline_by_another_program() -> None:
+    [run] = (r for r in load([Path("ran")]) if r.record.task == "ptb")
+    foreign = replace(run, record=replace(run.record, origin="another"))
+    baseline = Baseline((foreign,), {(*label(foreign.record), "ppl"): Rule("paired")}, 0.05)
+    with pytest.raises(HarnessError, match="by another, which a gate cannot run"):
+        plan(baseline, Where(sample=True))
+
+
+def test_a_baseline_without_items() -> None:
+    [run] = (r for r in load([Path("ran")], "no") if r.record.task == "ptb")
+    baseline = Baseline((run,), {(*label(run.record), "ppl"): Rule("paired")}, 0.05)
+    with pytest.raises(HarnessError, match="has no items of ptb to pair with"):
+        plan(baseline, Where(sample=True))
 
 
 # --- resuming ---------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ QUESTIONS = ("the sky is", "grass is", "snow is", "coal is", "blood is", "the su
 ANSWERS = ("blue", "green", "white", "black", "red", "yellow")
 ACCURACY = {"name": "inspect_ai/accuracy", "options": {}}
 MEAN = {"name": "inspect_ai/mean", "options": {}}
+PASSED = {"tool_calls": "loop"}
 STDERR = {"name": "inspect_ai/stderr", "options": {}}
 
 
@@ -89,7 +90,7 @@ def log_of(values: Sequence[Sequence[Any]], *results: Mapping[str, Any], **confi
         },
         "plan": {
             "name": "plan",
-            "steps": [{"solver": "generate", "params": {"tool_calls": "loop"}}],
+            "steps": [{"solver": "generate", "params": PASSED}],
             "config": {"temperature": 0.5, "max_connections": 7},
         },
         "results": {
@@ -370,8 +371,8 @@ def test_errors_and_limits_are_warnings(tmp_path: Path) -> None:
     path = written(tmp_path / "a.eval", edited(RIGHT, broken))
     record, outcomes = read(path)
     assert record.warnings == (
-        "1 of 6 samples ended in an error; compute them again with `inspect eval-retry`",
-        "1 samples were stopped by their token limit",
+        "samples that ended in an error: 1 of 6; compute them again with `inspect eval-retry`",
+        "samples stopped by a limit: 1 of 6 (token: 1)",
     )
     assert record.signature.rows == "5/6"
     assert outcomes.metrics["match/accuracy"].examples == (0, 2, 3, 4, 5)
@@ -494,6 +495,9 @@ def test_other_questions_are_not_compared(tmp_path: Path, edit: Edit) -> None:
         lambda log: log["plan"]["config"].update(max_connections=70, seed=5, timeout=3),
         lambda log: log["eval"]["packages"].update(inspect_ai="0.3.300"),
         lambda log: log["samples"].reverse(),
+        # as other versions write the same
+        lambda log: log["eval"].pop("scorers"),
+        lambda log: log["plan"]["steps"][0].update(params={"cache": False}, params_passed=PASSED),
     ],
 )
 def test_other_circumstances_are_compared(tmp_path: Path, edit: Edit) -> None:

@@ -107,7 +107,7 @@ def test_among_equally_many_flips_the_score_grows_with_the_lost_ones() -> None:
         assert (np.diff(scores) >= 0).all(), (n, m, loss)
 
 
-@given(st.integers(1, 80), st.data(), st.sampled_from([0.005, 0.025, 0.05, 0.2]))
+@given(st.integers(1, 80), st.data(), st.sampled_from([0.005, 0.05, 0.2, 0.7]))
 def test_limits_are_where_the_tests_cross_alpha(n: int, data: st.DataObject, alpha: float) -> None:
     lost = data.draw(st.integers(0, n))
     won = data.draw(st.integers(0, n - lost))
@@ -260,12 +260,19 @@ def test_no_examples_are_refused(metric: Metric) -> None:
         limits(metric, np.empty((0, 2)), np.empty((0, 2)), alpha=0.05)
 
 
-def test_nan_is_refused() -> None:
+@pytest.mark.parametrize("metric", [ACCURACY, MEAN], ids=["accuracy", "mean"])
+def test_nan_is_refused(metric: Metric) -> None:
     a = counted(np.ones(20))
     b = a.copy()
     b[3, 0] = math.nan
     with pytest.raises(NumericsError, match="not a finite number"):
-        limits(MEAN, a, b, alpha=0.05)
+        limits(metric, a, b, alpha=0.05)
+
+
+def test_a_perplexity_beyond_all_numbers_is_refused() -> None:
+    a = counted(np.full(20, 3.0))
+    with pytest.raises(NumericsError, match="not a finite number"):
+        limits(perplexity("word"), a, a + np.array([800.0, 0]), alpha=0.05, margin=1.0)
 
 
 # How many more ------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_tokenizers import decoded_alone
 
 from harness.core import Rolled, Scored
 from harness.data import load as data
@@ -53,3 +54,10 @@ def test_rolling_articles_agree(demo: Checkpoint) -> None:
         assert isinstance(answer, Rolled)
         assert answer.logprob == pytest.approx(near, abs=2e-6 * answer.num_tokens)
         assert answer.logprob == pytest.approx(far, abs=3e-5 * answer.num_tokens)
+
+
+def test_pieces_of_the_demo_model_are_its_tokens_decoded_alone(demo: Checkpoint) -> None:
+    """Here, because the checkpoint is in memory: converting it takes half a minute."""
+    tokenizer = demo.tokenizer
+    assert tokenizer.token_texts(range(len(tokenizer))) == decoded_alone(tokenizer, len(tokenizer))
+    assert not tokenizer.has_lone_spaces

@@ -203,8 +203,8 @@ def test_answers_that_failed_are_a_warning(tmp_path: Path) -> None:
     lines[4]["scoring_details"] = {"judge": {"error": "no judge_client configured"}}
     record, _ = read(written(tmp_path, lines, results_of(lines, {"pass@1": score(4 / 6)})))
     assert record.warnings == (
-        "1 of 6 answers failed and count as wrong (infra_error: 1)",
-        "1 of 6 answers were not judged",
+        "answers that failed and count as wrong: 1 of 6 (infra_error: 1)",
+        "answers that were not judged: 1 of 6",
     )
 
 

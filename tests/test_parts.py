@@ -21,6 +21,7 @@ from harness.core import (
     Rolled,
     RollingLoglikelihood,
     Scored,
+    request_text,
 )
 from harness.engine.checkpoint import random_model
 from harness.engine.checkpoint.load import Checkpoint
@@ -135,7 +136,7 @@ RUNS = [
 def test_parts_in_any_order_are_the_whole_run(
     task: str, protocol: str, short: Checkpoint, long: Checkpoint
 ) -> None:
-    job = sample_job(task, protocol)
+    job = sample_job(task, protocol, limit=4 if task == "coqa" else None)
     checkpoint = short if job.task.stream else long
     whole = evaluate(job, Engine(checkpoint))
     evaluation = Evaluation(job, Engine(checkpoint))
@@ -361,6 +362,26 @@ def test_nothing_is_half_known_after_an_error(
     assert evaluation.outcomes() == before
     evaluation.answer(range(len(evaluation.parts)))
     assert evaluation.record().scores[0].value == pytest.approx(whole.scores[0].value, rel=1e-5)
+
+
+def test_requests_of_a_failed_slice_are_not_counted() -> None:
+    """The second story fails in the second round, and is asked again from the first."""
+    job = job_of("coqa", STORIES[:2], "model-history")
+    whole = evaluate(job, Counting(lambda request: said("yes")))
+    failures = iter([True])
+
+    def fails_once(request: Request) -> Response:
+        if request_text(request).startswith("T\nQ: a\nA: yes") and next(failures, False):
+            raise KeyboardInterrupt
+        return said("yes")
+
+    evaluation = Evaluation(job, Counting(fails_once))
+    evaluation.answer([0])
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.answer([1])
+    assert evaluation.record().requests == 2
+    evaluation.answer([1])
+    assert_same_record(evaluation.record(), whole)
 
 
 def test_a_run_without_parts_has_no_record(short: Checkpoint) -> None:

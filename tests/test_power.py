@@ -152,6 +152,14 @@ def test_two_runs_show_what_would_detect_the_difference_between_them(
     assert "B - A" not in harness("power", runs[0]).out
 
 
+def test_a_difference_by_rounding_is_none(tmp_path: Path) -> None:
+    """The same nats for other examples: a large spread, and no difference but that of rounding."""
+    a = made(tmp_path / "a", {PPL: NATS})
+    b = made(tmp_path / "b", {PPL: [*NATS[3:], *NATS[:3]]})
+    found = power(a, b)[PPL]
+    assert (found["needed"] > N, found["needed_for_difference"]) == (True, None)
+
+
 def test_other_scores_on_demand(tmp_path: Path) -> None:
     """Questions of the Children's Book Test, with the nats of the right choice."""
     rows = {"acc": RIGHT, "nats": NATS, "margin": [(3 - x, 1.0) for x, _ in NATS]}

@@ -424,6 +424,16 @@ def test_a_pooled_decision_without_scores_is_not_comparable(tmp_path: Path) -> N
     assert (found.code, found.status("pooled")) == (2, "not comparable")
 
 
+def test_too_few_examples_in_all_scores_together_are_not_comparable(tmp_path: Path) -> None:
+    path = baseline(lambada(tmp_path / "held"), "--rule", "pooled")
+    run = made(
+        tmp_path / "run", {PPL: NATS * 2, ACC: [*right(lost=400)] * 2}, ids=range(396, 796)
+    )  # four in common
+    found = check(run, path)
+    assert (found.code, found.status("pooled")) == (2, "not comparable")
+    assert found.verdicts["pooled"]["reason"] == "4 examples are too few for a paired test"
+
+
 def test_the_pooled_verdict_is_in_every_report(tmp_path: Path, monkeypatch: Any) -> None:
     summary, xml = tmp_path / "summary.md", tmp_path / "junit.xml"
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import save_tiny
-from console import Result, harness, refused
+from console import Result, harness, made_record, refused
 
 from harness.analysis.rules.rule import Rule
 from harness.commands.compare import self_test as command
+from harness.commands.options import ModelOptions
 from harness.errors import UsageError
 from harness.gate.scores import GatedScore
 from harness.gate.self_test import BATCHES, Candidate, candidates, catch, parse_noise
@@ -129,6 +130,14 @@ def test_what_was_found_before_an_error_is_shown(
     [head, candidate, *_] = done.out.splitlines()
     assert head.split()[:3] == ["candidate", "score", "verdict"]
     assert candidate.startswith("same weights, 300 tokens a batch")
+
+
+def test_model_of_the_baseline_as_it_was_loaded() -> None:
+    stated = {"name": "org/model", "revision": "abc123", "options": {"activation": "gelu"}}
+    record = made_record(model={**made_record().model, **stated})
+    found = command.own_model(ModelOptions(threads=3), record)
+    assert found == ModelOptions(("org/model",), "abc123", threads=3, options=("activation=gelu",))
+    assert command.own_model(ModelOptions(("other",)), record) == ModelOptions(("other",))
 
 
 def test_sizes_of_noise_and_candidates() -> None:

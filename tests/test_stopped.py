@@ -21,11 +21,13 @@ from harness.engine.checkpoint.load import load as load_checkpoint
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.errors import RecordError
+from harness.overlap.shares import Overlap, PieceOverlap
+from harness.overlap.subset_scores import subset_scores
 from harness.plugins.registry import load_task
 from harness.records.folder import write
 from harness.records.outcomes import from_json, pack, to_json, unpack
 from harness.records.record import Record
-from harness.runner import Evaluation, evaluate
+from harness.runner import Evaluation, evaluate, prepare
 
 SAMPLE = ("lambada", "wikitext2")
 STOPPED = {"reason": "every verdict is in", "used": 412, "of": 2000}
@@ -194,3 +196,20 @@ def test_a_complete_run_is_not_stopped(tiny: Checkpoint) -> None:
     record = evaluation.record({"reason": "every verdict is in"})
     assert record.stopped is None
     assert str(record.signature) == str(evaluate(job, Engine(tiny)).signature)
+
+
+def test_lines_of_a_stopped_text_keep_their_overlap(folders: tuple[Path, Path, Path]) -> None:
+    """Every second line occurs in the corpus; a stopped run has the lines of some parts."""
+    stopped = next(run for run in load([folders[1]]) if run.record.task == "wikitext2")
+    benchmark = load_task("wikitext2")
+    job = job_for(benchmark, benchmark.protocol(), DataOptions(sample=True))
+    [example] = prepare(job).examples
+    count = len(example.fields["pieces"])
+    pieces = tuple(PieceOverlap(example.id, k, 1, k % 2) for k in range(count))
+    groups = {s.group: s.outcomes for s in subset_scores(stopped, Overlap(job, 1, 1, pieces))}
+    places = stopped.outcomes.metrics["ppl"].parts
+    assert places is not None
+    odd = sum(place % 2 for place in places)
+    assert groups["no overlap"] == len(places) - odd
+    assert groups["any overlap"] == groups["over 15 %"] == odd
+    assert groups["all"] == len(places) < count

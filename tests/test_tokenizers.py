@@ -249,28 +249,21 @@ def test_a_space_and_nothing_more_is_not_a_word() -> None:
     assert search.open_paths() == [(space, v)]
 
 
-def _decoded_alone(tokenizer: Tokenizer, size: int) -> list[str]:
+def decoded_alone(tokenizer: Tokenizer, size: int) -> list[str]:
     return tokenizer._backend.decode_batch([[i] for i in range(size)], False)  # type: ignore[no-any-return]
 
 
-def test_pieces_of_gpt2_are_its_tokens_decoded_alone(data_dir: Path) -> None:
+def test_pieces_of_gpt2_are_its_tokensdecoded_alone(data_dir: Path) -> None:
     folder = data_dir / "gpt2-bpe"
     backend = Backend(models.BPE.from_file(str(folder / "encoder.json"), str(folder / "vocab.bpe")))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     tokenizer = wrapped(backend)
     found = tokenizer.token_texts(range(50257))
-    assert found == _decoded_alone(tokenizer, 50257)
+    assert found == decoded_alone(tokenizer, 50257)
     assert not tokenizer.has_lone_spaces
     ends_in_space = [text for text in found if text.strip() and text[-1].isspace()]
     assert not ends_in_space, "so that no word is complete earlier than by the next token"
-
-
-@pytest.mark.slow
-def test_pieces_of_the_demo_model_are_its_tokens_decoded_alone(demo: Checkpoint) -> None:
-    tokenizer = demo.tokenizer
-    assert tokenizer.token_texts(range(len(tokenizer))) == _decoded_alone(tokenizer, len(tokenizer))
-    assert not tokenizer.has_lone_spaces
 
 
 def test_an_id_beyond_the_vocabulary_adds_nothing() -> None:

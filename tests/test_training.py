@@ -6,11 +6,13 @@ import math
 import os
 import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -367,36 +369,40 @@ def test_what_cannot_be_evaluated_is_refused_when_training_starts(
 def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
     """Process 0 evaluates; the other neither waits for ever nor trains on alone."""
     code = """
-import sys
+import os, sys  # both processes are one up to here: importing takes most of the time
 from pathlib import Path
 from test_training import Change, damage, lambada, spy_of, trained
 
+child = os.fork()
+rank = "0" if child else "1"
+os.environ.update(RANK=rank, LOCAL_RANK=rank)
 own = lambada(every=2, on_regression="stop", limit=8)
 run, spy = trained(Path(sys.argv[1]), Change(4, damage), own, max_steps=8, ddp_backend="gloo")
-print(run.state.global_step, [step for step, _ in spy.of("harness")])
+print(rank, run.state.global_step, [step for step, _ in spy.of("harness")], flush=True)
+if child:
+    _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
 """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            cwd=Path(__file__).parent,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, **shared},
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        written = [process.communicate(timeout=500) for process in processes]
+        out, err = process.communicate(timeout=500)
     finally:
-        for process in processes:
-            process.kill()
-    last_lines = [out.strip().split("\n")[-1] for out, _ in written]
-    assert last_lines == ["4 [2, 4]", "4 []"], written
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # both of them
+    lines = sorted(line for line in out.splitlines() if line[:2] in ("0 ", "1 "))
+    assert (lines, process.returncode) == (["0 4 [2, 4]", "1 4 []"], 0), out + err
 
 
 # --- checkpoints of the Trainer --------------------------------------------------------------

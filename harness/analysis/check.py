@@ -100,13 +100,7 @@ def check(runs: Sequence[Run], baseline: Baseline, noise: Noise) -> list[Verdict
     compared = _compare(runs, baseline)
     bounds = _limits(compared, baseline, noise)
     pooled = _pool(compared, baseline)
-    ps: dict[Key, float | None] = {}
-    for key, rule in baseline.rules.items():
-        if (score := compared.comparable(key)) and rule.kind in ("paired", "proved"):
-            ps[key] = bounds[key].p_worse if key in bounds else score.difference.p_worse
-    if isinstance(pooled, Pooled):
-        ps[POOL] = pooled.p_worse
-    adjusted = dict(zip(ps, holm(list(ps.values())), strict=True))
+    adjusted = _adjusted(compared, baseline, bounds, pooled)
     verdicts = []
     for key, rule in baseline.rules.items():
         warnings = compared.warnings.get(key[:2], ())
@@ -169,6 +163,22 @@ def _limits(compared: _Compared, baseline: Baseline, noise: Noise) -> dict[Key, 
         except NumericsError as error:
             compared.scores[key] = Incomparable(str(error))
     return found
+
+
+def _adjusted(
+    compared: _Compared,
+    baseline: Baseline,
+    bounds: Mapping[Key, Limits],
+    pooled: Pooled | Incomparable | None,
+) -> dict[Key, float | None]:
+    """P of no loss, after Holm over all tests: of scores, and of the pooled ones together."""
+    ps: dict[Key, float | None] = {}
+    for key, rule in baseline.rules.items():
+        if (score := compared.comparable(key)) and rule.kind in ("paired", "proved"):
+            ps[key] = bounds[key].p_worse if key in bounds else score.difference.p_worse
+    if isinstance(pooled, Pooled):
+        ps[POOL] = pooled.p_worse
+    return dict(zip(ps, holm(list(ps.values())), strict=True))
 
 
 def _verdict(key: Key, case: Case, compared: _Compared) -> Verdict:

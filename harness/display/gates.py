@@ -1,4 +1,4 @@
-"""The table of a gate, which grows while it runs, and the line that says where it stopped."""
+"""The table of a gate, which grows while it runs, and that of its self-test."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from harness.display.layout import FittedTable, table
 from harness.display.terminal import ERR, OUT
 from harness.gate.evidence import in_a_cell
 from harness.gate.loop import Gate, Stopped
+from harness.gate.self_test import Catch, Result
 from harness.report.number_format import number, signed
 
 
@@ -28,11 +29,16 @@ class GateView:
             return
         final = list(self._gate.verdicts.found.values())
         for verdict in final[self._seen :]:
-            ERR.print(
-                f"{verdict.task} {verdict.metric}: {verdict.status}, {verdict.reason}; "
-                f"{verdict.evidence}; {verdict.items:,} of {verdict.of:,} items"
-            )
+            ERR.print(_line(verdict))
         self._seen = len(final)
+
+
+def _line(verdict: Verdict) -> str:
+    """A verdict on one line, with what it rests on."""
+    line = f"{verdict.task} {verdict.metric}: {verdict.status}, {verdict.reason}"
+    if verdict.items is None or verdict.of is None:
+        return line
+    return f"{line}; {verdict.evidence}; {verdict.items:,} of {verdict.of:,} items"
 
 
 @contextmanager
@@ -98,3 +104,42 @@ def stopped_line(stopped: Stopped) -> str:
         f"stopped after {duration(stopped.seconds)} and {stopped.used:,} of {stopped.of:,} items: "
         f"{stopped.reason}"
     )
+
+
+def show_self_test(results: Sequence[Result]) -> None:
+    """Print one row per candidate, followed by one per score."""
+    rows = table(
+        "candidate", "score", "verdict", ">time", ">items", ">of all", ">would catch",
+        optional=("of all",),
+    )  # fmt: skip
+    for found in results:
+        stopped = found.stopped
+        cost = (duration(stopped.seconds), *_items(stopped.used, stopped.of))
+        rows.add_row(str(found.candidate), "", f"exit {found.exit}", *cost, "")
+        for verdict in found.verdicts:
+            key = (verdict.task, verdict.protocol, verdict.metric)
+            rows.add_row(
+                "",
+                f"{verdict.task} {verdict.metric}",
+                verdict.status,
+                "",
+                *_items(verdict.items, verdict.of),
+                _catch(found.catches.get(key)),
+            )
+    OUT.print(rows)
+    OUT.print(
+        "would catch: the smallest loss that a test of all items shows with a probability of 90 %, "
+        "if items differ as much as with this noise"
+    )
+
+
+def _items(used: int | None, of: int | None) -> tuple[str, str]:
+    """How many items were used, and their share."""
+    return (f"{used:,} of {of:,}", f"{used / of:.0%}") if of and used is not None else ("", "")
+
+
+def _catch(found: Catch | None) -> str:
+    if found is None or found.loss is None:
+        return ""
+    unit = "%" if found.unit.startswith("%") else found.unit
+    return f"{found.loss:.2g} {unit}"

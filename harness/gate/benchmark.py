@@ -118,7 +118,7 @@ def begin(
     """
     evaluation = Evaluation(planned.job, engine, prepared=planned.prepared)
     outcomes = planned.run.outcomes
-    refused = _refused(planned, engine.identity.tokenizer)
+    refused = refused_scores(planned, engine.identity.tokenizer)
     rules = {metric: rule for metric, rule in planned.rules.items() if metric not in refused}
     known = known_parts(evaluation.parts, outcomes, rules)
     if not known:
@@ -160,7 +160,7 @@ def known_parts(parts: Iterable[Part], outcomes: Outcomes, metrics: Iterable[str
     ]
 
 
-def _refused(planned: Planned, tokenizer: str) -> dict[str, str]:
+def refused_scores(planned: Planned, tokenizer: str) -> dict[str, str]:
     """The scores of the baseline that this model does not have, and why."""
     refused = {}
     other = tokenizer != planned.run.record.model["tokenizer"]

@@ -124,7 +124,8 @@ class Gate:
         if not any(b.open and not b.failure for b in self.benchmarks):
             return "every verdict is in"
         if not any(benchmark.runs_on for benchmark in self.benchmarks):
-            return "all items are used"
+            used, of = self.items()
+            return "all items are used" if used == of else "the open scores have no items left"
         if self.stopping.budget is not None and seconds >= self.stopping.budget:
             return f"the budget of {self.stopping.budget:g} s is spent"
         return ""

@@ -80,8 +80,17 @@ def plan(baseline: Baseline, where: Where, *, strict: bool = False) -> Plan:
                 raise
             found.reasons[name] = str(error)
     if not found.benchmarks:
-        raise HarnessError(next(iter(found.reasons.values()), "the baseline has no rule"))
+        raise none_left(found.reasons)
     return found
+
+
+def none_left(reasons: Mapping[Name, str]) -> HarnessError:
+    """The error if none of a baseline's benchmarks can be run."""
+    if not reasons:
+        return RecordError("the baseline has no [[score]], so that there is nothing to decide")
+    first = next(iter(reasons.values()))
+    several = f"none of the {len(reasons)} benchmarks can be run; " if len(reasons) > 1 else ""
+    return RecordError(f"{several}{first}")
 
 
 def _planned(run: Run, rules: Mapping[str, Rule], where: Where, strict: bool) -> Planned:

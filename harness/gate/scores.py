@@ -72,9 +72,11 @@ class GatedScore:
         """
         self.a.append(a)
         self.b.append(b)
-        if self.metric.select is not None:
+        before, after = self.tables()
+        applies = before[:, -1].any() or after[:, -1].any()  # an optional measure may not
+        if self.metric.select is not None or not applies:
             return
-        everything = losses(self.metric, *self.tables())
+        everything = losses(self.metric, before, after)
         self.last = Losses(everything.values[-len(a) :], everything.weights[-len(a) :])
         self.squares += float((self.last.values**2).sum())
         if self.test is not None:
@@ -130,7 +132,7 @@ def _test(score: GatedScore, table: Table, levels: Levels) -> Test:
     """The test of no loss, and of a loss of the margin if there is one."""
     common: dict[str, Any] = {
         "margin": score.rule.margin,
-        "min_loss": max(score.rule.min_loss, score.rounding),
+        "min_loss": score.rule.min_loss,
         # Of several answers in one part, only some may be right.
         "proportion": score.metric.proportion and bool((table[:, -1] == 1).all()),
         "items": score.items,

@@ -152,7 +152,9 @@ class Verdicts:
             margin=margin,
             min_loss=score.rule.min_loss,
         )
-        count = f"about {more:,} more items" if more else "hardly any number of items"
+        count = "hardly any number of items"
+        if more:
+            count = f"about {more:,} more item{'s' * (more != 1)}"
         return f"{ALL_USED}; {count} would decide with 90 %"
 
     def _judge_complete(self, records: Mapping[Name, Record]) -> None:

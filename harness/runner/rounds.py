@@ -38,6 +38,8 @@ class _Slice:
     pieces: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))  # of texts
     history: dict[int, dict[int, dump.Exchange]] = field(default_factory=lambda: defaultdict(dict))
     answered: dict[int, Answered] = field(default_factory=dict)
+    followed: dict[int, list[Request]] = field(default_factory=dict)  # by round, from the second
+    flags_of_followed: Counter[str] = field(default_factory=Counter)
 
 
 class Rounds:
@@ -58,7 +60,7 @@ class Rounds:
         self._engine, self._observer = engine, observer
         self._canaries = Canaries(engine.vocabulary)
         self._texts: dict[int, Text] = {}  # by example; those that are not complete
-        self._followed: dict[int, list[Request]] = defaultdict(list)  # requests of later rounds
+        self._followed: dict[int, list[Request]] = defaultdict(list)  # by round, from the second
         self._flags_of_followed: Counter[str] = Counter()
 
     @cached_property
@@ -110,6 +112,9 @@ class Rounds:
             following = self._ask(asks, rounds, slice_)
             rounds += 1
             asks = self._follow_up(following, rounds, slice_)
+        for number, requests in slice_.followed.items():
+            self._followed[number] += requests
+        self._flags_of_followed.update(slice_.flags_of_followed)
         return slice_.answered
 
     def _asks(self, stretches: Iterable[Stretch], slice_: _Slice) -> list[_Ask]:
@@ -161,8 +166,8 @@ class Rounds:
         pairs = [(e, request) for e, requests in following.items() for request in requests]
         requests = [request for _, request in pairs]
         encoded, flags = self._encode(requests, [e for e, _ in pairs])
-        self._followed[rounds] += requests
-        self._flags_of_followed.update({**flags, "duplicates": 0})
+        slice_.followed[rounds] = requests
+        slice_.flags_of_followed.update({**flags, "duplicates": 0})
         asked = {e: len(slice_.history[e]) for e in following}
         asks = []
         for (e, request), tokens in zip(pairs, encoded, strict=True):

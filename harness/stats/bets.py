@@ -3,32 +3,38 @@
 A bettor starts with 1 and may stake a share of the capital on each unit. By hypothesis no bet gains
 on average, so that the capital ever exceeds 1/alpha with probability at most alpha (Ville 1939;
 Ramdas et al. 2023, doi:10.1214/23-STS894). The capital is split over multiples of the stake that
-grows fastest if the alternative is true.
+grows fastest if the alternative is true; a part of it is never staked.
 
-Ville's inequality is not sharp: the bets use up only a part of alpha. A fixed test at the end gets
-the rest. How often either rejects by hypothesis is counted on random draws from it.
+What the bets do not use up of alpha goes to a fixed test at the end: the part kept, and what
+Ville's inequality leaves because it is not sharp. How often either of them rejects by hypothesis is
+counted on random draws from it. `benchmarks/gate_simulation.py` has the shares that were chosen and
+what they give.
 """
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.stats.losses import Losses
+from harness.stats.right_wrong import likeliest_won, tango
 
 Array = NDArray[np.float64]
 
-MULTIPLES = np.array([1.0, 2.0, 4.0, 16.0])  # of the stake that suits the alternative
-SHARES = np.array([0.7, 0.2, 0.07, 0.03])  # of the capital
-MOST = 0.95  # of the capital that one unit may take
+MULTIPLES = np.array([1.0, 2.5, 12.0])  # of the stake that suits the aim: for larger effects
+SHARES = np.array([0.5, 0.07, 0.03])  # of the capital; the rest is kept, for the fixed test
+MOST = 0.95  # of a share that one unit may take
 QUANTILES = 2.93  # standard errors that a test at 0.05 finds with a power of 0.9
+FAR = 3.0  # standard deviations
+UNITS_AHEAD = 10  # of a spread that is assumed before any unit has been seen
+LEAST_ITEMS = 50  # for which a spread is assumed
 DRAWS = 1999
 HIGHEST_LEVEL = 0.5  # p-values of the fixed test above are 1
 ROUNDING = 1e-9  # relative; sums this close to the observed one count as equal
-TINY = 1e-12
-BATCH_SIGNS = 1_000_000
+TINY = 1e-300
+BATCH = 1_000_000
 SEED = 0
 
 
@@ -42,13 +48,14 @@ class Aim(NamedTuple):
         """The stakes (multiples, ...) that suit it, if the mean of x * x is `squares` (...)."""
         squares = np.maximum(np.asarray(squares, np.float64), TINY)
         mean = self.mean or QUANTILES * np.sqrt(squares / self.items)
-        return np.asarray(np.multiply.outer(MULTIPLES, mean / squares))
+        with np.errstate(over="ignore"):  # where nothing differs, and nothing is staked
+            return np.asarray(np.multiply.outer(MULTIPLES, mean / squares))
 
 
 class Bets(ABC):
     """Bets, slice by slice, that the mean of x is positive; by hypothesis it is not."""
 
-    log_capital = 0.0
+    log_capital = math.log(SHARES.sum())  # without the part that is kept
     p = 1.0  # valid at any time
 
     def add(self, losses: Losses) -> None:
@@ -80,15 +87,15 @@ class Bets(ABC):
 
 
 class SignBets(Bets):
-    """By hypothesis, x = side * (loss - shift * weight) is as often positive as negative.
+    """By hypothesis, a unit's loss is as often positive as negative.
 
-    The capital is multiplied by exp(stake * x) / cosh(stake * x) for each unit (de la Pena 1999).
-    Sizes of x are no evidence, so that the stake may depend on those of the present slice.
+    The capital is multiplied by exp(stake * loss) / cosh(stake * loss) for each unit (de la Pena
+    1999). Sizes of losses are no evidence, so that the stake may depend on the present slice's.
     """
 
-    def __init__(self, side: int, shift: float, aim: Aim, largest: float = math.inf) -> None:
-        """No bet yet; no stake will exceed `largest`."""
-        self._side, self._shift, self._aim, self._largest = side, shift, aim, largest
+    def __init__(self, aim: Aim) -> None:
+        """No bet yet."""
+        self._aim = aim
         self._slices: list[Array] = []
         self._stakes: list[Array] = []
         self._fees: list[Array] = []
@@ -96,10 +103,10 @@ class SignBets(Bets):
         self._logs = np.zeros(len(SHARES))
 
     def _bet(self, losses: Losses) -> float:
-        x = self._side * (losses.values - self._shift * losses.weights)
+        x = losses.values
         self._squares += float(x @ x)
         self._units += len(x)
-        stakes = np.minimum(self._aim.stakes(self._squares / self._units), self._largest)
+        stakes = self._aim.stakes(self._squares / self._units)
         if not self._squares:
             stakes = np.zeros_like(stakes)
         fees = _log_cosh(np.outer(stakes, x)).sum(axis=1)
@@ -119,6 +126,70 @@ class SignBets(Bets):
         observed = sum(float(x.sum()) for x in self._slices)
         near = ROUNDING * sum(float(np.abs(x).sum()) for x in self._slices)
         return highest, sums.sum(axis=1) >= observed - near
+
+
+class Seen(NamedTuple):
+    """What is known of the units before a bet."""
+
+    units: int
+    squares: float  # sum of x * x
+    largest: float  # of the sizes of x
+
+
+class MeanBets(Bets):
+    """By hypothesis, the mean of x = side * (loss - shift * weight) is 0 or less.
+
+    The capital is multiplied by 1 + stake * x for each unit (Waudby-Smith and Ramdas 2024,
+    doi:10.1093/jrsssb/qkad009). The stake depends on earlier units only, and is small enough for x
+    as far below 0 as any before, or three standard deviations. This is exact but for units still
+    further away, whose factor is held above 0. The fixed test is a bootstrap of t.
+    """
+
+    def __init__(self, side: int, shift: float, aim: Aim) -> None:
+        """No bet yet."""
+        self._side, self._shift, self._aim = side, shift, aim
+        self._slices: list[Array] = []
+        # as if some units had been seen, with the spread for which the items suffice
+        spread = ((aim.mean or 0.0) / QUANTILES) ** 2 * max(aim.items, LEAST_ITEMS)
+        self._first = self._seen = Seen(UNITS_AHEAD, UNITS_AHEAD * spread, 0.0)
+        self._logs = np.zeros(len(SHARES))
+
+    def _bet(self, losses: Losses) -> float:
+        x = self._side * (losses.values - self._shift * losses.weights)
+        self._slices.append(x)
+        self._logs = self._logs + self._growth(x, self._seen).sum(axis=-1)
+        units, squares, largest = self._seen
+        largest = max(largest, float(np.abs(x).max()))
+        self._seen = Seen(units + len(x), squares + float(x @ x), largest)
+        return float(_log_sum(self._logs))
+
+    def _growth(self, x: Array, seen: Seen) -> Array:
+        """What units add to the log of the shares: x (..., units) -> (multiples, ..., units)."""
+        squares, largest = np.empty_like(x), np.empty_like(x)  # of earlier units
+        squares[..., 0], largest[..., 0] = seen.squares, seen.largest
+        np.cumsum(x[..., :-1] ** 2, axis=-1, out=squares[..., 1:])
+        squares[..., 1:] += seen.squares
+        np.maximum.accumulate(np.abs(x[..., :-1]), axis=-1, out=largest[..., 1:])
+        np.maximum(largest, seen.largest, out=largest)
+        means = squares / (seen.units + np.arange(x.shape[-1]))
+        worst = np.maximum(largest, FAR * np.sqrt(means))
+        stakes = np.minimum(self._aim.stakes(means), MOST / np.maximum(worst, TINY))
+        return np.asarray(np.log(np.maximum(1 + np.where(worst > 0, stakes, 0) * x, 1 - MOST)))
+
+    def _draw(self, draws: int, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
+        x = np.concatenate(self._slices)
+        starts = np.cumsum([0, *(len(part) for part in self._slices[:-1])])
+        centred, observed = x - x.mean(), _t(x)
+        highest, as_extreme = [np.empty(0)], [np.empty(0, np.bool_)]
+        step = max(1, BATCH // len(x))
+        for done in range(0, draws, step):
+            drawn = centred[rng.integers(0, len(x), (min(step, draws - done), len(x)))]
+            slices = np.add.reduceat(self._growth(drawn, self._first), starts, axis=-1)
+            highest.append(_log_sum(np.cumsum(slices, axis=-1)).max(axis=-1, initial=0.0))
+            as_extreme.append(_t(drawn) >= observed - ROUNDING)
+        extreme = np.concatenate(as_extreme)
+        extreme[: int(draws * 0.5 ** len(x))] = True  # units that are alike: as by flipped signs
+        return np.concatenate(highest), extreme
 
 
 class RightWrongBets(Bets):
@@ -162,46 +233,37 @@ class RightWrongBets(Bets):
 
     def _draw(self, draws: int, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
         counts = np.array(self._counts)
+        lost, won, _ = (int(n) for n in counts.sum(axis=0))
+        units = counts.sum(axis=1)
+        n = int(units.sum())
         if self._shift:
-            chances = chances_at(self._shift, counts.sum(axis=0))
-            drawn = rng.multinomial(counts.sum(axis=1), chances, (draws, len(counts)))
+            share = float(likeliest_won(lost, won, n, self._shift))
+            chances = np.clip([share + self._shift, share, 1 - self._shift - 2 * share], 0, 1)
+            drawn = rng.multinomial(units, chances, (draws, len(counts)))
             stakes = self._stakes(drawn)
         else:
             differ = counts[:, 0] + counts[:, 1]
-            lost = rng.binomial(differ, 0.5, (draws, len(counts)))
-            drawn = np.stack(np.broadcast_arrays(lost, differ - lost, counts[:, 2]), axis=-1)
+            flipped = rng.binomial(differ, 0.5, (draws, len(counts)))
+            drawn = np.stack(np.broadcast_arrays(flipped, differ - flipped, counts[:, 2]), axis=-1)
             stakes = self._stakes(counts)[:, None]
-        observed = self._side * score_z(self._shift, counts.sum(axis=0))
-        totals = self._side * score_z(self._shift, drawn.sum(axis=1))
-        highest = self._path(drawn, stakes).max(axis=-1, initial=0.0)
-        return highest, totals >= observed - ROUNDING
+        observed = self._side * float(tango(lost, won, n, self._shift))
+        totals = drawn.sum(axis=1)
+        as_extreme = self._side * tango(totals[:, 0], totals[:, 1], n, self._shift) >= (
+            observed - ROUNDING
+        )
+        return self._path(drawn, stakes).max(axis=-1, initial=0.0), as_extreme
 
 
-def chances_at(loss: float, counts: NDArray[Any]) -> Array:
-    """The most likely chances of a lost, a won and another answer if the loss is this share.
-
-    Counts and chances are (..., 3). Tango 1998, Statistics in Medicine 17.
-    """
-    lost, won, same = np.moveaxis(counts, -1, 0)
-    n = counts.sum(axis=-1)
-    b = lost * (1 - loss) + won * (1 - 3 * loss) - 2 * loss * same
-    p_won = (b + np.sqrt(b * b + 8 * n * won * loss * (1 - loss))) / (4 * n)
-    chances = np.stack([p_won + loss, p_won, 1 - loss - 2 * p_won], axis=-1)
-    return np.clip(chances, 0, 1)
-
-
-def score_z(loss: float, counts: NDArray[Any]) -> Array:
-    """Standard errors between the loss and what was observed, positive if more was lost."""
-    n = counts.sum(axis=-1)
-    differ = 1 - chances_at(loss, counts)[..., 2]
-    away = counts[..., 0] - counts[..., 1] - n * loss
-    return np.asarray(away / np.sqrt(np.maximum(n * (differ - loss**2), TINY)))
+def _t(x: Array) -> Array:
+    """Means over the last axis, in standard errors."""
+    mean, sd = x.mean(axis=-1), x.std(axis=-1)
+    return np.asarray(mean / np.maximum(sd, ROUNDING * np.abs(mean) + TINY) * x.shape[-1] ** 0.5)
 
 
 def _flipped_sums(x: Array, draws: int, rng: np.random.Generator) -> Array:
     """Sums of x with random signs, (draws,)."""
     sums = [np.empty(0)]
-    step = max(1, BATCH_SIGNS // len(x))
+    step = max(1, BATCH // len(x))
     for done in range(0, draws, step):
         rows = min(step, draws - done)
         octets = rng.integers(0, 256, (rows, -(-len(x) // 8)), np.uint8)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from harness.errors import NumericsError
 from harness.metrics import Metric
 from harness.stats import right_wrong
-from harness.stats.losses import gradient, losses
+from harness.stats.losses import gradient, losses, require_comparable
 from harness.stats.paired import (
     EXACT_PAIRS,
     RESAMPLES,
@@ -67,8 +67,7 @@ def limits(  # noqa: PLR0913
     Raises:
         NumericsError: there are no examples, or an outcome is not a finite number.
     """
-    if not len(a):
-        raise NumericsError("there are no examples to compare; expected at least one")
+    require_comparable(metric, a, b)
     if metric.proportion:
         lost, won = _worse_and_better(metric, a, b)
         return Limits(
@@ -80,7 +79,7 @@ def limits(  # noqa: PLR0913
             EXACT,
         )
     shares = _shares(metric, *units(metric, (a, b), blocks))
-    sums, common = _sums_of_subsets(shares).T
+    sums, common = subset_sums(np.stack(shares, axis=1)).T
     positive = common > ROUNDING  # shares may sum to less; then the subset counts against a limit
     of_subsets = sums / np.where(positive, common, 1.0)
     high = np.where(positive, of_subsets, math.inf)
@@ -183,18 +182,19 @@ def _pulls(metric: Metric, a: Table, b: Table, change: Array) -> Array:
     before, after = (gradient(metric, middle + half, steps) for half in (-change / 2, change / 2))
     worse = -1 if metric.higher_is_better else 1
     pulls = worse * len(a) * (b @ after - a @ before)
+    if not np.isfinite(pulls).all():
+        raise NumericsError("the loss of an example is not a finite number")
     return np.asarray(pulls - pulls.mean(), np.float64)
 
 
-def _sums_of_subsets(shares: _Shares) -> Array:
-    """Sums over subsets of the units, (subsets, 2): all 2^n, or the empty one and random ones.
+def subset_sums(columns: Array) -> Array:
+    """Sums of rows over subsets, (subsets, columns): all 2^n, or the empty one and random ones.
 
     The empty one stands for the signs as they are: a p-value is never 0.
     """
-    columns = np.stack(shares, axis=1)
     if len(columns) <= EXACT_PAIRS:
         return np.concatenate([chosen @ columns for chosen in all_swaps(len(columns))])
-    return np.concatenate([np.zeros((1, 2)), _random_sums(columns)])
+    return np.concatenate([np.zeros((1, columns.shape[1])), _random_sums(columns)])
 
 
 def _random_sums(columns: Array) -> Array:

@@ -7,6 +7,7 @@ that a swap only changes the sign of the unit's loss, and tests that swap units 
 numbers alone.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -34,21 +35,27 @@ def losses(metric: Metric, a: Table, b: Table) -> Losses:
     Raises:
         NumericsError: there are no units, or a loss is not finite.
     """
+    require_comparable(metric, a, b)
+    change = b - a
+    middle = (a.sum(axis=0) + b.sum(axis=0)) / 2
+    worse = -1 if metric.higher_is_better else 1
+    with np.errstate(invalid="ignore"):
+        found = worse * len(a) * (change @ gradient(metric, middle, np.abs(change).max(axis=0)))
+    counts = (a[:, -1] + b[:, -1]) / 2
+    weights = counts / counts.mean()
+    if not (np.isfinite(found).all() and np.isfinite(weights).all()):
+        raise NumericsError("the loss of an example is not a finite number")
+    return Losses(found, weights)
+
+
+def require_comparable(metric: Metric, a: Table, b: Table) -> None:
+    """Refuse runs without examples, and outcomes that are not finite numbers."""
     assert a.shape == b.shape, f"outcomes of the same units, got {a.shape} and {b.shape}"
     assert metric.select is None, "with `select` each run has other examples"
     if not len(a):
         raise NumericsError("there are no examples to compare; expected at least one")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise NumericsError("an example has an outcome that is not a finite number")
-    change = b - a
-    middle = (a.sum(axis=0) + b.sum(axis=0)) / 2
-    worse = -1 if metric.higher_is_better else 1
-    found = worse * len(a) * (change @ gradient(metric, middle, np.abs(change).max(axis=0)))
-    counts = (a[:, -1] + b[:, -1]) / 2
-    weights = counts / counts.mean()
-    if not (np.isfinite(found).all() and np.isfinite(weights).all()):
-        raise NumericsError("the loss of an example is not a finite number")
-    return Losses(found, weights)
 
 
 def gradient(
@@ -60,7 +67,8 @@ def gradient(
     scores do not change if all sums are multiplied, and against larger sums the steps are small.
     """
     whole, fine = values(metric, np.stack([sums, FINE * sums]))
-    scale = FINE if abs(fine - whole) <= 1e-3 * abs(whole) else 1.0  # BLEU without a match is not
+    same = math.isclose(whole, fine, rel_tol=1e-3)  # not for BLEU without a match of four words
+    scale = FINE if same else 1.0
     sums = scale * sums
     # Counts stay positive. The middle of whole numbers may end in .5; both ends of a whole step
     # then round in the same direction.
@@ -71,5 +79,6 @@ def gradient(
         shifts = np.zeros((len(moved), len(sums)))
         shifts[np.arange(len(moved)), moved] = steps[moved]
         above, below = np.split(values(metric, np.concatenate([sums + shifts, sums - shifts])), 2)
-        slopes[moved] = scale * (above - below) / (2 * steps[moved])
+        with np.errstate(invalid="ignore"):  # beyond all numbers
+            slopes[moved] = scale * (above - below) / (2 * steps[moved])
     return slopes

@@ -163,7 +163,7 @@ def _sign_flip(
     valid and never 0 (Phipson and Smyth 2010, arXiv:1603.05766).
     """
     exact = len(a) <= EXACT_PAIRS
-    swaps = all_swaps(len(a)) if exact else random_swaps(len(a), seed, resamples)
+    swaps = all_swaps(len(a)) if exact else _random_swaps(len(a), seed, resamples)
     moved = np.concatenate([chosen @ (b - a) for chosen in swaps])
     first = a.sum(axis=0) + moved
     second = b.sum(axis=0) - moved
@@ -184,7 +184,7 @@ def all_swaps(n: int) -> Iterator[Table]:
     yield (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
 
 
-def random_swaps(n: int, seed: int, resamples: int) -> Iterator[Table]:
+def _random_swaps(n: int, seed: int, resamples: int) -> Iterator[Table]:
     """Random choices of n examples to swap, `resamples` in all, in (batch, n) arrays of 0 and 1."""
     rng = np.random.default_rng(seed)
     step = max(1, BATCH_SWAPS // n)

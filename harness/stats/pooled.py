@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import Metric
+from harness.stats.limits import subset_sums
 from harness.stats.losses import losses
-from harness.stats.paired import EXACT_PAIRS, RESAMPLES, ROUNDING, Table, all_swaps, random_swaps
+from harness.stats.paired import ROUNDING, Table
 
 
 class PooledScore(NamedTuple):
@@ -38,9 +39,7 @@ class Pooled(NamedTuple):
     units: int  # that are swapped: examples or blocks, of all benchmarks
 
 
-def pooled_test(
-    scores: Sequence[PooledScore], *, seed: int = 0, resamples: int = RESAMPLES
-) -> Pooled:
+def pooled_test(scores: Sequence[PooledScore]) -> Pooled:
     """Test whether b is worse than a, on average over the scores.
 
     Raises:
@@ -53,7 +52,7 @@ def pooled_test(
         by_unit = np.bincount(unit, values, len(total))
         if scale := math.sqrt(by_unit @ by_unit):  # the standard error of the sum if signs are fair
             total += by_unit / scale / len(scores)
-    p, p_worse = _sign_flips(total[total != 0], seed, resamples)
+    p, p_worse = _sign_flips(total[total != 0])
     return Pooled(float(total.sum()), p, p_worse, len(total))
 
 
@@ -88,14 +87,10 @@ def _blocks(score: PooledScore, blocks: int) -> dict[Hashable, int]:
     return found
 
 
-def _sign_flips(values: NDArray[np.float64], seed: int, resamples: int) -> tuple[float, float]:
-    """P and p_worse of a sum, by random signs; the observed ones count with those drawn."""
-    exact = len(values) <= EXACT_PAIRS
-    swaps = all_swaps(len(values)) if exact else random_swaps(len(values), seed, resamples)
+def _sign_flips(values: NDArray[np.float64]) -> tuple[float, float]:
+    """P and p_worse of a sum, by all signs or random ones."""
     observed = values.sum()
-    sums = np.concatenate([observed - 2 * (chosen @ values) for chosen in swaps])
+    flipped = observed - 2 * subset_sums(values[:, None])[:, 0]
     near = ROUNDING * np.abs(values).sum()
-    as_is = 0 if exact else 1
-    hits = (np.abs(sums) >= abs(observed) - near, sums >= observed - near)
-    p, p_worse = ((as_is + int(hit.sum())) / (as_is + len(sums)) for hit in hits)
-    return p, p_worse
+    p = (np.abs(flipped) >= abs(observed) - near).mean()
+    return float(p), float((flipped >= observed - near).mean())

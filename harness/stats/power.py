@@ -32,10 +32,11 @@ def needed(sd: float, drop: float, *, alpha: float, power: float) -> int:
 
 
 def difference(metric: Metric, a: Table, b: Table) -> float:
-    """The value of b minus that of a, in the metric's unit."""
+    """The value of b minus that of a, in the metric's unit; 0 for a difference by rounding."""
     counted = (metric.select(table) if metric.select else table for table in (a, b))
     before, after = (float(values(metric, table.sum(axis=0))) for table in counted)
-    return after - before
+    near = ROUNDING * max(abs(before), abs(after))
+    return after - before if abs(after - before) > near else 0.0
 
 
 def sd_of_difference(

@@ -53,9 +53,12 @@ def upper_limit(lost: int, won: int, n: int, alpha: float) -> float:
     from scipy.special import ndtri
 
     def excess(loss: float) -> float:  # nearly straight, so that few steps are needed
-        return float(ndtri(p_within(lost, won, n, loss)) - ndtri(alpha))
+        p = min(p_within(lost, won, n, loss), 1 - PRECISION)
+        return float(ndtri(p) - ndtri(alpha))
 
     inside = (lost - won) / n
+    if excess(inside) <= 0:  # for an alpha of one half or more
+        return inside
     step = 2 * math.sqrt(lost + won + 2) / n
     outside = inside + step
     while outside < 1 and excess(outside) > 0:
@@ -73,15 +76,20 @@ def lower_limit(lost: int, won: int, n: int, alpha: float) -> float:
 def tango(lost: ArrayLike, won: ArrayLike, n: int, loss: float) -> Array:
     """The score statistic of a loss: observed minus supposed, in standard deviations under it."""
     lost, won = np.asarray(lost, np.float64), np.asarray(won, np.float64)
-    # The likeliest share of won examples under this loss solves 2n x^2 + linear x + constant = 0.
-    linear = (2 * n - lost + won) * loss - lost - won
-    constant = -won * loss * (1 - loss)
-    root = np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0))
-    share = np.clip((root - linear) / (4 * n), max(0.0, -loss), (1 - loss) / 2)
-    variance = n * np.maximum(2 * share + loss * (1 - loss), 0)
+    variance = n * np.maximum(2 * likeliest_won(lost, won, n, loss) + loss * (1 - loss), 0)
     distance = lost - won - n * loss
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.abs(distance) < EQUAL, 0.0, distance / np.sqrt(variance))
+
+
+def likeliest_won(lost: ArrayLike, won: ArrayLike, n: int, loss: float) -> Array:
+    """The likeliest share of won examples under a loss."""
+    lost, won = np.asarray(lost, np.float64), np.asarray(won, np.float64)
+    # It solves 2n x^2 + linear x + constant = 0.
+    linear = (2 * n - lost + won) * loss - lost - won
+    constant = -won * loss * (1 - loss)
+    root = np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0))
+    return np.asarray(np.clip((root - linear) / (4 * n), max(0.0, -loss), (1 - loss) / 2))
 
 
 def _most_lost(m: NDArray[np.int64], n: int, loss: float, z: float) -> NDArray[np.int64]:

@@ -10,12 +10,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.stats.bets import ROUNDING, Aim, Bets, RightWrongBets, SignBets, score_z
+from harness.stats.bets import (
+    DRAWS,
+    ROUNDING,
+    Aim,
+    Bets,
+    MeanBets,
+    RightWrongBets,
+    SignBets,
+)
 from harness.stats.losses import Losses
+from harness.stats.right_wrong import tango
 from harness.stats.spending import alpha_spending, beta_spending, smallest_level
 
 PERCENT = 100.0  # the loss of a right answer that became wrong
-MOST_FOR_ONE = 0.2  # of the capital may be won by one unit's margin: a dozen units prove the least
 SMALLEST_AIM = 0.25  # of the margin
 LARGEST_LOG = 700.0  # whose exponential is a float
 
@@ -24,7 +32,8 @@ class Martingale:
     """Bets on the losses of each slice; may be looked at after any of them.
 
     Against no loss, the bets are exact on any scale by the hypothesis of a sign-flip test. Against
-    the margin, they are exact for right/wrong answers; other losses should be about symmetric.
+    the margin they are exact for right/wrong answers, and for other losses unless a few units have
+    losses far beyond any seen before.
     """
 
     def __init__(
@@ -41,22 +50,14 @@ class Martingale:
             margin: the loss that must not be missed, in the score's unit; None: never proved fine.
             min_loss: no regression up to this loss.
             proportion: whether answers are right or wrong.
-            items: the units at hand; needed without a margin, to bet on what they can show.
+            items: the units at hand, so that the bets suit what they can show; needed without a
+                margin.
         """
         assert margin or items, "expected a margin or the number of items"
         aim = Aim(margin and max(margin - min_loss, SMALLEST_AIM * margin), items or 0)
-        self._worse: Bets
-        self._within: Bets | None = None
-        if proportion:
-            share, margin = min_loss / PERCENT, margin and margin / PERCENT
-            aim = aim._replace(mean=aim.mean and aim.mean / PERCENT)
-            self._worse = RightWrongBets(1, share, aim)
-            if margin:
-                self._within = RightWrongBets(-1, margin, Aim(margin))
-        else:
-            self._worse = SignBets(1, min_loss, aim)
-            if margin:
-                self._within = SignBets(-1, margin, Aim(margin), MOST_FOR_ONE / margin)
+        self._worse = _bets(1, min_loss, aim, proportion)
+        within = Aim(margin, items or 0)
+        self._within = _bets(-1, margin, within, proportion) if margin else None
 
     @property
     def p_worse(self) -> float:
@@ -84,11 +85,18 @@ class Martingale:
         if self._within:
             self._within.add(losses)
 
-    def finish(self) -> None:
+    def finish(self, draws: int = DRAWS) -> None:
         """All units have been used: what the bets have left of the error rates goes to a test."""
-        self._worse.finish()
+        self._worse.finish(draws)
         if self._within:
-            self._within.finish()
+            self._within.finish(draws)
+
+
+def _bets(side: int, shift: float, aim: Aim, proportion: bool) -> Bets:
+    if proportion:
+        shares = aim._replace(mean=aim.mean and aim.mean / PERCENT)
+        return RightWrongBets(side, shift / PERCENT, shares)
+    return MeanBets(side, shift, aim) if shift else SignBets(aim)
 
 
 def _capital(bets: Bets) -> float:
@@ -154,47 +162,60 @@ def pooled_losses(scores: Sequence[Losses], scales: Sequence[float]) -> Losses:
     return Losses(np.asarray(values), np.mean([s.weights for s in scores], axis=0))
 
 
-class _Signs:
-    """Sum of side * (loss - shift * weight) and of its squares."""
+class _Sums:
+    """Sums of x = side * (loss - shift * weight), of its squares and of its cubes."""
 
     def __init__(self, side: int, shift: float) -> None:
         self._side, self._shift = side, shift
-        self._sum = self._squares = 0.0
+        self._units, self._powers = 0, np.zeros(3)
 
     def add(self, losses: Losses) -> None:
         x = self._side * (losses.values - self._shift * losses.weights)
-        self._sum += float(x.sum())
-        self._squares += float(x @ x)
+        self._units += len(x)
+        self._powers += x.sum(), (x**2).sum(), (x**3).sum()
 
     @property
     def z(self) -> float:
-        """Standard errors, if sizes are given and signs are random."""
-        return self._sum / math.sqrt(self._squares) if self._squares else 0.0
+        """With given sizes and random signs if the shift is 0, else t corrected for skewness."""
+        from scipy.special import ndtri, stdtr
+
+        n, (total, squares, cubes) = self._units, self._powers
+        if not squares:
+            return 0.0
+        if not self._shift:
+            return float(total / math.sqrt(squares))
+        mean = total / n
+        variance = max(squares / n - mean**2, ROUNDING * squares / n)
+        skewness = (cubes / n - 3 * mean * squares / n + 2 * mean**3) / variance**1.5
+        t = mean / math.sqrt(variance / max(n - 1, 1))
+        a = skewness / (3 * math.sqrt(n))  # Hall 1992, JRSS-B 54, 221
+        t += a * t**2 + a**2 * t**3 / 3 + a / 2
+        p = max(stdtr(max(n - 1, 1), -t), 0.5**n)  # units that are alike: as by flipped signs
+        return -float(ndtri(p))
 
 
 class _Counts:
-    """How many right answers were lost, how many won, how many neither."""
+    """How many right answers were lost, how many won."""
 
     def __init__(self, side: int, shift: float) -> None:
         self._side, self._shift = side, shift
-        self._lost = self._won = self._same = 0
+        self._lost = self._won = self._units = 0
 
     def add(self, losses: Losses) -> None:
-        lost, won = int((losses.values > 0).sum()), int((losses.values < 0).sum())
-        self._lost += lost
-        self._won += won
-        self._same += len(losses.values) - lost - won
+        self._lost += int((losses.values > 0).sum())
+        self._won += int((losses.values < 0).sum())
+        self._units += len(losses.values)
 
     @property
     def z(self) -> float:
         """By the exact test if the shift is 0, else by the score test."""
         if self._shift:
-            counts = np.array([self._lost, self._won, self._same])
-            return self._side * float(score_z(self._shift / PERCENT, counts))
+            z = tango(self._lost, self._won, self._units, self._shift / PERCENT)
+            return self._side * float(z)
         from scipy.special import bdtr, ndtri
 
         return -float(ndtri(bdtr(self._won, self._lost + self._won, 0.5)))
 
 
-def _sum(side: int, shift: float, proportion: bool) -> "_Signs | _Counts":
-    return _Counts(side, shift) if proportion else _Signs(side, shift)
+def _sum(side: int, shift: float, proportion: bool) -> "_Sums | _Counts":
+    return _Counts(side, shift) if proportion else _Sums(side, shift)

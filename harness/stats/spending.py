@@ -96,5 +96,12 @@ def _crossing(nodes: Array, masses: Array, sd: float, spend: float) -> float:
 
 def _quadrature(low: float, high: float) -> tuple[Array, Array]:
     """Nodes and widths of Gauss and Legendre."""
-    nodes, widths = np.polynomial.legendre.leggauss(NODES)
+    nodes, widths = _unit_quadrature()
     return low + (high - low) * (nodes + 1) / 2, widths * (high - low) / 2
+
+
+@lru_cache(maxsize=1)
+def _unit_quadrature() -> tuple[Array, Array]:
+    """From -1 to 1."""
+    nodes, widths = np.polynomial.legendre.leggauss(NODES)
+    return np.asarray(nodes), np.asarray(widths)

@@ -1,5 +1,6 @@
 """What a rule says about the difference of two scores: a status, and the reason in words."""
 
+import math
 from dataclasses import dataclass
 
 from harness.analysis.rules.rule import Rule
@@ -47,14 +48,14 @@ def judge(case: Case) -> tuple[Status, str]:
     kind = case.rule.kind
     if kind == "report":
         return "reported", "no rule"
-    if kind == "pooled":
-        return "reported", "part of the pooled decision"
     if kind in ("absolute", "relative"):
         return _by_tolerance(case)
     pairs = case.difference.pairs
     if case.difference.test == "none" and pairs > 1:
         return "not comparable", "no paired test: each run chooses the examples of this score"
-    if 0.5**pairs >= case.alpha:  # the smallest p that the pairs can give
+    if kind == "pooled":
+        return "reported", "part of the pooled decision"
+    if case.p is None or 0.5**pairs >= case.alpha:  # the smallest p that the pairs can give
         return "not comparable", f"{pairs} examples are too few for a paired test"
     return _by_limits(case, case.limits) if case.limits else _by_test(case)
 
@@ -70,7 +71,7 @@ def _by_tolerance(case: Case) -> tuple[Status, str]:
 def _by_test(case: Case) -> tuple[Status, str]:
     """By the paired test of any loss."""
     p, p_both, worse = case.p, case.difference.p, case.worse
-    assert p is not None
+    assert p is not None, "there is a test"
     allowed = max(case.allowed, case.rounding)
     if p < case.alpha and worse > allowed:
         return "regression", f"worse by {worse:.4g}, one-sided p {p:.2g} after Holm"
@@ -87,9 +88,11 @@ def _by_limits(case: Case, limits: Limits) -> tuple[Status, str]:
     if upper is not None and upper < margin:
         at_most = f"a loss of at most {upper:.4g}" if upper > 0 else "no loss"
         return "fine", f"{at_most} at level {case.alpha:g}, margin {margin:.4g}"
-    if p is not None and p < case.alpha and case.worse > case.rounding:
+    assert p is not None, "there is a test"
+    if p < case.alpha and case.worse > case.rounding:
         return "regression", f"worse by {case.worse:.4g}, one-sided p {p:.2g} after Holm"
-    possible = "any loss" if upper is None else f"a loss of up to {upper:.4g}"
+    limited = upper is not None and math.isfinite(upper)
+    possible = f"a loss of up to {upper:.4g}" if limited else "any loss"
     more = f"about {case.more:,} more examples" if case.more else "hardly any number of examples"
     return (
         "undecided",
@@ -104,6 +107,8 @@ def judge_pooled(
 
     `beyond` says whether any score is worse by more than rounding and noise explain.
     """
+    if 0.5**pooled.units >= alpha:
+        return "not comparable", f"{pooled.units} examples are too few for a paired test"
     size = f"{abs(pooled.loss):.2g} standard errors on average over {scores} scores"
     if p < alpha and beyond:
         return "regression", f"worse by {size}, one-sided p {p:.2g} after Holm"

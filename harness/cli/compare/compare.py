@@ -18,6 +18,8 @@ def compare(
 ) -> None:
     """Compare RUNS item by item: records, or folders of records.
 
+    Results of lm-eval, inspect_ai and NeMo Evaluator are read as records.
+
     Two runs: difference with interval, p-value, p-value adjusted over the main scores, and the
     items that flipped. With three or more runs, print one matrix per score. Differing signatures
     are named; runs that measure different things are not compared.

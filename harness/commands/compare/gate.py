@@ -20,7 +20,7 @@ from harness.files.output import check_file
 from harness.gate import state
 from harness.gate.benchmark import Benchmark, begin, cost_of
 from harness.gate.loop import Gate, Stopping
-from harness.gate.plan import Plan, plan
+from harness.gate.plan import Plan, none_left, plan
 from harness.gate.scores import Levels
 from harness.gate.state import Identity
 from harness.records.folder import write
@@ -110,7 +110,7 @@ def _gate(
             reasons[one.name] = str(error)
             terminal.note(str(error))
     if not benchmarks:
-        raise RecordError(next(iter(reasons.values())))
+        raise none_left(reasons)
     stopping = Stopping(gating.budget, gating.fail_fast)
     return Gate(benchmarks, baseline, levels, gating.seed, stopping, reasons)
 

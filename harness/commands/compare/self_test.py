@@ -13,10 +13,9 @@ from harness.commands.compare.gate_options import GateOptions
 from harness.commands.compare.reports import require_margins
 from harness.commands.options import ModelOptions, RunOptions
 from harness.display import gates, terminal
-from harness.display.self_test import show_self_test
 from harness.gate.benchmark import begin, cost_of
 from harness.gate.loop import Gate, Stopping
-from harness.gate.plan import Name, Plan, plan
+from harness.gate.plan import Name, Plan, Planned, plan
 from harness.gate.scores import Levels
 from harness.gate.self_test import (
     NOISE,
@@ -54,10 +53,8 @@ def run_self_test(gating: GateOptions, options: RunOptions) -> int:
         for candidate in candidates(sizes, options.model.batch_tokens, own.engine.get("budget")):
             results.append(test.run(candidate))
     finally:  # an interruption does not cost what was found before
-        if gating.json:
-            terminal.print_json({"exit": accepts_itself(results), "candidates": _facts(results)})
-        elif results:
-            show_self_test(results)
+        if results:
+            _show(results, as_json=gating.json)
     return accepts_itself(results)
 
 
@@ -125,10 +122,17 @@ class _SelfTest:
             check_own(self._planned.benchmarks[0].run.record, engine.identity)
         return engine
 
-    def _cost(self, planned: Any, engine: "Engine") -> Cost:
+    def _cost(self, planned: Planned, engine: "Engine") -> Cost:
         if planned.name not in self._costs:
             self._costs[planned.name] = cost_of(planned, engine)
         return self._costs[planned.name]
+
+
+def _show(results: Sequence[Result], *, as_json: bool) -> None:
+    if as_json:
+        terminal.print_json({"exit": accepts_itself(results), "candidates": _facts(results)})
+    else:
+        gates.show_self_test(results)
 
 
 def _facts(results: Sequence[Result]) -> list[dict[str, Any]]:

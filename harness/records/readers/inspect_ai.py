@@ -170,8 +170,8 @@ def _warnings(results: Mapping[str, Any]) -> Iterator[str]:
     errors = logged - int(results["completed_samples"])
     if errors > 0:
         yield (
-            f"{errors} of {logged} samples ended in an error; compute them again with `inspect "
-            "eval-retry`"
+            f"samples that ended in an error: {errors} of {logged}; compute them again with "
+            "`inspect eval-retry`"
         )
 
 
@@ -184,8 +184,12 @@ def _protocol(spec: Mapping[str, Any]) -> str:
 def _options(log: Results) -> dict[str, str | int]:
     """What two runs of a task must have in common besides their data."""
     spec, plan = log["eval"], log["plan"]
-    steps = [(step["solver"], step.get("params")) for step in plan.get("steps", ())]
-    scorers = [(s["name"], s.get("options")) for s in spec.get("scorers") or ()]
+    # Newer versions list defaults as well, and what no one has set: versions differ in neither.
+    steps = [
+        (step["solver"], step.get("params_passed", step.get("params")))
+        for step in plan.get("steps", ())
+    ]
+    scorers = [(s["name"], s["options"]) for s in spec.get("scorers") or () if s.get("options")]
     roles = {name: role["model"] for name, role in (spec.get("model_roles") or {}).items()}
     options: dict[str, str | int] = {
         "config": digest([spec.get("task_args"), steps, plan.get("finish"), scorers, roles])[:8],
@@ -248,14 +252,12 @@ def _with_outcomes(
     return record, Outcomes(tuple(examples), tuple(map(_shown, firsts)), metrics)
 
 
-def _reached_limits(examples: Iterable[Samples]) -> list[str]:
-    limits = Counter(
-        str(sample["limit"]["type"])
-        for samples in examples
-        for sample in samples
-        if sample.get("limit")
-    )
-    return [f"{count} samples were stopped by their {kind} limit" for kind, count in limits.items()]
+def _reached_limits(examples: Iterable[Samples]) -> Iterator[str]:
+    samples = [sample for samples in examples for sample in samples]
+    limits = Counter(str(sample["limit"]["type"]) for sample in samples if sample.get("limit"))
+    if limits:
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in limits.items())
+        yield f"samples stopped by a limit: {limits.total()} of {len(samples)} ({kinds})"
 
 
 def _plain(messages: Any) -> Any:

@@ -253,10 +253,12 @@ def _warnings(lines: Sequence[Line]) -> Iterator[str]:
     failed = Counter(str(d["error_category"]) for d in details if d.get("error_category"))
     if failed:
         kinds = ", ".join(f"{kind}: {count}" for kind, count in failed.items())
-        yield f"{failed.total()} of {len(lines)} answers failed and count as wrong ({kinds})"
+        yield (
+            f"answers that failed and count as wrong: {failed.total()} of {len(lines)} ({kinds})"
+        )
     unjudged = sum(bool((d.get("judge") or {}).get("error")) for d in details)
     if unjudged:
-        yield f"{unjudged} of {len(lines)} answers were not judged"
+        yield f"answers that were not judged: {unjudged} of {len(lines)}"
 
 
 def _shown(line: Line) -> Shown:
