@@ -20,6 +20,7 @@ from harness.errors import NumericsError
 from harness.gate import benchmark as benchmarks
 from harness.gate import order
 from harness.gate.benchmark import Benchmark, known_parts
+from harness.gate.evidence import in_a_cell
 from harness.gate.loop import Gate, Stopping
 from harness.gate.plan import Planned
 from harness.gate.schedule import Schedule
@@ -29,6 +30,7 @@ from harness.metrics import ACCURACY, Metric, perplexity
 from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
 from harness.runner import Part
 from harness.runner.parts import Stretch
+from harness.stats.sequential import Martingale
 from harness.task import Measure
 
 N = 1000
@@ -238,6 +240,45 @@ def test_one_benchmark_that_fails_does_not_stop_the_others() -> None:
     assert verdicts["cbt-cn"].status == "fine"
 
 
+def test_an_interrupted_slice_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(parts: Sequence[int]) -> None:
+        raise KeyboardInterrupt
+
+    part = made("a", ACCURACY, right(), right(), PROVED)
+    found = gate(part)
+    steps = found.run()
+    next(steps)
+    monkeypatch.setattr(part.evaluation, "answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(steps)
+    assert [s.parts for s in found.slices] == [part.done]
+
+
+def test_too_few_items_are_not_tested() -> None:
+    """As in `check`: a test that cannot reject finds no regression whatever happened."""
+    answers = right(n=4)
+    few = made("few", ACCURACY, answers, answers, Rule("paired"))
+    found = gate(few, made("a", ACCURACY, right(), right(), PROVED))
+    verdict = run(found)["few"]
+    assert (verdict.status, few.done) == ("not comparable", 0)
+    assert verdict.reason == "4 items are too few for a paired test"
+
+
+def test_the_p_that_decides_is_shown() -> None:
+    """Without a flip, 0.98 ** 120 < 0.1 shows it at the end, where the e-value is too small."""
+    answers = right(n=120)
+    found = gate(made("a", ACCURACY, answers, answers, Rule("proved", 1.95)))
+    verdict = run(found)["a"]
+    [score] = found.benchmarks[0].scores
+    assert isinstance(score.test, Martingale)
+    assert verdict.status == "fine"
+    assert score.test.e_within < 10
+    assert score.test.p_within < 0.1
+    shown = f"{score.test.p_within:.2g}"
+    assert verdict.evidence.endswith(f" against a loss of the margin (p {shown})")
+    assert in_a_cell(verdict.p, score) == f"worse p 1, fine p {shown}"
+
+
 def test_rounding_is_no_regression() -> None:
     rng = random.Random(0)
     before = [(rng.gammavariate(2, 1.5), 1.0) for _ in range(100)]
@@ -280,7 +321,8 @@ def test_looks_are_at_equal_numbers_of_items() -> None:
     found = gate(part, levels=levels)
     verdict = run(found)["a"]
     assert {done.parts for done in found.slices} == {N // 4}
-    assert "p-value" in verdict.evidence
+    assert verdict.evidence.startswith("p ")
+    assert " of a loss of the margin" in verdict.evidence
 
 
 # --- order and schedule ---------------------------------------------------------------------

@@ -218,6 +218,11 @@ def test_a_baseline_without_items() -> None:
 # --- resuming ---------------------------------------------------------------------------------
 
 
+def written(out: Path) -> list[Path]:
+    """The records of a gate."""
+    return sorted(out.glob("*/*.json"))
+
+
 def slices(out: Path) -> list[dict[str, Any]]:
     return list(json.loads((out / FILE).read_text("utf-8"))["slices"])
 
@@ -241,9 +246,16 @@ def test_a_stopped_gate_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     undisturbed = gate("--cache", tmp_path / "other", out=tmp_path / "undisturbed")
     gate("--budget", "0.001s", *cache, out=out)
     before = slices(out)
+    [record] = written(out)
+    mine = record.with_name("mine.json")
+    mine.write_bytes(record.read_bytes())
     value = gate(*cache, out=out)
     assert slices(out)[: len(before)] == before
     assert statuses(value) == statuses(undisturbed)
+    assert not record.exists(), "the record of the first stop is replaced by a later one"
+    names = json.loads((out / FILE).read_text("utf-8"))["records"]
+    assert {out / name for name in names.values()} == {*written(out)} - {mine}
+    assert len(list(out.rglob("*.items.json.gz"))) == len(names) == 2
 
 
 def test_another_gate_starts_anew(tmp_path: Path) -> None:
@@ -257,6 +269,27 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text('{"kind": "gate", "schema": 2}')
     given = ("--model", "first", "--baseline", "main.toml", "--sample", "--out", tmp_path)
     assert "remove it, or give another --out" in refused("gate", *given)
+
+
+def test_a_shorter_second_run_loses_no_record(tmp_path: Path) -> None:
+    gate(out=tmp_path)
+    before = sorted(load([path])[0].record.task for path in written(tmp_path))
+    gate("--budget", "0.001s", out=tmp_path)
+    after = sorted(load([path])[0].record.task for path in written(tmp_path))
+    assert after == before == ["cbt-cn", "ptb"]
+
+
+def test_records_outside_the_folder_stay(tmp_path: Path, place: Path) -> None:
+    """Whatever gate.json says."""
+    out = tmp_path / "out"
+    gate("--budget", "0.001s", out=out)
+    path = out / FILE
+    value = json.loads(path.read_text("utf-8"))
+    own = record_files(place / "ran")
+    value["records"] = {name: str(own[0]) for name in value["records"]}
+    path.write_text(json.dumps(value))
+    gate(out=out)
+    assert record_files(place / "ran") == own
 
 
 KILLS = 10

@@ -151,6 +151,14 @@ def test_one_example_proves_nothing(held: Path, tmp_path: Path) -> None:
     assert "too few" in found.verdicts[ACC]["reason"]
 
 
+def test_a_few_examples_leave_it_undecided(held: Path, tmp_path: Path) -> None:
+    """As in a gate; with the number of examples that would decide."""
+    run = made(tmp_path / "run", {PPL: NATS * 2, ACC: [*right()] * 2}, ids=range(N - 3, 2 * N - 3))
+    found = check(run, baseline(held, "--rule", "proved:2"))
+    assert (found.code, found.status(ACC)) == (0, "undecided")
+    assert "more examples would decide with 90 % probability" in found.verdicts[ACC]["reason"]
+
+
 def test_the_reports_are_those_of_the_library(held: Path, tmp_path: Path) -> None:
     """The limit in a report is that of the outcomes themselves, of corpus scores as well."""
     run = lambada(tmp_path / "run", lost=7, won=3, nats=0.02)

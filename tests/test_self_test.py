@@ -80,7 +80,7 @@ def test_baseline_names_the_model(place: Path) -> None:
     line = refused_gate(place, "--model", other)
     assert f"model {str(other)!r} has the digest" in line
     assert f"the baseline's {str(place / 'tiny')!r} has" in line
-    assert line.endswith("the self-test is of the baseline's own checkpoint: give its --model")
+    assert line.endswith("the self-test runs the baseline's own checkpoint; give its --model")
     assert refused_gate(place, "--dtype", "bfloat16").endswith("give --dtype float32")
 
 
@@ -92,12 +92,12 @@ def refused_gate(place: Path, *words: object) -> str:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--noise", "3"), "'3' is no size of noise; expected percentages"),
-        (("--noise", "0%"), "'0%' is no size"),
-        (("--noise", "1%,nan%"), "'nan%' is no size"),
-        (("--noise", "100%"), "'100%' is no size"),
-        (("--noise", "-1%"), "'-1%' is no size"),
-        (("--noise", ""), "'' is no size"),
+        (("--noise", "3"), "'3' is not a size of noise; expected percentages"),
+        (("--noise", "0%"), "'0%' is not a size"),
+        (("--noise", "1%,nan%"), "'nan%' is not a size"),
+        (("--noise", "100%"), "'100%' is not a size"),
+        (("--noise", "-1%"), "'-1%' is not a size"),
+        (("--noise", ""), "'' is not a size"),
         (("--out", "here"), "leave out --out"),
         (("--junit", "junit.xml"), "leave out --junit"),
         (("--cache", "here"), "leave out --cache"),
@@ -110,8 +110,8 @@ def test_bad_options(place: Path, words: tuple[str, ...], expected: str) -> None
 
 def test_gate_needs_a_model_and_noise_a_self_test(place: Path) -> None:
     words = ("gate", "--baseline", place / "main.toml")
-    assert "gate needs --model: the checkpoint to check; or --self-test" in refused(*words)
-    assert "--noise is of --self-test" in refused(*words, "--model", "a", "--noise", "1%")
+    assert "gate needs --model, the checkpoint to check, or --self-test" in refused(*words)
+    assert "--noise belongs to --self-test" in refused(*words, "--model", "a", "--noise", "1%")
 
 
 def test_what_was_found_before_an_error_is_shown(

@@ -331,6 +331,15 @@ def test_the_same_answers_are_soon_fine(proportion: bool) -> None:
     assert (114 <= used <= 300) if proportion else (10 <= used <= 40)
 
 
+def test_a_margin_beyond_all_bounds_overflows_nothing() -> None:
+    """As of a perplexity of random weights."""
+    test = Martingale(1.5e25)
+    test.add(of(np.zeros(12)))
+    test.finish()
+    assert test.p_within < 0.1
+    assert test.p_worse == 1.0
+
+
 def test_without_a_margin_nothing_is_fine() -> None:
     """A clear loss is found all the same, by bets that suit the number of items."""
     rng = np.random.default_rng(0)

@@ -179,6 +179,13 @@ def test_every_command_reads_stopped_runs(
     assert "after 9 of 18 parts" in Path("page.html").read_text("utf-8")
 
 
+def test_a_stopped_run_is_no_baseline(folders: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    line = refused("baseline", folders[1], "--out", tmp_path / "main.toml")
+    assert "the run of lambada paper was stopped early, after 6 of 12 parts" in line
+    assert "expected complete runs" in line
+    assert not (tmp_path / "main.toml").exists()
+
+
 def test_an_item_of_a_stopped_run_is_explained(folders: tuple[Path, Path, Path]) -> None:
     [file] = folders[1].rglob("lambada-*.json")
     record = json.loads(file.read_text("utf-8"))

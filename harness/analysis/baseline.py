@@ -119,7 +119,7 @@ def write(
 
     Raises:
         UsageError: two runs are of the same benchmark and protocol, or of different checkpoints;
-            a run has no outcomes; or the policy does not fit the runs.
+            a run was stopped early or has no outcomes; or the policy does not fit the runs.
     """
     import tomlkit
 
@@ -227,9 +227,14 @@ def _read_runs(file: Path, sha256: object, baseline: Path) -> tuple[Run, ...]:
 
 
 def _check_runs(runs: Sequence[Run], name: str) -> None:
-    """Check that runs can be a baseline: of one checkpoint, and with their outcomes."""
+    """Check that runs can be a baseline: of one checkpoint, complete, and with their outcomes."""
     require_one_checkpoint(runs, name)
     for run in runs:
+        if run.record.stopped is not None:
+            raise UsageError(
+                f"{name}: the run of {' '.join(label(run.record))} was {run.record.extent}; "
+                "expected complete runs, as `harness run` and `harness table3` give"
+            )
         if not run.has_outcomes:
             raise UsageError(
                 f"{name}: the run of {' '.join(label(run.record))} has no outcomes, without which "

@@ -66,7 +66,7 @@ def verdict_table(gate: Gate, verdicts: Sequence[Verdict]) -> FittedTable:
             verdict.task,
             verdict.metric,
             *_values(verdict),
-            in_a_cell(score) if score else "",
+            in_a_cell(verdict.p, score),
             f"{verdict.items:,} of {verdict.of:,}" if verdict.of else "",
         )
     return rows

@@ -27,7 +27,7 @@ class Benchmark:
     evaluation: Evaluation
     order: tuple[int, ...]  # of the parts that the baseline has
     cost: Cost
-    batch: int  # parts that fill a few batches
+    batch: int  # parts that fill a batch
     scores: list[GatedScore]
     refused: dict[str, str]  # metric -> why the model has no such score
     open: set[str] = field(default_factory=set)  # metrics that keep the benchmark running
@@ -124,7 +124,7 @@ def begin(
     if not known:
         raise RecordError(
             f"{planned.run.file} has none of the {len(evaluation.parts)} items of "
-            f"{planned.name[0]} that the data gives; write a new baseline"
+            f"{planned.name[0]} in the data; write a new baseline"
         )
     parts = [evaluation.parts[p] for p in known]
     scores = []

@@ -79,12 +79,14 @@ class Gate:
 
     def _answer(self, benchmark: Benchmark, count: int) -> None:
         """Answer a slice; an error of one benchmark does not stop the others."""
-        self.slices.append(Slice(" ".join(benchmark.name), count))
+        answered = Slice(" ".join(benchmark.name), count)
         try:
             benchmark.answer(count)
         except (RequestError, TaskError) as error:
+            self.slices.append(answered)
             self.verdicts.fail(benchmark, str(error))
             return
+        self.slices.append(answered)
         if self.pool:
             self.pool.add(benchmark.scores)
         self.verdicts.update()
@@ -106,8 +108,19 @@ class Gate:
                 self.verdicts.fail(benchmark, str(error))
         return found
 
-    def state(self, identity: Identity, verdicts: Sequence[Verdict] = ()) -> State:
-        """What `gate.json` holds."""
+    def state(
+        self,
+        identity: Identity,
+        records: Mapping[str, str],
+        verdicts: Sequence[Verdict] = (),
+    ) -> State:
+        """What `gate.json` holds.
+
+        Args:
+            identity: of the gate.
+            records: that it has written, by benchmark.
+            verdicts: at its end.
+        """
         costs: dict[str, Cost] = {" ".join(b.name): b.cost for b in self.benchmarks}
         return State(
             identity,
@@ -115,6 +128,7 @@ class Gate:
             self.slices,
             [_facts(verdict) for verdict in verdicts or self.verdicts.all()],
             asdict(self.stopped) if self.stopped else None,
+            records,
         )
 
     def _reason(self, seconds: float) -> str:

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 
 SLICES = 50  # into which the whole run is cut
-BATCHES = 3  # that a slice fills at least, so that short slices do not waste the machine
+BATCHES = 1  # that a slice fills at least, so that short slices do not waste the machine
 
 
 def shuffled(parts: Sequence[int], seed: int, *names: str) -> tuple[int, ...]:
@@ -29,7 +29,7 @@ def slice_size(parts: int, seconds: float, total_seconds: float) -> int:
 
 
 def batch_size(parts: int, tokens: int, batch_tokens: int) -> int:
-    """How many parts of a benchmark fill a few batches.
+    """How many parts of a benchmark fill a batch.
 
     Args:
         parts: of the benchmark.

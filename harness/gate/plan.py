@@ -89,8 +89,9 @@ def none_left(reasons: Mapping[Name, str]) -> HarnessError:
     if not reasons:
         return RecordError("the baseline has no [[score]], so that there is nothing to decide")
     first = next(iter(reasons.values()))
-    several = f"none of the {len(reasons)} benchmarks can be run; " if len(reasons) > 1 else ""
-    return RecordError(f"{several}{first}")
+    if len(reasons) > 1:
+        first = f"none of the {len(reasons)} benchmarks can be run; the first: {first}"
+    return RecordError(first)
 
 
 def _planned(run: Run, rules: Mapping[str, Rule], where: Where, strict: bool) -> Planned:
@@ -140,7 +141,7 @@ def check_same(record: Record, job: Job, prepared: Prepared) -> None:
 def _check_data(facts: Mapping[str, object], rows: Data) -> None:
     if rows.sha256 == facts["sha256"]:
         return
-    remedy = "--sample" if facts["source"] == "sample" else "--data-dir the baseline's file"
+    remedy = "--sample" if facts["source"] == "sample" else "--data-dir a folder with that file"
     raise DataError(
         f"{rows.name} has sha256 {rows.sha256[:12]}..., the baseline's rows came from "
         f"{facts['name']} with {str(facts['sha256'])[:12]}...; give {remedy}"

@@ -70,8 +70,8 @@ def parse_noise(text: str) -> tuple[float, ...]:
     for word, match in matches:
         if match is None or not 0 < float(match[1]) < 100:
             raise UsageError(
-                f"--noise {clipped_repr(text, 60)}: {clipped_repr(word, 40)} is no size of noise; "
-                "expected percentages of each matrix's spread, such as 1%,3%"
+                f"--noise {clipped_repr(text, 60)}: {clipped_repr(word, 40)} is not a size of "
+                "noise; expected percentages of each matrix's spread, such as 1%,3%"
             )
     return tuple(dict.fromkeys(float(match[1]) / 100 for _, match in matches if match))
 
@@ -101,8 +101,8 @@ def check_own(record: Record, model: "Identity") -> None:
     remedy = f"--dtype {own['dtype']}" if own["dtype"] != model.dtype else "its --model"
     raise CheckpointError(
         f"model {model.name!r} has the digest {model.digest[:12]}..., the baseline's "
-        f"{own['name']!r} has {own['digest'][:12]}...; the self-test is of the baseline's own "
-        f"checkpoint: give {remedy}"
+        f"{own['name']!r} has {own['digest'][:12]}...; the self-test runs the baseline's own "
+        f"checkpoint; give {remedy}"
     )
 
 

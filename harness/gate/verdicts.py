@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from harness.analysis.baseline import Baseline, Key
 from harness.analysis.check import POOL, Verdict, check
 from harness.analysis.compare import ScoreComparison
+from harness.analysis.rules.judge import too_few
 from harness.analysis.rules.tiers import Status
 from harness.analysis.runs import Run
 from harness.gate.benchmark import Benchmark
@@ -40,6 +41,11 @@ class Verdicts:
                 self._refuse(key, self.reasons.get(key[:2], "the baseline has no run of it"))
             elif key[2] in benchmark.refused:
                 self._refuse(key, benchmark.refused[key[2]])
+        for benchmark in self.benchmarks:
+            for score in benchmark.scores:
+                if score.rule.kind == "paired" and too_few(score.items, self.baseline.alpha):
+                    self._refuse(score.key, f"{score.items} items are too few for a paired test")
+                    benchmark.open.discard(score.name)
 
     def fail(self, benchmark: Benchmark, reason: str) -> None:
         """Note that the model cannot be scored on a benchmark, whatever its scores were so far."""
@@ -155,7 +161,7 @@ class Verdicts:
         count = "hardly any number of items"
         if more:
             count = f"about {more:,} more item{'s' * (more != 1)}"
-        return f"{ALL_USED}; {count} would decide with 90 %"
+        return f"{ALL_USED}; {count} would decide with 90 % probability"
 
     def _judge_complete(self, records: Mapping[Name, Record]) -> None:
         """The verdicts of rules that only all items decide, where all are used."""

@@ -46,6 +46,14 @@ def write(record: Record, root: Path) -> Path:
     return path
 
 
+def remove(path: Path) -> None:
+    """Remove a record and its outcomes; one that cannot be removed stays."""
+    with suppress(OSError, RecordError):
+        outcomes = outcomes_path(path)
+        path.unlink()
+        outcomes.unlink()
+
+
 def _remove_old_outcomes(path: Path, record: Record, locked: bool) -> None:
     """Remove the outcomes of the record that was replaced; a failure does no harm.
 

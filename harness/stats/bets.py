@@ -34,6 +34,7 @@ DRAWS = 1999
 HIGHEST_LEVEL = 0.5  # p-values of the fixed test above are 1
 ROUNDING = 1e-9  # relative; sums this close to the observed one count as equal
 TINY = 1e-300
+LARGEST = 1e200
 BATCH = 1_000_000
 SEED = 0
 
@@ -48,8 +49,9 @@ class Aim(NamedTuple):
         """The stakes (multiples, ...) that suit it, if the mean of x * x is `squares` (...)."""
         squares = np.maximum(np.asarray(squares, np.float64), TINY)
         mean = self.mean or QUANTILES * np.sqrt(squares / self.items)
-        with np.errstate(over="ignore"):  # where nothing differs, and nothing is staked
-            return np.asarray(np.multiply.outer(MULTIPLES, mean / squares))
+        with np.errstate(over="ignore"):  # of a loss that is next to nothing beside the mean
+            stakes = np.minimum(mean / squares, LARGEST)
+        return np.asarray(np.multiply.outer(MULTIPLES, stakes))
 
 
 class Bets(ABC):

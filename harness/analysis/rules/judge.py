@@ -43,6 +43,11 @@ class Case:
         return max(self.rule.amount * share, self.noise)
 
 
+def too_few(pairs: int, alpha: float) -> bool:
+    """Whether even the smallest p that so many pairs can give does not reject."""
+    return bool(0.5**pairs >= alpha)
+
+
 def judge(case: Case) -> tuple[Status, str]:
     """Status and reason of a score."""
     kind = case.rule.kind
@@ -55,9 +60,11 @@ def judge(case: Case) -> tuple[Status, str]:
         return "not comparable", "no paired test: each run chooses the examples of this score"
     if kind == "pooled":
         return "reported", "part of the pooled decision"
-    if case.p is None or 0.5**pairs >= case.alpha:  # the smallest p that the pairs can give
+    if case.limits and case.p is not None:
+        return _by_limits(case, case.limits)
+    if case.p is None or too_few(pairs, case.alpha):
         return "not comparable", f"{pairs} examples are too few for a paired test"
-    return _by_limits(case, case.limits) if case.limits else _by_test(case)
+    return _by_test(case)
 
 
 def _by_tolerance(case: Case) -> tuple[Status, str]:
@@ -96,7 +103,7 @@ def _by_limits(case: Case, limits: Limits) -> tuple[Status, str]:
     more = f"about {case.more:,} more examples" if case.more else "hardly any number of examples"
     return (
         "undecided",
-        f"{possible} is possible, margin {margin:.4g}; {more} would decide with 90 %",
+        f"{possible} is possible, margin {margin:.4g}; {more} would decide with 90 % probability",
     )
 
 
@@ -107,7 +114,7 @@ def judge_pooled(
 
     `beyond` says whether any score is worse by more than rounding and noise explain.
     """
-    if 0.5**pooled.units >= alpha:
+    if too_few(pooled.units, alpha):
         return "not comparable", f"{pooled.units} examples are too few for a paired test"
     size = f"{abs(pooled.loss):.2g} standard errors on average over {scores} scores"
     if p < alpha and beyond:

@@ -22,6 +22,9 @@ KINDS = {
 }
 """Rule -> the name of its number."""
 TESTED = ("proved", "paired", "pooled")  # by swapping the runs example by example
+KEYS = ("task", "protocol", "metric", "value", "unit", "tier", "rule", "margin", "min_loss",
+        "delta", "tolerance", "pooled")  # fmt: skip
+"""What a score has in a baseline's file."""
 NUMBER = re.compile(r"\s*([+-]?(?:[0-9.]+(?:e[+-]?[0-9]+)?|nan|inf))\s*(.*?)\s*", re.IGNORECASE)
 
 
@@ -79,7 +82,7 @@ class WrittenRule(NamedTuple):
         amount = _in_unit_of(score, self.amount, f"{what}: {KINDS[self.kind]}", self.kind)
         least = _in_unit_of(score, min_loss, f"{what}: min_loss", self.kind)
         if self.kind == "proved":
-            _check_margin(amount, score, what)
+            _check_margin(amount, score, name, what)
             if least > amount:
                 raise UsageError(
                     f"{what}: min_loss {least:g} is greater than the margin {amount:g}; expected "
@@ -109,6 +112,10 @@ def parse_rule(text: str) -> WrittenRule:
     name, colon, amount = text.partition(":")
     what = f"rule {clipped_repr(text, 60)}"
     kind = _parse_kind(name, what)
+    if kind == "proved" and not amount:
+        raise UsageError(
+            f"{what}: expected a margin after a colon, such as proved:0.5 or proved:2%"
+        )
     if colon and not KINDS[kind]:
         raise UsageError(f"{what}: {kind} takes no number; leave it out")
     return WrittenRule(kind, parse_amount(amount or 0, what, positive=kind == "proved"))
@@ -138,8 +145,13 @@ def rule_in(entry: Mapping[str, Any], name: str, score: Score) -> Rule:
     """The rule in an entry of a baseline's file, for the score that it names."""
     kind = _parse_kind(entry["rule"], f"{name}: rule {clipped_repr(entry['rule'], 60)}")
     what = f"{name}: rule {kind!r}"
-    number = entry[KINDS[kind]] if KINDS[kind] else 0
-    amount = parse_amount(number, what, positive=kind == "proved")
+    if unknown := [key for key in entry if key not in KEYS]:
+        raise UsageError(
+            f"{name}: unknown {clipped_repr(unknown[0], 40)}; a score has {', '.join(KEYS)}"
+        )
+    if KINDS[kind] not in ("", *entry):
+        raise UsageError(f"{what} has no {KINDS[kind]}; write one, such as {KINDS[kind]} = 0.5")
+    amount = parse_amount(entry.get(KINDS[kind], 0), what, positive=kind == "proved")
     pooled = entry.get("pooled", False)
     if not isinstance(pooled, bool):
         raise UsageError(f"{what}: pooled is {clipped_repr(pooled, 40)}; expected true or false")
@@ -179,7 +191,8 @@ def _in_unit_of(score: Score, amount: Amount, what: str, kind: str) -> float:
     """An amount in the score's unit; of the rule `relative`, as a share."""
     relative = kind == "relative"
     if amount.unit == "%":
-        return amount.number / 100 * (1 if relative else abs(score.value))
+        share = amount.number / 100
+        return share if relative else float(f"{share * abs(score.value):.4g}")
     units = (
         ["points", "point"] if score.unit in POINTS else [score.unit, score.unit.split(" per ")[0]]
     )
@@ -192,9 +205,14 @@ def _in_unit_of(score: Score, amount: Amount, what: str, kind: str) -> float:
     return amount.number
 
 
-def _check_margin(margin: float, score: Score, what: str) -> None:
+def _check_margin(margin: float, score: Score, name: str, what: str) -> None:
     """Refuse margins that no loss can reach, which are surely in another unit."""
     has_zero = not score.higher_is_better or score.unit in POINTS  # others may be negative
+    if not margin or (has_zero and not score.value):
+        raise UsageError(
+            f"{what}: the baseline's value is {score.value:g}, of which no share can be lost; give "
+            f"the score a rule of its own, such as --score {':'.join(name.rsplit(' ', 1))}=report"
+        )
     if has_zero and margin >= abs(score.value):
         raise UsageError(
             f"{what}: margin {margin:g} is not smaller than the baseline's value {score.value:g} "

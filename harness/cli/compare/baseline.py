@@ -24,7 +24,7 @@ class Options(OptionGroup):
         metavar="TASK:METRIC[=RULE]",
     )  # fmt: skip
     pooled: bool = option(
-        False, "besides, decide once for all scores together, by one test of their mean loss"
+        False, "in addition, decide once for all scores together, by one test of their mean loss"
     )
     tier: Literal["critical", "supporting", "advisory"] = option(
         "critical", "tier of every score; the file says which verdicts of a tier fail the build"

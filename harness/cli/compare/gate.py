@@ -28,10 +28,11 @@ def gate(
     """Run a baseline's benchmarks with a model until every verdict is in.
 
     Items are answered in random order, slice by slice; after each slice, every score is tested
-    against the baseline. Interrupted or killed, the same command goes on where it was.
+    against the baseline. If it is interrupted or killed, the same command continues it.
 
     Exit code 0: no verdict fails the build. 1: a regression. 2: something cannot be compared or
-    read. 3: undecided, with --require-proof.
+    read. 3: a score is undecided, under --require-proof. In a GitHub job, also writes annotations
+    and a summary.
     """
     if gating.self_test:
         from harness.commands.compare.self_test import run_self_test
@@ -39,9 +40,9 @@ def gate(
         _refuse_outputs()
         return run_self_test(gating, options)
     if gating.noise is not None:
-        raise UsageError("--noise is of --self-test; give both, or neither")
+        raise UsageError("--noise belongs to --self-test; give both or neither")
     if not options.model.names:
-        raise UsageError("gate needs --model: the checkpoint to check; or --self-test")
+        raise UsageError("gate needs --model, the checkpoint to check, or --self-test")
     from harness.commands.compare.gate import run_gate
 
     output = OutputOptions(out=gating.out, json=gating.json)

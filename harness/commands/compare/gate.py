@@ -1,6 +1,7 @@
 """`harness gate`: run a baseline's benchmarks in slices until every verdict is in."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from harness.gate.benchmark import Benchmark, begin, cost_of
 from harness.gate.loop import Gate, Stopping
 from harness.gate.plan import Plan, none_left, plan
 from harness.gate.scores import Levels
-from harness.gate.state import Identity
+from harness.gate.state import Cost, Identity
 from harness.records.folder import write
 from harness.report.ci import Build
 
@@ -43,11 +44,15 @@ def run_gate(gating: GateOptions, options: RunOptions) -> int:
         terminal.note(line)
     with opened(options) as session, open_engine(model, session) as engine:
         identity = _identity(gating, engine)
-        gate = _gate(planned, baseline, engine, identity, gating, options)
+        earlier = state.read(gating.out, identity)
+        gate = _gate(planned, baseline, engine, earlier.costs, gating, options)
         try:
-            _run(gate, identity, gating.out)
+            with gates.view(gate) as view:
+                for _ in gate.run():
+                    state.write(gating.out, gate.state(identity, earlier.records))
+                    view.update()
         finally:
-            verdicts = _finish(gate, identity, session)
+            verdicts = _finish(gate, identity, earlier.records, session)
     facts = {"stopped": asdict(gate.stopped) if gate.stopped else None}
     return report(
         verdicts,
@@ -83,17 +88,25 @@ def _gate(
     planned: Plan,
     baseline: Baseline,
     engine: "Engine",
-    identity: Identity,
+    known: Mapping[str, Cost],
     gating: GateOptions,
     options: RunOptions,
 ) -> Gate:
-    """The gate before its first slice, or as it was begun before.
+    """The gate before its first slice.
+
+    Args:
+        planned: its benchmarks.
+        baseline: the rules.
+        engine: with the candidate.
+        known: costs that were estimated before.
+        gating: its options.
+        options: of all commands that run a model.
 
     Raises:
         HarnessError: the model can be scored on none of the benchmarks, or, under --strict, not on
             all of them.
     """
-    costs = state.read_costs(gating.out, identity) or {}
+    costs = dict(known)
     levels = Levels(baseline.alpha, baseline.beta, gating.looks)
     benchmarks: list[Benchmark] = []
     reasons = dict(planned.reasons)
@@ -115,18 +128,24 @@ def _gate(
     return Gate(benchmarks, baseline, levels, gating.seed, stopping, reasons)
 
 
-def _run(gate: Gate, identity: Identity, out: Path) -> None:
-    with gates.view(gate) as view:
-        for _ in gate.run():
-            state.write(out, gate.state(identity))
-            view.update()
+def _finish(
+    gate: Gate, identity: Identity, earlier: Mapping[str, str], session: Session
+) -> list[Verdict]:
+    """Write what the gate has found, whether it came to its end or was interrupted.
 
-
-def _finish(gate: Gate, identity: Identity, session: Session) -> list[Verdict]:
-    """Write what the gate has found, whether it came to its end or was interrupted."""
+    Args:
+        gate: that has stopped.
+        identity: of the gate.
+        earlier: the records that it wrote when it stopped before, by benchmark.
+        session: of the command.
+    """
+    out = session.options.output.out
     records = gate.records()
+    paths = {name: write(record, out) for name, record in records.items()}
     session.records += records.values()
-    session.paths += [write(record, session.options.output.out) for record in records.values()]
+    session.paths += paths.values()
+    written = {" ".join(name): path.relative_to(out).as_posix() for name, path in paths.items()}
     verdicts = gate.verdicts.close(records)
-    state.write(session.options.output.out, gate.state(identity, verdicts))
+    state.write(out, gate.state(identity, {**earlier, **written}, verdicts))
+    state.remove_replaced(out, earlier, written)
     return verdicts

@@ -16,15 +16,16 @@ class GateOptions(OptionGroup):
         "every slice", min=1, max=20, metavar="N",
     )  # fmt: skip
     budget: Seconds | None = option(
-        None, "stop after this time (90s, 10m, 2h); the same command goes on from there",
+        None, "stop after this time (90s, 10m, 2h); the same command continues the gate",
         metavar="TIME",
     )  # fmt: skip
     fail_fast: bool = option(False, "stop at the first verdict that fails the build")
     require_proof: bool = option(False, "exit with 3 if a critical score is undecided")
     seed: int = option(0, "seed of the order of the items", min=0, metavar="N")
     out: Path = option(
-        Path("results/gate"), "write records, and gate.json to go on from, into this folder"
-    )
+        Path("results/gate"), "write records, and gate.json, from which a gate continues, into "
+        "this folder",
+    )  # fmt: skip
     junit: Path | None = option(None, "write a JUnit XML report, one test case per score")
     json: bool = option(False, "print one JSON object, nothing else")
     self_test: bool = option(
