@@ -175,10 +175,6 @@ def confidence(response: Generated, options: Options) -> float:
     return math.exp(total)
 
 
-def _gold_nats(example: Example, responses: Sequence[Response]) -> list[Outcome]:
-    return [(-max(scored(response).logprob for response in responses[1:]), 1.0)]
-
-
 def _gold_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]:
     references = dict.fromkeys(reference.strip() for reference in example.references)
     for reference, response in zip(references, responses[1:], strict=True):
@@ -204,7 +200,7 @@ def _em_steps(example: Example, responses: Sequence[Response]) -> Iterator[Step]
 GOLD_NATS = Measure(
     "nats",
     mean("nats", higher_is_better=False),
-    _gold_nats,
+    lambda example, responses: [(-max(scored(r).logprob for r in responses[1:]), 1.0)],
     ("nats", "questions"),
     "mean surprisal of the most probable reference, without the line end",
     steps=_gold_steps,

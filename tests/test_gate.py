@@ -1,8 +1,10 @@
 """`harness gate`: slices, the schedule, when it stops, and the verdicts that it stops with."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,17 +38,24 @@ from harness.task import Measure
 N = 1000
 PPL = perplexity("word")
 LEVELS = Levels(0.05, 0.1)
-Rows = Sequence[tuple[float, ...]]
+Rows = Sequence[tuple[float, ...] | None]
+"""One outcome for each example; None where the measure does not apply."""
 
 
 # --- a gate without a model -----------------------------------------------------------------
 
 
 def outcomes(rows: Rows, metric: str) -> Outcomes:
-    """One outcome for each of as many examples."""
-    numbers = tuple(range(len(rows)))
-    values = {metric: MetricOutcomes(numbers, tuple(map(tuple, rows)))}
-    return Outcomes(tuple(map(str, numbers)), (Shown("", "", ""),) * len(rows), values)
+    """The outcomes of as many examples."""
+    ids = tuple(map(str, range(len(rows))))
+    return kept(Outcomes(ids, (Shown("", "", ""),) * len(ids), {}), rows, metric)
+
+
+def kept(whole: Outcomes, rows: Rows, metric: str) -> Outcomes:
+    """The same examples with these outcomes."""
+    known = [(number, row) for number, row in enumerate(rows) if row is not None]
+    found = MetricOutcomes(tuple(n for n, _ in known), tuple(row for _, row in known))
+    return replace(whole, metrics={metric: found})
 
 
 @dataclass
@@ -68,12 +77,12 @@ class Answers:
         self.asked += parts
 
     def outcomes(self) -> Outcomes:
-        whole = outcomes(self.rows, self.metric)
-        kept = tuple(sorted(self.asked))
-        values = whole.metrics[self.metric].values
-        found = MetricOutcomes(tuple(range(len(kept))), tuple(values[i] for i in kept))
-        ids = tuple(whole.ids[i] for i in kept)
-        return Outcomes(ids, (Shown("", "", ""),) * len(ids), {self.metric: found})
+        asked = sorted(self.asked)
+        ids = tuple(map(str, asked))
+        return kept(
+            Outcomes(ids, (Shown("", "", ""),) * len(ids), {}),
+            [self.rows[i] for i in asked], self.metric,
+        )  # fmt: skip
 
 
 def made(
@@ -81,7 +90,7 @@ def made(
     seconds: float = 1.0, levels: Levels = LEVELS, bad: int | None = None,
 ) -> Benchmark:  # fmt: skip
     """A benchmark with one score, called `score`, on which both runs' outcomes are known."""
-    table = np.array(before, np.float64)
+    table = np.array([row or (0.0, 0.0) for row in before], np.float64)
     value = float(metric.compute(table.sum(axis=0)))
     score = Score("score", value, metric.unit, metric.higher_is_better, None, None, None, {})
     record = made_record(task=task, scores=(score,), examples=len(before))
@@ -254,16 +263,6 @@ def test_an_interrupted_slice_is_not_listed(monkeypatch: pytest.MonkeyPatch) -> 
     assert [s.parts for s in found.slices] == [part.done]
 
 
-def test_too_few_items_are_not_tested() -> None:
-    """As in `check`: a test that cannot reject finds no regression whatever happened."""
-    answers = right(n=4)
-    few = made("few", ACCURACY, answers, answers, Rule("paired"))
-    found = gate(few, made("a", ACCURACY, right(), right(), PROVED))
-    verdict = run(found)["few"]
-    assert (verdict.status, few.done) == ("not comparable", 0)
-    assert verdict.reason == "4 items are too few for a paired test"
-
-
 def test_the_p_that_decides_is_shown() -> None:
     """Without a flip, 0.98 ** 120 < 0.1 shows it at the end, where the e-value is too small."""
     answers = right(n=120)
@@ -286,6 +285,24 @@ def test_rounding_is_no_regression() -> None:
     assert run(gate(made("a", PPL, before, after, Rule("paired"))))["a"].status != "regression"
     after = [(nats + 1e-2, 1.0) for nats, _ in before]
     assert run(gate(made("a", PPL, before, after, Rule("paired"))))["a"].status == "regression"
+
+
+@pytest.mark.parametrize("looks", [None, 4])
+def test_easy_text_does_not_make_a_loss_of_the_margin_fine(looks: int | None) -> None:
+    """The whole loses 2 % of its perplexity, the margin; the easy first quarter less of it."""
+    rng = np.random.default_rng(0)
+    nats = np.repeat([2.5, 4.0], [25, 75])
+    before = np.stack([100 * nats, np.full(100, 100.0)], axis=1)
+    after = before.copy()
+    after[:, 0] += 100 * rng.normal(math.log(1.02), 0.003, 100)
+    value = math.exp(nats.mean())
+    rule, levels = Rule("proved", 0.02 * value), Levels(0.05, 0.1, looks)
+    score = gated(("ptb", "paper", "ppl"), rule, PPL, value, before, levels)
+    for part in np.split(np.arange(25), 5):
+        score.add(before[part], after[part])
+    assert score.test is not None
+    assert score.loss < 0.5 * rule.amount
+    assert score.test.p_within > 0.1
 
 
 def test_holm_over_all_scores() -> None:
@@ -312,6 +329,75 @@ def test_a_loss_everywhere_is_found_together() -> None:
     assert {v.status for name, v in verdicts.items() if name != POOL[0]} == {"reported"}
     assert found.stopped is not None
     assert found.stopped.reason == "every verdict is in"
+
+
+def test_the_pooled_loss_is_the_mean_over_the_scores_in_standard_errors() -> None:
+    parts, expected = [], 0.0
+    for k in range(3):
+        answers = right(seed=k, n=200)
+        after = flipped(answers, 0.05, 0.03, seed=50 + k)
+        parts.append(made(f"task{k}", ACCURACY, answers, after, Rule("pooled")))
+        lost = 100 * sum(a[0] - b[0] for a, b in zip(answers, after, strict=True))  # points
+        expected += lost / (parts[k].scores[0].guess * 200**0.5) / 3
+    found = gate(*parts)
+    verdict = run(found)[POOL[0]]
+    assert found.pool is not None
+    assert found.pool.loss == pytest.approx(expected)
+    assert verdict.reason.endswith(" standard errors on average over 3 scores")
+    assert (verdict.items, verdict.of, verdict.status) == (600, 600, "no regression seen")
+
+
+def test_a_pooled_decision_that_cannot_be_made_is_not_comparable() -> None:
+    few = right(n=4)
+    verdict = run(gate(made("a", ACCURACY, few, few, Rule("pooled"))))[POOL[0]]
+    assert (verdict.status, verdict.reason) == (
+        "not comparable", "4 examples are too few for a paired test"
+    )  # fmt: skip
+    chosen = replace(ACCURACY, select=lambda table: table)
+    part = made("a", chosen, right(), right(), Rule("pooled", tier="supporting"))
+    found = gate(part)
+    verdict = run(found)[POOL[0]]
+    assert (verdict.status, verdict.rule.tier) == ("not comparable", "supporting")
+    assert "no score of the pooled decision can be tested" in verdict.reason
+    assert not found.slices, "nothing is left to decide"
+
+
+def test_a_pooled_decision_is_open_where_its_scores_are_stopped() -> None:
+    answers = right()
+    rule = Rule("proved", 1.0, tier="critical", pooled=True)
+    ticks = iter(range(1000))
+    found = gate(
+        made("a", ACCURACY, answers, flipped(answers, 0.05, 0.05), rule),
+        stopping=Stopping(budget=3), clock=lambda: float(next(ticks)),
+    )  # fmt: skip
+    assert run(found)[POOL[0]].status == "undecided"
+
+
+def test_a_measure_may_apply_to_none_of_the_first_items() -> None:
+    first = order.shuffled(range(N), 0, "coqa")[: N // 10]
+    answers: list[tuple[float, ...] | None] = [*right()]
+    after: list[tuple[float, ...] | None] = [*flipped(right(), 0.3, 0.02)]
+    for i in first:
+        answers[i] = after[i] = None
+    part = made("coqa", ACCURACY, answers, after, PROVED)
+    found = gate(part)
+    stopped = found.run()
+    next(stopped)
+    [verdict] = found.verdicts.all()
+    assert (verdict.status, verdict.score) == ("undecided", None)
+    for _ in stopped:
+        pass
+    assert [verdict.status for verdict in found.verdicts.all()] == ["regression"]
+    assert part.done > N // 10
+
+
+def test_a_regression_stays_one_if_the_model_fails_later() -> None:
+    answers = right()
+    part = made("a", ACCURACY, answers, flipped(answers, 0.3, 0.02), PROVED)
+    found = gate(part)
+    assert run(found)["a"].status == "regression"
+    found.verdicts.fail(part, "a log-probability is nan")
+    assert [verdict.status for verdict in found.verdicts.all()] == ["regression"]
 
 
 def test_looks_are_at_equal_numbers_of_items() -> None:
@@ -354,10 +440,10 @@ def test_looks_end_with_the_last_part(parts: int, looks: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_slice_is_a_fiftieth_of_the_run_or_a_few_batches() -> None:
+def test_a_slice_is_a_fiftieth_of_the_run_or_fills_the_batches() -> None:
     assert order.slice_size(parts=1000, seconds=10.0, total_seconds=20.0) == 40
     assert order.slice_size(parts=1000, seconds=10.0, total_seconds=2000.0) == 1000
-    assert order.batch_size(parts=1000, tokens=100_000, batch_tokens=2000) == 60
+    assert order.batch_size(parts=1000, tokens=100_000, batch_tokens=2000) == 20
     assert order.batch_size(parts=10, tokens=100, batch_tokens=2000) == 10
 
 
@@ -388,6 +474,32 @@ def test_parts_that_the_baseline_lacks_are_left_out() -> None:
     whole = Answers(right(n=5), "score")
     held = replace(outcomes(right(n=3), "score"), ids=("0", "2", "4"))
     assert known_parts(whole.parts, held, ["score"]) == [0, 2, 4]
+
+
+@pytest.mark.parametrize(("rule", "refused"), [("paired", True), ("absolute", False)])
+def test_too_few_items_for_a_test_are_refused(
+    rule: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = right(n=4)
+    planned = made("a", ACCURACY, answers, answers, Rule(rule)).planned
+    monkeypatch.setattr(
+        benchmarks, "Evaluation", lambda job, engine, prepared: Answers(answers, "score")
+    )
+    identity = SimpleNamespace(tokenizer=planned.run.record.model["tokenizer"])
+    backend = SimpleNamespace(options=SimpleNamespace(budget=64))
+    engine: Any = SimpleNamespace(identity=identity, backend=backend)
+    found = benchmarks.begin(planned, engine, LEVELS, cost=Cost(1.0, 1), seed=0)
+    too_few = {"score": "4 examples are too few for a paired test"}
+    assert found.refused == (too_few if refused else {})
+    assert bool(found.open) is not refused
+
+
+def test_scores_without_pairs_are_refused_where_a_rule_needs_them() -> None:
+    chosen = replace(ACCURACY, select=lambda table: table)
+    for rule, expected in (("proved", ["score"]), ("pooled", ["score"]), ("absolute", [])):
+        planned = made("a", chosen, right(), right(), Rule(rule, 1.0)).planned
+        tokenizer = planned.run.record.model["tokenizer"]
+        assert list(benchmarks.refused_scores(planned, tokenizer)) == expected
 
 
 @pytest.mark.parametrize(("unit", "refused"), [("word", False), ("token", True)])

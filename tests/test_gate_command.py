@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -20,7 +21,6 @@ from console import harness, record_files, refused
 from harness.analysis.baseline import Baseline
 from harness.analysis.rules.rule import Rule
 from harness.analysis.runs import label, load
-from harness.cli.group import cli
 from harness.data.load import Where
 from harness.engine.cache.response_cache import ResponseCache
 from harness.errors import HarnessError
@@ -67,22 +67,35 @@ def gate(*words: object, out: Path, model: str = "first", baseline: str = "main.
     return value
 
 
+def given(baseline: str, out: Path) -> tuple[object, ...]:
+    return ("gate", "--model", "first", "--baseline", baseline, "--out", out)
+
+
 def statuses(value: Any) -> dict[str, str]:
     return {verdict["task"]: verdict["status"] for verdict in value["verdicts"]}
 
 
-def test_the_same_model_is_fine(tmp_path: Path) -> None:
-    value = gate(out=tmp_path / "out")
-    assert value["exit"] == 0
-    assert statuses(value)["ptb"] == "fine"
-    found = {verdict["task"]: verdict for verdict in value["verdicts"]}
+@pytest.fixture(scope="module")
+def undisturbed(place: Path) -> Any:
+    """What a gate of the same model prints; its files are in `undisturbed`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setenv("HARNESS_CACHE", str(place / "cache"))
+        return gate("--cache", "answers", "--junit", "junit.xml", out=Path("undisturbed"))
+
+
+def test_the_same_model_is_fine(undisturbed: Any) -> None:
+    assert undisturbed["exit"] == 0
+    assert statuses(undisturbed)["ptb"] == "fine"
+    found = {verdict["task"]: verdict for verdict in undisturbed["verdicts"]}
     difference = found["ptb"]["score"]["difference"]
     assert difference["b"] == pytest.approx(difference["a"], rel=1e-5)
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_a_complete_run_gives_the_record_of_any_other_run(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    gate(out=out, baseline="paired.toml")
+    gate("--cache", "answers", out=out, baseline="paired.toml")
     for run in load([out]):
         [other] = (r for r in load([Path("ran")]) if r.record.task == run.record.task)
         assert run.record.stopped is None
@@ -104,9 +117,9 @@ def test_a_stopped_run_leaves_records_that_say_so(tmp_path: Path) -> None:
     assert set(statuses(value).values()) == {"undecided"}
 
 
-def test_the_report_of_ci_names_margin_evidence_and_items(tmp_path: Path) -> None:
-    gate("--junit", tmp_path / "junit.xml", out=tmp_path / "out")
-    suite = ET.parse(tmp_path / "junit.xml").getroot()[0]
+@pytest.mark.usefixtures("undisturbed")
+def test_the_report_of_ci_names_margin_evidence_and_items() -> None:
+    suite = ET.parse("junit.xml").getroot()[0]
     assert suite.get("name") == "harness gate"
     [case] = (c for c in suite if c.get("classname") == "ptb.paper")
     text = "".join(case.itertext())
@@ -115,8 +128,9 @@ def test_the_report_of_ci_names_margin_evidence_and_items(tmp_path: Path) -> Non
 
 
 def test_the_table_ends_with_where_and_why_it_stopped(tmp_path: Path) -> None:
-    given = ("--model", "first", "--baseline", "main.toml", "--sample", *BATCH)
-    result = harness("gate", *given, "--out", tmp_path)
+    words = (*given("main.toml", tmp_path), "--sample", *BATCH, "--cache", "answers")
+    result = harness(*words, "--require-proof")
+    assert result.code == 3, "what is undecided fails where proof is required"
     last = result.out.strip().split("\n")[-1]
     assert last.startswith("stopped after ")
     assert " items: " in last
@@ -124,33 +138,27 @@ def test_the_table_ends_with_where_and_why_it_stopped(tmp_path: Path) -> None:
 
 
 def test_a_baseline_without_a_margin_gets_advice(tmp_path: Path) -> None:
-    given = ("--model", "first", "--baseline", "paired.toml", "--sample", "--out", tmp_path)
-    result = harness("gate", *given)
+    result = harness(*given("paired.toml", tmp_path), "--sample", "--cache", "answers")
     assert "--rule proved:2%" in result.err
     assert "no regression seen" in result.out
 
 
 def test_rules_without_a_test_are_judged_on_all_items(tmp_path: Path) -> None:
-    value = gate(out=tmp_path, model="second", baseline="absolute.toml")
+    cache = ("--cache", tmp_path / "cache")
+    value = gate(*cache, out=tmp_path, model="second", baseline="absolute.toml")
     assert value["stopped"]["used"] == value["stopped"]["of"]
-    words = ("--model", "second", "--sample", "--out", tmp_path / "whole", "--no-cache")
+    words = ("--model", "second", "--sample", "--out", tmp_path / "whole", *cache)
     assert harness("run", TASKS, *words).code == 0
     checked = harness("check", tmp_path / "whole", "--baseline", "absolute.toml", "--json")
     assert statuses(json.loads(checked.out)) == statuses(value)
 
 
-def test_what_is_undecided_fails_where_proof_is_required(tmp_path: Path) -> None:
-    given = ("--model", "first", "--baseline", "main.toml", "--sample", *BATCH)
-    words = ["gate", *given, "--out", str(tmp_path), "--require-proof"]
-    assert cli.main(words, standalone_mode=False) == 3
-    assert "no rule 'proved'" in refused(*words[:3], "--baseline", "paired.toml", words[-1])
+def test_proof_cannot_be_required_without_a_margin(tmp_path: Path) -> None:
+    words = given("paired.toml", tmp_path / "out")
+    assert "no rule 'proved'" in refused(*words, "--require-proof")
 
 
 # --- what is refused ----------------------------------------------------------------------------
-
-
-def given(baseline: str, out: Path, model: str = "first") -> tuple[object, ...]:
-    return ("gate", "--model", model, "--baseline", baseline, "--out", out)
 
 
 def test_other_data_than_that_of_the_baseline(tmp_path: Path) -> None:
@@ -227,23 +235,23 @@ def slices(out: Path) -> list[dict[str, Any]]:
     return list(json.loads((out / FILE).read_text("utf-8"))["slices"])
 
 
-def test_a_repeated_gate_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, cache = tmp_path / "out", ("--cache", tmp_path / "cache")
-    first = gate(*cache, out=out)
+def test_a_repeated_gate_computes_nothing(
+    undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path("undisturbed")
     taken = slices(out)
     assert len(taken) > 2
     kept = []
     monkeypatch.setattr(ResponseCache, "keep", lambda self, answers: kept.append(answers))
-    again = gate(*cache, out=out)
+    again = gate("--cache", "answers", out=out)
     assert kept == []
     assert slices(out) == taken
-    first["stopped"].pop("seconds"), again["stopped"].pop("seconds")
-    assert again == first
+    again["stopped"]["seconds"] = undisturbed["stopped"]["seconds"]
+    assert again == undisturbed
 
 
-def test_a_stopped_gate_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_gate_goes_on(tmp_path: Path, undisturbed: Any) -> None:
     out, cache = tmp_path / "out", ("--cache", tmp_path / "cache")
-    undisturbed = gate("--cache", tmp_path / "other", out=tmp_path / "undisturbed")
     gate("--budget", "0.001s", *cache, out=out)
     before = slices(out)
     [record] = written(out)
@@ -258,17 +266,19 @@ def test_a_stopped_gate_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(list(out.rglob("*.items.json.gz"))) == len(names) == 2
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_another_gate_starts_anew(tmp_path: Path) -> None:
-    gate(out=tmp_path)
+    shutil.copy(Path("undisturbed", FILE), tmp_path)
     first = slices(tmp_path)
-    gate("--looks", "2", out=tmp_path)
+    gate("--looks", "2", "--cache", "answers", out=tmp_path)
     assert slices(tmp_path) != first
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text('{"kind": "gate", "schema": 2}')
-    given = ("--model", "first", "--baseline", "main.toml", "--sample", "--out", tmp_path)
-    assert "remove it, or give another --out" in refused("gate", *given)
+@pytest.mark.parametrize("text", ['{"kind": "gate", "schema": 2}', '{"kind": "ga', "[1]"])
+def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    words = given("main.toml", tmp_path)
+    assert "remove it, or give another --out" in refused(*words, "--sample")
 
 
 def test_a_shorter_second_run_loses_no_record(tmp_path: Path) -> None:
@@ -297,6 +307,8 @@ KILLED = """
 import json, os, random, signal, sys
 from console import harness
 from harness.engine.cache import response_cache
+import scipy.stats
+import transformers.models.gpt2.modeling_gpt2
 from harness.engine import engine
 from harness.engine.checkpoint import load
 from harness.commands.compare import gate
@@ -336,15 +348,14 @@ print("\\n", json.dumps({"died": died, "value": json.loads(result.out)}))
 """
 
 
-def test_killed_ten_times_it_gives_the_same_verdicts(tmp_path: Path) -> None:
-    """The parent computes nothing before it forks, so that no thread is lost."""
-    undisturbed = gate("--cache", tmp_path / "other", out=tmp_path / "undisturbed")
+def test_killed_ten_times_it_gives_the_same_verdicts(tmp_path: Path, undisturbed: Any) -> None:
+    """The parent imports what a gate needs, and computes nothing, so that no thread is lost."""
     (tmp_path / "killed").mkdir()
     words = (sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(KILLS))
     tests = str(Path(__file__).parent)
     done = subprocess.run(
         words, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": tests},
+        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.strip().split("\n")[-1])

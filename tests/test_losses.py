@@ -8,7 +8,7 @@ from test_paired import KINDS, runs
 
 from harness.errors import NumericsError
 from harness.metrics import ACCURACY, MEAN, bits, perplexity
-from harness.stats.losses import losses
+from harness.stats.losses import losses, losses_so_far
 from harness.stats.paired import Table, values
 
 MEANS = ("accuracy", "mean over runs")
@@ -45,6 +45,23 @@ def test_perplexity_by_hand() -> None:
     middle = math.exp((37 + 0.02) / 12)
     expected = [3 * middle * nats / 12 for nats in (0.02, -0.03, 0.05)]
     assert losses(perplexity("word"), a, b).values == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_loss_of_the_whole_is_smaller_on_easy_units() -> None:
+    """Here 2 nats a word, in the whole 3: the same change costs 1/e of the perplexity."""
+    a = np.array([[4.0, 2], [8.0, 4]])
+    b = a + np.array([[0.02, 0], [0.03, 0]])
+    whole = np.array([120.0, 40])
+    found = losses_so_far(perplexity("word"), a, b, whole)
+    assert found.values.tolist() == losses(perplexity("word"), a, b).values.tolist()
+    assert found.weights == pytest.approx([2 / 3 / math.e, 4 / 3 / math.e], rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", MEANS)
+def test_a_loss_of_a_mean_is_the_same_on_all_units(kind: str) -> None:
+    metric, a, b = runs(kind, 60)
+    found = losses_so_far(metric, a[:20], b[:20], a.sum(axis=0))
+    assert found.weights == pytest.approx(losses(metric, a[:20], b[:20]).weights, rel=1e-9)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -130,6 +130,8 @@ def test_a_smallest_loss_lies_below_the_margin() -> None:
         ("cbt-cn:nats", ("cbt-cn", "nats"), None),
         ("lambada:ppl=proved:2%", ("lambada", "ppl"), parse_rule("proved:2%")),
         ("lambada:ppl=report", ("lambada", "ppl"), parse_rule("report")),
+        ("hub:set:acc", ("hub:set", "acc"), None),
+        ("hub:set?n=5:acc=paired:1", ("hub:set?n=5", "acc"), parse_rule("paired:1")),
     ],
 )
 def test_a_score_is_named_with_its_task(text: str, name: tuple[str, str], rule: Any) -> None:

@@ -14,7 +14,7 @@ from harness.stats import bets
 from harness.stats.bets import Aim, Bets, MeanBets, RightWrongBets, SignBets
 from harness.stats.losses import Losses, losses
 from harness.stats.right_wrong import likeliest_won
-from harness.stats.sequential import GroupSequential, Martingale, pooled_losses
+from harness.stats.sequential import GroupSequential, Martingale
 from harness.stats.spending import alpha_spending, beta_spending, bounds, smallest_level
 
 LOOKS = (0.25, 0.5, 0.75, 1.0)
@@ -381,10 +381,3 @@ def test_losses_of_scores_feed_a_test() -> None:
         pair = (np.stack([nats, words], axis=1) for nats in (a, b))
         test.add(losses(perplexity("word"), *pair))
     assert test.p_worse < 0.001
-
-
-def test_pooled_losses() -> None:
-    first, second = of([1.0, -2.0], [0.5, 1.5]), of([10.0, 40.0])
-    pooled = pooled_losses([first, second], [2.0, 20.0])
-    assert pooled.values.tolist() == [0.5, 0.5]
-    assert pooled.weights.tolist() == [0.75, 1.25]

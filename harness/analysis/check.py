@@ -11,8 +11,8 @@ from typing import NamedTuple, get_args
 
 from harness.analysis.baseline import Baseline, Key
 from harness.analysis.compare import ScoreComparison, compare_runs, matching_runs, signature_note
-from harness.analysis.rules.judge import Case, judge, judge_pooled
-from harness.analysis.rules.rule import TIERS, Rule
+from harness.analysis.rules.judge import EMPTY_POOL, Case, judge, judge_pooled
+from harness.analysis.rules.rule import OWN_TEST, Rule, pooled_rule
 from harness.analysis.rules.tiers import Failing, Status, Tiers, code, fails
 from harness.analysis.runs import (
     Incomparable,
@@ -25,6 +25,7 @@ from harness.analysis.runs import (
 )
 from harness.errors import NumericsError
 from harness.metrics import Metric
+from harness.records.record import Record
 from harness.stats.limits import Limits, limits, more_items
 from harness.stats.paired import holm
 from harness.stats.pooled import Pooled, PooledScore, pooled_test
@@ -133,10 +134,7 @@ def _compare(runs: Sequence[Run], baseline: Baseline) -> _Compared:
             continue
         found.pairs[run] = (a, b)
         found.notes[run] = signature_note(a.record, b.record)
-        found.warnings[run] = (
-            *(f"{name}: {text}" for text in b.record.warnings),
-            *(f"{name}, in the baseline: {text}" for text in a.record.warnings),
-        )
+        found.warnings[run] = warnings_of(name, a.record, b.record)
         compared = compare_runs(a, b, {metric for _, _, metric in keys})
         for key in keys:
             if isinstance(compared, Incomparable):
@@ -174,7 +172,7 @@ def _adjusted(
     """P of no loss, after Holm over all tests: of scores, and of the pooled ones together."""
     ps: dict[Key, float | None] = {}
     for key, rule in baseline.rules.items():
-        if (score := compared.comparable(key)) and rule.kind in ("paired", "proved"):
+        if (score := compared.comparable(key)) and rule.kind in OWN_TEST:
             ps[key] = bounds[key].p_worse if key in bounds else score.difference.p_worse
     if isinstance(pooled, Pooled):
         ps[POOL] = pooled.p_worse
@@ -222,7 +220,7 @@ def _pool(compared: _Compared, baseline: Baseline) -> Pooled | Incomparable | No
         metric, blocks, (keys_of, a, b) = compared.outcomes(key)
         scores.append(PooledScore(metric, key[0], keys_of, a, b, blocks))
     if not scores:
-        return Incomparable("no score of the pooled decision can be tested") if keys else None
+        return Incomparable(EMPTY_POOL) if keys else None
     try:
         return pooled_test(scores)
     except NumericsError as error:
@@ -241,7 +239,8 @@ def _pooled_verdict(
 ) -> Verdict:  # fmt: skip
     """The verdict on all pooled scores together, in the highest of their tiers."""
     rules = {key: rule for key, rule in baseline.rules.items() if rule.in_pool}
-    rule = Rule("pooled", tier=min((r.tier for r in rules.values()), key=TIERS.index))
+    rule = pooled_rule(rules.values())
+    assert rule is not None
     if isinstance(pooled, Incomparable):
         return Verdict(*POOL, "not comparable", rule, pooled.reason)
     assert p is not None
@@ -256,6 +255,14 @@ def _pooled_verdict(
     )
     status, reason = judge_pooled(pooled, p, alpha=baseline.alpha, scores=len(keys), beyond=beyond)
     return Verdict(*POOL, status, rule, reason, p=p, evidence=f"p {p:.2g} after Holm")
+
+
+def warnings_of(name: str, before: Record, after: Record) -> tuple[str, ...]:
+    """The warnings of a run and of the baseline's, with the name of their benchmark."""
+    return (
+        *(f"{name}: {text}" for text in after.warnings),
+        *(f"{name}, in the baseline: {text}" for text in before.warnings),
+    )
 
 
 def all_warnings(verdicts: Sequence[Verdict]) -> list[str]:

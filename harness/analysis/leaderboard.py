@@ -3,9 +3,10 @@
 The columns are those of Table 3 in its order, then those of section 3 and of other benchmarks.
 Only scores of one protocol on one selection of rows share a row; runs that were stopped early have
 rows of their own. If two records with different signatures would fill the same cell, the second
-gets a row of its own, numbered in `variant`. Results of lm-eval have rows of their own, marked in a
-column `origin`. If a checkpoint has a training step, there is a column `step`, and the checkpoints
-of one run stand together, by step. A column `warnings` names the tasks whose runs have any.
+gets a row of its own, numbered in `variant`. Results of other programs have rows of their own,
+marked in a column `origin`. If a checkpoint has a training step, there is a column `step`, and the
+checkpoints of one run stand together, by step. A column `warnings` names the tasks whose runs have
+any.
 """
 
 from collections.abc import Collection, Sequence

@@ -144,7 +144,7 @@ def _complement(value: float) -> float:
 
 
 def parameters(record: Record) -> int | None:
-    """The size of a record's model; None if the record does not tell, as some of lm-eval."""
+    """The size of a record's model; None if the record does not tell, as some of other programs."""
     count = record.model["parameters"]
     return count if isinstance(count, int) and count > 0 else None
 

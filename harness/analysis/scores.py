@@ -34,7 +34,7 @@ COLUMNS = {
     "limit": "object",  # rows in a random subset; None for all
     "seed": "object",  # of that subset
     "stopped": "object",  # parts used, as "41 of 100"; None unless the run was stopped early
-    "source": "object",  # file, hub, sample or lm-eval
+    "source": "object",  # file, hub, sample, or the program that computed the score
     "dtype": "object",
     "device": "object",
     "context": "object",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from rich.live import Live
 
-from harness.analysis.check import Verdict
+from harness.analysis.check import Verdict, all_warnings
 from harness.display.costs import duration
 from harness.display.layout import FittedTable, table
 from harness.display.terminal import ERR, OUT
@@ -92,7 +92,7 @@ def show_gate(gate: Gate, verdicts: Sequence[Verdict]) -> None:
     for verdict in verdicts:
         if verdict.status in ("not comparable", "undecided"):
             OUT.print(f"{verdict.status}: {verdict.task} {verdict.metric}: {verdict.reason}")
-    for warning in dict.fromkeys(text for verdict in verdicts for text in verdict.warnings):
+    for warning in all_warnings(verdicts):
         OUT.print(f"warning: {warning}")
     if gate.stopped:
         OUT.print(stopped_line(gate.stopped))

@@ -4,13 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from harness.analysis.rules.judge import NO_TEST, too_few
+from harness.analysis.rules.rule import TESTED
 from harness.errors import RecordError
 from harness.gate import order
 from harness.gate.plan import Name, Planned
 from harness.gate.scores import GatedScore, Levels, gated
 from harness.gate.state import Cost
 from harness.records.outcomes import Outcomes
-from harness.runner import Evaluation, Part, encode, part_sums
+from harness.runner import Evaluation, Part, encode
 
 if TYPE_CHECKING:
     from harness.engine.engine import Engine
@@ -80,8 +82,11 @@ class Benchmark:
         for score in self.scores:
             if not self._watched(score):
                 continue
-            before = part_sums(chosen, self.planned.run.outcomes, score.name)
-            score.add(before, part_sums(chosen, outcomes, score.name))
+            before, after = (
+                self.planned.sums(chosen, of, score.name)
+                for of in (self.planned.run.outcomes, outcomes)
+            )
+            score.add(before, after)
             if self.complete and score.test is not None:
                 score.test.finish()
 
@@ -119,17 +124,19 @@ def begin(
     evaluation = Evaluation(planned.job, engine, prepared=planned.prepared)
     outcomes = planned.run.outcomes
     refused = refused_scores(planned, engine.identity.tokenizer)
-    rules = {metric: rule for metric, rule in planned.rules.items() if metric not in refused}
-    known = known_parts(evaluation.parts, outcomes, rules)
+    known = known_parts(evaluation.parts, outcomes, {*planned.rules} - {*refused})
     if not known:
         raise RecordError(
             f"{planned.run.file} has none of the {len(evaluation.parts)} items of "
             f"{planned.name[0]} in the data; write a new baseline"
         )
+    if few := too_few(len(known), levels.alpha):
+        refused |= {metric: few for metric, rule in planned.rules.items() if rule.kind == "paired"}
+    rules = {metric: rule for metric, rule in planned.rules.items() if metric not in refused}
     parts = [evaluation.parts[p] for p in known]
     scores = []
     for metric, rule in rules.items():
-        table = part_sums(parts, outcomes, metric)
+        table = planned.sums(parts, outcomes, metric)
         of, value = planned.metric(metric), planned.score(metric).value
         scores.append(gated((*planned.name, metric), rule, of, value, table, levels))
     return Benchmark(
@@ -164,9 +171,11 @@ def refused_scores(planned: Planned, tokenizer: str) -> dict[str, str]:
     """The scores of the baseline that this model does not have, and why."""
     refused = {}
     other = tokenizer != planned.run.record.model["tokenizer"]
-    for metric in planned.rules:
+    for metric, rule in planned.rules.items():
         if metric not in planned.run.outcomes.metrics:
             refused[metric] = "the baseline has no outcomes of it"
+        elif rule.kind in TESTED and planned.metric(metric).select is not None:
+            refused[metric] = NO_TEST
         elif other and planned.per_token(metric):
             refused[metric] = (
                 "it counts tokens, and the model's tokenizer is not that of the baseline; use a "

@@ -3,7 +3,7 @@
 Everything that can be wrong without a model is found here, before one is loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,8 +16,10 @@ from harness.errors import DataError, HarnessError, RecordError, TaskError
 from harness.jobs.selection import Rows, job_for
 from harness.metrics import Metric
 from harness.plugins.registry import load_task
+from harness.records.outcomes import Outcomes
 from harness.records.record import Record
-from harness.runner import Job, Prepared, prepare
+from harness.runner import Job, Part, Prepared, part_sums, prepare
+from harness.stats.paired import Table
 from harness.task import Measure
 
 Name = tuple[str, str]
@@ -48,6 +50,11 @@ class Planned:
         metric = self.measures[name].metric
         assert isinstance(metric, Metric), "scores of texts have no rule"
         return metric
+
+    def sums(self, parts: Sequence[Part], outcomes: Outcomes, name: str) -> Table:
+        """The summed outcomes of a score in each part, (parts, statistics)."""
+        count = len(self.measures[name].statistics)
+        return part_sums(parts, outcomes, name, statistics=count)
 
     def per_token(self, name: str) -> bool:
         """Whether a score counts tokens, so that runs with other tokenizers do not compare."""

@@ -4,21 +4,25 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from harness.analysis.baseline import Key
-from harness.analysis.rules.rule import TIERS, Rule
 from harness.gate.scores import GatedScore
-from harness.stats.sequential import Martingale, pooled_losses
+from harness.stats.losses import Losses
+from harness.stats.sequential import Martingale
 
 
 @dataclass(slots=True)
 class Pool:
-    """The mean of the scores' losses, each in standard errors, tested slice by slice."""
+    """The mean of the scores' losses, each in standard errors, tested slice by slice.
 
-    rule: Rule
-    scales: dict[Key, float]  # standard error of each score's summed losses, as guessed
-    items: int  # parts of all their benchmarks
+    Scores of one benchmark share its items, so that their losses are summed item by item.
+    """
+
+    scales: dict[Key, float]  # what a loss is divided by
+    items: int  # of all their benchmarks
     used: int = 0
-    total: float = 0.0  # the loss so far, in standard errors
+    loss: float = 0.0  # so far
     test: Martingale = field(init=False)
 
     def __post_init__(self) -> None:
@@ -26,24 +30,26 @@ class Pool:
 
     def add(self, scores: Sequence[GatedScore]) -> None:
         """Add the latest slice of the scores of one benchmark."""
-        members = [s for s in scores if s.key in self.scales and s.last is not None]
+        members = [score for score in scores if score.key in self.scales]
         if not members:
             return
-        slices = [score.last for score in members if score.last is not None]
-        found = pooled_losses(slices, [self.scales[score.key] for score in members])
-        self.test.add(found)
-        self.used += len(found.values)
-        self.total += float(found.values.sum())
+        values = np.zeros(len(members[0].a[-1]))
+        for score in members:
+            if score.last is not None:
+                values += score.last.values / self.scales[score.key]
+        self.test.add(Losses(values, np.ones(len(values))))
+        self.used += len(values)
+        self.loss += float(values.sum())
         if self.used == self.items:
             self.test.finish()
 
 
 def pool_of(benchmarks: Iterable[Sequence[GatedScore]]) -> Pool | None:
-    """The pool of the scores whose rule says so, by benchmark; None if there are none."""
-    members = [[s for s in scores if s.rule.in_pool and s.guess] for scores in benchmarks]
-    scores = [score for group in members for score in group]
-    if not scores:
+    """The pool of the scores whose rule says so, by benchmark; None if none can be tested."""
+    groups = [[s for s in scores if s.rule.in_pool and s.guess] for scores in benchmarks]
+    members = [score for group in groups for score in group]
+    if not members:
         return None
-    tier = min((score.rule.tier for score in scores), key=TIERS.index)
-    scales = {score.key: score.guess * math.sqrt(score.items) for score in scores}
-    return Pool(Rule("pooled", tier=tier), scales, sum(g[0].items for g in members if g))
+    # the standard error of a score's summed losses, as guessed, for each score of the mean
+    scales = {score.key: score.guess * math.sqrt(score.items) * len(members) for score in members}
+    return Pool(scales, sum(group[0].items for group in groups if group))

@@ -8,9 +8,9 @@ import numpy as np
 
 from harness.analysis.baseline import Key
 from harness.analysis.rules.judge import ROUNDING
-from harness.analysis.rules.rule import Rule
+from harness.analysis.rules.rule import OWN_TEST, Rule
 from harness.metrics import Metric
-from harness.stats.losses import Losses, losses
+from harness.stats.losses import Losses, losses_so_far
 from harness.stats.paired import Table, values
 from harness.stats.power import needed, sd_guess
 from harness.stats.sequential import GroupSequential, Martingale
@@ -18,8 +18,6 @@ from harness.stats.sequential import GroupSequential, Martingale
 CORRELATION = 0.9  # of two checkpoints of one training run, until their losses are seen
 GUESS_COUNTS = 10  # parts for which the guess of their spread counts
 USUAL_DROP = 0.02  # of the value, or of 100 points: what a score without a margin is planned for
-TESTED = ("proved", "paired")
-"""Rules whose test may decide before all items are used."""
 
 Test = Martingale | GroupSequential
 
@@ -41,6 +39,7 @@ class GatedScore:
     rule: Rule
     metric: Metric
     value: float  # of the baseline's whole run
+    whole: Table  # the summed outcomes of all parts of the baseline, (statistics,)
     guess: float  # standard deviation of a part's loss, before any is seen
     items: int  # parts that there are
     test: Test | None  # None where only all items decide
@@ -72,11 +71,11 @@ class GatedScore:
         """
         self.a.append(a)
         self.b.append(b)
-        before, after = self.tables()
-        applies = before[:, -1].any() or after[:, -1].any()  # an optional measure may not
+        tables = self.tables()
+        applies = all(table[:, -1].any() for table in tables)  # an optional measure may not
         if self.metric.select is not None or not applies:
             return
-        everything = losses(self.metric, before, after)
+        everything = losses_so_far(self.metric, *tables, self.whole)
         self.last = Losses(everything.values[-len(a) :], everything.weights[-len(a) :])
         self.squares += float((self.last.values**2).sum())
         if self.test is not None:
@@ -87,8 +86,8 @@ class GatedScore:
         return np.concatenate(self.a), np.concatenate(self.b)
 
     def now(self) -> tuple[float, float] | None:
-        """The values of both runs on the parts so far; None before the first."""
-        if not self.a or self.metric.select is not None:
+        """The values of both runs on the parts so far; None if they have none yet."""
+        if self.last is None:
             return None
         sums = np.stack([table.sum(axis=0) for table in self.tables()])
         before, after = values(self.metric, sums)
@@ -122,8 +121,8 @@ def gated(
     """A score before the first slice; `table` has the baseline's outcomes of all parts."""
     testable = metric.select is None
     guess = sd_guess(metric, table, CORRELATION) if testable and len(table) > 1 else 0.0
-    score = GatedScore(key, rule, metric, value, guess, len(table), None)
-    if rule.kind in TESTED and testable:
+    score = GatedScore(key, rule, metric, value, table.sum(axis=0), guess, len(table), None)
+    if rule.kind in OWN_TEST and testable:
         score.test = _test(score, table, levels)
     return score
 

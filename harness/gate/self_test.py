@@ -120,7 +120,7 @@ def catch(score: GatedScore, alpha: float) -> Catch:
     """What a test of all items at level `alpha` would show of a score, by the losses so far."""
     in_points = score.metric.unit in POINTS
     unit = "points" if in_points else "% of the score"
-    if score.used < 2 or (not in_points and not score.value):
+    if score.used < 2 or score.last is None or (not in_points and not score.value):
         return Catch(None, unit)
     spread = float(losses(score.metric, *score.tables()).values.std(ddof=1))
     if not 0 < spread < math.inf:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.errors import RecordError
 from harness.files.output import write_text
 from harness.records import folder as records
 from harness.records import schema
@@ -70,7 +71,11 @@ def read(folder: Path, gate: Identity) -> Earlier:
     path, nothing = folder / FILE, Earlier({}, {})
     if not path.exists():
         return nothing
-    value = schema.fields(schema.load(path), "gate", str(path))
+    try:
+        loaded = schema.load(path)
+    except RecordError as error:
+        raise RecordError(f"{error}; remove it, or give another --out") from error
+    value = schema.fields(loaded, "gate", str(path))
     with schema.malformed(str(path), "gate"):
         if value["gate"] != gate._asdict():
             return nothing

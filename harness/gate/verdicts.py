@@ -4,9 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.analysis.baseline import Baseline, Key
-from harness.analysis.check import POOL, Verdict, check
+from harness.analysis.check import POOL, Verdict, check, warnings_of
 from harness.analysis.compare import ScoreComparison
-from harness.analysis.rules.judge import too_few
+from harness.analysis.rules.judge import (
+    EMPTY_POOL,
+    IN_POOL,
+    NO_RULE,
+    pooled_size,
+    too_few,
+    would_decide,
+)
+from harness.analysis.rules.rule import pooled_rule
 from harness.analysis.rules.tiers import Status
 from harness.analysis.runs import Run
 from harness.gate.benchmark import Benchmark
@@ -41,17 +49,18 @@ class Verdicts:
                 self._refuse(key, self.reasons.get(key[:2], "the baseline has no run of it"))
             elif key[2] in benchmark.refused:
                 self._refuse(key, benchmark.refused[key[2]])
-        for benchmark in self.benchmarks:
-            for score in benchmark.scores:
-                if score.rule.kind == "paired" and too_few(score.items, self.baseline.alpha):
-                    self._refuse(score.key, f"{score.items} items are too few for a paired test")
-                    benchmark.open.discard(score.name)
+        rule = pooled_rule(self.baseline.rules.values())
+        few = too_few(self.pool.items, self.baseline.alpha) if self.pool else EMPTY_POOL
+        if rule and few:
+            self._decide_pool(Verdict(*POOL, "not comparable", rule, few))
 
     def fail(self, benchmark: Benchmark, reason: str) -> None:
-        """Note that the model cannot be scored on a benchmark, whatever its scores were so far."""
+        """Note that the model cannot be scored on a benchmark; a regression stays one."""
         benchmark.failure = reason
         for score in benchmark.scores:
-            self._refuse(score.key, reason)
+            known = self.found.get(score.key)
+            if known is None or known.status != "regression":
+                self._refuse(score.key, reason)
 
     def update(self) -> None:
         """Look at the evidence; a score that gets its verdict no longer keeps the gate running."""
@@ -65,9 +74,7 @@ class Verdicts:
                     self.found[score.key] = _verdict(score, status, _reason(score, status), p)
                     benchmark.open.discard(score.name)
         if self.pool and POOL not in self.found and self._pool_is_worse(adjusted[POOL]):
-            self.found[POOL] = _pooled(self.pool, "regression", adjusted[POOL])
-            for benchmark in self.benchmarks:
-                benchmark.open -= {s.name for s in benchmark.scores if s.rule.kind == "pooled"}
+            self._decide_pool(self._pooled(self.pool, "regression", adjusted[POOL]))
 
     def all(self) -> list[Verdict]:
         """A verdict for every rule, in the baseline's order; `undecided` if none is in yet."""
@@ -75,9 +82,10 @@ class Verdicts:
         verdicts = [
             self.found.get(key) or self._open(key, adjusted.get(key)) for key in self.baseline.rules
         ]
-        if self.pool:
-            open_pool = _pooled(self.pool, self._pool_status(), adjusted[POOL])
-            verdicts.append(self.found.get(POOL, open_pool))
+        if POOL in self.found:
+            verdicts.append(self.found[POOL])
+        elif self.pool:
+            verdicts.append(self._pooled(self.pool, self._pool_status(), adjusted[POOL]))
         return verdicts
 
     def close(self, records: Mapping[Name, Record]) -> list[Verdict]:
@@ -99,6 +107,12 @@ class Verdicts:
 
     def _refuse(self, key: Key, reason: str) -> None:
         self.found[key] = Verdict(*key, "not comparable", self.baseline.rules[key], reason)
+
+    def _decide_pool(self, verdict: Verdict) -> None:
+        """Note the pooled verdict; scores without another one no longer keep the gate running."""
+        self.found[POOL] = verdict
+        for benchmark in self.benchmarks:
+            benchmark.open -= {s.name for s in benchmark.scores if s.rule.kind == "pooled"}
 
     def _scores(self) -> Iterator[GatedScore]:
         return (score for benchmark in self.benchmarks for score in benchmark.scores)
@@ -126,10 +140,25 @@ class Verdicts:
         members = (score for score in self._scores() if score.key in self.pool.scales)
         return p < self.baseline.alpha and any(s.loss > s.rounding for s in members)
 
+    def _pooled(self, pool: Pool, status: Status, p: float) -> Verdict:
+        rule = pooled_rule(self.baseline.rules.values())
+        assert rule is not None, "a pool has scores"
+        better_or_worse = "worse" if pool.loss > 0 else "better"
+        return Verdict(
+            *POOL,
+            status,
+            rule,
+            f"{better_or_worse} by {pooled_size(pool.loss, len(pool.scales))}",
+            p=p,
+            items=pool.used,
+            of=pool.items,
+            evidence=f"e-value {pool.test.e_worse:.3g} against no loss, p {p:.2g} after Holm",
+        )
+
     def _pool_status(self) -> Status:
         """The pooled verdict where no regression is seen."""
         waiting = any(
-            benchmark.runs_on and any(s.rule.kind == "pooled" for s in benchmark.scores)
+            benchmark.runs_on and any(s.rule.in_pool for s in benchmark.scores)
             for benchmark in self.benchmarks
         )
         return "undecided" if waiting else "no regression seen"
@@ -140,7 +169,7 @@ class Verdicts:
         score = next(score for score in benchmark.scores if score.key == key)
         rule = score.rule
         if rule.kind in ("report", "pooled"):
-            reason = "no rule" if rule.kind == "report" else "part of the pooled decision"
+            reason = NO_RULE if rule.kind == "report" else IN_POOL
             return _verdict(score, "reported", reason, p)
         if not benchmark.complete or score.test is None:
             return _verdict(score, "undecided", _unfinished(score), p)
@@ -158,10 +187,7 @@ class Verdicts:
             margin=margin,
             min_loss=score.rule.min_loss,
         )
-        count = "hardly any number of items"
-        if more:
-            count = f"about {more:,} more item{'s' * (more != 1)}"
-        return f"{ALL_USED}; {count} would decide with 90 % probability"
+        return f"{ALL_USED}; {would_decide(more, 'item')}"
 
     def _judge_complete(self, records: Mapping[Name, Record]) -> None:
         """The verdicts of rules that only all items decide, where all are used."""
@@ -196,20 +222,6 @@ def _verdict(score: GatedScore, status: Status, reason: str, p: float | None) ->
         items=score.used,
         of=score.items,
         evidence=in_words(score, p),
-    )
-
-
-def _pooled(pool: Pool, status: Status, p: float) -> Verdict:
-    size = f"{abs(pool.total):.2g} standard errors"
-    return Verdict(
-        *POOL,
-        status,
-        pool.rule,
-        f"{'worse' if pool.total > 0 else 'better'} by {size}, {len(pool.scales)} scores together",
-        p=p,
-        items=pool.used,
-        of=pool.items,
-        evidence=f"e-value {pool.test.e_worse:.3g} against no loss, p {p:.2g} after Holm",
     )
 
 
@@ -254,10 +266,6 @@ def _with_records(verdict: Verdict, before: Record, after: Record) -> Verdict:
     """A verdict with the warnings of both records, and where their signatures differ."""
     differences = before.signature.diff(after.signature)
     differences.pop("rows", None)  # `items` and `of` say it
-    name = verdict.task
-    note = f"{name}: the signatures differ in {signature.in_words(differences)}"
-    warnings = (
-        *(f"{name}: {text}" for text in after.warnings),
-        *(f"{name}, in the baseline: {text}" for text in before.warnings),
-    )
+    note = f"{verdict.task}: the signatures differ in {signature.in_words(differences)}"
+    warnings = warnings_of(verdict.task, before, after)
     return replace(verdict, note=note if differences else "", warnings=warnings)

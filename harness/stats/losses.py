@@ -48,6 +48,34 @@ def losses(metric: Metric, a: Table, b: Table) -> Losses:
     return Losses(found, weights)
 
 
+def losses_so_far(metric: Metric, a: Table, b: Table, whole: NDArray[np.float64]) -> Losses:
+    """The losses of some of the units of two runs, drawn at random.
+
+    A loss of the whole score may be smaller or larger on these units: the same nats cost less
+    perplexity where the text is easy. The weights allow for it; they say what a loss of 1 of the
+    whole score is on each unit.
+
+    Args:
+        metric: of the score.
+        a: outcomes of the units in the first run.
+        b: outcomes in the second run.
+        whole: the summed outcomes of all units in the first run.
+
+    Raises:
+        NumericsError: as `losses`.
+    """
+    found = losses(metric, a, b)
+    change = b - a
+    share = whole[-1] / a[:, -1].sum()  # how often these units fit into the whole
+    middle = whole + share * change.sum(axis=0) / 2
+    slopes = gradient(metric, middle, np.abs(change).max(axis=0))
+    of_whole = np.linalg.norm(len(a) * share * (change @ slopes))
+    size = np.linalg.norm(found.values)
+    if not 0 < of_whole < math.inf:
+        return found
+    return found._replace(weights=found.weights * (size / of_whole))
+
+
 def require_comparable(metric: Metric, a: Table, b: Table) -> None:
     """Refuse runs without examples, and outcomes that are not finite numbers."""
     assert a.shape == b.shape, f"outcomes of the same units, got {a.shape} and {b.shape}"

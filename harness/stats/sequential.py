@@ -6,7 +6,6 @@ hold whenever one stops, so that those of several scores may go through Holm 197
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -150,16 +149,6 @@ class GroupSequential:
         if self._within:
             p = smallest_level(self._within.z, beta_spending, looks, last=last)
             self.p_within = min(self.p_within, p)
-
-
-def pooled_losses(scores: Sequence[Losses], scales: Sequence[float]) -> Losses:
-    """The mean loss over several scores of the same units, each divided by its scale.
-
-    Scores of the same units depend on each other; as one loss a unit they are tested together.
-    """
-    shares = [1 / (scale * len(scores)) for scale in scales]
-    values = sum(share * s.values for share, s in zip(shares, scores, strict=True))
-    return Losses(np.asarray(values), np.mean([s.weights for s in scores], axis=0))
 
 
 class _Sums:

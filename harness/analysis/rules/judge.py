@@ -10,6 +10,9 @@ from harness.stats.paired import Difference
 from harness.stats.pooled import Pooled
 
 ROUNDING = 1e-5  # relative to the score; a paired test detects any bias, even in the last digits
+NO_RULE, IN_POOL = "no rule", "part of the pooled decision"
+NO_TEST = "no paired test: each run chooses the examples of this score"
+EMPTY_POOL = "no score of the pooled decision can be tested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +46,23 @@ class Case:
         return max(self.rule.amount * share, self.noise)
 
 
-def too_few(pairs: int, alpha: float) -> bool:
-    """Whether even the smallest p that so many pairs can give does not reject."""
-    return bool(0.5**pairs >= alpha)
-
-
 def judge(case: Case) -> tuple[Status, str]:
     """Status and reason of a score."""
     kind = case.rule.kind
     if kind == "report":
-        return "reported", "no rule"
+        return "reported", NO_RULE
     if kind in ("absolute", "relative"):
         return _by_tolerance(case)
     pairs = case.difference.pairs
     if case.difference.test == "none" and pairs > 1:
-        return "not comparable", "no paired test: each run chooses the examples of this score"
+        return "not comparable", NO_TEST
     if kind == "pooled":
-        return "reported", "part of the pooled decision"
+        return "reported", IN_POOL
     if case.limits and case.p is not None:
         return _by_limits(case, case.limits)
-    if case.p is None or too_few(pairs, case.alpha):
-        return "not comparable", f"{pairs} examples are too few for a paired test"
+    alpha = 0.0 if case.p is None else case.alpha  # without a test, no p is small enough
+    if few := too_few(pairs, alpha):
+        return "not comparable", few
     return _by_test(case)
 
 
@@ -100,11 +99,22 @@ def _by_limits(case: Case, limits: Limits) -> tuple[Status, str]:
         return "regression", f"worse by {case.worse:.4g}, one-sided p {p:.2g} after Holm"
     limited = upper is not None and math.isfinite(upper)
     possible = f"a loss of up to {upper:.4g}" if limited else "any loss"
-    more = f"about {case.more:,} more examples" if case.more else "hardly any number of examples"
-    return (
-        "undecided",
-        f"{possible} is possible, margin {margin:.4g}; {more} would decide with 90 % probability",
-    )
+    more = would_decide(case.more, "example")
+    return "undecided", f"{possible} is possible, margin {margin:.4g}; {more}"
+
+
+def too_few(units: int, alpha: float) -> str:
+    """Why so few units cannot show a loss at this level, whatever they are; empty if they can."""
+    smallest_p = 0.5**units
+    return f"{units} examples are too few for a paired test" if smallest_p >= alpha else ""
+
+
+def would_decide(more: int | None, what: str) -> str:
+    """How many more examples or items would decide, in words."""
+    count = f"hardly any number of {what}s"
+    if more:
+        count = f"about {more:,} more {what}{'s' * (more != 1)}"
+    return f"{count} would decide with 90 % probability"
 
 
 def judge_pooled(
@@ -114,11 +124,16 @@ def judge_pooled(
 
     `beyond` says whether any score is worse by more than rounding and noise explain.
     """
-    if too_few(pooled.units, alpha):
-        return "not comparable", f"{pooled.units} examples are too few for a paired test"
-    size = f"{abs(pooled.loss):.2g} standard errors on average over {scores} scores"
+    if few := too_few(pooled.units, alpha):
+        return "not comparable", few
+    size = pooled_size(pooled.loss, scores)
     if p < alpha and beyond:
         return "regression", f"worse by {size}, one-sided p {p:.2g} after Holm"
     if pooled.p < alpha and pooled.loss < 0:
         return "improved", f"better by {size}, two-sided p {pooled.p:.2g}"
     return "no regression seen", f"{scores} scores on average, one-sided p {p:.2g} after Holm"
+
+
+def pooled_size(loss: float, scores: int) -> str:
+    """The size of a pooled loss or gain, in words."""
+    return f"{abs(loss):.2g} standard errors on average over {scores} scores"

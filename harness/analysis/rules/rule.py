@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,7 +21,8 @@ KINDS = {
     "report": "",  # never fails
 }
 """Rule -> the name of its number."""
-TESTED = ("proved", "paired", "pooled")  # by swapping the runs example by example
+OWN_TEST = ("proved", "paired")  # of the score alone, by swapping the runs example by example
+TESTED = (*OWN_TEST, "pooled")
 KEYS = ("task", "protocol", "metric", "value", "unit", "tier", "rule", "margin", "min_loss",
         "delta", "tolerance", "pooled")  # fmt: skip
 """What a score has in a baseline's file."""
@@ -51,6 +52,12 @@ class Rule:
     def in_pool(self) -> bool:
         """Whether the score counts in the pooled decision."""
         return self.pooled or self.kind == "pooled"
+
+
+def pooled_rule(rules: Iterable[Rule]) -> Rule | None:
+    """The rule of the pooled decision, in the highest tier of its scores; None without any."""
+    tiers = [rule.tier for rule in rules if rule.in_pool]
+    return Rule("pooled", tier=min(tiers, key=TIERS.index)) if tiers else None
 
 
 class Amount(NamedTuple):
@@ -160,9 +167,12 @@ def rule_in(entry: Mapping[str, Any], name: str, score: Score) -> Rule:
 
 
 def parse_score(text: str) -> tuple[tuple[str, str], WrittenRule | None]:
-    """((task, metric), its own rule if any) in `cbt-cn:nats` or `lambada:ppl=proved:2%`."""
-    name, equals, rule = text.partition("=")
-    task, _, metric = name.partition(":")
+    """((task, metric), its own rule if any) in `cbt-cn:nats` or `lambada:ppl=proved:2%`.
+
+    The names of other programs' tasks may have a colon or an equals sign; metrics and rules do not.
+    """
+    name, equals, rule = text.rpartition("=") if "=" in text else (text, "", "")
+    task, _, metric = name.rpartition(":")
     if not (task and metric) or (equals and not rule):
         raise UsageError(
             f"score {clipped_repr(text, 60)}: expected TASK:METRIC or TASK:METRIC=RULE, such as "
