@@ -16,18 +16,18 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from scipy.optimize import brentq
 
 from harness.metrics import ACCURACY, MEAN, Metric, perplexity
 from harness.metrics.bleu import bleu
-from harness.stats.losses import Losses, losses
+from harness.stats.losses import Losses, losses, losses_so_far
 from harness.stats.paired import Table, values
 from harness.stats.sequential import GroupSequential, Martingale
 
@@ -168,6 +168,14 @@ def judge(test: Martingale | GroupSequential, slices: Sequence[Losses], items: i
     return "undecided", 1.0
 
 
+def slices_of(kind: Kind, a: Table, b: Table, cuts: Sequence[int]) -> Iterator[Losses]:
+    """The losses of each slice, as a gate sees them: next to all slices before."""
+    whole = a.sum(axis=0)
+    for start, stop in pairwise([0, *cuts, kind.items]):
+        found = losses_so_far(kind.metric, a[:stop], b[:stop], whole)
+        yield Losses(found.values[start:], found.weights[start:])
+
+
 def simulate(name: str, multiple: float, runs: int) -> list[list[Verdict]]:
     """Verdicts of every run: of the fixed test, the group-sequential design and the bets."""
     kind = complete(KINDS[name])
@@ -178,8 +186,7 @@ def simulate(name: str, multiple: float, runs: int) -> list[list[Verdict]]:
     cuts = np.linspace(0, kind.items, kind.slices + 1).round().astype(int)[1:-1]
     for _ in range(runs):
         a, b = kind.draw(rng, kind.items, worse)
-        halves = zip(np.split(a, cuts), np.split(b, cuts), strict=True)
-        slices = [losses(kind.metric, *pair) for pair in halves]
+        slices = list(slices_of(kind, a, b, cuts))
         looks = partial(GroupSequential, kind.margin, proportion=proportion, items=kind.items)
         bets = Martingale(kind.margin, proportion=proportion, items=kind.items)
         designs = (looks(looks=1), looks(looks=4), bets)

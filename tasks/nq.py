@@ -2,8 +2,7 @@
 
 Radford et al. 2019, section 3.8: example pairs of question and answer show the short style; exact
 match as in SQuAD; 4.1 % for the largest model, 63.1 % on the 1 % of answers it is most confident
-in. The paper used the development set of the full data; NQ-open keeps its 3,610 questions with
-short answers. The paper gives neither prompts nor examples.
+in. It gives neither prompts nor examples. NQ-open is the part with short answers, 3,610 questions.
 """
 
 import json

@@ -123,7 +123,7 @@ def test_the_report_of_ci_names_margin_evidence_and_items() -> None:
     assert suite.get("name") == "harness gate"
     [case] = (c for c in suite if c.get("classname") == "ptb.paper")
     text = "".join(case.itertext())
-    for word in ("margin: ", "evidence: e-value ", "examples: "):
+    for word in ("margin: ", "evidence: e-value ", "items: "):
         assert word in text
 
 

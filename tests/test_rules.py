@@ -366,7 +366,7 @@ def test_reports_name_margin_evidence_and_examples() -> None:
     )
     xml = ci.junit([score]).decode()
     for line in ("margin: 0.5", "loss at most: 0.31", "evidence: e-value 41",
-                 "examples: 412 of 2,000", "rule: proved, margin 1, critical"):  # fmt: skip
+                 "items: 412 of 2,000", "rule: proved, margin 1, critical"):  # fmt: skip
         assert line in xml
     assert "| 0.5 | e-value 41 | 412 of 2,000 | why |" in ci.summary([score])
 

@@ -324,7 +324,7 @@ def test_scores_before_a_failure_are_kept(
         ({"every": 0}, UsageError, "every=0: expected a number of steps, or 'save'"),
         ({"every": "epoch"}, UsageError, "every='epoch': expected"),
         ({"on_regression": "halt"}, UsageError, "expected one of ignore, warn, stop"),
-        ({"rule": "worse"}, UsageError, "rule 'worse': expected paired"),
+        ({"rule": "worse"}, UsageError, "rule 'worse': expected one of proved, paired"),
         ({"alpha": 1.0}, UsageError, "alpha=1.0: expected a level between 0 and 1"),
     ],
 )

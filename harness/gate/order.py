@@ -5,7 +5,6 @@ import random
 from collections.abc import Sequence
 
 SLICES = 50  # into which the whole run is cut
-BATCHES = 1  # that a slice fills at least, so that short slices do not waste the machine
 
 
 def shuffled(parts: Sequence[int], seed: int, *names: str) -> tuple[int, ...]:
@@ -29,14 +28,14 @@ def slice_size(parts: int, seconds: float, total_seconds: float) -> int:
 
 
 def batch_size(parts: int, tokens: int, batch_tokens: int) -> int:
-    """How many parts of a benchmark fill a batch.
+    """How many parts of a benchmark fill a batch; fewer would waste the machine.
 
     Args:
         parts: of the benchmark.
         tokens: that are fed for all of them.
         batch_tokens: of one batch.
     """
-    return max(1, min(parts, math.ceil(parts * BATCHES * batch_tokens / max(tokens, 1))))
+    return max(1, min(parts, math.ceil(parts * batch_tokens / max(tokens, 1))))
 
 
 def look(parts: int, done: int, looks: int) -> int:

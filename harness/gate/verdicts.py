@@ -152,7 +152,7 @@ class Verdicts:
             p=p,
             items=pool.used,
             of=pool.items,
-            evidence=f"e-value {pool.test.e_worse:.3g} against no loss, p {p:.2g} after Holm",
+            evidence=f"e-value {pool.test.e_worse:.3g} against no loss (p {p:.2g} after Holm)",
         )
 
     def _pool_status(self) -> Status:

@@ -90,12 +90,12 @@ def details(verdict: Verdict) -> list[str]:
         "margin": None if verdict.margin is None else f"{verdict.margin:g}",
         "loss at most": upper,
         "evidence": verdict.evidence,
-        "examples": _examples(verdict),
+        "items": _items(verdict),
     }
     return [f"{name}: {text}" for name, text in lines.items() if text]
 
 
-def _examples(verdict: Verdict) -> str:
+def _items(verdict: Verdict) -> str:
     """`412 of 2,000`, or `2,000` if all were used."""
     if verdict.items is None:
         return ""
@@ -129,7 +129,7 @@ def summary(verdicts: Sequence[Verdict], build: Build = CHECK) -> str:
         f"### {build.command}",
         "",
         "| | benchmark | score | baseline | now | difference | 95 % interval "
-        "| margin | evidence | examples | |",
+        "| margin | evidence | items | |",
         "|---|---|---|--:|--:|--:|---|--:|---|--:|---|",
     ]
     for verdict in verdicts:
@@ -142,7 +142,7 @@ def summary(verdicts: Sequence[Verdict], build: Build = CHECK) -> str:
             interval = "" if d.low is None else f"{d.low:+.4f} to {d.high:+.4f}"
             cells += [f"{d.a:.4f}", f"{d.b:.4f}", f"{d.value:+.4f}", interval]
         margin = "" if verdict.margin is None else f"{verdict.margin:g}"
-        cells += [margin, verdict.evidence, _examples(verdict), verdict.reason]
+        cells += [margin, verdict.evidence, _items(verdict), verdict.reason]
         lines.append(f"| {' | '.join(map(markdown_cell, cells))} |")
     if warnings := all_warnings(verdicts):
         lines += ["", *(f"- warning: {markdown_cell(text)}" for text in warnings)]

@@ -142,7 +142,7 @@ def parse_amount(value: object, what: str, *, positive: bool = False) -> Amount:
     if match is None or not 0 <= number < math.inf or (positive and not number):
         allowed = "above zero" if positive else "that is not negative"
         raise UsageError(
-            f"{what}: expected a number {allowed}, in the score's unit or in per cent of its "
+            f"{what}: expected a number {allowed}, in the score's unit or in percent of its "
             f"value, such as 0.5 or 2%; got {clipped_repr(text or value, 40)}"
         )
     return Amount(number, match[2])
@@ -227,5 +227,5 @@ def _check_margin(margin: float, score: Score, name: str, what: str) -> None:
         raise UsageError(
             f"{what}: margin {margin:g} is not smaller than the baseline's value {score.value:g} "
             f"({score.unit}); expected a loss in that unit that would still be acceptable, or in "
-            "per cent of the value, such as 2%"
+            "percent of the value, such as 2%"
         )
