@@ -66,7 +66,7 @@ RULES = {
         "engine.checkpoint.steps",
         ANY,
     ),
-    "jobs": Rule("core errors data plugins runner task analysis.paper"),
+    "jobs": Rule("core errors data plugins records runner task analysis.paper"),
     "gate": Rule(
         "core errors files data jobs metrics plugins records runner stats task analysis", "numpy"
     ),

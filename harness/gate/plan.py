@@ -11,13 +11,12 @@ from harness.analysis.baseline import Baseline
 from harness.analysis.rules.rule import Rule
 from harness.analysis.runs import Run, label, measures
 from harness.core import Score
-from harness.data.load import Data, Where
+from harness.data.load import Where
 from harness.errors import DataError, HarnessError, RecordError, TaskError
-from harness.jobs.selection import Rows, job_for
+from harness.jobs.repeated import check_same, job_of
 from harness.metrics import Metric
 from harness.plugins.registry import load_task
 from harness.records.outcomes import Outcomes
-from harness.records.record import Record
 from harness.runner import Job, Part, Prepared, part_sums, prepare
 from harness.stats.paired import Table
 from harness.task import Measure
@@ -113,43 +112,8 @@ def _planned(run: Run, rules: Mapping[str, Rule], where: Where, strict: bool) ->
             f"{run.file} has no items of {record.task} to pair with; write a new baseline"
         )
     by_name = {measure.name: measure for measure in measures(record)}
-    job = job_of(record, where, strict=strict)
+    job = job_of(record, load_task(record.task), where, strict=strict)
     prepared = prepare(job)
-    check_same(record, job, prepared)
+    check_same(record, job, prepared, whose="baseline", remedy="write a new one")
     chosen = {metric: by_name[metric] for metric in rules if metric in by_name}
     return Planned(run, job, prepared, chosen, rules)
-
-
-def job_of(record: Record, where: Where, *, strict: bool = False) -> Job:
-    """The job of a record: its protocol and the same choice of rows.
-
-    Raises:
-        DataError: there is no data.
-        UsageError: the task has no such option any more.
-    """
-    task = load_task(record.task)
-    options = {name: str(value) for name, value in record.options.items()}
-    protocol = task.protocol(record.protocol.partition("+")[0], options)
-    return job_for(task, protocol, Rows(where, record.limit, record.seed, strict))
-
-
-def check_same(record: Record, job: Job, prepared: Prepared) -> None:
-    """Raise a DataError or a RecordError unless data and prompt are those of a record."""
-    _check_data(record.data, job.data)
-    if record.pool and job.pool:
-        _check_data(record.pool, job.pool)
-    if record.prompt and prepared.prompt.sha256 != record.prompt["sha256"]:
-        raise RecordError(
-            f"the prompt {prepared.prompt.name!r} has changed since the baseline was made; write a "
-            "new one"
-        )
-
-
-def _check_data(facts: Mapping[str, object], rows: Data) -> None:
-    if rows.sha256 == facts["sha256"]:
-        return
-    remedy = "--sample" if facts["source"] == "sample" else "--data-dir a folder with that file"
-    raise DataError(
-        f"{rows.name} has sha256 {rows.sha256[:12]}..., the baseline's rows came from "
-        f"{facts['name']} with {str(facts['sha256'])[:12]}...; give {remedy}"
-    )

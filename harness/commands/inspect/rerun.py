@@ -15,13 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.commands.evaluate.session import job_for, open_store
+from harness.commands.evaluate.session import open_store
 from harness.commands.options import CacheOptions, DataOptions, ModelOptions
 from harness.core import Example, Generated, Request, Response
 from harness.data import load as data
 from harness.display.preview import MAX_WINDOWS
 from harness.engine.checkpoint.steps import path_exists, split_revision
-from harness.errors import CheckpointError, DataError, RecordError, UsageError
+from harness.errors import CheckpointError, RecordError, UsageError
+from harness.jobs.repeated import check_same, job_of
 from harness.plugins.registry import load_task
 from harness.records.dump import Exchange
 from harness.records.record import Record
@@ -68,23 +69,13 @@ def run_again(
             f"a record of {record.task} version {record.version} by {record.origin} cannot be "
             f"repeated with version {task.version} of this harness; run the task again"
         )
-    overrides = {k: str(v) for k, v in record.options.items()}
-    protocol = task.protocol(record.protocol.partition("+")[0], overrides)
-    sample = record.data["source"] == "sample"
-    rows = replace(data_options, sample=sample, limit=record.limit, seed=record.seed)
-    job = job_for(task, protocol, rows)
+    rows = replace(data_options, sample=record.data["source"] == "sample")
+    job = job_of(record, task, rows.where(), strict=rows.strict)
     if task.few_shot and record.pool and record.pool["source"] == "sample":
-        pool = task.few_shot.source(protocol.options)
+        pool = task.few_shot.source(job.protocol.options)
         job = replace(job, pool=data.load(pool, data.Where(sample=True)))
     prepared = prepare(job)
-    _check_data(record.data, job.data)
-    if record.pool and job.pool:
-        _check_data(record.pool, job.pool)
-    if record.prompt and prepared.prompt.sha256 != record.prompt["sha256"]:
-        raise RecordError(
-            f"the prompt {prepared.prompt.name!r} has changed since the record was made; run the "
-            "task again"
-        )
+    check_same(record, job, prepared, whose="record", remedy="run the task again")
     recorded = _recorded_model(record, model)
     return Again(record, job, prepared, recorded, cache, data_options.data_dir, bool(model.names))
 
@@ -110,16 +101,6 @@ def _recorded_model(record: Record, given: ModelOptions) -> ModelOptions:
         dtype=recorded["dtype"],
         context=recorded["context"],
     )
-
-
-def _check_data(facts: Mapping[str, object], rows: data.Data) -> None:
-    if rows.sha256 != facts["sha256"]:
-        sample = rows.source_kind == "sample"
-        remedy = "run the task again" if sample else "give --data-dir the record's file"
-        raise DataError(
-            f"{rows.name} has sha256 {rows.sha256[:12]}..., the record's rows came from "
-            f"{facts['name']} with {str(facts['sha256'])[:12]}...; {remedy}"
-        )
 
 
 @dataclass(frozen=True)
