@@ -7,9 +7,11 @@
     +-- PluginError         an entry point that does not lead to the task it names
     +-- TaskError           a function of a task that raises or returns something wrong
     +-- CheckpointError     a model that cannot be loaded or is not a causal language model
+    |   +-- EndpointError       a model server that cannot be reached, or fails the self-test
     +-- RequestError        one request, named by its example
     |   +-- EncodingError       it cannot become tokens, or breaks a rule of --strict
     |   +-- NumericsError       its score is not a finite number
+    |   +-- ResponseError       a model server refused it, or answered it wrongly
     +-- CanaryError         the canaries of a run warn, under --strict
     +-- RecordError         a record that cannot be written or read
 
@@ -55,12 +57,27 @@ class TaskError(HarnessError):
     """A function of a task raises or returns something wrong; its own error is the cause."""
 
 
-class RequestError(HarnessError):
-    """A request cannot be answered; `request` is its index in the list given to the engine."""
+class EndpointError(CheckpointError):
+    """A model server cannot be reached, refuses a call, or fails the self-test.
 
-    def __init__(self, message: str, request: int | None = None) -> None:
+    `status` is that of HTTP, if the server refused a call.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RequestError(HarnessError):
+    """A request cannot be answered.
+
+    `request` is its index in the list given to the engine, `query` the engine's query of it.
+    """
+
+    def __init__(self, message: str, request: int | None = None, *, query: Any = None) -> None:
         super().__init__(message)
         self.request = request
+        self.query = query
 
 
 class EncodingError(RequestError):
@@ -68,11 +85,11 @@ class EncodingError(RequestError):
 
 
 class NumericsError(RequestError):
-    """A score is NaN or infinite; `query` is the engine's query that has it."""
+    """A score is NaN or infinite."""
 
-    def __init__(self, message: str, request: int | None = None, *, query: Any = None) -> None:
-        super().__init__(message, request)
-        self.query = query
+
+class ResponseError(RequestError):
+    """A model server refused one request, or its answer is not one to that request."""
 
 
 class CanaryError(HarnessError):

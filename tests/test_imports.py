@@ -58,6 +58,7 @@ RULES = {
         "core errors files engine.checkpoint engine.queries", "numpy platformdirs"
     ),
     "engine.backends": Rule("core errors files engine", f"{TENSORS} platformdirs ray"),
+    "engine.endpoint": Rule("core errors files engine", f"{TENSORS} platformdirs httpx2"),
     "engine": Rule("core errors files engine", TENSORS),
     "runner": Rule("canaries core errors data metrics prompt records stats task", "numpy"),
     "analysis.paper": Rule("canaries core errors files metrics records", ANY),

@@ -8,6 +8,7 @@ before its responses are returned. The engine knows nothing about tasks.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from harness.core import Encoding, Request, Response, Tokens
 from harness.engine.backends.backend import Backend
@@ -20,7 +21,7 @@ from harness.engine.queries.encode import Encoded, Encoder, Encodings
 from harness.engine.queries.preflight import Preflight, preflight
 from harness.engine.queries.query import Advance
 from harness.engine.router import Router
-from harness.errors import NumericsError, UsageError
+from harness.errors import RequestError
 
 
 class Engine:
@@ -69,7 +70,7 @@ class Engine:
         """Number of tokens that the model gives a probability."""
         return self.backend.options.vocabulary or len(self.tokenizer)
 
-    def describe(self) -> dict[str, int | bool | str | list[int]]:
+    def describe(self) -> dict[str, Any]:
         """How requests are run, for the record; only `numerics` can change a score."""
         options = self.backend.options
         return {
@@ -77,6 +78,7 @@ class Engine:
             "sharing": options.sharing is not None,
             "numerics": options.numerics,
             "ends": sorted(options.ends),
+            **options.facts,
         }
 
     def encode(self, requests: Sequence[Request], encoding: Encoding) -> list[Encoded]:
@@ -98,7 +100,8 @@ class Engine:
 
         Raises:
             NumericsError: a log-probability is not finite; its `request` is the index.
-            CheckpointError: memory does not hold even one request.
+            ResponseError: a server refused or wrongly answered a request; likewise.
+            CheckpointError: memory does not hold even one request, or the server is gone.
         """
         router = Router(requests, encoded)
         yield from router.without_queries()
@@ -113,7 +116,7 @@ class Engine:
                 before = self.backend.tokens
                 self._cache.keep(answers)
                 yield from router.take(answers)
-        except NumericsError as error:
+        except RequestError as error:
             if error.query is not None:
                 error.request = router.owner(error.query)
             raise
@@ -130,10 +133,8 @@ class Engine:
             cached: whether cached answers cost nothing.
 
         Raises:
-            UsageError: the checkpoint is not in this process.
+            UsageError: the backend cannot say.
         """
-        if not isinstance(self.backend, InProcess):
-            raise UsageError("--plan and --budget are for one process; leave out --workers")
         router = Router(requests, encoded)
         known = self._cache.recall(router.queries, count=False) if cached else {}
         return self.backend.estimate(router.counts(), known)

@@ -1,15 +1,19 @@
 """The interface of a backend: queries in, answers out.
 
-`InProcess` runs a checkpoint in this process, `RayWorkers` runs copies of it on Ray actors.
+`InProcess` runs a checkpoint in this process, `RayWorkers` runs copies of it on Ray actors, and
+`harness.engine.endpoint` asks a model server.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness.core import Tokens
 from harness.engine.checkpoint.settings import Identity
 from harness.engine.queries.query import Advance, Answer, Query, Sharing
 from harness.engine.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from harness.engine.backends.cost import Estimate
 
 
 class BackendOptions(NamedTuple):
@@ -20,6 +24,7 @@ class BackendOptions(NamedTuple):
     budget: int  # padded tokens per batch
     ends: frozenset[int]  # ids of the tokens that end a generated text
     vocabulary: int | None = None  # number of tokens that the model has; None if unknown
+    facts: Mapping[str, Any] = {}  # more about how answers are computed, for the record
 
 
 class Backend(Protocol):
@@ -50,6 +55,19 @@ class Backend(Protocol):
 
         Raises:
             NumericsError: a log-probability is not finite; `query` is the query.
+            ResponseError: a server refused or wrongly answered a query; likewise.
             CheckpointError: memory does not hold even one query.
+        """
+        ...
+
+    def estimate(self, counts: Mapping[Query, int], known: Collection[Query]) -> "Estimate":
+        """Estimate the cost of `answer`.
+
+        Args:
+            counts: query -> how many requests it belongs to.
+            known: queries that need no answer.
+
+        Raises:
+            UsageError: this backend cannot say.
         """
         ...

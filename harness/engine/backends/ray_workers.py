@@ -10,10 +10,10 @@ import logging
 import socket
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.core import Tokens
 from harness.engine.backends.backend import BackendOptions
@@ -21,7 +21,10 @@ from harness.engine.checkpoint.settings import Identity, Settings
 from harness.engine.decoding.plan import MAX_PROMPTS
 from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query, Span
-from harness.errors import CheckpointError, HarnessError
+from harness.errors import CheckpointError, HarnessError, UsageError
+
+if TYPE_CHECKING:
+    from harness.engine.backends.cost import Estimate
 
 PARCELS_IN_FLIGHT = 2  # per worker: one is computed, the next waits there
 PARCEL_PROMPTS = 64  # a worker decodes these together
@@ -174,6 +177,10 @@ class RayWorkers:
             done += parcel.size
             advance(done, total)
             yield answers
+
+    def estimate(self, counts: Mapping[Query, int], known: Collection[Query]) -> "Estimate":
+        """Raise a UsageError: the workers' rates are not measured."""
+        raise UsageError("--plan and --budget are for one process; leave out --workers")
 
 
 def _result(ready: Any) -> tuple[dict[Query, Answer], Tokens]:

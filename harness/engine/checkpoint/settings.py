@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,6 @@ class Identity:
     threads: int  # CPU threads
     step: int | None = None  # of the training
     options: Mapping[str, str] = field(default_factory=dict)  # model options of its format
+    endpoint: Mapping[str, Any] | None = None
+    """Of a model behind a server, whose weights nobody can hash: `url`, `server`, `version`,
+    `model` (its name there) and `fingerprint` (see `harness.engine.endpoint`)."""

@@ -1,0 +1,1 @@
+"""How each server is asked, and what its answers must look like."""
