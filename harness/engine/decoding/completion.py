@@ -34,24 +34,37 @@ class Completion:
 
 
 class Endings:
-    """Decides when completions end: at one of the tokens `end`, at a stop string, at the limit."""
+    """Decides when completions end: at one of the tokens `ends`, at a stop string, at the limit."""
 
-    def __init__(self, tokenizer: Tokenizer, end: frozenset[int], vocabulary: int) -> None:
-        self._tokenizer, self._end, self._vocabulary = tokenizer, end, vocabulary
+    def __init__(self, tokenizer: Tokenizer, ends: frozenset[int], vocabulary: int) -> None:
+        self.ends = ends
+        self._tokenizer, self._vocabulary = tokenizer, vocabulary
         self._stop_tokens: dict[tuple[str, ...], NDArray[np.bool_]] = {}
 
     def finished(self, completions: Sequence[Completion]) -> list[tuple[Completion, Generated]]:
         """The completions that their last tokens complete, with their answers."""
         candidates = [c for c in completions if self._may_be_complete(c)]
-        shown = [c.tokens[:-1] if c.tokens[-1] in self._end else c.tokens for c in candidates]
+        shown = [c.tokens[:-1] if c.tokens[-1] in self.ends else c.tokens for c in candidates]
         prompts = [c.query.prompt for c in candidates]
         texts = self._tokenizer.new_texts(list(zip(prompts, shown, strict=True)))
         answers = [(c, self._answer(c, text)) for c, text in zip(candidates, texts, strict=True)]
         return [(c, generated) for c, generated in answers if generated is not None]
 
+    def cut(
+        self, query: GenerationQuery, tokens: Sequence[int], logprobs: Sequence[float]
+    ) -> Generated | None:
+        """The answer that these tokens, or the first of them, complete; None if they go on."""
+        completion = Completion(query)
+        for token, logprob in zip(tokens, logprobs, strict=True):
+            completion.tokens.append(token)
+            completion.logprobs.append(logprob)
+            for _, generated in self.finished([completion]):
+                return generated
+        return None
+
     def _may_be_complete(self, completion: Completion) -> bool:
         tokens, query = completion.tokens, completion.query
-        if tokens[-1] in self._end or len(tokens) == query.max_new_tokens:
+        if tokens[-1] in self.ends or len(tokens) == query.max_new_tokens:
             return True
         return bool(query.stop) and self._may_complete_stop(query.stop, tokens[-1])
 
@@ -60,13 +73,14 @@ class Endings:
         if stop not in self._stop_tokens:
             last = {text[-1] for text in stop}
             self._stop_tokens[stop] = self._tokenizer.tokens_with(last, self._vocabulary)
-        return bool(self._stop_tokens[stop][token])
+        # A server may have tokens that the tokenizer lacks, such as those that pad a vocabulary.
+        return token >= self._vocabulary or bool(self._stop_tokens[stop][token])
 
     def _answer(self, completion: Completion, text: str) -> Generated | None:
         """The answer of a completion with this text; None if it goes on."""
         query = completion.query
         tokens, logprobs = tuple(completion.tokens), tuple(completion.logprobs)
-        if tokens[-1] in self._end:
+        if tokens[-1] in self.ends:
             return Generated(text, tokens, logprobs, len(tokens) - 1, "end")
         cut = min((at for s in query.stop if (at := text.find(s)) >= 0), default=-1)
         if cut >= 0 and self._may_complete_stop(query.stop, tokens[-1]):

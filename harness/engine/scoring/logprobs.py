@@ -21,9 +21,8 @@ from harness.engine.model.forward import Forward, tree_allowed
 from harness.engine.queries.prefix_tree import TreeRow
 from harness.engine.queries.query import Span, SpanScores
 from harness.engine.scoring.ties import tie_counts, tied
+from harness.engine.scoring.word_search import TOP
 from harness.errors import NumericsError
-
-TOP = 128  # first tokens that a search for a word can try
 
 Ints = NDArray[np.int64]
 

@@ -12,8 +12,8 @@ from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import WORD_TOKENS
 from harness.engine.queries.prefix_tree import TreeRow, arrange
 from harness.engine.queries.query import Sharing, Span
-from harness.engine.scoring.next_word import CANDIDATES
 from harness.engine.scoring.verify_prefix_sharing import SMALL_TREES, tree_fault
+from harness.engine.scoring.word_search import CANDIDATES
 
 log = logging.getLogger(__name__)
 

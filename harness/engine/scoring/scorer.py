@@ -6,7 +6,7 @@ interrupted run is resumed with the same batches as an undisturbed one, and give
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from harness.core import Tokens
 from harness.engine.model.forward import Forward
@@ -14,8 +14,9 @@ from harness.engine.model.out_of_memory import recover
 from harness.engine.queries.prefix_tree import TreeRow, batches
 from harness.engine.queries.query import Advance, Answer, Query, Span, SpanScores, WordQuery
 from harness.engine.scoring.logprobs import PrefilledBatch, score
-from harness.engine.scoring.next_word import NextTokens, WordSearch, run_searches
+from harness.engine.scoring.next_word import NextTokens, run_searches
 from harness.engine.scoring.planner import Planner
+from harness.engine.scoring.word_search import TokenTexts, WordSearch
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import NumericsError
 
@@ -36,7 +37,7 @@ class Scorer:
     ) -> None:
         self.tokens = Tokens()
         self._forward, self._planner, self._budget = forward, planner, budget
-        self._strings = _Strings(tokenizer)
+        self._strings = TokenTexts(tokenizer)
         self._space_apart = tokenizer.has_lone_spaces
 
     def answer(
@@ -126,20 +127,3 @@ class Scorer:
             for _, search in searches
             if search.result is not None
         }
-
-
-class _Strings(dict[int, str]):
-    """Token id -> its text, decoded once."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        super().__init__()
-        self._tokenizer = tokenizer
-
-    def add(self, tokens: Iterable[int]) -> None:
-        """Decode those tokens that are new, in one call."""
-        new = [token for token in dict.fromkeys(tokens) if token not in self]
-        self.update(zip(new, self._tokenizer.token_texts(new), strict=True))
-
-    def __missing__(self, token: int) -> str:
-        self.add([token])
-        return self[token]

@@ -18,7 +18,8 @@ from harness.engine.model.self_test_results import NotStored
 from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
 from harness.engine.queries.query import Sharing, Span
 from harness.engine.scoring.logprobs import PrefilledBatch, batch_states, to_device_batch
-from harness.engine.scoring.next_word import Path, branch_states
+from harness.engine.scoring.next_word import branch_states
+from harness.engine.scoring.word_search import Path
 
 log = logging.getLogger(__name__)
 
