@@ -60,12 +60,14 @@ class TaskError(HarnessError):
 class EndpointError(CheckpointError):
     """A model server cannot be reached, refuses a call, or fails the self-test.
 
-    `status` is that of HTTP, if the server refused a call.
+    `status` is that of HTTP, if the server refused a call; `key` names that call, for whoever
+    sent it with others.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.key: Any = None
 
 
 class RequestError(HarnessError):

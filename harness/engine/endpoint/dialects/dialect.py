@@ -1,12 +1,12 @@
 """The interface of a dialect: what can be asked of a kind of server, and what comes back."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.engine.endpoint.call import Ask
+from harness.engine.endpoint.call import Ask, Call
 from harness.engine.queries.query import GenerationQuery
 
 
@@ -26,6 +26,7 @@ class Prompted(NamedTuple):
 
     logprobs: NDArray[np.float32]  # in nats
     greedy: NDArray[np.bool_]  # whether each token was the most probable one
+    best: NDArray[np.float32]  # of the most probable token at each of their positions
     ties: int  # positions at which another token was exactly as probable as the best
     cached: int | None  # tokens that the server read from its prefix cache; None if it does not say
 
@@ -34,8 +35,9 @@ class Next(NamedTuple):
     """The log-probabilities of some tokens after a prompt."""
 
     logprobs: Mapping[int, float]  # token id -> nats; of `top`, the most probable first
-    best: int  # the most probable token of all
+    best: int  # the most probable token of all; of equal ones the lowest id
     cached: int | None
+    tie: bool = False  # whether another token is exactly as probable as the best
 
 
 class Written(NamedTuple):
@@ -57,6 +59,13 @@ class Abilities(NamedTuple):
     block: int | None  # tokens of a block of its prefix cache; None: no cache seen
     seconds_per_call: float  # of a short call, with `concurrency` of them in flight
     seconds_per_token: float  # of a long prompt that is not cached
+    unscored_share: float = 1.0
+    """Time of a token that is only read, of that of one whose log-probability is returned and which
+    goes through the model's head as well."""
+
+
+Get = Callable[[Call], Any]
+"""Asks a server about itself: the parsed JSON; None if it refuses the call."""
 
 
 class Dialect(Protocol):
