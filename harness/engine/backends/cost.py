@@ -61,7 +61,7 @@ class CostModel:
         """
         left = [query for query in counts if query not in known]
         scored, generated = self._scored(left), self._generated(left)
-        asked = {query: _asked(query) * count for query, count in counts.items()}
+        asked = {query: asked_tokens(query) * count for query, count in counts.items()}
         return Estimate(
             queries=len(counts),
             asked=sum(asked.values()),
@@ -131,7 +131,7 @@ class _Part:
     largest: int = 0
 
 
-def _asked(query: Query) -> int:
+def asked_tokens(query: Query) -> int:
     """Tokens that a separate run of a query would feed."""
     if isinstance(query, GenerationQuery):
         return len(query.prompt) + query.max_new_tokens - 1

@@ -33,14 +33,15 @@ class Identity:
     revision: str | None  # the hub's commit
     digest: str  # of the loaded tensors, the config, and code that came with the checkpoint
     tokenizer: str  # digest
-    parameters: int  # shared ones counted once
+    parameters: int | str  # shared ones counted once; "unknown" behind a server, as others here
     dtype: str
     device: str
     context: int
     trust_remote_code: bool
-    threads: int  # CPU threads
+    threads: int | str  # CPU threads
     step: int | None = None  # of the training
     options: Mapping[str, str] = field(default_factory=dict)  # model options of its format
     endpoint: Mapping[str, Any] | None = None
     """Of a model behind a server, whose weights nobody can hash: `url`, `server`, `version`,
-    `model` (its name there) and `fingerprint` (see `harness.engine.endpoint`)."""
+    `model` (its name there), `fingerprint` (see `harness.engine.endpoint`) and `tokenizer` (where
+    it came from)."""
