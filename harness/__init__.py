@@ -15,6 +15,10 @@ and its parts:
     engine = h.Engine(h.load_checkpoint("gpt2", h.Settings(dtype="float32")))
     record = h.run_job(h.Job(task, protocol, rows), engine)
 
+of a model behind a server: `h.evaluate("http://127.0.0.1:8000/v1", tasks=["lambada"])`, or
+
+    engine = h.Engine(h.connect(h.EndpointSettings("http://...")))
+
 and in training loops: `h.Evaluator` and, for the Trainer of transformers, `h.HarnessCallback`.
 
 How data flows (`harness.runner`, `harness.engine`, `harness.analysis`):
@@ -43,12 +47,14 @@ from typing import Any
 from harness import moved
 
 _PUBLIC = {
+    "EndpointSettings": ("harness.engine.endpoint.settings", "EndpointSettings"),
     "Engine": ("harness.engine.engine", "Engine"),
     "Evaluator": ("harness.training.evaluator", "Evaluator"),
     "HarnessCallback": ("harness.training.callback", "HarnessCallback"),
     "Job": ("harness.runner", "Job"),
     "Settings": ("harness.engine.checkpoint.settings", "Settings"),
     "Where": ("harness.data.load", "Where"),
+    "connect": ("harness.engine.endpoint.connect", "connect"),
     "evaluate": ("harness.training.evaluate", "evaluate"),
     "load_checkpoint": ("harness.engine.checkpoint.load", "load"),
     "load_data": ("harness.data.load", "load"),

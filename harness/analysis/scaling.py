@@ -143,12 +143,6 @@ def _complement(value: float) -> float:
     return 100 - value
 
 
-def parameters(record: Record) -> int | None:
-    """The size of a record's model; None if the record does not tell, as some of other programs."""
-    count = record.model["parameters"]
-    return count if isinstance(count, int) and count > 0 else None
-
-
 def scaling_curves(records: Iterable[Record], *, every: bool = False) -> list[Curve]:
     """One curve per score, in the order of the paper's tables.
 
@@ -158,7 +152,7 @@ def scaling_curves(records: Iterable[Record], *, every: bool = False) -> list[Cu
     paper's tables.
     """
     groups: dict[tuple[str, ...], dict[str, Record]] = {}
-    for record in sorted(filter(parameters, records), key=lambda record: record.created):
+    for record in sorted((r for r in records if r.parameters), key=lambda record: record.created):
         measured = (*record.signature.identity(), rows_in_words(record))
         groups.setdefault(measured, {})[record.model["digest"]] = record
     result = [

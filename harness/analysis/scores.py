@@ -94,7 +94,7 @@ def _score_rows(record: Record, size: str | None) -> Iterator[dict[str, Any]]:
     for score in record.scores:
         model, number = None, None
         if score.column:
-            nearest = size or published.nearest_size(int(record.model["parameters"]))
+            nearest = size or published.nearest_size(record.parameters)
             model, number = published.nearest(score.column, nearest)
         yield {
             **shared,

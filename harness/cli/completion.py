@@ -4,11 +4,13 @@ Only installed metadata and the declaration of the task on the command line are 
 no data. Errors complete nothing, so that no message lands in the line that is being typed.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 
 import click
 from click.shell_completion import CompletionItem
 
+from harness.engine.endpoint.settings import is_endpoint
 from harness.errors import HarnessError
 from harness.plugins.registry import load_task, task_names
 
@@ -38,7 +40,9 @@ def completer(words: Callable[[click.Context], Iterable[str]]) -> Completer:
 def models(
     _context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Complete to the demo's name if it is begun, else to files and folders."""
+    """Complete to the demo's name if it is begun, else to files and folders; no address."""
+    if is_endpoint(incomplete):
+        return []
     if incomplete and DEMO.startswith(incomplete):
         return [CompletionItem(DEMO)]
     return [CompletionItem(incomplete, type="file")]
@@ -84,6 +88,7 @@ def _keys(context: click.Context) -> Iterable[str]:
     return dict.fromkeys(f"{o.name}=" for n in _tasks(context) for o in load_task(n).options)
 
 
+variables = completer(lambda context: os.environ)
 task = completer(lambda context: task_names())
 protocols = completer(_protocols)
 settings = completer(_settings)

@@ -18,13 +18,14 @@ from click.core import ParameterSource
 
 from harness.cli import completion
 from harness.cli.types import Duration, Number
-from harness.commands.options import OptionGroup, Seconds, option
+from harness.commands.declare import OptionGroup, Seconds, option
 from harness.errors import UsageError
 
 JSON: Any = option(False, "print one JSON object, nothing else", flag="json")
 ALL_SCORES: Any = option(False, "all scores, not only the paper's columns", flag="all")
 COMPLETIONS = {
     "model": completion.models,
+    "api_key_env": completion.variables,
     "protocol": completion.protocols,
     "set": completion.settings,
     "vary": completion.keys,

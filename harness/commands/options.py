@@ -1,43 +1,25 @@
-"""The options that several commands share: one class per group, one field per option.
+"""The options that several commands share, by group.
 
-A field is the whole declaration of an option: `harness.cli.options` makes the flag from it. A
-command declares the groups, or the single options of a group, that it honours; it accepts no other.
+A command declares the groups, or the single options of a group, that it honours; it accepts no
+other.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NewType
+from typing import TYPE_CHECKING, Literal
 
+from harness.commands.declare import OptionGroup, Seconds, option
+from harness.commands.server_options import ServerOptions
 from harness.data.load import Where
+from harness.engine.endpoint.settings import EndpointSettings
 from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.engine.checkpoint.settings import Settings
 
-Seconds = NewType("Seconds", float)
 Dtype = Literal["float32", "bfloat16", "float16"]
+DTYPE: Dtype = "float32"  # unless another one is given
 MAX_THREADS = 4096
-
-
-def option(default: Any, help: str, **details: Any) -> Any:
-    """Declare a field as an option.
-
-    Args:
-        default: value where the option is not given.
-        help: text for `--help`: what the option does, with its unit.
-        details: `flag`, the name of the option if it is not that of the field; `min` and `max` of a
-            number; `required`, `metavar` and `envvar` as in click.
-    """
-    return field(default=default, metadata={"help": help, **details})
-
-
-class OptionGroup:
-    """Options that belong together; `--help` shows them under the first word of the class."""
-
-    __slots__ = ()
-
-    def check(self) -> None:
-        """Raise a `UsageError` if options of the group contradict each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +28,10 @@ class ModelOptions(OptionGroup):
 
     names: tuple[str, ...] = option(
         (), "evaluate this model: checkpoint file or folder, name or name@revision on the hub, a "
-        "quoted pattern of them such as 'out/checkpoint-*', module:function that returns a model, "
-        "or smollm2-135m, the demo; repeatable", flag="model", metavar="MODEL", required=True,
+        "quoted pattern of them such as 'out/checkpoint-*', module:function that returns a model; "
+        "smollm2-135m, the demo; or the address of a server, such as http://127.0.0.1:8000/v1, "
+        "with #name if it has several models; repeatable",
+        flag="model", metavar="MODEL", required=True,
     )  # fmt: skip
     revision: str | None = option(
         None, "load this commit, branch or tag from the hub; of all models"
@@ -56,9 +40,10 @@ class ModelOptions(OptionGroup):
     device: str | None = option(
         None, "run on cpu, cuda, cuda:1, ...; default: an accelerator if there is one, else cpu"
     )
-    dtype: Dtype = option("float32", "load weights in this number format")
+    dtype: Dtype | None = option(None, f"load weights in this number format; default: {DTYPE}")
     context: int | None = option(
-        None, "feed at most N tokens at a time; default: 1024, or less if the model has less",
+        None, "feed at most N tokens at a time; default: 1024, or less if the model or the server "
+        "has less",
         min=8, metavar="N",
     )  # fmt: skip
     batch_tokens: int | None = option(
@@ -75,7 +60,7 @@ class ModelOptions(OptionGroup):
     )  # fmt: skip
     tokenizer: str | None = option(
         None, "take the tokenizer from this folder, file, or model on the hub; default: the "
-        "checkpoint's own", metavar="NAME",
+        "checkpoint's own, or that of the model that a server names", metavar="NAME",
     )  # fmt: skip
     config: Path | None = option(
         None, "take the config of a checkpoint without one from this config.json",
@@ -102,7 +87,7 @@ class ModelOptions(OptionGroup):
         pairs = [pair.partition("=") for pair in self.options]
         return Settings(
             device=self.device,
-            dtype=self.dtype,
+            dtype=self.dtype or DTYPE,
             context=self.context,
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
@@ -213,7 +198,8 @@ class OutputOptions(OptionGroup):
     json: bool = option(False, "print the records as one JSON object and nothing else")
     signatures: bool = option(False, "print the signature of every record")
     size: str | None = option(
-        None, "compare with the paper's 117M, 345M, 762M or 1542M; default: the nearest",
+        None, "compare with the paper's 117M, 345M, 762M or 1542M; default: the nearest, "
+        "or 1542M for a model of unknown size",
         metavar="SIZE",
     )  # fmt: skip
     leaderboard: Path | None = option(
@@ -256,10 +242,16 @@ class RunOptions:
     output: OutputOptions = OutputOptions()
     plan: PlanOptions = PlanOptions()
     workers: WorkersOptions = WorkersOptions()
+    server: ServerOptions = ServerOptions()
     cache: CacheOptions = CacheOptions()
+
+    def endpoint(self, url: str) -> EndpointSettings:
+        """How to reach the server of a model."""
+        return self.server.settings(url, self.model.tokenizer, self.model.context)
 
     def check(self) -> None:
         """Raise a `UsageError` if options of different groups contradict each other."""
+        self.server.check_models(self.model.names, self.model, self.workers)
         output, plan, protocol = self.output, self.plan, self.protocol
         models = len(self.model.names)
         contradictions = {

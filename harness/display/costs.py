@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from harness.runner import Job
 
 
-def show_plan(model: str, jobs: Sequence["Job"], estimates: Sequence["Estimate"]) -> None:
-    """Print what each task will cost."""
+def show_plan(
+    model: str, jobs: Sequence["Job"], estimates: Sequence["Estimate"], *, by_server: bool
+) -> None:
+    """Print what each task will cost, in batches of this process or in calls to a server."""
     OUT.print(f"plan for {model}; nothing has been computed")
+    count, largest = ("calls", "longest prompt") if by_server else ("batch rows", "largest batch")
+    memory = () if by_server else (">peak memory",)  # a server's is not known
     rows = table(
         "task", ">rows", ">queries", ">tokens", ">cached", ">to compute", ">saved (x)",
-        ">batch rows", ">largest batch", ">peak memory", ">time",
-        optional=("batch rows", "largest batch", "saved (x)", "queries", "cached", "tokens"),
+        f">{count}", f">{largest}", *memory, ">time",
+        optional=(count, largest, "saved (x)", "queries", "cached", "tokens"),
     )  # fmt: skip
     grid = len({job.task.name for job in jobs}) < len(jobs)  # protocols of one task share answers
     at_most = "up to " if grid else ""
@@ -37,7 +41,7 @@ def show_plan(model: str, jobs: Sequence["Job"], estimates: Sequence["Estimate"]
             f"{estimate.sharing:.1f}",
             f"{estimate.rows:,}",
             f"{estimate.largest:,}",
-            decimal(estimate.peak_bytes),
+            *(() if by_server else (decimal(estimate.peak_bytes),)),
             ("up to " if estimate.at_most else "") + duration(estimate.seconds),
         )
     OUT.print(rows)

@@ -26,10 +26,10 @@ def show_records(records: Sequence[Record]) -> None:
 def _show_record(record: Record) -> None:
     model = record.model
     OUT.print(
-        f"{record.task} v{record.version}  {model['name']} ({model['parameters']:,} parameters)  "
+        f"{record.task} v{record.version}  {model['name']} ({_size(record)})  "
         f"{_count(record)}  {record.seconds:.1f} s"
     )
-    size = paper.nearest_size(int(model["parameters"]))
+    size = paper.nearest_size(record.parameters)
     rows = table("score", ">value", "unit", ">95 % interval", f">paper {size}")
     for score in record.scores:
         paper_size, value = paper.nearest(score.column, size) if score.column else (size, None)
@@ -53,6 +53,21 @@ def _show_record(record: Record) -> None:
     for remark in remarks([record]):
         OUT.print(f"note: {remark}")
     _show_warnings({"": record})
+
+
+def _size(record: Record) -> str:
+    """How large the model is; of one behind a server, what serves it."""
+    count = record.parameters
+    return f"{count:,} parameters" if count else record.server or "unknown size"
+
+
+def _how_it_runs(record: Record) -> str:
+    """Size, number format, context and device, as far as they are known of a server."""
+    model = record.model
+    context = f"context {model['context']}"
+    if record.endpoint:
+        return f"{_size(record)}, {context}"
+    return f"{_size(record)}, {model['dtype']}, {context}, {model['device']}"
 
 
 def _show_warnings(records: Mapping[str, Record]) -> None:
@@ -103,11 +118,8 @@ def show_paper_table(
     """Print one of the paper's tables for one checkpoint, with Table 4 and calibration."""
     if not records:
         return
-    model = records[0].model
-    OUT.print(
-        f"{title} of Radford et al. 2019 for {model['name']} ({model['parameters']:,} parameters, "
-        f"{model['dtype']}, context {model['context']}, {model['device']}); paper: {size}"
-    )
+    name, how = records[0].model["name"], _how_it_runs(records[0])
+    OUT.print(f"{title} of Radford et al. 2019 for {name} ({how}); paper: {size}")
     rows = table(
         "column", ">SOTA 2019", f">paper {size}", ">ours", ">95 % interval", ">vs paper", "verdict",
         ">examples", ">tokens/s", optional=("SOTA 2019", "tokens/s", "examples", "verdict"),

@@ -12,7 +12,7 @@ from harness.files import atomic, output
 from harness.records import outcomes as outcomes_file
 from harness.records import schema
 from harness.records.outcomes import Outcomes
-from harness.records.record import Record, slug
+from harness.records.record import Record, short_name, slug
 
 OUTCOMES_SUFFIX = ".items.json.gz"
 _DIGEST_CHARS = 12  # of the checksum, in the name of the file with the outcomes
@@ -25,7 +25,7 @@ def write(record: Record, root: Path) -> Path:
     The outcomes are written first, under a name that contains their checksum: whenever the write
     is interrupted, the record on disk is the old or the new one, and its outcomes exist.
     """
-    name = slug(Path(record.model["name"]).name or record.model["name"])[:80]
+    name = slug(short_name(record.model["name"]))[:80]
     path = root / f"{name}-{record.model['digest'][:8]}" / record.filename()
     packed = b""
     if record.outcomes is not None:

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Any
 
 from harness.core import Score, Tokens
@@ -18,6 +19,7 @@ from harness.records.signature import NONE, Signature
 _SIGNED_VERSIONS = (
     "harness", "lm_eval", "inspect_ai", "nemo_evaluator", "torch", "transformers",
 )  # fmt: skip
+_LIBRARIES = ("torch", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,6 @@ class Record:
     @property
     def signature(self) -> Signature:
         """What the scores depend on besides the weights."""
-        versions = self.environment.get("versions", {})
         return Signature(
             task=self.task,
             origin=self.origin,
@@ -73,9 +74,47 @@ class Record:
             tokenizer=self.model["tokenizer"][:8],
             context=str(self.model["context"]),
             dtype=str(self.model["dtype"]),
-            versions={name: str(versions[name]) for name in _SIGNED_VERSIONS if name in versions},
+            versions=self._signed_versions(),
             model_options=self.model.get("options", {}),
         )
+
+    def _signed_versions(self) -> dict[str, str]:
+        """Of the programs that computed the scores; a server uses no libraries of ours."""
+        versions = self.environment.get("versions", {})
+        signed = {name: str(versions[name]) for name in _SIGNED_VERSIONS if name in versions}
+        if self.endpoint is None:
+            return signed
+        verdict = self.self_test.removesuffix(" allowed").replace(" ", "=")
+        return {
+            **{name: version for name, version in signed.items() if name not in _LIBRARIES},
+            "server": f"{self.server.replace(' ', '-')}+{verdict}",
+        }
+
+    @property
+    def parameters(self) -> int | None:
+        """The size of the model; None if the record does not tell.
+
+        Those of models behind servers do not, nor do some of other programs.
+        """
+        count = self.model["parameters"]
+        return count if isinstance(count, int) and count > 0 else None
+
+    @property
+    def endpoint(self) -> Mapping[str, Any] | None:
+        """The server that computed the answers; None if the harness or another program did."""
+        endpoint: Mapping[str, Any] | None = self.model.get("endpoint")
+        return endpoint
+
+    @property
+    def server(self) -> str:
+        """`vllm 0.32.0`, of a model behind a server; else empty."""
+        endpoint = self.endpoint or {}
+        return " ".join(str(endpoint[k]) for k in ("server", "version") if endpoint.get(k))
+
+    @property
+    def self_test(self) -> str:
+        """The verdict of the self-test that the server of the model went through."""
+        return str(self.engine.get("self_test", {}).get("verdict", "unknown"))
 
     def _rows(self) -> str:
         """How many examples were scored, of how many rows, and the seeds that chose them."""
@@ -156,6 +195,17 @@ def _check_stopped(value: Any) -> None:
     counts = [value["used"], value["of"]]
     if not all(type(count) is int for count in counts) or not 0 < counts[0] < counts[1]:
         raise ValueError(f"stopped after {counts[0]!r} of {counts[1]!r} parts")
+
+
+def short_name(name: str) -> str:
+    """The last part of a model's name: of a path, of a name on the hub, or of one at a server.
+
+    >>> short_name("out/checkpoint-500"), short_name("http://127.0.0.1:8000/v1#org/model")
+    ('checkpoint-500', 'model')
+    """
+    if "://" in name:
+        name = name.partition("#")[2] or name
+    return PurePath(name).name or name
 
 
 def slug(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.paper.table3 import preflight_warnings
 from harness.data.load import Where
+from harness.engine.endpoint.settings import EndpointSettings, is_endpoint
 from harness.errors import UsageError
 from harness.files.output import check_writable
 from harness.jobs.budget import within
@@ -32,8 +33,10 @@ from harness.runner import Prepared, encode, prepare
 from harness.runner import evaluate as run_job
 
 if TYPE_CHECKING:
+    from harness.engine.backends.backend import Backend
     from harness.engine.cache.store import Store
     from harness.engine.checkpoint.load import Checkpoint
+    from harness.engine.endpoint.backend import Endpoint
     from harness.engine.engine import Engine
     from harness.engine.queries.encode import Encodings
 
@@ -116,7 +119,7 @@ class Evaluator:
         """The records of all tasks.
 
         Args:
-            model: a model in memory, or the name or path of a checkpoint.
+            model: a model in memory, the name or path of a checkpoint, or a server.
             name: of the model, in the records.
             step: of the training, in the records.
 
@@ -131,9 +134,9 @@ class Evaluator:
         """The record of each task as soon as it is complete, and written; raises as a call does."""
         from harness.engine.engine import Engine
 
-        with self._lent(model, name, step) as checkpoint, self._store() as store:
+        with self._store() as store, self._opened(model, name, step) as opened:
             engine = Engine(
-                checkpoint, budget=self.batch_tokens, store=store, encodings=self._encodings
+                opened, budget=self.batch_tokens, store=store, encodings=self._encodings
             )
             self._plan(engine)
             for job, prepared in zip(self._jobs, self._prepared, strict=True):
@@ -153,8 +156,8 @@ class Evaluator:
         """
         from harness.engine.engine import Engine
 
-        with self._lent(model, None, None) as checkpoint:
-            self._plan(Engine(checkpoint, budget=self.batch_tokens, encodings=self._encodings))
+        with self._opened(model, None, None) as opened:
+            self._plan(Engine(opened, budget=self.batch_tokens, encodings=self._encodings))
 
     def _plan(self, engine: "Engine") -> None:
         """Choose the rows, and make and encode their requests, unless it has been done."""
@@ -177,10 +180,16 @@ class Evaluator:
         self.rows = {job.task.name: job.limit for job in jobs}
         self._jobs, self._prepared = jobs, prepared
 
-    def _lent(
+    def _opened(
         self, model: Any, name: str | None, step: int | None
-    ) -> AbstractContextManager["Checkpoint"]:
-        """The model as a checkpoint, for the time of an evaluation."""
+    ) -> AbstractContextManager["Checkpoint | Backend"]:
+        """The model as a checkpoint, or its server, for the time of an evaluation."""
+        if isinstance(model, str) and is_endpoint(model):
+            model = EndpointSettings(model)
+        if isinstance(model, EndpointSettings):
+            if (name, step) != (None, None):
+                raise UsageError(f"{model.url} is a server; leave out name and step")
+            return closing(self._connected(model))
         if isinstance(model, str | Path):
             return nullcontext(self._loaded(str(model)))
         from harness.engine.checkpoint.in_memory import borrowed
@@ -201,6 +210,22 @@ class Evaluator:
             raise UsageError(f"model {name!r} is loaded by name; give its tokenizer by name too")
         settings = Settings(context=self.context, tokenizer=tokenizer, data_dir=self._data_dir)
         return load(name, settings)
+
+    def _connected(self, settings: EndpointSettings) -> "Endpoint":
+        """A server that has passed the self-test; tokenizer and context are the evaluator's."""
+        from harness.engine.endpoint.connect import connect
+
+        tokenizer, batch = self._tokenizer, self.batch_tokens
+        if not isinstance(tokenizer, str | None):
+            raise UsageError(f"{settings.url} is a server; give the tokenizer of its model by name")
+        if batch is not None:
+            raise UsageError(f"{settings.url} is a server; leave out batch_tokens, {batch}")
+        settings = replace(
+            settings,
+            tokenizer=tokenizer or settings.tokenizer,
+            context=self.context or settings.context,
+        )
+        return connect(settings, store_results=self.cache is not False)
 
     def _store(self) -> AbstractContextManager["Store | None"]:
         """The response cache, open for the time of an evaluation."""

@@ -75,8 +75,10 @@ def numbers() -> tuple[Published, ...]:
     )
 
 
-def nearest_size(parameters: int) -> str:
-    """The paper's model nearest in size, by ratio."""
+def nearest_size(parameters: int | None) -> str:
+    """The paper's model nearest in size, by ratio; the largest if the size is not known."""
+    if parameters is None:
+        return LARGEST
     sizes = {p.model: p.parameters for p in numbers() if p.parameters}
     return min(sizes, key=lambda model: abs(math.log(sizes[model] / max(parameters, 1))))
 

@@ -88,6 +88,8 @@ def _facts(record: Record) -> Iterator[tuple[str, str]]:
         yield "built-in sample rows", ""
     for warning in record.data["warnings"]:
         yield warning, ""
+    if record.endpoint:
+        yield f"computed by {record.server}", f"self-test {record.self_test}"
     if record.limit is not None and record.rows < record.data["rows"]:
         yield f"at most {record.limit} rows, chosen at random with seed {record.seed}", ""
     if record.stopped:
@@ -131,7 +133,7 @@ def fold(signatures: Sequence[Signature]) -> tuple[list[str], str]:
 def with_paper(record: Record, size: str | None = None) -> dict[str, object]:
     """The record's JSON, with the paper's number in each score that fills a column."""
     value = record.to_json()
-    nearest = size or paper.nearest_size(int(record.model["parameters"]))
+    nearest = size or paper.nearest_size(record.parameters)
     for score in value["scores"]:
         model, number = paper.nearest(score["column"], nearest) if score["column"] else (None, None)
         score.update(paper=number, paper_model=model)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from harness.cli.options import command, part
 from harness.cli.types import LEVEL
-from harness.commands.options import OptionGroup, option
+from harness.commands.declare import OptionGroup, option
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from harness.cli.options import ALL_SCORES, JSON, command
-from harness.commands.options import option
+from harness.commands.declare import option
 
 
 @command()

@@ -12,11 +12,13 @@ from harness.commands.options import (
     OutputOptions,
     RunOptions,
 )
+from harness.commands.server_options import ServerOptions
 from harness.errors import UsageError
 
 OPTIONS: Any = {
     "model": part(ModelOptions, optional=True),
     "data": part(DataOptions, "data_dir", "sample", "hub", "strict"),
+    "server": part(ServerOptions),
     "cache": part(CacheOptions),
 }
 

@@ -5,20 +5,22 @@ from typing import Any
 
 from harness.cli import completion
 from harness.cli.options import argument, command, part, without
+from harness.commands.declare import option
 from harness.commands.options import (
     DataOptions,
     ModelOptions,
     ProtocolOptions,
     RunOptions,
     WorkersOptions,
-    option,
 )
+from harness.commands.server_options import ServerOptions
 
 OPTIONS: Any = {
     "model": without(ModelOptions, "dtype", "batch_tokens"),
     "data": part(DataOptions),
     "protocol": part(ProtocolOptions, "name", "set"),
     "workers": part(WorkersOptions),
+    "server": part(ServerOptions),
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.cli.options import ALL_SCORES, JSON, command, given, part
 from harness.cli.types import LEVEL
-from harness.commands.options import OptionGroup, option
+from harness.commands.declare import OptionGroup, option
 from harness.errors import UsageError
 
 

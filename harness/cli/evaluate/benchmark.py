@@ -16,6 +16,7 @@ from harness.commands.options import (
     RunOptions,
     WorkersOptions,
 )
+from harness.commands.server_options import ServerOptions
 
 MORE_MODELS: Any = argument(required=False, metavar="[MODEL]...", shell_complete=completion.models)
 """The other paths of `--model ckpts/*`, which the shell expands."""
@@ -26,6 +27,7 @@ ONE_TASK: Any = {
     "output": without(OutputOptions, "size", "leaderboard"),
     "plan": part(PlanOptions),
     "workers": part(WorkersOptions),
+    "server": part(ServerOptions),
     "cache": part(CacheOptions),
 }
 SEVERAL_TASKS: Any = ONE_TASK | {

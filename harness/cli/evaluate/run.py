@@ -10,6 +10,7 @@ from harness.cli.evaluate.benchmark import SEVERAL_TASKS
 from harness.cli.evaluate.run_file import RunFile, read
 from harness.cli.options import argument, command, given
 from harness.commands.options import ProtocolOptions, RunOptions
+from harness.engine.endpoint.settings import is_endpoint
 from harness.errors import UsageError
 from harness.plugins.registry import task_names
 
@@ -32,10 +33,12 @@ def _read(context: click.Context, parameter: click.Parameter, words: tuple[str, 
 def _refuse_models(words: tuple[str, ...]) -> None:
     """Refuse the other paths of `--model ckpts/*`, which the shell expands."""
     tasks = {*completion.TABLES, *task_names()}
-    paths = [w for w in words if w not in tasks and not w.endswith(".toml") and Path(w).exists()]
+    others = [w for w in words if w not in tasks and not w.endswith(".toml")]
+    paths = [w for w in others if is_endpoint(w) or Path(w).exists()]
     if paths:
+        kind = "server" if is_endpoint(paths[0]) else "path"
         raise UsageError(
-            f"{paths[0]!r} is a path, not a task; to evaluate several models, repeat --model "
+            f"{paths[0]!r} is a {kind}, not a task; to evaluate several models, repeat --model "
             f"before each: --model A --model {paths[0]}, or quote the pattern: --model 'A*'"
         )
 

@@ -90,6 +90,8 @@ def _value(key: str, value: Any, option: click.Option, folder: Path) -> Any:
         # A name on the hub looks like a relative path.
         texts = _texts(key, value)
         return tuple(str(folder / t) if (folder / t).exists() else t for t in texts)
+    if isinstance(option.type, click.FloatRange) and type(value) in (int, float):
+        return value
     whole_number = isinstance(option.type, click.IntRange)
     _check(key, value, bool if option.is_flag else int if whole_number else str)
     return str(folder / value) if isinstance(option.type, click.Path) else value

@@ -3,14 +3,10 @@
 from typing import Any
 
 from harness.cli import completion
-from harness.cli.options import argument, command, part
-from harness.commands.options import (
-    DataOptions,
-    ModelOptions,
-    ProtocolOptions,
-    RunOptions,
-    option,
-)
+from harness.cli.options import argument, command, part, without
+from harness.commands.declare import option
+from harness.commands.options import DataOptions, ModelOptions, ProtocolOptions, RunOptions
+from harness.commands.server_options import ServerOptions
 
 OPTIONS: Any = {
     "model": part(
@@ -19,6 +15,7 @@ OPTIONS: Any = {
     ),
     "data": part(DataOptions, "data_dir", "data_file", "sample", "hub", "limit", "seed"),
     "protocol": part(ProtocolOptions, "name", "set"),
+    "server": without(ServerOptions, "concurrency", "replicas"),
 }  # fmt: skip
 
 

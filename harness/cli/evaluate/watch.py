@@ -8,6 +8,7 @@ import click
 
 from harness.cli.options import argument, command, part, without
 from harness.cli.types import Duration
+from harness.commands.declare import option
 from harness.commands.evaluate.watch.options import Until, WatchOptions
 from harness.commands.options import (
     CacheOptions,
@@ -17,7 +18,6 @@ from harness.commands.options import (
     PlanOptions,
     ProtocolOptions,
     RunOptions,
-    option,
 )
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from harness.cli.options import command, part
+from harness.commands.declare import option
 from harness.commands.inspect.options import CurveOptions
-from harness.commands.options import option
 
 
 @command()

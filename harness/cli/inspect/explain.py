@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from harness.cli.options import JSON, command, part
+from harness.cli.options import JSON, command, part, without
+from harness.commands.declare import option
 from harness.commands.inspect.options import ExplainOptions
-from harness.commands.options import CacheOptions, DataOptions, ModelOptions, option
+from harness.commands.options import CacheOptions, DataOptions, ModelOptions
+from harness.commands.server_options import ServerOptions
 
 OPTIONS: Any = {
     "ranks": option(
@@ -18,6 +20,7 @@ OPTIONS: Any = {
         optional=True,
     ),
     "data": part(DataOptions, "data_dir", "data_file", "hub"),
+    "server": without(ServerOptions, "replicas"),
     "cache": part(CacheOptions),
 }  # fmt: skip
 
@@ -28,7 +31,8 @@ def explain(run: Path, item: str, options: ExplainOptions = OPTIONS) -> None:
 
     Prints the prompt, the tokens with the log-probability and rank of each scored one, the output,
     and how the score was extracted from it. Responses come from the response cache if they are
-    there; then --no-ranks needs no weights. --model says where the record's checkpoint is now.
+    there; then --no-ranks needs no weights. --model says where the record's checkpoint, or the
+    server, is now.
     """
     from harness.commands.inspect.explain import run_explain
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from harness.cli.options import command, given, part
+from harness.commands.declare import option
 from harness.commands.inspect.options import PageOptions
-from harness.commands.options import CacheOptions, DataOptions, option
+from harness.commands.options import CacheOptions, DataOptions
 from harness.errors import UsageError
 
 

@@ -7,7 +7,7 @@ import click
 
 from harness.cli.options import command
 from harness.cli.types import Duration, Size
-from harness.commands.options import option
+from harness.commands.declare import option
 from harness.errors import UsageError
 
 FOLDER: Any = option(

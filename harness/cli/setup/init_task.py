@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import command
-from harness.commands.options import option
+from harness.commands.declare import option
 
 
 @command()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 def run_gate(gating: GateOptions, options: RunOptions) -> int:
     """Run a gate, print and write its verdicts, and return the exit code."""
+    options.check()
     model = options.model.only_name("gate")
     if gating.junit:
         check_file(gating.junit, "--junit")

@@ -13,6 +13,8 @@ from harness.commands.compare.gate_options import GateOptions
 from harness.commands.compare.reports import require_margins
 from harness.commands.options import ModelOptions, RunOptions
 from harness.display import gates, terminal
+from harness.engine.endpoint.settings import is_endpoint
+from harness.errors import UsageError
 from harness.gate.benchmark import begin, cost_of
 from harness.gate.loop import Gate, Stopping
 from harness.gate.plan import Name, Plan, Planned, plan
@@ -47,6 +49,12 @@ def run_self_test(gating: GateOptions, options: RunOptions) -> int:
         terminal.note(line)
     own = planned.benchmarks[0].run.record
     options = replace(options, model=own_model(options.model, own))
+    if is_endpoint(name := options.model.only_name("gate --self-test")):
+        raise UsageError(
+            f"--self-test puts noise into the weights, and those of {name} are behind a server; "
+            "give --model the same weights as a checkpoint"
+        )
+    options.check()
     test = _SelfTest(gating, options, baseline, planned)
     results: list[Result] = []
     try:

@@ -126,7 +126,8 @@ def _run_model(model: str, jobs: Sequence[Job], session: Session) -> None:
             session.budgeted = _same_rows(budgeted.jobs) if grid else budgeted.jobs
         jobs = session.budgeted or jobs
         if plan.plan:
-            costs.show_plan(engine.identity.name, jobs, budget.estimates(jobs, engine))
+            identity, estimates = engine.identity, budget.estimates(jobs, engine)
+            costs.show_plan(identity.name, jobs, estimates, by_server=bool(identity.endpoint))
             return
         _evaluate_jobs(jobs, engine, session, grid)
 

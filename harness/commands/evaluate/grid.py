@@ -30,7 +30,7 @@ def run_grid(name: str, options: RunOptions) -> None:
             GridRow(job.protocol, _changes(task, job.protocol), record)
             for job, record in zip(jobs, records, strict=False)  # fewer records if the model failed
         ]
-        size = published.nearest_size(int(records[0].model["parameters"]))
+        size = published.nearest_size(records[0].parameters)
         tables.show_grid(task.name, columns(rows), [*rows, *missing], size)
 
     run_models(jobs, options, show, share_answers=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.commands.options import RunOptions
 from harness.display import terminal
 from harness.engine.checkpoint.steps import natural_order, path_exists, split_revision, step_of
+from harness.engine.endpoint.settings import is_endpoint
 from harness.errors import UsageError
 
 MAX_NAMED = 5  # revisions in an error message
@@ -37,6 +38,8 @@ def matching(name: str, revision: str | None = None) -> list[str]:
         name: such as `gpt2`, `out/checkpoint-*`, or `EleutherAI/pythia-14m@step*`.
         revision: of all models, for those that name none.
     """
+    if is_endpoint(name):  # it may have characters of a pattern, and has no revision
+        return [name]
     repository, own = split_revision(name)
     if own is not None and revision is not None:
         raise UsageError(f"--model {name} names a revision; leave out --revision {revision}")

@@ -44,7 +44,7 @@ def run_tasks(
     table = PAPER_TABLES.get(names[0]) if len(names) == 1 else None
 
     def show(records: Sequence[Record]) -> None:
-        paper = size or published.nearest_size(int(records[0].model["parameters"]))
+        paper = size or published.nearest_size(records[0].parameters)
         if table:
             cells = table3.cells(records, paper, reasons, table.columns)
             tables.show_paper_table(table.title, cells, records, paper)

@@ -14,6 +14,7 @@ from rich.text import Text
 from harness.analysis.paper import table3
 from harness.commands.options import CacheOptions, DataOptions, RunOptions
 from harness.display import terminal
+from harness.engine.endpoint.settings import EndpointSettings, is_endpoint
 from harness.errors import HarnessError
 from harness.files.output import check_writable
 from harness.jobs import selection
@@ -27,8 +28,11 @@ from harness.task import Protocol, Task
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.engine.backends.backend import Backend
     from harness.engine.backends.ray_workers import RayWorkers
     from harness.engine.cache.store import Store
+    from harness.engine.checkpoint.load import Checkpoint
+    from harness.engine.endpoint.backend import Endpoint
     from harness.engine.engine import Engine
     from harness.engine.queries.encode import Encodings
 
@@ -73,26 +77,48 @@ def job_for(task: Task, protocol: Protocol, options: DataOptions) -> Job:
 
 @contextmanager
 def open_engine(model: str, session: Session) -> Iterator["Engine"]:
-    """Load a model, into workers if there are any; they are gone when the context ends.
+    """Load a model, or connect to its server; workers and connections end with the context.
 
     Raises:
-        CheckpointError: the model cannot be loaded or scored.
+        CheckpointError: the model cannot be loaded or scored, or its server fails the self-test.
     """
-    from harness.engine.checkpoint.load import load
     from harness.engine.engine import Engine
 
     options = session.options.model
     with ExitStack() as closing:
-        with terminal.ERR.status(Text(f"loading {model}")):
+        doing = "testing" if is_endpoint(model) else "loading"
+        with terminal.ERR.status(Text(f"{doing} {model}")):
             engine = Engine(
-                _workers(model, session, closing)
-                if session.options.workers.count
-                else load(model, options.settings(session.options.data.data_dir)),
+                _model(model, session, closing),
                 budget=options.batch_tokens,
                 store=session.store,
                 encodings=session.encodings if len(options.names) > 1 else None,
             )
         yield engine
+
+
+def _model(model: str, session: Session, closing: ExitStack) -> "Checkpoint | Backend":
+    """What answers the queries of a model; it is closed with `closing`."""
+    from harness.engine.checkpoint.load import load
+
+    options = session.options
+    if is_endpoint(model):
+        return connected(options.endpoint(model), session.store, closing)
+    if options.workers.count:
+        return _workers(model, session, closing)
+    return load(model, options.model.settings(options.data.data_dir))
+
+
+def connected(settings: EndpointSettings, store: "Store | None", closing: ExitStack) -> "Endpoint":
+    """A model server that has passed the self-test; the connection ends with `closing`.
+
+    Results of self-tests are kept if answers are kept on disk.
+    """
+    from harness.engine.endpoint.connect import connect
+
+    endpoint = connect(settings, store_results=store is not None and store.path is not None)
+    closing.callback(endpoint.close)
+    return endpoint
 
 
 def _workers(model: str, session: Session, closing: ExitStack) -> "RayWorkers":

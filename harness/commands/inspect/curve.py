@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.runs import load
-from harness.analysis.scaling import KAPLAN_EXPONENT, Curve, parameters, scaling_curves
+from harness.analysis.scaling import KAPLAN_EXPONENT, Curve, scaling_curves
 from harness.analysis.steps import StepCurve, step_curves
 from harness.commands.inspect.options import CurveOptions
 from harness.display import terminal
@@ -33,7 +33,7 @@ def run_curve(
 
 
 def _over_sizes(records: Sequence[Record], out: Path | None, options: CurveOptions) -> None:
-    unsized = sorted({r.model["name"] for r in records if parameters(r) is None})
+    unsized = sorted({r.model["name"] for r in records if r.parameters is None})
     if unsized:
         terminal.note(f"left out, number of parameters unknown: {', '.join(unsized)}")
     curves = scaling_curves(records, every=options.every)

@@ -21,9 +21,12 @@ def run_explain(path: Path, item: str, options: ExplainOptions) -> None:
         raise RecordError(f"{str(path)!r} is a folder; give the file of one record (*.json)")
     terminal.start_logging()
     record = read(path)
-    again = run_again(record, options.model, options.data, options.cache)
-    answered = again.answered(item)
-    trace = _trace(again, answered, options.ranks)
+    again = run_again(record, options.model, options.data, options.cache, options.server)
+    if options.ranks and record.endpoint:
+        terminal.note("ranks of scored tokens need the weights, and the model is behind a server")
+    with again.closing:
+        answered = again.answered(item)
+        trace = _trace(again, answered, options.ranks)
     measures = explain(again, answered, _outcomes(path, record))
     if options.as_json:
         terminal.print_json({**_plain(trace), "measures": _plain(measures)})

@@ -4,14 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.commands.options import (
-    MAX_THREADS,
-    CacheOptions,
-    DataOptions,
-    ModelOptions,
-    OptionGroup,
-    option,
-)
+from harness.commands.declare import OptionGroup, option
+from harness.commands.options import MAX_THREADS, CacheOptions, DataOptions, ModelOptions
+from harness.commands.server_options import ServerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +16,7 @@ class ExplainOptions:
     model: ModelOptions
     data: DataOptions
     cache: CacheOptions
+    server: ServerOptions = ServerOptions()
     ranks: bool = True  # load the model to compute the rank of every scored token
     as_json: bool = False
 

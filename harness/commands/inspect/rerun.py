@@ -7,20 +7,20 @@ Data, prompt, tokenizer, weights and the version of the task must be those of th
 are loaded only if they are needed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.commands.evaluate.session import open_store
+from harness.commands.inspect.place import Place, place_of
 from harness.commands.options import CacheOptions, DataOptions, ModelOptions
+from harness.commands.server_options import ServerOptions
 from harness.core import Example, Generated, Request, Response
 from harness.data import load as data
 from harness.display.preview import MAX_WINDOWS
-from harness.engine.checkpoint.steps import path_exists, split_revision
 from harness.errors import CheckpointError, RecordError, UsageError
 from harness.jobs.repeated import check_same, job_of
 from harness.plugins.registry import load_task
@@ -51,17 +51,22 @@ class Answered(NamedTuple):
 
 
 def run_again(
-    record: Record, model: ModelOptions, data_options: DataOptions, cache: CacheOptions
+    record: Record,
+    model: ModelOptions,
+    data_options: DataOptions,
+    cache: CacheOptions,
+    server: ServerOptions | None = None,
 ) -> "Again":
     """Prepare the run of a record again, up to its requests.
 
-    The options say where the checkpoint, the data and the response cache are; context, dtype and
-    the selection of rows come from the record.
+    The options say where the checkpoint or the server, the data and the response cache are;
+    context, dtype and the selection of rows come from the record.
 
     Raises:
         RecordError: the record is from another program, task version or prompt.
         DataError: the data is missing or differs from the record's.
-        UsageError: the task or one of its options does not exist any more.
+        UsageError: the task or one of its options does not exist any more, or an option of a
+            checkpoint is given for a server.
     """
     task = load_task(record.task)
     if record.origin != "harness" or record.version != task.version:
@@ -69,6 +74,7 @@ def run_again(
             f"a record of {record.task} version {record.version} by {record.origin} cannot be "
             f"repeated with version {task.version} of this harness; run the task again"
         )
+    place = place_of(record, model, server or ServerOptions(), data_options)
     rows = replace(data_options, sample=record.data["source"] == "sample")
     job = job_of(record, task, rows.where(), strict=rows.strict)
     if task.few_shot and record.pool and record.pool["source"] == "sample":
@@ -76,31 +82,7 @@ def run_again(
         job = replace(job, pool=data.load(pool, data.Where(sample=True)))
     prepared = prepare(job)
     check_same(record, job, prepared, whose="record", remedy="run the task again")
-    recorded = _recorded_model(record, model)
-    return Again(record, job, prepared, recorded, cache, data_options.data_dir, bool(model.names))
-
-
-def _recorded_model(record: Record, given: ModelOptions) -> ModelOptions:
-    """How to load the checkpoint of a record: as it was loaded, from where the options say."""
-    recorded = record.model
-    name, commit = str(recorded["name"]), recorded.get("revision")
-    if given.names:
-        name = given.names[0]
-        if path_exists(name) or split_revision(name)[1] is not None:
-            commit = None
-    elif commit is not None:
-        name, _ = split_revision(name)  # the commit says it more precisely
-    options = given.options
-    if not options and not path_exists(f"{name}/config.json"):  # it would say everything itself
-        options = tuple(f"{k}={v}" for k, v in recorded.get("options", {}).items())
-    return replace(
-        given,
-        names=(name,),
-        revision=given.revision or commit,
-        options=options,
-        dtype=recorded["dtype"],
-        context=recorded["context"],
-    )
+    return Again(record, job, prepared, place, cache)
 
 
 @dataclass(frozen=True)
@@ -110,11 +92,10 @@ class Again:
     record: Record
     job: Job
     asked: Prepared  # all examples and their first requests
-    model: ModelOptions
+    place: Place
     cache: CacheOptions
-    data_dir: Path | None
-    is_elsewhere: bool = False  # the options say where the checkpoint is now
     cached_only: bool = False  # no model is loaded for responses that the cache lacks
+    closing: ExitStack = field(default_factory=ExitStack)  # ends the connection to a server
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -172,41 +153,17 @@ class Again:
 
     @cached_property
     def tokenizer(self) -> "Tokenizer":
-        """The tokenizer; raises CheckpointError if it is not the record's."""
-        from harness.engine.checkpoint.load import tokenizer_and_context
-
-        name = self.model.names[0]
-        with self._saying_where():
-            tokenizer, _ = tokenizer_and_context(name, self.model.settings(self.data_dir))
-        _check_digest(name, "tokenizer", tokenizer.digest, self.record.model["tokenizer"])
-        return tokenizer
+        """The tokenizer; raises as `Place.tokenizer` does."""
+        return self.place.tokenizer()
 
     @cached_property
     def engine(self) -> "Engine":
-        """The model; raises CheckpointError if it is not the record's, or none may be loaded."""
-        from harness.engine.checkpoint.load import load
+        """The model; raises as `Place.load` does, and a CheckpointError if none may be loaded."""
         from harness.engine.engine import Engine
 
         if self.cached_only:
             raise CheckpointError("its responses are not in the cache")
-        name = self.model.names[0]
-        with self._saying_where():
-            checkpoint = load(name, self.model.settings(self.data_dir))
-        _check_digest(name, "weights", checkpoint.identity.digest, self.record.model["digest"])
-        return Engine(checkpoint, store=self._store)
-
-    @contextmanager
-    def _saying_where(self) -> Iterator[None]:
-        """Say what to do if the checkpoint is not where the record says, or was only in memory."""
-        try:
-            yield
-        except CheckpointError as error:
-            if self.is_elsewhere:
-                raise
-            raise CheckpointError(
-                f"{error}; if the record's checkpoint is elsewhere, or was a model in memory that "
-                "has been saved, `harness explain --model` says where"
-            ) from error
+        return Engine(self.place.load(self._store, self.closing), store=self._store)
 
     @cached_property
     def _store(self) -> "Store | None":
@@ -250,7 +207,7 @@ class Again:
         return [responses[i] for i in range(len(requests))]
 
     def _ranks(self, encoded: "Encoded", response: Response, enabled: bool) -> Ranks:
-        if not enabled:
+        if not enabled or self.record.endpoint:
             return ()
         from harness.engine.backends.in_process import InProcess
         from harness.engine.queries.query import Span
@@ -263,12 +220,3 @@ class Again:
         backend = self.engine.backend
         assert isinstance(backend, InProcess)
         return [ranks(backend.forward, span) for span in spans]
-
-
-def _check_digest(name: str, part: str, digest: str, recorded: str) -> None:
-    if digest != recorded:
-        raise CheckpointError(
-            f"model {name!r} has other {part} ({digest[:12]}...) than the record "
-            f"({recorded[:12]}...); give --model the record's checkpoint"
-            + (", and --tokenizer if the run had it" if part == "tokenizer" else "")
-        )

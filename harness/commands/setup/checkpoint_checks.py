@@ -103,7 +103,7 @@ def shuffled_options(engine: "Engine", task: Task | None = None) -> Finding:
     the right option leaks into the requests or the extraction.
     """
     task = task or load_task("cbt-cn")
-    sample = _sample(task)
+    sample = built_in_sample(task)
     rows = sample.rows[:SAMPLE_QUESTIONS]
     turned = [{**row.fields, "answer": option} for row in rows for option in row.fields["choices"]]
     chance, accuracy = (
@@ -121,7 +121,7 @@ def shuffled_options(engine: "Engine", task: Task | None = None) -> Finding:
 def shared_rows(shared: "Engine", separate: "Engine") -> Finding:
     """Compare requests that share their prefix in one row with requests in rows of their own."""
     task = load_task("cbt-cn")
-    sample = _sample(task)
+    sample = built_in_sample(task)
     requests = prepare(Job(task, task.protocol(), replace(sample, rows=sample.rows[:1]))).requests
     pairs = zip(_responses(shared, requests), _responses(separate, requests), strict=True)
     largest = max(abs(a.logprob - b.logprob) for a, b in pairs)
@@ -141,7 +141,7 @@ def cached_steps(engine: "Engine") -> Finding:
     assert isinstance(generated, Generated)
     inputs = (*encoded.spans[0].inputs, *generated.tokens)
     span = Span(inputs[:-1], generated.tokens)
-    read = _answers(engine, [span])[span].value.logprobs.tolist()
+    read = span_answers(engine, [span])[span].value.logprobs.tolist()
     largest = max(abs(a - b) for a, b in zip(generated.logprobs, read, strict=True))
     tokens = len(generated.tokens)
     seen = f"a generated text of {tokens} tokens differs from a full pass by {largest:.1e} nats"
@@ -190,7 +190,7 @@ def _difference(engine: "Engine", facts: Facts) -> str:
         Span((*f.context_ids, *f.continuation_ids)[:-1], tuple(f.continuation_ids))
         for f in facts.facts
     ]
-    answers = _answers(engine, spans)
+    answers = span_answers(engine, spans)
     tolerance = PUBLISHED_TOLERANCE.get(identity.dtype, PUBLISHED_TOLERANCE_IN_HALF)
     for fact, span in zip(facts.facts, spans, strict=True):
         nats = float(answers[span].value.logprobs.astype("float64").sum())
@@ -204,13 +204,15 @@ def _sample_loss(engine: "Engine") -> float:
 
     One of single characters may have tokens for none of them, but for the letters of text8.
     """
-    rows = _sample(load_task("wikitext2")).rows[:SAMPLE_LINES]
+    rows = built_in_sample(load_task("wikitext2")).rows[:SAMPLE_LINES]
     lines = [f"{row.fields['text'].strip()}\n" for row in rows]
     pieces = tuple(line for line in lines if _has_tokens(engine, line))
     if any(piece.strip() for piece in pieces):
         request = RollingLoglikelihood(pieces)
     else:
-        request = RollingLoglikelihood((_sample(load_task("text8")).rows[0].fields["bytes"],))
+        request = RollingLoglikelihood(
+            (built_in_sample(load_task("text8")).rows[0].fields["bytes"],)
+        )
     [response] = _responses(engine, [request])
     return float(-response.logprob / response.num_tokens)
 
@@ -224,11 +226,12 @@ def _has_tokens(engine: "Engine", text: str) -> bool:
     return True
 
 
-def _sample(task: Task) -> data.Data:
+def built_in_sample(task: Task) -> data.Data:
+    """The made-up rows that the package has for a task."""
     return data.load(task.source(task.protocol().options), data.Where(sample=True))
 
 
-def _answers(engine: "Engine", spans: Sequence[Any]) -> Mapping[Any, Any]:
+def span_answers(engine: "Engine", spans: Sequence[Any]) -> Mapping[Any, Any]:
     """Span -> answer, computed without the response cache."""
     answers: dict[Any, Any] = {}
     for batch in engine.backend.answer(spans, (), lambda done, total: None):

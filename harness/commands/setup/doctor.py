@@ -4,15 +4,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
 from harness.commands.options import DataOptions, ModelOptions
+from harness.commands.server_options import ServerOptions
 from harness.commands.setup import installation_checks as installation
 from harness.commands.setup.installation_checks import Finding, guarded
 from harness.display import terminal
+from harness.engine.endpoint.settings import is_endpoint
+from harness.errors import UsageError
 
 if TYPE_CHECKING:
     from harness.engine.checkpoint.load import Checkpoint
@@ -22,10 +25,33 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 STATE_WIDTH, NAME_WIDTH = 5, 22
 
 
-def run_doctor(model: ModelOptions, data: DataOptions, *, as_json: bool) -> int:
+class Servers(NamedTuple):
+    """How model servers are checked."""
+
+    options: ServerOptions = ServerOptions()
+    compare_with: str | None = None  # a checkpoint with the same weights
+
+    def check(self, model: ModelOptions) -> None:
+        """Raise a `UsageError` if options of a server or a checkpoint are given without one."""
+        if self.compare_with is None:
+            self.options.check_models(model.names, model)
+            return
+        if not all(map(is_endpoint, model.names)) or len(model.names) != 1:
+            raise UsageError(
+                "--compare-with is for one model server; name it by --model, such as --model "
+                "http://127.0.0.1:8000/v1"
+            )
+        self.options.check_models(model.names)  # the options of checkpoints are of the other one
+
+
+def run_doctor(
+    model: ModelOptions, data: DataOptions, servers: Servers | None = None, *, as_json: bool
+) -> int:
     """Print the result of every check; return the exit code, 1 if a check failed."""
+    servers = servers or Servers()
+    servers.check(model)
     findings: list[Finding] = []
-    for finding in _findings(model, data):
+    for finding in _findings(model, data, servers):
         findings.append(finding)
         if not as_json:
             _show(finding)
@@ -51,8 +77,8 @@ def _show(finding: Finding) -> None:
     terminal.OUT.print(row)
 
 
-def _findings(options: ModelOptions, data: DataOptions) -> Iterator[Finding]:
-    """The findings, each as soon as it is made; the installation first, then the checkpoints."""
+def _findings(options: ModelOptions, data: DataOptions, servers: Servers) -> Iterator[Finding]:
+    """The findings, each as soon as it is made; the installation first, then the models."""
     for name, check in (
         ("versions", installation.versions),
         ("device", partial(installation.hardware, options.device, options.threads)),
@@ -61,8 +87,21 @@ def _findings(options: ModelOptions, data: DataOptions) -> Iterator[Finding]:
     ):
         yield from guarded(name, check, "the installation is broken: install it again")
     for model in options.names:
+        if is_endpoint(model):
+            check = partial(_server_findings, model, options, data.data_dir, servers)
+            yield from guarded("server", check, "start the server, or name another address")
+            continue
         check = partial(_checkpoint_findings, model, options, data.data_dir)
         yield from guarded("model", check, "name a checkpoint that can be loaded")
+
+
+def _server_findings(
+    url: str, options: ModelOptions, data_dir: Path | None, servers: Servers
+) -> Iterator[Finding]:
+    from harness.commands.setup.server_checks import server_findings
+
+    settings = servers.options.settings(url, options.tokenizer)
+    yield from server_findings(settings, servers.compare_with, options.settings(data_dir))
 
 
 def _checkpoint_findings(

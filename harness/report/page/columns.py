@@ -5,11 +5,10 @@ A run without outcomes is shown in the tables, but not in comparisons or among t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.analysis.leaderboard import row_key
 from harness.analysis.runs import Run, label
-from harness.records.record import Record
+from harness.records.record import Record, short_name
 
 MAX_LABEL_CHARS = 60
 FACTS = ("origin", "name", "digest", "protocol", "source", "dtype", "device", "context")
@@ -70,7 +69,7 @@ def _rows(record: Record) -> str:
 def _labels(keys: Sequence[tuple[str, ...]]) -> list[str]:
     """Short names of checkpoints, followed by the facts that tell equal names apart."""
     facts = [dict(zip(FACTS, key, strict=True)) for key in keys]
-    names = [clip(Path(fact["name"]).name or fact["name"], MAX_LABEL_CHARS) for fact in facts]
+    names = [clip(short_name(fact["name"]), MAX_LABEL_CHARS) for fact in facts]
     labels = []
     for name, fact in zip(names, facts, strict=True):
         alike = [other for n, other in zip(names, facts, strict=True) if n == name]

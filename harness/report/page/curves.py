@@ -5,7 +5,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from harness.analysis import scaling
 from harness.analysis.paper import section3
 from harness.analysis.scaling import KAPLAN_EXPONENT, Curve, CurvePoint, Fit
 from harness.metrics.calibration import Bin
+from harness.records.record import short_name
 from harness.report.number_format import interval, number
 from harness.report.page.columns import MAX_LABEL_CHARS, Column, clip
 
@@ -54,7 +54,7 @@ def _chart(curve: Curve, owners: Sequence[int]) -> dict[str, Any]:
         "paper": [_point(p, p.name, curve.unit) for p in curve.paper],
         "runs": [
             {
-                **_point(p, clip(Path(p.name).name or p.name, MAX_LABEL_CHARS), curve.unit),
+                **_point(p, clip(short_name(p.name), MAX_LABEL_CHARS), curve.unit),
                 "column": column,
                 "low": p.low,
                 "high": p.high,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.compare import Comparison, compare
 from harness.analysis.paper import published
 from harness.analysis.paper.table3 import fold, remarks
-from harness.analysis.scaling import KAPLAN_EXPONENT, parameters
+from harness.analysis.scaling import KAPLAN_EXPONENT
 from harness.report import number_format
 from harness.report.page import tables
 from harness.report.page.columns import Column
@@ -132,7 +132,6 @@ def _environment() -> "Environment":
         fmt=number_format,
         published=published.published,
         kaplan=f"{KAPLAN_EXPONENT:g}",
-        parameters=parameters,
         remarks=remarks,
         fold=fold,
     )

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from harness.analysis.leaderboard import rows as leaderboard_rows
 from harness.analysis.paper import published, section3
 from harness.analysis.paper.section3 import System
 from harness.analysis.paper.table3 import Cell, cells
-from harness.analysis.scaling import parameters
-from harness.records.record import Record
+from harness.records.record import Record, short_name
 from harness.report.page.columns import Column, clip
 
 ABOUT_CHECKPOINT = ("model", "step", "digest", "parameters", "protocol", "rows", "dtype", "device",
@@ -32,7 +30,7 @@ def paper_table(columns: Sequence[Column], names: Sequence[str]) -> PaperTable |
     sizes: set[str] = set()
     labels, rows = [], []
     for column in columns:
-        size = published.nearest_size(parameters(column.records[0]) or 0)
+        size = published.nearest_size(column.records[0].parameters)
         row = cells(column.records, size, {}, names)
         if any(cell.score for cell in row):
             labels.append(column.label)
@@ -99,4 +97,4 @@ def _shortened(name: str, value: Any) -> Any:
     """A text of at most MAX_CELL_CHARS; of a model that is a path, the last part."""
     if not isinstance(value, str):
         return value
-    return clip(Path(value).name or value if name == "model" else value, MAX_CELL_CHARS)
+    return clip(short_name(value) if name == "model" else value, MAX_CELL_CHARS)

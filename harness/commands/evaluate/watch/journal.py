@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.evaluate.watch.candidates import Found
-from harness.commands.options import ModelOptions
+from harness.commands.options import DTYPE, ModelOptions
 from harness.errors import RecordError, UsageError
 from harness.files import atomic, output
 from harness.records import folder, schema
@@ -125,7 +125,7 @@ def loading_key(model: ModelOptions) -> str:
     """What loading a checkpoint depends on besides the checkpoint."""
     return _digest([
 
-        model.dtype, model.context, model.trust_remote_code, sorted(model.options),
+        model.dtype or DTYPE, model.context, model.trust_remote_code, sorted(model.options),
         model.tokenizer, str(model.config),
     ])  # fmt: skip
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.commands.options import OptionGroup, Seconds, option
+from harness.commands.declare import OptionGroup, Seconds, option
 
 
 @dataclass(frozen=True, slots=True)
