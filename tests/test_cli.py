@@ -134,7 +134,8 @@ def test_help_fits_80_columns_and_describes_every_option(name: str) -> None:
 def test_options_are_shown_under_the_headings_of_their_groups() -> None:
     lines = harness("lambada", "--help").out.splitlines()
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    groups = ["Model:", "Data:", "Protocol:", "Output:", "Plan:", "Workers:", "Cache:"]
+    groups = ["Model:", "Data:", "Protocol:", "Output:", "Plan:", "Workers:"]
+    groups += ["Server:", "Cache:"]
     assert headings == [*groups, "Options:"]
 
 

@@ -205,7 +205,7 @@ def _gpt2(folder: Path) -> Tokenizer:
 def test_constants_stated_in_the_text() -> None:
     from harness.data.subset import BLOCK_CHARS
     from harness.engine.queries.encode import WORD_TOKENS
-    from harness.engine.scoring.next_word import FIRST_TOKENS
+    from harness.engine.scoring.word_search import FIRST_TOKENS
     from harness.stats.intervals import LEVEL, RESAMPLES
     from harness.tasks.shared.running_text import BLOCKS
     from harness.tasks.shared.wikipedia_dump import ROW_BYTES

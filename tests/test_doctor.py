@@ -365,14 +365,14 @@ def test_cached_steps_agree_and_wrong_ones_do_not(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert checks.cached_steps(engine).state == "ok"
-    real = checks._answers
+    real = checks.span_answers
 
     def shifted(engine: Engine, spans: Any) -> Any:
         found = real(engine, spans)
         next(iter(found.values())).value.logprobs[3] += 0.1
         return found
 
-    monkeypatch.setattr(checks, "_answers", shifted)
+    monkeypatch.setattr(checks, "span_answers", shifted)
     found = checks.cached_steps(engine)
     assert found.state == "fail"
     assert "differs from a full pass by 1.0e-01 nats" in found.seen

@@ -19,6 +19,7 @@ import click
 import pytest
 from conftest import save_tiny
 from console import harness, law_records, refused
+from served import NAME, Served, serve
 from test_power import ACC, MORE, NATS, OTHER, PPL, RIGHT, made
 
 from harness.analysis import noise_floor as movements
@@ -27,7 +28,7 @@ from harness.cli.evaluate.benchmark import benchmark_command
 from harness.cli.group import cli
 from harness.commands.compare import jitter
 from harness.commands.evaluate.watch import completeness, watcher
-from harness.commands.setup import doctor
+from harness.commands.setup import doctor, server_checks
 from harness.commands.setup import installation_checks as installation
 from harness.data import load as data
 from harness.engine import engine as engines
@@ -38,6 +39,7 @@ from harness.engine.backends.rates import Rates
 from harness.engine.checkpoint import load as checkpoints
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.steps import step_of
+from harness.engine.endpoint.settings import EndpointSettings
 from harness.engine.engine import Engine
 from harness.jobs.selection import PAPER_TABLES
 from harness.overlap import scan
@@ -60,6 +62,7 @@ GATE: Given = {
     "--model": "first", "--baseline": "gated.toml", "--sample": None, "--no-cache": None,
     "--batch-tokens": "128", **OUT,
 }  # fmt: skip
+SERVED: Given = {"--model": NAME}  # is behind a server
 BASE: dict[str, tuple[list[str], Given]] = {
     "lambada": ([], RUN),
     "table3": ([], RUN),
@@ -105,6 +108,13 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--compile": (None, {}, ()),
     "--workers": ("1", {}, ()),
     "--address": ("10.0.0.1:1", {"--workers": "1"}, ()),
+    "--concurrency": ("3", SERVED, ("--batch-tokens",)),
+    "--replica": ("http://127.0.0.1:8124", SERVED, ("--batch-tokens",)),
+    "--api-key-env": ("SERVER_KEY", SERVED, ("--batch-tokens",)),
+    "--timeout": ("7s", SERVED, ("--batch-tokens",)),
+    "--patience": ("8s", SERVED, ("--batch-tokens",)),
+    "--max-spread": ("0.5", SERVED, ("--batch-tokens",)),
+    "--compare-with": ("second", SERVED, ()),
     "--data-dir": ("data", {}, ("--sample",)),
     "--data-file": ("data/lambada_test.jsonl", {}, ("--sample",)),
     "--sample": (None, {}, ("--sample",)),
@@ -186,6 +196,21 @@ SPECIAL: dict[tuple[str, str], tuple[list[str] | None, str | None, Given, tuple[
     ("explain", "--data-dir"): (None, "data", {}, ("--data-dir",)),
     ("explain", "--data-file"): (None, "data/lambada_test.jsonl", {}, ("--data-dir",)),
     ("explain", "--hub"): (None, None, {}, ("--data-dir",)),
+    **{
+        ("explain", flag): (
+            ["SERVED.json", "0"],
+            value,
+            {"--tokenizer": "first", "--no-cache": None},
+            ("--cache",),
+        )
+        for flag, value in (
+            ("--concurrency", "3"),
+            ("--api-key-env", "SERVER_KEY"),
+            ("--timeout", "7s"),
+            ("--patience", "8s"),
+            ("--max-spread", "0.5"),
+        )
+    },
     ("explain", "--cache"): (None, "stored", {"--no-ranks": None}, ("--cache",)),
     ("overlap", "--data-file"): (None, "data/lambada_test.jsonl", {}, ("--sample",)),
     ("curve", "--task"): (None, "ptb", {}, ()),
@@ -234,7 +259,7 @@ def test_every_command_is_tried() -> None:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory, tiny: Checkpoint) -> Path:
     """Models, data, records, baselines and a response cache, by the names used above."""
     place = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
@@ -256,6 +281,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(record, "RECORD.json")
         [items] = Path("ran").rglob("*.items.json.gz")
         shutil.copy(items, items.name.replace(record.stem, "RECORD"))
+        served(tiny, patch)
         made(place / "one", {PPL: NATS, ACC: RIGHT, LAST: RIGHT})
         made(place / "two", {PPL: MORE, ACC: OTHER, LAST: OTHER})
         made(place / "different", {PPL: MORE, ACC: OTHER}, prompt={"name": "x", "sha256": "00"})
@@ -281,6 +307,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_option() -> dict[str, Any]:
     """What was seen of the runs that the others are compared with."""
     return {}
+
+
+def served(tiny: Checkpoint, patch: pytest.MonkeyPatch) -> None:
+    """Write the record of a model behind a server, whose answers are not cached."""
+    serve(patch, lambda settings: Served(tiny, settings))
+    run = ("--model", NAME, "--data-dir", "data", "--no-cache", "--out", "served")
+    assert harness("lambada", *run).code == 0
+    [record] = (p for p in Path("served").rglob("*.json"))
+    shutil.copy(record, "SERVED.json")
 
 
 def corpora(place: Path) -> None:
@@ -362,7 +397,25 @@ def observed(
     monkeypatch.setattr(completeness, "time", clock)
     monkeypatch.setattr(doctor, "_check_model", lambda checkpoint: iter(()))
     monkeypatch.delenv("HARNESS_DATA", raising=False)
+    monkeypatch.setenv("SERVER_KEY", "sesame")
+    behind_servers(tiny, calls, monkeypatch)
     return Observed(world, tmp_path, calls, monkeypatch)
+
+
+def behind_servers(tiny: Checkpoint, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answer in this process for every server, and for the checks of one."""
+
+    def connected(settings: EndpointSettings) -> Served:
+        calls.append(f"connect {settings}")
+        return Served(tiny, settings)
+
+    def findings(settings: EndpointSettings, *weights: Any) -> Any:
+        calls.append(f"check {settings} {weights}")
+        return iter(())
+
+    serve(monkeypatch, connected)
+    monkeypatch.setattr(checkpoints, "load_tokenizer", lambda *words: tiny.tokenizer)
+    monkeypatch.setattr(server_checks, "server_findings", findings)
 
 
 class Clock:

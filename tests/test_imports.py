@@ -58,7 +58,7 @@ RULES = {
         "core errors files engine.checkpoint engine.queries", "numpy platformdirs"
     ),
     "engine.backends": Rule("core errors files engine", f"{TENSORS} platformdirs ray"),
-    "engine.endpoint": Rule("core errors files engine", f"{TENSORS} platformdirs httpx2"),
+    "engine.endpoint": Rule("core errors files engine", f"{TENSORS} platformdirs httpcore2"),
     "engine": Rule("core errors files engine", TENSORS),
     "runner": Rule("canaries core errors data metrics prompt records stats task", "numpy"),
     "analysis.paper": Rule("canaries core errors files metrics records", ANY),
@@ -72,8 +72,8 @@ RULES = {
         "core errors files data jobs metrics plugins records runner stats task analysis", "numpy"
     ),
     "training": Rule(
-        "core errors files data engine engine.cache engine.checkpoint engine.queries jobs moved "
-        "records runner analysis analysis.paper",
+        "core errors files data engine engine.cache engine.checkpoint engine.endpoint "
+        "engine.queries jobs moved records runner analysis analysis.paper",
         "transformers torch",
     ),
     "overlap": Rule(
@@ -92,7 +92,7 @@ RULES = {
         "core errors files gate metrics records stats task analysis analysis.paper overlap report",
         ANY,
     ),
-    "commands": Rule("errors data engine.checkpoint"),
+    "commands": Rule("errors data engine.checkpoint engine.endpoint"),
     "commands.evaluate": Rule("* display analysis records runner engine plugins data", ANY),
     "commands.compare": Rule("* commands.evaluate", ANY),
     "commands.inspect": Rule("* commands.evaluate", ANY),
@@ -264,7 +264,10 @@ def loaded_by(statement: str) -> set[str]:
     return set(run.stdout.strip().split("\n")[-1].split()[1:])
 
 
-HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "scipy", "tokenizers"}
+HEAVY = {
+    "torch", "transformers", "datasets", "numpy", "pandas", "scipy", "tokenizers", "httpx2",
+    "httpcore2", "asyncio",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -279,7 +282,7 @@ HEAVY = {"torch", "transformers", "datasets", "numpy", "pandas", "scipy", "token
         ),
         (
             "from harness.cli.group import cli; cli.main(['tasks', 'ptb'], standalone_mode=False)",
-            {"torch", "transformers", "datasets", "tokenizers"},
+            {"torch", "transformers", "datasets", "tokenizers", "httpx2"},
         ),
     ],
 )

@@ -211,7 +211,10 @@ def test_a_flag_for_rows_overrides_a_folder_of_the_file(place: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("limt = 3", "there is no option 'limt'; did you mean limit? (see `harness run --help`)"),
+        (
+            "limt = 3",
+            "there is no option 'limt'; did you mean limit or timeout? (see `harness run --help`)",
+        ),
         ("grid = true", "there is no option 'grid'"),
         ('limit = "3"', "limit is '3'; expected a whole number"),
         ("limit = true", "limit is True; expected a whole number"),

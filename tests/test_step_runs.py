@@ -400,12 +400,12 @@ def renamed(path: Path, **model: Any) -> Record:
 def test_the_model_options_of_the_record_are_used(evaluated: Path) -> None:
     changed = renamed(evaluated, name="out/ckpt.pt", options={"a": "b"})
     again = rerun.run_again(changed, ModelOptions(), DataOptions(), CacheOptions(off=True))
-    assert again.model.settings().options == (("a", "b"),)
-    assert again.model.names == ("out/ckpt.pt",)
+    assert again.place.model.settings().options == (("a", "b"),)
+    assert again.place.model.names == ("out/ckpt.pt",)
     given = ModelOptions(options=("a=c",), tokenizer="tokens", config=Path("config.json"))
     settings = rerun.run_again(
         changed, given, DataOptions(), CacheOptions(off=True)
-    ).model.settings()
+    ).place.model.settings()
     assert settings.options == (("a", "c"),)
     assert (settings.tokenizer, settings.config_file) == ("tokens", Path("config.json"))
 

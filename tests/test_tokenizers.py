@@ -32,7 +32,7 @@ from harness.engine.checkpoint.settings import Identity
 from harness.engine.engine import Engine
 from harness.engine.queries.encode import Encoded, Encoder
 from harness.engine.queries.preflight import preflight
-from harness.engine.scoring.next_word import WordSearch
+from harness.engine.scoring.word_search import WordSearch
 from harness.engine.tokenizer.offsets import token_starts
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import CheckpointError, EncodingError
