@@ -106,9 +106,8 @@ class Memory:
         rows = self.model.rows(tokens)[first - 1 : -1]
         own = rows[np.arange(len(rows)), list(tokens[first:])]
         self._read.append(tokens)
-        return Prompted(
-            own, own == rows.max(axis=1), rows.max(axis=1), 0, 0
-        )  # never read from the cache
+        best = rows.max(axis=1)
+        return Prompted(own, own == best, best, 0, 0)  # never read from the cache
 
     def _named(self, tokens: tuple[int, ...], ids: tuple[int, ...]) -> Next:
         row, cached = self._row(tokens)
@@ -464,6 +463,29 @@ def test_the_block_is_estimated_by_time_where_the_server_is_silent(
     speed = _Speed(per_call=0.01, per_token=2e-3)
     assert _block_by_time(probing, 767, 0.01 + error * (block - 1) * 2e-3, speed) == block
     assert _block_by_time(probing, 767, 700 * 2e-3, speed) is None
+
+
+@pytest.mark.parametrize(("read", "share"), [(3.0, 0.75), (1.0, 0.7), (4.0, 0.95)])
+def test_the_share_of_a_token_that_is_only_read(
+    read: float, share: float, model: Model, tiny: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token takes 4 ms with its log-probability, `read` ms without; the share has bounds."""
+    now = [0.0]
+
+    class Timed(Memory):
+        def call(self, call: Call) -> Callable[[], Any]:
+            assert call.body is not None
+            ms = 4.0 if call.path == "prompted" else read
+            now[0] += ms / 1e3 * len(call.body["tokens"])
+            return super().call(call)
+
+    for module in ("asking", "limits"):
+        name = f"harness.engine.endpoint.self_test.{module}.perf_counter"
+        monkeypatch.setattr(name, lambda: now[0])
+    server = Timed(rowless(model), longest=1023, stated=1024)
+    found = measure(probing_of(server, tiny), wanted=1024, concurrency=2, prompted=True)
+    assert found.seconds_per_token == pytest.approx(4e-3, rel=0.01)
+    assert found.unscored_share == pytest.approx(share, abs=0.01)
 
 
 # --- the fingerprint --------------------------------------------------------------------------

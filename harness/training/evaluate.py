@@ -42,8 +42,8 @@ def evaluate(  # noqa: D417, PLR0913  # the others are explained by `Evaluator`
 
     Args:
         model: a causal language model of transformers, any function from token ids (B, T) to logits
-            (B, T, V), the name or path of a checkpoint, or the address of a server, such as
-            `http://127.0.0.1:8000/v1`; `harness.EndpointSettings` say more about how to reach one.
+            (B, T, V), the name or path of a checkpoint, or a server: its address, or
+            `harness.EndpointSettings`.
         tokenizer: of transformers or tokenizers, or the name of one.
         tasks: names of tasks; `table3` and `section3` stand for all tasks of those tables.
         name: of the model, in the records.
