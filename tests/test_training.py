@@ -378,7 +378,9 @@ rank = "0" if child else "1"
 os.environ.update(RANK=rank, LOCAL_RANK=rank)
 own = lambada(every=2, on_regression="stop", limit=8)
 run, spy = trained(Path(sys.argv[1]), Change(4, damage), own, max_steps=8, ddp_backend="gloo")
-print(rank, run.state.global_step, [step for step, _ in spy.of("harness")], flush=True)
+line = f"{rank} {run.state.global_step} {[step for step, _ in spy.of('harness')]}\\n"
+sys.stdout.flush()
+os.write(1, line.encode())  # whole, because the other process writes to the same pipe
 if child:
     _, status = os.waitpid(child, 0)
     sys.exit(os.waitstatus_to_exitcode(status))
