@@ -17,10 +17,10 @@ from raw_server import HANG, Asked, RawServer, raw, reply, wait_for
 
 from harness.engine.endpoint.call import Call
 from harness.engine.endpoint.http import client, patience, retries
-from harness.engine.endpoint.http.address import root
+from harness.engine.endpoint.http.address import roots
 from harness.engine.endpoint.http.replica import Replica
 from harness.engine.endpoint.transport import Transport
-from harness.errors import EndpointError
+from harness.errors import EndpointError, UsageError
 
 KEY = 'sk-very/"secret"+key=='
 
@@ -715,27 +715,26 @@ def test_keys_that_no_header_can_hold(key: str) -> None:
     ],
 )
 def test_roots(given: str, wanted: str) -> None:
-    assert root(given) == wanted
-    assert root(wanted) == wanted
+    assert roots([given]) == roots([wanted]) == (wanted,)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("ftp://host", "is not the address of a model server"),
-        ("http://", "is not the address of a model server"),
-        ("http://host:port", "is not the address of a model server"),
-        ("http://a b/", "is not the address of a model server"),
-        ("http://me:secret@host/v1", "host contains a user or a password; leave it out"),
-        ("http://host/v1?api_key=secret", "host contains a query"),
+        ("ftp://host", "is not the address of a server"),
+        ("http://", "is not the address of a server"),
+        ("http://host:port", "has no valid host and port"),
+        ("http://a b/", "is not the address of a server"),
+        ("http://me:secret@host/v1", "has a user, a password or a query in it"),
+        ("http://host/v1?api_key=secret", "has a user, a password or a query in it"),
     ],
 )
 def test_addresses_that_are_refused(given: str, message: str) -> None:
-    with pytest.raises(EndpointError, match=re.escape(message)) as caught:
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
         Transport([given])
     assert "secret" not in str(caught.value)
 
 
 def test_an_address_given_twice() -> None:
-    with pytest.raises(EndpointError, match="http://host is given twice"):
+    with pytest.raises(UsageError, match="http://host/v1 is given twice"):
         Transport(["http://host", "http://host/v1"])

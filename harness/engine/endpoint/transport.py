@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from harness.engine.endpoint.call import Call
-from harness.engine.endpoint.http.address import root
+from harness.engine.endpoint.http.address import roots
 from harness.engine.endpoint.http.dispatcher import Dispatcher
 from harness.engine.endpoint.http.job import Job
 from harness.engine.endpoint.http.loop_thread import LoopThread
@@ -46,7 +46,8 @@ class Transport:
             raises ends all calls. A replica that restarts while it has no call is not noticed.
 
     Raises:
-        EndpointError: an address or the key cannot be used.
+        UsageError: an address cannot be used.
+        EndpointError: the key cannot be used.
     """
 
     def __init__(
@@ -60,10 +61,8 @@ class Transport:
     ) -> None:
         from harness.engine.endpoint.http.client import Client  # loads httpcore2
 
-        self.urls = tuple(root(url) for url in urls)
+        self.urls = roots(urls)
         self.on_return: Callable[[int], None] | None = None
-        if twice := [url for url in self.urls if self.urls.count(url) > 1]:
-            raise EndpointError(f"the model server at {twice[0]} is given twice; give it once")
         if key is not None and not re.fullmatch("[!-~]+", key):
             raise EndpointError("the key of the model server is not printable ASCII without spaces")
         self._window = _AHEAD * concurrency * len(self.urls)
