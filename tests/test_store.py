@@ -112,6 +112,21 @@ def sound_file(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (folder / FILE_NAME).read_bytes()
 
 
+@pytest.mark.parametrize("flips", [[(4048, 138), (23795, 31)], [(3988, 198), (1593, 151)]])
+def test_damage_that_sqlite_quotes_in_its_message(
+    flips: list[tuple[int, int]], sound_file: bytes, tmp_path: Path
+) -> None:
+    """Its message is then no UTF-8, which Python's module cannot decode."""
+    content = bytearray(sound_file)
+    for place, bits in flips:
+        content[place] ^= bits
+    (tmp_path / FILE_NAME).write_bytes(content)
+    store = Store(tmp_path)
+    assert texts(store, ONE, "k1") in ({"k1": "answer 1" * 20}, {})
+    put(store, TWO, new="kept")
+    assert texts(store, TWO, "new") == {"new": "kept"}
+
+
 SHARES = st.floats(0, 1, exclude_max=True)  # where in the file
 
 

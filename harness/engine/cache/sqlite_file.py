@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 TIMEOUT = 60.0  # seconds to wait for another process
 _DAMAGED_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+# SQLite's messages quote names and tokens of a damaged schema, which may not be UTF-8.
+_FAULTS = (sqlite3.Error, OSError, UnicodeDecodeError)
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS checkpoints (
     id INTEGER PRIMARY KEY,
@@ -54,7 +56,7 @@ class SqliteFile:
         """The result of an action on the database, or `default` if the file has a problem."""
         try:
             return action(self.connection())
-        except (sqlite3.Error, OSError) as error:
+        except _FAULTS as error:
             if _code(error) in _DAMAGED_CODES and self.writable:
                 self._set_aside(error)
             else:
@@ -65,12 +67,13 @@ class SqliteFile:
         """The open connection; it only reads if the file cannot be written.
 
         Raises:
-            sqlite3.Error, OSError: the file is damaged, locked, or cannot be read.
+            sqlite3.Error, OSError, UnicodeDecodeError: the file is damaged, locked, or cannot be
+                read.
         """
         if self._open is None and self.writable:
             try:
                 self._open = _open_to_write(self.path, self._timeout)
-            except (sqlite3.Error, OSError) as error:
+            except _FAULTS as error:
                 if _code(error) in _DAMAGED_CODES:
                     raise
                 self._stop_writing(error)
@@ -178,6 +181,8 @@ def _check_schema(connection: sqlite3.Connection) -> None:
 
 def _code(error: Exception) -> int:
     """SQLite's primary error code; 0 for other errors."""
+    if isinstance(error, UnicodeDecodeError):
+        return sqlite3.SQLITE_CORRUPT
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
