@@ -6,105 +6,13 @@ other.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from harness.commands.declare import OptionGroup, Seconds, option
+from harness.commands.model_options import MAX_THREADS, ModelOptions
 from harness.commands.server_options import ServerOptions
 from harness.data.load import Where
 from harness.engine.endpoint.settings import EndpointSettings
 from harness.errors import UsageError
-
-if TYPE_CHECKING:
-    from harness.engine.checkpoint.settings import Settings
-
-Dtype = Literal["float32", "bfloat16", "float16"]
-DTYPE: Dtype = "float32"  # unless another one is given
-MAX_THREADS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions(OptionGroup):
-    """Which models are evaluated, and how each is loaded and run."""
-
-    names: tuple[str, ...] = option(
-        (), "evaluate this model: checkpoint file or folder, name or name@revision on the hub, a "
-        "quoted pattern of them such as 'out/checkpoint-*', module:function that returns a model; "
-        "smollm2-135m, the demo; or the address of a server, such as http://127.0.0.1:8000/v1, "
-        "with #name if it has several models; repeatable",
-        flag="model", metavar="MODEL", required=True,
-    )  # fmt: skip
-    revision: str | None = option(
-        None, "load this commit, branch or tag from the hub; of all models"
-    )
-    trust_remote_code: bool = option(False, "run Python code that comes with the model; recorded")
-    device: str | None = option(
-        None, "run on cpu, cuda, cuda:1, ...; default: an accelerator if there is one, else cpu"
-    )
-    dtype: Dtype | None = option(None, f"load weights in this number format; default: {DTYPE}")
-    context: int | None = option(
-        None, "feed at most N tokens at a time; default: 1024, or less if the model or the server "
-        "has less",
-        min=8, metavar="N",
-    )  # fmt: skip
-    batch_tokens: int | None = option(
-        None, "put at most N padded tokens into a batch; affects scores only by rounding; "
-        "default: by device", min=1, metavar="N",
-    )  # fmt: skip
-    threads: int | None = option(
-        None, "use N CPU threads; affects scores only by rounding; default: torch's choice",
-        min=1, max=MAX_THREADS, metavar="N",
-    )  # fmt: skip
-    options: tuple[str, ...] = option(
-        (), "state what the checkpoint's format does not, such as activation=gelu_new; "
-        "repeatable; see docs/checkpoints.md", flag="model-option", metavar="KEY=VALUE",
-    )  # fmt: skip
-    tokenizer: str | None = option(
-        None, "take the tokenizer from this folder, file, or model on the hub; default: the "
-        "checkpoint's own, or that of the model that a server names", metavar="NAME",
-    )  # fmt: skip
-    config: Path | None = option(
-        None, "take the config of a checkpoint without one from this config.json",
-        flag="model-config",
-    )  # fmt: skip
-    compile: bool = option(
-        False, "run the model through torch.compile; pays off in long runs on an accelerator"
-    )
-
-    def check(self) -> None:
-        """Refuse a model option without a value, or with two."""
-        values: dict[str, str] = {}
-        for pair in self.options:
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise UsageError(f"--model-option {pair!r}: expected key=value")
-            if values.setdefault(key, value) != value:
-                raise UsageError(f"--model-option {key} is {values[key]} and {value}; expected one")
-
-    def settings(self, data_dir: Path | None = None) -> "Settings":
-        """How to load a checkpoint; `data_dir` may have the tokenizer of GPT-2."""
-        from harness.engine.checkpoint.settings import Settings
-
-        pairs = [pair.partition("=") for pair in self.options]
-        return Settings(
-            device=self.device,
-            dtype=self.dtype or DTYPE,
-            context=self.context,
-            revision=self.revision,
-            trust_remote_code=self.trust_remote_code,
-            threads=self.threads,
-            compiled=self.compile,
-            options=tuple((key, value) for key, _, value in pairs),
-            tokenizer=self.tokenizer,
-            config_file=self.config,
-            data_dir=data_dir,
-        )
-
-    def only_name(self, command: str) -> str:
-        """The model of a command that takes one; raises a `UsageError` if there are several."""
-        different = len(set(self.names))
-        if different != 1:
-            raise UsageError(f"{command} takes one --model; {different} were given")
-        return self.names[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +165,9 @@ class RunOptions:
         contradictions = {
             "--plan and --budget are for one process; leave out --workers": (
                 self.workers.count and (plan.plan or plan.budget)
+            ),
+            f"each of the --workers has one device; leave out {self.model.placing}": (
+                self.workers.count and self.model.placing
             ),
             "--plan computes no scores; leave out --json, --dump and --leaderboard": (
                 plan.plan and (output.json or output.dump or output.leaderboard)

@@ -75,7 +75,7 @@ class Engine:
         options = self.backend.options
         return {
             "budget": options.budget,
-            "sharing": options.sharing is not None,
+            "sharing": options.sharing is not None or options.copies_states,
             "numerics": options.numerics,
             "ends": sorted(options.ends),
             **options.facts,

@@ -9,20 +9,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from harness.analysis.baseline import Key
 from harness.analysis.check import Verdict
 from harness.analysis.paper.published import POINTS
-from harness.errors import CheckpointError, UsageError, clipped_repr
+from harness.errors import UsageError, clipped_repr
 from harness.gate.loop import Gate, Stopped
 from harness.gate.scores import GatedScore
-from harness.records.record import Record
 from harness.stats.losses import losses
 from harness.stats.power import detectable
-
-if TYPE_CHECKING:
-    from harness.engine.checkpoint.settings import Identity
 
 BATCHES = (512, 8192)  # padded tokens
 NOISE = "1%,3%"  # the default
@@ -87,23 +83,6 @@ def candidates(noise: Iterable[float], batch_tokens: int | None, used: object) -
     sizes = [size for size in BATCHES if size != used] if batch_tokens is None else [batch_tokens]
     same = [Candidate(0.0, size) for size in sizes]
     return [*same, *(Candidate(share, batch_tokens) for share in noise)]
-
-
-def check_own(record: Record, model: "Identity") -> None:
-    """Refuse a candidate whose weights are not those of the baseline.
-
-    Raises:
-        CheckpointError: they are of another checkpoint, or in another number format.
-    """
-    own = record.model
-    if own["digest"] == model.digest:
-        return
-    remedy = f"--dtype {own['dtype']}" if own["dtype"] != model.dtype else "its --model"
-    raise CheckpointError(
-        f"model {model.name!r} has the digest {model.digest[:12]}..., the baseline's "
-        f"{own['name']!r} has {own['digest'][:12]}...; the self-test runs the baseline's own "
-        f"checkpoint; give {remedy}"
-    )
 
 
 def result(candidate: Candidate, gate: Gate, verdicts: Sequence[Verdict], code: int) -> Result:

@@ -37,8 +37,7 @@ def evaluate(  # noqa: D417, PLR0913  # the others are explained by `Evaluator`
         records = harness.evaluate(model, tokenizer, ["lambada"], data_dir="data", limit=200)
         print(harness.scores(records)[["task", "metric", "value"]])
 
-    To evaluate a model again and again while it is trained, make an `Evaluator` once: it reads data
-    and plans tokens once, and chooses the rows of a budget once.
+    For a model that is evaluated while it is trained, make an `Evaluator`: it reads data once.
 
     Args:
         model: a causal language model of transformers, any function from token ids (B, T) to logits

@@ -5,13 +5,8 @@ from typing import Any
 
 from harness.cli.options import command, given, part
 from harness.commands.compare.gate_options import GateOptions
-from harness.commands.options import (
-    CacheOptions,
-    DataOptions,
-    ModelOptions,
-    OutputOptions,
-    RunOptions,
-)
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import CacheOptions, DataOptions, OutputOptions, RunOptions
 from harness.commands.server_options import ServerOptions
 from harness.errors import UsageError
 
@@ -39,7 +34,7 @@ def gate(
     if gating.self_test:
         from harness.commands.compare.self_test import run_self_test
 
-        _refuse_outputs()
+        _refuse_for_self_test()
         return run_self_test(gating, options)
     if gating.noise is not None:
         raise UsageError("--noise belongs to --self-test; give both or neither")
@@ -51,8 +46,14 @@ def gate(
     return run_gate(gating, replace(options, output=output))
 
 
-def _refuse_outputs() -> None:
-    """Refuse options for what a self-test does not write."""
+def _refuse_for_self_test() -> None:
+    """Refuse options for what a self-test does not write, and for models on several devices."""
+    for name in ("device_map", "tensor_parallel"):
+        if given(name):
+            raise UsageError(
+                "--self-test puts noise into weights that one device holds; leave out "
+                f"--{name.replace('_', '-')}"
+            )
     for name in ("out", "junit", "cache"):
         if given(name):
             raise UsageError(

@@ -6,10 +6,10 @@ import click
 
 from harness.cli import completion
 from harness.cli.options import argument, command, part, without
+from harness.commands.model_options import ModelOptions
 from harness.commands.options import (
     CacheOptions,
     DataOptions,
-    ModelOptions,
     OutputOptions,
     PlanOptions,
     ProtocolOptions,

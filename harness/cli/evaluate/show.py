@@ -5,7 +5,8 @@ from typing import Any
 from harness.cli import completion
 from harness.cli.options import argument, command, part, without
 from harness.commands.declare import option
-from harness.commands.options import DataOptions, ModelOptions, ProtocolOptions, RunOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import DataOptions, ProtocolOptions, RunOptions
 from harness.commands.server_options import ServerOptions
 
 OPTIONS: Any = {

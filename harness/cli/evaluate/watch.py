@@ -10,10 +10,10 @@ from harness.cli.options import argument, command, part, without
 from harness.cli.types import Duration
 from harness.commands.declare import option
 from harness.commands.evaluate.watch.options import Until, WatchOptions
+from harness.commands.model_options import ModelOptions
 from harness.commands.options import (
     CacheOptions,
     DataOptions,
-    ModelOptions,
     OutputOptions,
     PlanOptions,
     ProtocolOptions,
@@ -42,7 +42,7 @@ UNTIL: Any = option(
     type=_Until(), metavar="STEP|TIME", show_default=False,
 )  # fmt: skip
 OPTIONS: Any = {
-    "model": without(ModelOptions, "names", "revision"),
+    "model": without(ModelOptions, "names", "revision", "tensor_parallel"),
     "data": without(DataOptions, "data_file"),
     "protocol": without(ProtocolOptions, "grid", "vary"),
     "output": part(OutputOptions, "out", "leaderboard"),

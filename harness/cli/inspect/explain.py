@@ -6,7 +6,8 @@ from typing import Any
 from harness.cli.options import JSON, command, part, without
 from harness.commands.declare import option
 from harness.commands.inspect.options import ExplainOptions
-from harness.commands.options import CacheOptions, DataOptions, ModelOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import CacheOptions, DataOptions
 from harness.commands.server_options import ServerOptions
 
 OPTIONS: Any = {
@@ -17,7 +18,7 @@ OPTIONS: Any = {
     "as_json": JSON,
     "model": part(
         ModelOptions, "names", "trust_remote_code", "device", "options", "tokenizer", "config",
-        optional=True,
+        "device_map", optional=True,
     ),
     "data": part(DataOptions, "data_dir", "data_file", "hub"),
     "server": without(ServerOptions, "replicas"),

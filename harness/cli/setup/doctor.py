@@ -2,12 +2,14 @@
 
 from harness.cli.options import JSON, command, given, part
 from harness.commands.declare import option
-from harness.commands.options import DataOptions, ModelOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import DataOptions
 from harness.commands.server_options import ServerOptions
 from harness.errors import UsageError
 
 LOADING = (
     "dtype", "revision", "trust_remote_code", "model_option", "tokenizer", "model_config",
+    "device_map",
 )  # fmt: skip
 
 
@@ -16,7 +18,7 @@ def doctor(
     as_json: bool = JSON,
     model: ModelOptions = part(
         ModelOptions, "names", "revision", "trust_remote_code", "device", "dtype", "threads",
-        "options", "tokenizer", "config", optional=True,
+        "options", "tokenizer", "config", "device_map", optional=True,
     ),
     server: ServerOptions = part(ServerOptions),
     compare_with: str | None = option(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from harness.analysis import noise_floor
 from harness.commands.evaluate.session import compute, job_for
-from harness.commands.options import Dtype, RunOptions
+from harness.commands.model_options import Dtype
+from harness.commands.options import RunOptions
 from harness.display import comparisons, terminal
 from harness.engine.endpoint.settings import CONCURRENCY, is_endpoint
 from harness.plugins.registry import load_task

@@ -11,10 +11,11 @@ from harness.analysis.baseline import Baseline
 from harness.analysis.check import exit_code
 from harness.commands.compare.gate_options import GateOptions
 from harness.commands.compare.reports import require_margins
-from harness.commands.options import ModelOptions, RunOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import RunOptions
 from harness.display import gates, terminal
 from harness.engine.endpoint.settings import is_endpoint
-from harness.errors import UsageError
+from harness.errors import CheckpointError, UsageError
 from harness.gate.benchmark import begin, cost_of
 from harness.gate.loop import Gate, Stopping
 from harness.gate.plan import Name, Plan, Planned, plan
@@ -25,7 +26,6 @@ from harness.gate.self_test import (
     Result,
     accepts_itself,
     candidates,
-    check_own,
     parse_noise,
     result,
 )
@@ -33,6 +33,7 @@ from harness.gate.state import Cost
 from harness.records.record import Record
 
 if TYPE_CHECKING:
+    from harness.engine.checkpoint.settings import Identity
     from harness.engine.engine import Engine
     from harness.engine.queries.encode import Encodings
 
@@ -134,6 +135,29 @@ class _SelfTest:
         if planned.name not in self._costs:
             self._costs[planned.name] = cost_of(planned, engine)
         return self._costs[planned.name]
+
+
+def check_own(record: Record, model: "Identity") -> None:
+    """Refuse a candidate that is not the checkpoint of the baseline, or not computed as it."""
+    from harness.engine.checkpoint.settings import dtype_option
+
+    own = record.model
+    name = f"the baseline's {own['name']!r}"
+    if own["dtype"] != model.dtype:
+        wanted = dtype_option(own["dtype"])
+        remedy = f"give --dtype {wanted}"
+        if wanted == dtype_option(model.dtype):
+            remedy = "run it on a CPU that computes as that of the baseline"
+        raise CheckpointError(
+            f"model {model.name!r} computes in {model.dtype}, {name} in {own['dtype']}; the "
+            f"self-test runs the baseline's own checkpoint; {remedy}"
+        )
+    if own["digest"] != model.digest:
+        raise CheckpointError(
+            f"model {model.name!r} has the digest {model.digest[:12]}..., {name} has "
+            f"{own['digest'][:12]}...; the self-test runs the baseline's own checkpoint; give its "
+            "--model"
+        )
 
 
 def _show(results: Sequence[Result], *, as_json: bool) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from harness.engine.backends.backend import Backend
     from harness.engine.backends.ray_workers import RayWorkers
+    from harness.engine.backends.tensor_parallel import TensorParallel
     from harness.engine.cache.store import Store
     from harness.engine.checkpoint.load import Checkpoint
     from harness.engine.endpoint.backend import Endpoint
@@ -106,7 +107,20 @@ def _model(model: str, session: Session, closing: ExitStack) -> "Checkpoint | Ba
         return connected(options.endpoint(model), session.store, closing)
     if options.workers.count:
         return _workers(model, session, closing)
+    if options.model.tensor_parallel:
+        return _in_parts(model, session, closing)
     return load(model, options.model.settings(options.data.data_dir))
+
+
+def _in_parts(model: str, session: Session, closing: ExitStack) -> "TensorParallel":
+    """Start processes that hold a part of a model each, and end with `closing`."""
+    from harness.engine.backends.tensor_parallel import TensorParallel
+
+    options = session.options.model
+    settings = options.settings(session.options.data.data_dir)
+    parts = TensorParallel(model, settings, budget=options.batch_tokens)
+    closing.callback(parts.close)
+    return parts
 
 
 def connected(settings: EndpointSettings, store: "Store | None", closing: ExitStack) -> "Endpoint":

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness.commands.declare import OptionGroup, option
-from harness.commands.options import MAX_THREADS, CacheOptions, DataOptions, ModelOptions
+from harness.commands.model_options import MAX_THREADS, ModelOptions
+from harness.commands.options import CacheOptions, DataOptions
 from harness.commands.server_options import ServerOptions
 
 

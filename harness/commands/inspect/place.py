@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.commands.evaluate.session import connected
-from harness.commands.options import DataOptions, ModelOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import DataOptions
 from harness.commands.server_options import ServerOptions
+from harness.engine.checkpoint.settings import dtype_option
 from harness.engine.checkpoint.steps import path_exists, split_revision
 from harness.engine.endpoint.settings import is_endpoint
 from harness.errors import CheckpointError, UsageError
@@ -150,11 +152,12 @@ def _loaded(record: Record, given: ModelOptions) -> ModelOptions:
     options = given.options
     if not options and not path_exists(f"{name}/config.json"):  # it would say everything itself
         options = tuple(f"{k}={v}" for k, v in recorded.get("options", {}).items())
+    dtype: Any = dtype_option(recorded["dtype"])
     return replace(
         given,
         names=(name,),
         revision=given.revision or commit,
         options=options,
-        dtype=recorded["dtype"],
+        dtype=dtype,
         context=recorded["context"],
     )

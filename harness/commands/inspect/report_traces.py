@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness.commands.inspect.rerun import run_again
-from harness.commands.options import CacheOptions, DataOptions, ModelOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import CacheOptions, DataOptions
 from harness.errors import HarnessError
 from harness.report.page.columns import Column
 from harness.report.page.examples import GroupSample

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.commands.evaluate.session import open_store
 from harness.commands.inspect.place import Place, place_of
-from harness.commands.options import CacheOptions, DataOptions, ModelOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import CacheOptions, DataOptions
 from harness.commands.server_options import ServerOptions
 from harness.core import Example, Generated, Request, Response
 from harness.data import load as data

@@ -126,7 +126,7 @@ def shared_rows(shared: "Engine", separate: "Engine") -> Finding:
     pairs = zip(_responses(shared, requests), _responses(separate, requests), strict=True)
     largest = max(abs(a.logprob - b.logprob) for a, b in pairs)
     seen = f"{len(requests)} requests differ by at most {largest:.1e} nats"
-    if shared.backend.options.sharing is None:
+    if not shared.describe()["sharing"]:
         seen += "; this model cannot share prefixes, which is slower"
     return _rounding("shared rows", shared, largest, seen, "attention masks are")
 
@@ -200,7 +200,13 @@ def _difference(engine: "Engine", facts: Facts) -> str:
 
 
 def _sample_loss(engine: "Engine") -> float:
-    """Nats per token of built-in text: the lines of WikiText that the tokenizer has tokens for.
+    """Nats per token of built-in text."""
+    [response] = _responses(engine, [sample_text(engine)])
+    return float(-response.logprob / response.num_tokens)
+
+
+def sample_text(engine: "Engine") -> RollingLoglikelihood:
+    """Built-in text: the lines of WikiText that the tokenizer has tokens for.
 
     One of single characters may have tokens for none of them, but for the letters of text8.
     """
@@ -208,13 +214,8 @@ def _sample_loss(engine: "Engine") -> float:
     lines = [f"{row.fields['text'].strip()}\n" for row in rows]
     pieces = tuple(line for line in lines if _has_tokens(engine, line))
     if any(piece.strip() for piece in pieces):
-        request = RollingLoglikelihood(pieces)
-    else:
-        request = RollingLoglikelihood(
-            (built_in_sample(load_task("text8")).rows[0].fields["bytes"],)
-        )
-    [response] = _responses(engine, [request])
-    return float(-response.logprob / response.num_tokens)
+        return RollingLoglikelihood(pieces)
+    return RollingLoglikelihood((built_in_sample(load_task("text8")).rows[0].fields["bytes"],))
 
 
 def _has_tokens(engine: "Engine", text: str) -> bool:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from harness.commands.options import DataOptions, ModelOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import DataOptions
 from harness.commands.server_options import ServerOptions
+from harness.commands.setup import bfloat16_checks
 from harness.commands.setup import installation_checks as installation
 from harness.commands.setup.installation_checks import Finding, guarded
 from harness.display import terminal
@@ -116,6 +118,9 @@ def _checkpoint_findings(
     digest = identity.digest[:12]
     yield Finding("model", "ok", f"{seen} on {identity.device}, weights {digest}...")
     yield from _check_model(checkpoint)
+    if bfloat16_checks.is_measurable(checkpoint, model):
+        measured = partial(bfloat16_checks.cost, checkpoint, settings)
+        yield from guarded("bfloat16 cost", measured, "keep --dtype float32")
     if "activation" in identity.options:
         check = partial(_check_activation, checkpoint, settings)
         yield from guarded("activation", check, "the model runs with only one of the two")

@@ -106,7 +106,8 @@ def tested_versions() -> dict[str, str]:
 
 def hardware(device: str | None, threads: int | None) -> Iterator[Finding]:
     """Check device, threads and the speed of matrix products, which takes a second."""
-    from harness.engine.backends.machine import machine, product_rate
+    from harness.engine.backends.machine import bfloat16_gain, machine, product_rate
+    from harness.engine.checkpoint.onednn import lacking_instructions
 
     try:
         here = machine(device, threads)
@@ -116,6 +117,8 @@ def hardware(device: str | None, threads: int | None) -> Iterator[Finding]:
     yield Finding("device", "ok", here.device)
     yield threading_of(here.threads, here.cores)
     yield rate(product_rate(here.device), here.device)
+    if here.device == "cpu":
+        yield bfloat16(bfloat16_gain(), lacking_instructions())
 
 
 def threading_of(threads: int, cores: int) -> Finding:
@@ -137,6 +140,14 @@ def rate(gflops: float, device: str) -> Finding:
         advice = "is the machine busy, or torch built without a BLAS? reinstall torch"
         return Finding("products", "warn", seen, advice)
     return Finding("products", "ok", seen)
+
+
+def bfloat16(gain: float, lacks: str = "") -> Finding:
+    """Judge how many times as fast products are in bfloat16; `lacks` is what the CPU lacks."""
+    seen = f"products run at {gain:.2g} times the rate of float32"
+    if gain < 1:
+        seen += ": --dtype bfloat16 is slower here, and less exact"
+    return Finding("bfloat16", "ok", f"{lacks}; {seen}" if lacks else seen)
 
 
 def hub(endpoint: str | None = None, timeout: float = HUB_TIMEOUT) -> Finding:

@@ -25,6 +25,7 @@ class BackendOptions(NamedTuple):
     ends: frozenset[int]  # ids of the tokens that end a generated text
     vocabulary: int | None = None  # number of tokens that the model has; None if unknown
     facts: Mapping[str, Any] = {}  # more about how answers are computed, for the record
+    copies_states: bool = False  # whether spans of a common prefix share copies of a state
 
 
 class Backend(Protocol):

@@ -8,7 +8,7 @@ import torch
 from harness.core import Tokens
 from harness.engine.backends.backend import BackendOptions
 from harness.engine.backends.cost import CostModel, Estimate
-from harness.engine.backends.rates import rates
+from harness.engine.backends.rates import measure, rates
 from harness.engine.cache.response_cache import numerics
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.decoding.completion import Endings
@@ -20,11 +20,15 @@ from harness.engine.model.self_test_results import SelfTestResults
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
 from harness.engine.scoring.planner import Planner
 from harness.engine.scoring.scorer import Scorer
+from harness.engine.scoring.shared_states import SharedStates
 
 # Padded tokens per batch, completions decoded at once (a step reads all weights, so many share the
 # cost), and bytes of their keys and values. Larger batches would overflow the caches of a CPU.
 CPU_LIMITS = Limits(prefill=2048, completions=64, cache_bytes=512 << 20)
 ACCELERATOR_LIMITS = Limits(prefill=16384, completions=256, cache_bytes=4 << 30)
+# Of a GPU's memory, for keys and values. Not of what is free now: a run that is resumed would be
+# planned differently from an undisturbed one.
+_CACHE_SHARE = 8
 
 
 class InProcess:
@@ -48,7 +52,7 @@ class InProcess:
         share: bool = True,
         store_self_tests: bool = False,
     ) -> None:
-        limits = CPU_LIMITS if checkpoint.device.type == "cpu" else ACCELERATOR_LIMITS
+        limits = limits_of(checkpoint.device)
         self._limits = replace(limits, prefill=budget or limits.prefill)
         self.identity, self.tokenizer = checkpoint.identity, checkpoint.tokenizer
         self._numerics, self._ends = numerics(checkpoint), checkpoint.end_tokens
@@ -59,7 +63,10 @@ class InProcess:
         if checkpoint.compiled:
             self.forward.compile(self._limits.prefill)
         self.planner = Planner(self.forward, self._limits.prefill, share=share)
-        self._scorer = Scorer(self.forward, self.planner, self.tokenizer, self._limits.prefill)
+        # Copies of states exist twice while they grow.
+        states = SharedStates(self.forward, self._limits.cache_bytes // 2)
+        budget = self._limits.prefill
+        self._scorer = Scorer(self.forward, self.planner, self.tokenizer, budget, states)
         endings = Endings(self.tokenizer, checkpoint.end_tokens, self.forward.vocabulary)
         self.generator = Generator(self.forward, self.planner, endings, self._limits)
 
@@ -82,6 +89,7 @@ class InProcess:
             self._limits.prefill,
             self._ends,
             self.forward.vocabulary,
+            copies_states=self.planner.copies_states,
         )
 
     def answer(
@@ -94,10 +102,24 @@ class InProcess:
         yield from self.generator.answer(generated, known, advance)
 
     def estimate(self, counts: Mapping[Query, int], known: Collection[Query]) -> Estimate:
-        """As `CostModel.estimate`; measures the machine's rates if they are not stored."""
-        speed = rates(self.forward, self._numerics_key())
+        """As `CostModel.estimate`; measures the machine's rates if they are not stored.
+
+        Processes that compute together measure together, whatever each of them finds stored.
+        """
+        alone = self.forward.processes == 1
+        speed = rates(self.forward, self._numerics_key()) if alone else measure(self.forward)
         model = CostModel(self.forward, self.planner, self.generator, self._limits, speed)
         return model.estimate(counts, known)
+
+
+def limits_of(device: torch.device) -> Limits:
+    """How much is computed at once on a device; a GPU decodes with an eighth of its memory."""
+    if device.type == "cpu":
+        return CPU_LIMITS
+    if device.type != "cuda":
+        return ACCELERATOR_LIMITS
+    total = torch.cuda.get_device_properties(device).total_memory
+    return replace(ACCELERATOR_LIMITS, cache_bytes=total // _CACHE_SHARE)
 
 
 def _processor(checkpoint: Checkpoint) -> str:

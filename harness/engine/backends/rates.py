@@ -93,16 +93,23 @@ def _seconds(forward: Forward, *, rows: int, width: int, mask: bool = False) -> 
     if mask:
         seen = torch.ones(rows, width, width, dtype=torch.bool, device=forward.device).tril()
         positions = torch.arange(width, device=forward.device).expand(rows, width)
-        tree = {"attention_mask": forward.mask(seen), "position_ids": positions}
+        tree = {
+            "attention_mask": forward.mask(seen, positions, positions),
+            "position_ids": positions,
+        }
     ids = _ids(forward, rows, width)
     return _timed(lambda: forward.trunk(ids, **tree), forward)
 
 
 def _timed(action: Callable[[], object], forward: Forward) -> float:
+    on_cpu = forward.device.type == "cpu"
+    if not on_cpu:  # the first call of a shape chooses its kernels and allocates memory
+        action()
+        torch.accelerator.synchronize(forward.device)
     begun = time.perf_counter()
     action()
-    if forward.device.type != "cpu":
-        torch.accelerator.synchronize()
+    if not on_cpu:
+        torch.accelerator.synchronize(forward.device)  # of several, the last in a pass
     return time.perf_counter() - begun
 
 

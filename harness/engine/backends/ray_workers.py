@@ -20,7 +20,7 @@ from harness.engine.backends.backend import BackendOptions
 from harness.engine.checkpoint.settings import Identity, Settings
 from harness.engine.decoding.plan import MAX_PROMPTS
 from harness.engine.queries.prefix_tree import TreeRow, arrange, batches
-from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query, Span
+from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query, Sharing, Span
 from harness.errors import CheckpointError, HarnessError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def parcels(
         if query not in known:
             by_span = generated if isinstance(query, GenerationQuery) else scored
             by_span.setdefault(query.span, []).append(query)
-    rows = arrange([*scored], options.sharing)
+    # Whoever copies a state does so within a parcel: what has a common prefix goes to one worker.
+    together = Sharing(0.0, options.budget) if options.copies_states else options.sharing
+    rows = arrange([*scored], together)
     groups = [_parcel(batch, scored) for batch in batches(rows, options.budget)]
     sharing = options.sharing and replace(options.sharing, max_spans=MAX_PROMPTS)
     batch: list[TreeRow] = []

@@ -20,7 +20,7 @@ from harness.engine.checkpoint.onednn import products
 from harness.engine.checkpoint.settings import Identity
 from harness.engine.queries.query import Answer, Query, Span, WordQuery
 
-ENGINE = 4  # raised with every change of the engine that can change an answer
+ENGINE = 5  # raised with every change of the engine that can change an answer
 
 
 def numerics(checkpoint: Checkpoint) -> str:
@@ -29,9 +29,10 @@ def numerics(checkpoint: Checkpoint) -> str:
     parts = {
         "engine": ENGINE,
         "dtype": str(model.dtype).removeprefix("torch."),
-        "device": model.device.type,
+        "device": checkpoint.device.type,
         "products": products(model),
         **({"compiled": True} if checkpoint.compiled else {}),
+        **({"tensor_parallel": parts} if (parts := checkpoint.tensor_parallel) > 1 else {}),
         **({"lent": True} if checkpoint.lent else {}),  # its own activation, weights not packed
         "attention": getattr(model.config, "_attn_implementation", "unknown"),
         **{name: version(name) for name in ("torch", "transformers")},

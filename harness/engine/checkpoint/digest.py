@@ -14,9 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import xxhash
-from platformdirs import user_cache_path
-
 from harness.files import atomic
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -26,7 +23,11 @@ _MAX_CACHED = 4096  # entries of a file; the oldest are dropped
 
 def cache_root() -> Path:
     """The user's cache folder of this program; `HARNESS_CACHE` overrides it."""
-    return Path(os.environ.get("HARNESS_CACHE") or user_cache_path("zero-shot-harness"))
+    if folder := os.environ.get("HARNESS_CACHE"):
+        return Path(folder)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("zero-shot-harness")
 
 
 def file_digest(path: Path) -> str:
@@ -35,6 +36,8 @@ def file_digest(path: Path) -> str:
     def compute() -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+    import xxhash
 
     checksum = xxhash.xxh3_128()
     with path.open("rb") as file:

@@ -223,3 +223,12 @@ def _failed_conversions() -> Iterator[list[str]]:
     finally:
         logger.removeFilter(collect)
         logger.setLevel(level)
+
+
+def silence_transformers() -> None:
+    """Hide progress bars and logs of transformers and accelerate; problems are raised as errors."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.getLogger("accelerate").setLevel(logging.CRITICAL)

@@ -10,15 +10,15 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 
 from harness.engine.checkpoint.digest import cached_digest, combined_digest, file_state
+from harness.engine.checkpoint.placement.whole_tensors import whole_tensors
 
 # Config fields that do not change what the model computes: names, storage and output formats,
 # labels of classifiers.
@@ -34,6 +34,8 @@ _TRAINING_FIELDS = re.compile(
     r"(?!\w*token_)\w*(_pdrop|dropout\w*|layerdrop)|initializer_\w+|init_std"
 )
 _ABSENT = object()
+Whole = Callable[[str, Any], Any]
+"""Name and value of a tensor -> the tensor itself."""
 _REMOTE_CODE = "transformers_modules."  # where transformers puts code of a checkpoint
 
 
@@ -42,9 +44,12 @@ def model_digest(model: Any, config: Any, files: Iterable[Path]) -> str:
 
     `config` is the checkpoint's own; the state of its weight files is part of the cache key.
     """
-    tensors = dict(distinct_tensors(model))
-    key = f"{file_state(files)}|{_checksum(tensors)}"
-    weights = cached_digest(key, lambda: tensors_digest(tensors))
+    tensors, whole = dict(distinct_tensors(model)), whole_tensors(model)
+    if any(hasattr(value, "full_tensor") for value in tensors.values()):
+        # Parts are collected from all processes, in the same order, whatever each has in its cache.
+        return _whole_digest(model, config, combined_digest([*_lines(tensors, whole, map)]))
+    key = f"{file_state(files)}|{_checksum(tensors, whole)}"
+    weights = cached_digest(key, lambda: tensors_digest(tensors, whole))
     return _whole_digest(model, config, weights)
 
 
@@ -61,9 +66,11 @@ def _whole_digest(model: Any, config: Any, weights: str) -> str:
 def distinct_tensors(model: Any) -> Iterator[tuple[str, Any]]:
     """Name and value of every parameter and persistent buffer; tied ones once."""
     seen = set()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(model.state_dict(keep_vars=True).items()):
         if isinstance(value, torch.Tensor) and value.numel():
-            place = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+            place: Any = (value.data_ptr(), value.shape, value.stride(), value.dtype)
+            if value.is_meta or hasattr(value, "full_tensor"):  # its numbers are elsewhere
+                place = id(value)
             if place in seen:
                 continue
             seen.add(place)
@@ -126,22 +133,29 @@ def _defaults(kind: Any) -> dict[str, Any]:
             return PretrainedConfig().to_dict()
 
 
-def tensors_digest(tensors: dict[str, Any]) -> str:
-    """SHA-256 over names, types, shapes and bytes."""
+def tensors_digest(tensors: dict[str, Any], whole: Whole = lambda name, value: value) -> str:
+    """SHA-256 over names, types, shapes and bytes; `whole` finds what is not in its place."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashlib releases the GIL
+        return combined_digest([*_lines(tensors, whole, pool.map)])
+
+
+def _lines(tensors: dict[str, Any], whole: Whole, mapped: Callable[..., Any]) -> Iterator[str]:
+    """One line per tensor, through a function like `map`."""
 
     def line(item: tuple[str, Any]) -> str:
-        return f"{_head(*item)} {hashlib.sha256(_bytes(item[1])).hexdigest()}"
+        return f"{_head(*item)} {hashlib.sha256(_bytes(whole(*item))).hexdigest()}"
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashlib releases the GIL
-        return combined_digest(list(pool.map(line, tensors.items())))
+    yield from mapped(line, tensors.items())
 
 
-def _checksum(tensors: dict[str, Any]) -> str:
+def _checksum(tensors: dict[str, Any], whole: Whole) -> str:
     """XXH3 over the same."""
+    import xxhash
+
     checksum = xxhash.xxh3_128()
     for name, value in tensors.items():
         checksum.update(_head(name, value).encode())
-        checksum.update(_bytes(value))
+        checksum.update(_bytes(whole(name, value)))
     return checksum.hexdigest()
 
 

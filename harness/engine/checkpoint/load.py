@@ -1,9 +1,9 @@
 """Load a checkpoint: weights on a device, tokenizer, and the digests that identify them."""
 
-import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tokenizers
 import torch
@@ -17,16 +17,30 @@ from harness.engine.checkpoint.config import (
 )
 from harness.engine.checkpoint.digest import file_digest
 from harness.engine.checkpoint.formats.given_tokenizer import tokenizer_folder
-from harness.engine.checkpoint.from_pretrained import copy_weights, load_model, one_line_errors
+from harness.engine.checkpoint.from_pretrained import (
+    copy_weights,
+    load_model,
+    one_line_errors,
+    silence_transformers,
+)
 from harness.engine.checkpoint.identity import model_digest
-from harness.engine.checkpoint.locate import locate
-from harness.engine.checkpoint.onednn import pack, trial
+from harness.engine.checkpoint.locate import Located, locate
+from harness.engine.checkpoint.onednn import (
+    loading_dtype,
+    pack,
+    pack_in_bfloat16,
+    should_keep_float32,
+    trial,
+)
 from harness.engine.checkpoint.own.adapter import OwnModel, vocabulary
 from harness.engine.checkpoint.own.function import call_function, names_function
 from harness.engine.checkpoint.own.noise import add_noise, noisy_copy, noisy_name
 from harness.engine.checkpoint.own.place import check_place, placed
 from harness.engine.checkpoint.own.prepare import Prepared, prepare
-from harness.engine.checkpoint.settings import Identity, Settings
+from harness.engine.checkpoint.own.restore import use_full_precision
+from harness.engine.checkpoint.placement.device import pick_device
+from harness.engine.checkpoint.placement.place import Placement, place
+from harness.engine.checkpoint.settings import BFLOAT16_PRODUCTS, Identity, Settings
 from harness.engine.checkpoint.weight_files import weight_files
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import CheckpointError, short_reason
@@ -44,10 +58,20 @@ class Checkpoint:
     identity: Identity
     model: Any  # a transformers causal language model in eval mode, or an `OwnModel`
     tokenizer: Tokenizer
-    device: torch.device
+    device: torch.device  # where ids are put and logits appear
     end_tokens: frozenset[int]  # tokens that end a generated text
     compiled: bool = False  # whether plain forward passes go through torch.compile
     lent: bool = False  # whether the model is the caller's, who goes on with it
+    tensor_parallel: int = 1  # processes that hold a part of each matrix and compute together
+
+
+class _Found(NamedTuple):
+    """What a checkpoint consists of, before any weights are read."""
+
+    located: Located
+    config: Any
+    context: int
+    files: Sequence[Path]  # of weights
 
 
 def load(name: str, settings: Settings) -> Checkpoint:
@@ -57,12 +81,56 @@ def load(name: str, settings: Settings) -> Checkpoint:
         CheckpointError: it cannot be found or loaded, lacks weights or has some left over, has no
             tokenizer or one of another model, or is not a causal language model.
     """
-    _silence_transformers()
+    silence_transformers()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     if names_function(name):
         return _from_function(name, settings)
     device = pick_device(settings.device)
+    use_full_precision()
+    found = _find(name, settings)
+    dtype = DTYPES[settings.dtype]
+    placement = place(found.config, settings, device, dtype, name)
+    packed = placement.is_whole and not settings.compiled  # torch.compile lays out weights itself
+    mixed = packed and should_keep_float32(dtype, device)
+    read_as = loading_dtype(found.config) if mixed else dtype
+    model = _read(found, placement, read_as, settings, name)
+    stated_ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = check_end_tokens(stated_ends, "eos_token_id", name)
+    with one_line_errors(name):
+        digest = model_digest(model, found.config, found.files)
+        model = placement.finish(model).eval()
+    tokenizer = load_tokenizer(found.located.folder, name, settings)
+    _check_vocabulary(model, tokenizer, name)
+    parameters = sum(p.numel() for p in model.parameters())
+    device = placement.computing_device(model)
+    logits = _trial_logits(model, name, device)
+    mixed = mixed and pack_in_bfloat16(model, logits)
+    if packed and not mixed:
+        pack(model, logits if model.dtype == logits.dtype else None)
+    identity = Identity(
+        name=noisy_name(name, settings.noise),
+        revision=found.located.revision,
+        digest=digest,
+        tokenizer=tokenizer.digest,
+        parameters=parameters,
+        dtype=BFLOAT16_PRODUCTS if mixed else settings.dtype,
+        device=placement.devices(),
+        context=found.context,
+        trust_remote_code=settings.trust_remote_code,
+        threads=torch.get_num_threads(),
+        step=found.located.step,
+        options=dict(found.located.options),
+    )
+    ends |= tokenizer.end_tokens
+    processes = settings.tensor_parallel
+    return Checkpoint(
+        identity, model, tokenizer, device, ends, settings.compiled, tensor_parallel=processes
+    )
+
+
+def _find(name: str, settings: Settings) -> _Found:
+    """Find a checkpoint's files, and check what they say about themselves."""
     located = locate(name, settings)
     folder = located.folder
     config = read_config(folder, name, trust_remote_code=settings.trust_remote_code)
@@ -70,44 +138,27 @@ def load(name: str, settings: Settings) -> Checkpoint:
         context = context_length(config, settings.context)
         files = weight_files(folder, getattr(config, "transformers_weights", None), name)
         check_sizes(config, files, name)
+    return _Found(located, config, context, files)
+
+
+def _read(
+    found: _Found, placement: Placement, dtype: torch.dtype, settings: Settings, name: str
+) -> Any:
+    """The model with its weights, to which noise is added if the settings ask for it."""
     model = load_model(
-        folder,
-        with_fused_activation(config),
+        found.located.folder,
+        with_fused_activation(found.config),
         name,
-        files,
-        dtype=DTYPES[settings.dtype],
+        found.files,
+        dtype=dtype,
         trust_remote_code=settings.trust_remote_code,
+        **placement.arguments,
     )
     if settings.copied:
         copy_weights(model)
     if settings.noise:
         add_noise(model, settings.noise, name)
-    stated_ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = check_end_tokens(stated_ends, "eos_token_id", name)
-    with one_line_errors(name):
-        digest = model_digest(model, config, files)
-        model = model.to(device).eval()
-    tokenizer = load_tokenizer(folder, name, settings)
-    _check_vocabulary(model, tokenizer, name)
-    identity = Identity(
-        name=noisy_name(name, settings.noise),
-        revision=located.revision,
-        digest=digest,
-        tokenizer=tokenizer.digest,
-        parameters=sum(p.numel() for p in model.parameters()),
-        dtype=settings.dtype,
-        device=str(device),
-        context=context,
-        trust_remote_code=settings.trust_remote_code,
-        threads=torch.get_num_threads(),
-        step=located.step,
-        options=dict(located.options),
-    )
-    logits = _trial_logits(model, name)
-    if not settings.compiled:  # torch.compile lays out the weights itself
-        pack(model, logits)
-    ends |= tokenizer.end_tokens
-    return Checkpoint(identity, model, tokenizer, device, ends, settings.compiled)
+    return model
 
 
 def _from_function(name: str, settings: Settings) -> Checkpoint:
@@ -171,30 +222,6 @@ def lent_checkpoint(
     return Checkpoint(identity, model, tokenizer, model.device, ends, compiled, lent=True)
 
 
-def pick_device(requested: str | None) -> torch.device:
-    """The requested device; by default the accelerator if there is one, else the CPU.
-
-    Raises:
-        CheckpointError: torch does not know the device, or the machine does not have it.
-    """
-    accelerator = (
-        torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    )
-    if requested is None:
-        return accelerator or torch.device("cpu")
-    available = f"this machine has: cpu{f', {accelerator}' if accelerator else ''}"
-    try:
-        device = torch.device(requested)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise CheckpointError(
-            f"device {requested!r} cannot be used ({short_reason(error)}); {available}"
-        ) from error
-    if device.type == "meta":
-        raise CheckpointError(f"device {requested!r} holds no numbers; {available}")
-    return device
-
-
 def load_tokenizer(folder: Path, name: str, settings: Settings) -> Tokenizer:
     """Load the tokenizer in a checkpoint's folder, or the one that the settings name instead.
 
@@ -233,7 +260,7 @@ def load_tokenizer(folder: Path, name: str, settings: Settings) -> Tokenizer:
 
 def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int]:
     """Load only the tokenizer and the context length, to look at requests without a model."""
-    _silence_transformers()
+    silence_transformers()
     if names_function(name):
         checkpoint = _from_function(name, settings)
         return checkpoint.tokenizer, checkpoint.identity.context
@@ -242,14 +269,6 @@ def tokenizer_and_context(name: str, settings: Settings) -> tuple[Tokenizer, int
     tokenizer = load_tokenizer(folder, name, settings)
     with one_line_errors(name):
         return tokenizer, context_length(config, settings.context)
-
-
-def _silence_transformers() -> None:
-    """Hide transformers' progress bars and logs; problems are raised as errors."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
@@ -266,11 +285,11 @@ def _check_vocabulary(model: Any, tokenizer: Tokenizer, name: str) -> None:
         )
 
 
-def _trial_logits(model: Any, name: str) -> torch.Tensor:
+def _trial_logits(model: Any, name: str, device: torch.device | None = None) -> torch.Tensor:
     """Logits (T, V) of a few tokens; refuses a model whose forward pass fails."""
     try:
         with torch.no_grad():
-            return trial(model)
+            return trial(model, device)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:

@@ -27,8 +27,7 @@ from harness.engine.decoding.plan import (
 )
 from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows
 from harness.engine.decoding.sampling import choose
-from harness.engine.decoding.shared_rows import Rows, SharedRows
-from harness.engine.decoding.verify_decoding import DecodingMethods
+from harness.engine.decoding.verify_decoding import DecodingMethods, Rows, SharingRows
 from harness.engine.model.forward import Forward
 from harness.engine.model.out_of_memory import recover
 from harness.engine.queries.query import Advance, Answer, GenerationQuery, Query
@@ -78,7 +77,7 @@ class Generator:
                             answers[query] = Answer(generated, fed)
                 except (RuntimeError, MemoryError) as error:
                     single = "a single answer" if self._limits.completions == 1 else ""
-                    recover(error, self._forward.device, single)
+                    recover(error, self._forward.device, single, self._forward.processes)
                     self._limits = self._limits.halved()
                     count = self._limits.completions
                     log.warning("out of memory: going on with %d answers at once", count)
@@ -95,7 +94,7 @@ class Generator:
     def full_passes(self, queries: Sequence[GenerationQuery]) -> list[GenerationQuery]:
         """Those queries that are decoded without a cache; runs the self-tests."""
         within, beyond = split_by_rope_limit(queries, self._forward.rope_limit)
-        if not within or self._shares() or self._methods.step_method(longest(within)).cached:
+        if not within or self._sharing() or self._methods.step_method(longest(within)).cached:
             return beyond
         return [*within, *beyond]
 
@@ -104,8 +103,8 @@ class Generator:
         """Prompts per row."""
         return min(MAX_PROMPTS, self._limits.completions)
 
-    def _shares(self) -> bool:
-        return self._planner.sharing is not None and self._methods.shares()
+    def _sharing(self) -> SharingRows | None:
+        return None if self._planner.sharing is None else self._methods.sharing()
 
     def _groups(self, queries: Sequence[GenerationQuery]) -> list[list[PromptRow]]:
         """Rows that are decoded, and whose answers are stored, together."""
@@ -157,8 +156,9 @@ class Generator:
         beyond = [planned for planned in group if planned.beyond_rope_limit]
         queries = [q for planned in within for q in planned.all_queries()]
         parts: list[Rows] = []
-        if within and self._shares():
-            parts.append(SharedRows(self._forward, within, completions, self._limits))
+        sharing = self._sharing() if within else None
+        if sharing:
+            parts.append(sharing(self._forward, within, completions, self._limits))
         elif within:
             method = self._methods.step_method(longest(queries))
             alone = [completions[query] for query in queries]

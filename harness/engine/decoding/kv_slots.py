@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicLayer
 
+from harness.engine.attention.buffers import empty_buffers
+
 
 class Slots:
     """Buffers for `rows` rows of `columns` columns, allocated for the first row.
@@ -53,15 +55,7 @@ class Slots:
         return [next(layers) if x in keeping else x for x in sources]
 
     def _buffers(self, like: Sequence[Tensor]) -> list[Tensor]:
-        """One zeroed buffer (rows, heads, columns, size) per layer.
-
-        Buffers of one shape share a block of memory: the system gets a block back as soon as it is
-        free, while many small ones leave holes.
-        """
-        shapes = [(self.rows, x.shape[1], self.columns, x.shape[3]) for x in like]
-        if len(set(shapes)) == 1:
-            return [*like[0].new_zeros((len(like), *shapes[0]))]
-        return [x.new_zeros(shape) for x, shape in zip(like, shapes, strict=True)]
+        return [buffer.zero_() for buffer in empty_buffers(like, self.rows, self.columns)]
 
     def _all_buffers(self) -> list[Tensor]:
         layers = [layer for layer in self._layers if isinstance(layer, _Layer)]
@@ -110,6 +104,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Write new states (B, heads, M, size); return all, as views (B, heads, width, size)."""
         del args, kwargs
         rows, columns, width = self._target
+        rows, columns = rows.to(self.keys.device), columns.to(self.keys.device)
         for buffer, states in ((self.keys, key_states), (self.values, value_states)):
             buffer.transpose(1, 2)[rows, columns] = states.transpose(1, 2)
         return self.keys[: len(rows), :, :width], self.values[: len(rows), :, :width]

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from harness.engine.queries.prefix_tree import TreeRow, arrange
 from harness.engine.queries.query import GenerationQuery, Span
 
@@ -23,6 +26,15 @@ class PromptRow(NamedTuple):
     def all_queries(self) -> list[GenerationQuery]:
         """The queries in the order of the row's prompts."""
         return [query for s in self.row.nodes for query in self.queries[s]]
+
+    def ends(self) -> list[int]:
+        """The column of the last token of each query's prompt, in the order of `all_queries`."""
+        return [nodes[-1] for s, nodes in self.row.nodes.items() for _ in self.queries[s]]
+
+    def paths(self) -> list[NDArray[np.int64]]:
+        """All columns of each query's prompt, likewise."""
+        subtree_ends = np.array(self.row.ends)
+        return [np.flatnonzero(subtree_ends[: end + 1] > end) for end in self.ends()]
 
 
 def plan_generation(

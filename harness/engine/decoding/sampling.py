@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.engine.scoring.target_logprobs import target_logprobs
+
 
 def draws(seed: Sequence[int], prompt: Sequence[int], count: int) -> NDArray[np.float64]:
     """`count` numbers in [0, 1) for a prompt; a larger count begins with the same numbers."""
@@ -24,18 +26,18 @@ def choose(logits: Tensor, top_k: Sequence[int], draw: Sequence[float]) -> Tenso
     """(2, N) float32: the chosen tokens and their log-probabilities over the whole vocabulary.
 
     Args:
-        logits: (N, V) float32.
+        logits: (N, V) float32; they are overwritten.
         top_k: how many tokens each is sampled from; 1 takes the best, with ties to the lowest id.
         draw: a number in [0, 1) for each, its place in the distribution over those tokens.
 
     Float32 represents token ids exactly (below 2^24), so that one copy brings both to the host.
     """
-    best, tokens = logits.max(dim=-1)
+    tokens = best = logits.argmax(dim=-1)
     if max(top_k) > 1:
-        tokens = _sample(logits, tokens, top_k, draw)
-    total = (logits - best[:, None]).exp_().sum(dim=-1).log_().add_(best)  # log-sum-exp
-    chosen = logits.gather(1, tokens[:, None]).squeeze(1)
-    return torch.stack([tokens.float(), chosen - total])
+        tokens = _sample(logits, best, top_k, draw)
+    rows = torch.arange(len(logits), device=logits.device)
+    logprobs = target_logprobs(logits, logits[rows, best], rows, tokens)
+    return torch.stack([tokens.float(), logprobs])
 
 
 def _sample(logits: Tensor, greedy: Tensor, top_k: Sequence[int], draw: Sequence[float]) -> Tensor:

@@ -4,7 +4,7 @@ A row is prefilled as in scoring, as a tree or a path. Each of its completions t
 end of its prompt: it sees the tokens on its path from the root and those that it has generated. A
 row whose completions are all finished makes room for the next.
 
-Letters: B slots in use, M branches of the fullest, T padded tokens of a prefill, N branches.
+Letters: B slots in use, M branches of the fullest.
 """
 
 from collections import deque
@@ -18,10 +18,11 @@ from torch import Tensor
 from harness.engine.decoding.completion import Completion
 from harness.engine.decoding.kv_slots import Slots
 from harness.engine.decoding.plan import PromptRow
-from harness.engine.decoding.rows import Limits, PlainRows, Step
+from harness.engine.decoding.prefill import prefill, take_rows
+from harness.engine.decoding.rows import Limits, Step
 from harness.engine.model.forward import Forward
 from harness.engine.queries.query import GenerationQuery
-from harness.engine.scoring.logprobs import batch_states, to_device, to_device_batch
+from harness.engine.scoring.logprobs import to_device
 
 MIN_DEAD_COLUMNS = 128  # columns that no branch sees, from which on a row is compacted
 
@@ -75,59 +76,39 @@ class SharedRows:
             dtype=torch.bool,
             device=forward.device,
         )
+        self._positions = torch.zeros(  # (slot, column)
+            (self._slots.rows, columns), dtype=torch.long, device=forward.device
+        )
 
     def admit(self) -> Step | None:
         """Prefill the next rows into free slots."""
-        batch = self._next_rows()
+        idle = not self._active
+        batch = take_rows(self._waiting, self._limits.prefill, self._fits, idle=idle)
         if not batch:
             return None
-        cache = self._forward.full_cache()
         slots = [self._open(row) for row in batch]
-        width = max(len(planned.row) for planned in batch)
-        reads = [
-            b * width + planned.row.nodes[s][-1]
-            for b, planned in enumerate(batch)
-            for s in planned.row.nodes
-            for _ in planned.queries[s]
-        ]
-        rows = [planned.row for planned in batch]
-        device_batch, _ = to_device_batch(self._forward, rows, np.array(reads))
-        states = batch_states(self._forward, device_batch, cache)  # (N, H)
+        cache, positions, states = prefill(self._forward, batch)
         for b, slot in enumerate(slots):
             self._slots.put(slot.index, cache, b, slot.prompt_tokens)
+            own = positions[b, : slot.prompt_tokens]
+            self._positions[slot.index, : slot.prompt_tokens] = own
         self.computed += sum(slot.prompt_tokens for slot in slots)
         return [branch.completion for slot in slots for branch in slot.branches], states
 
-    def _next_rows(self) -> list[PromptRow]:
-        """Waiting rows for which there is room, of one kind, within the prefill limit."""
-        batch: list[PromptRow] = []
-        branches = sum(len(slot.branches) for slot in self._active)
-        width = 0
-        while self._waiting and len(self._active) + len(batch) < self._slots.rows:
-            planned = self._waiting[0]
-            width = max(width, len(planned.row))
-            branches += len(planned.all_queries())
-            if batch or self._active:  # a row that exceeds the limits runs alone
-                if branches > self._limits.completions:
-                    break
-                if batch and width * (len(batch) + 1) > self._limits.prefill:
-                    break
-                if batch and batch[0].row.branches != planned.row.branches:
-                    break
-            batch.append(self._waiting.popleft())
-        return batch
+    def _fits(self, rows: int, padded: int, completions: int) -> bool:
+        """Whether there are slots for so many more rows, whatever their length."""
+        del padded
+        decoded = sum(len(slot.branches) for slot in self._active)
+        free = self._slots.rows - len(self._active)
+        return rows <= free and decoded + completions <= self._limits.completions
 
     def _open(self, planned: PromptRow) -> _Slot:
         """A slot for a row, with its branches and what they see of the row."""
         slot = _Slot(len(self._active), len(planned.row), len(planned.row))
         self._active.append(slot)
-        ends = np.array(planned.row.ends)
-        for s, nodes in planned.row.nodes.items():
-            node = nodes[-1]
-            path = np.flatnonzero(ends[: node + 1] > node).tolist()
-            for query in planned.queries[s]:
-                completion, index = self._completions[query], len(slot.branches)
-                slot.branches.append(_Branch(completion, index, len(path), [*path]))
+        for query, path in zip(planned.all_queries(), planned.paths(), strict=True):
+            completion, index = self._completions[query], len(slot.branches)
+            slot.branches.append(_Branch(completion, index, len(path), path.tolist()))
         self._upload_visible(slot)
         return slot
 
@@ -167,11 +148,13 @@ class SharedRows:
         rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(ids)
         fed = (rows.flatten()[reads], branches.flatten()[reads], columns.flatten()[reads])
         self._visible[fed] = True
+        self._positions[rows, columns] = positions
         allowed = self._visible[:, :, :width][rows, branches]  # (B, M, width)
+        key_positions = self._positions[: len(ids), :width]
         states = self._forward.trunk(
             ids,
             past_key_values=self._slots.at(columns, width),
-            attention_mask=self._forward.mask(allowed),
+            attention_mask=self._forward.mask(allowed, positions, key_positions),
             position_ids=positions,
         )
         return states.reshape(-1, states.shape[-1])
@@ -193,6 +176,7 @@ class SharedRows:
         if last is not slot:
             self._slots.move(last.index, slot.index, last.filled)
             self._visible[slot.index] = self._visible[last.index]
+            self._positions[slot.index] = self._positions[last.index]
             last.index = slot.index
             self._active[last.index] = last
 
@@ -202,12 +186,9 @@ class SharedRows:
         if slot.filled - len(needed) < max(MIN_DEAD_COLUMNS, len(needed)):
             return
         self._slots.pick(slot.index, needed)
+        self._positions[slot.index, : len(needed)] = self._positions[slot.index, needed]
         new_column = {column: k for k, column in enumerate(needed)}
         for branch in slot.branches:
             branch.columns = [new_column[column] for column in branch.columns]
         slot.filled = len(needed)
         self._upload_visible(slot)
-
-
-Rows = PlainRows | SharedRows
-"""Completions that are being decoded."""

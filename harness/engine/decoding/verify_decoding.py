@@ -14,15 +14,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harness.engine.attention.cascade_cache import takes_cascade
+from harness.engine.decoding.cascade_rows import CascadeRows
 from harness.engine.decoding.completion import Completion
 from harness.engine.decoding.plan import plan_generation
 from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, StepMethod
-from harness.engine.decoding.shared_rows import Rows, SharedRows
+from harness.engine.decoding.shared_rows import SharedRows
 from harness.engine.model.forward import Forward
 from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.model.self_test import (
     Tolerance,
     failure,
+    full_pass,
     largest,
     largest_difference,
     made_up_tokens,
@@ -45,6 +48,10 @@ SHORT_PROMPT = 5  # tokens; rows that share nothing are tested at their own leng
 NEW_TOKENS = 2  # after a prompt
 # Relative to the largest log-probability. Rounding alone makes 2e-6 in float32, 1e-2 in bfloat16.
 TOLERANCE = Tolerance(2e-5, 3e-2)
+Rows = PlainRows | SharedRows | CascadeRows
+"""Completions that are being decoded."""
+SharingRows = type[CascadeRows] | type[SharedRows]
+"""A kind of rows that share the prefixes of their prompts."""
 _ALWAYS_SHARE = Sharing(pair_cost=0.0, max_row=1 << 20)
 _LIMITS = Limits(prefill=1 << 20, completions=8, cache_bytes=1)
 
@@ -66,20 +73,28 @@ class DecodingMethods:
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
-        self._shares: bool | None = None  # None: not tested yet
+        self._sharing: SharingRows | None = None
+        self._sharing_tested = False
         self._methods = [*CACHED_METHODS] if forward.takes_cache else []
         self._verified = 0  # longest text, in tokens, on which the first method has passed
         self._fault = "the model takes no cache of keys and values"
         self._warned = False
 
-    def shares(self) -> bool:
-        """Whether completions can be decoded over one copy of the prefix of their prompts."""
-        if self._shares is None:
-            fault = self._forward.self_tests.get("decoding, shared prefixes", self._test_sharing)
-            self._shares = not fault
-            if fault:
-                log.warning("answers are decoded without shared prefixes: %s", fault)
-        return self._shares
+    def sharing(self) -> SharingRows | None:
+        """The kind of rows that share the prefixes of their prompts; None if no kind is correct."""
+        if not self._sharing_tested:
+            self._sharing = self._tested_sharing()
+            self._sharing_tested = True
+        return self._sharing
+
+    def _tested_sharing(self) -> SharingRows | None:
+        get = self._forward.self_tests.get
+        if _may_take_cascade(self._forward) and not get("decoding, cascade", self._test_cascade):
+            return CascadeRows
+        fault = get("decoding, shared prefixes", self._test_sharing)
+        if fault:
+            log.warning("answers are decoded without shared prefixes: %s", fault)
+        return None if fault else SharedRows
 
     def step_method(self, longest: int) -> StepMethod:
         """How tokens are fed to rows that share nothing.
@@ -105,23 +120,31 @@ class DecodingMethods:
             self._warned = True
         return FULL_PASSES
 
+    def _test_cascade(self) -> str:
+        path = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
+        branch = made_up_tokens(self._forward, len(path[0].prompt), 1)
+        texts = [path[0], Text((*path[0].prompt[:2], *branch), path[0].new), path[1]]
+        alone = _texts(self._forward, SHORT_PROMPT, [1, 0])
+        return self._test(partial(self._shared_rows, CascadeRows), [*texts, *alone])
+
     def _test_sharing(self) -> str:
         texts = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
-        return self._test(self._shared_rows, texts)
+        return self._test(partial(self._shared_rows, SharedRows), texts)
 
     def _test_method(self, method: StepMethod, length: int) -> str:
         texts = _texts(self._forward, length, [0, 0] if length == SHORT_PROMPT else [0])
         return self._test(partial(PlainRows, self._forward, limits=_LIMITS, method=method), texts)
 
-    def _shared_rows(self, completions: Sequence[Completion]) -> Rows:
+    def _shared_rows(self, kind: SharingRows, completions: Sequence[Completion]) -> Rows:
         by_query = {completion.query: completion for completion in completions}
         rows = plan_generation([*by_query], lambda spans, _: arrange(spans, _ALWAYS_SHARE), None)
-        return SharedRows(self._forward, rows, by_query, _LIMITS)
+        return kind(self._forward, rows, by_query, _LIMITS)
 
     def _test(self, make_rows: Callable[[list[Completion]], Rows], texts: Sequence[Text]) -> str:
         """How decoding these rows differs from a full pass; empty if it does not."""
         with self._forward.inference():
-            expected = _full_pass(self._forward, texts)
+            begins = [len(text.prompt) - 1 for text in texts]
+            expected = full_pass(self._forward, [(*t.prompt, *t.new) for t in texts], begins)
             try:
                 decoded = _decode(self._forward, make_rows, texts)
             except Exception as error:  # a model's own code may raise anything
@@ -133,6 +156,12 @@ class DecodingMethods:
             return ""
         length = max(len(prompt) + len(new) for prompt, new in texts)
         return f"at {length} tokens cached steps differ from the full pass by {difference:.1g} nats"
+
+
+def _may_take_cascade(forward: Forward) -> bool:
+    """Whether a test makes sense: no windows, and a dtype whose scores stay in float32."""
+    exact = forward.device.type == "cpu" or forward.model.dtype == torch.float32
+    return exact and forward.sees_everything and takes_cascade(forward.model)
 
 
 def _texts(
@@ -167,16 +196,3 @@ def _decode(
                 completion.tokens.append(texts[t].new[len(completion.tokens)])
             logprobs[t].append(row)
     return torch.stack([row for of_text in logprobs for row in of_text])
-
-
-def _full_pass(forward: Forward, texts: Sequence[Text]) -> Tensor:
-    """The same log-probabilities by one pass over the texts."""
-    width = max(len(prompt) + len(new) for prompt, new in texts)
-    ids = torch.zeros((len(texts), width), dtype=torch.long)
-    for t, (prompt, new) in enumerate(texts):
-        ids[t, : len(prompt) + len(new)] = torch.tensor((*prompt, *new))
-    states = forward.trunk(ids.to(forward.device))
-    reads = [
-        states[t, len(prompt) - 1 : len(prompt) + len(new)] for t, (prompt, new) in enumerate(texts)
-    ]
-    return torch.cat([forward.head(of_text).log_softmax(-1) for of_text in reads])

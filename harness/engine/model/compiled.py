@@ -5,7 +5,6 @@ the right, where no token sees the padding, to one of eight lengths per octave, 
 the rows that the budget allows of that length.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,23 +17,31 @@ _STEPS = 8  # lengths per octave; padding adds a sixteenth on average
 _MAX_SHAPES = 256  # compiled passes that are kept; by default torch stops compiling after eight
 
 
-def compiled_trunk(base: Any, budget: int, context: int) -> Callable[[Tensor], Tensor]:
-    """A function from ids (B, T) to hidden states (B, T, H), through compiled passes of `base`.
+class CompiledTrunk:
+    """A function from ids (B, T) to hidden states (B, T, H), through compiled passes.
 
-    `budget` is in padded tokens per batch, `context` the longest row in tokens.
+    Args:
+        base: the trunk.
+        budget: padded tokens per batch. It may be lowered, after running out of memory.
+        context: tokens of the longest row.
+        rope_limit: as in `Forward`: padding beyond it would rotate all positions differently.
     """
-    torch._dynamo.config.recompile_limit = _MAX_SHAPES
-    torch._dynamo.config.accumulated_recompile_limit = _MAX_SHAPES
-    mode = "reduce-overhead" if base.device.type == "cuda" else "default"  # the former: CUDA graphs
-    compiled: Any = torch.compile(base, dynamic=False, mode=mode)
 
-    def run(ids: Tensor) -> Tensor:
+    def __init__(self, base: Any, budget: int, context: int, rope_limit: int | None) -> None:
+        self.budget = budget
+        self._context, self._rope_limit = context, rope_limit
+        torch._dynamo.config.recompile_limit = _MAX_SHAPES
+        torch._dynamo.config.accumulated_recompile_limit = _MAX_SHAPES
+        mode = "reduce-overhead" if base.device.type == "cuda" else "default"  # CUDA graphs, or not
+        self._pass: Any = torch.compile(base, dynamic=False, mode=mode)
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Run one batch."""
         rows, width = ids.shape
-        shape = static_shape(rows, width, budget)
-        padded = ids.new_zeros(shape[0], min(shape[1], max(width, context)))
+        padded = ids.new_zeros(self._shape(rows, width))
         padded[:rows, :width] = ids
         try:
-            output = compiled(input_ids=padded, use_cache=False)
+            output = self._pass(input_ids=padded, use_cache=False)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().split("\n")[0][:160]
             raise CheckpointError(
@@ -43,7 +50,13 @@ def compiled_trunk(base: Any, budget: int, context: int) -> Callable[[Tensor], T
         states: Tensor = output.last_hidden_state[:rows, :width]
         return states.clone()  # the next pass of a CUDA graph writes into the same memory
 
-    return run
+    def _shape(self, rows: int, width: int) -> tuple[int, int]:
+        """Rows and columns that a batch is padded to."""
+        count, length = static_shape(rows, width, self.budget)
+        longest = max(width, self._context)
+        if self._rope_limit is not None:
+            longest = max(width, min(longest, self._rope_limit))
+        return count, min(length, longest)
 
 
 def static_shape(rows: int, width: int, budget: int) -> tuple[int, int]:

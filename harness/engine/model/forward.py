@@ -4,10 +4,10 @@ Letters: B rows of a batch, T padded tokens of a row, M tokens fed after a prefi
 the hidden states, V vocabulary.
 """
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, get_args
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,11 @@ from transformers import DynamicCache
 
 from harness.engine.checkpoint.load import Checkpoint
 from harness.engine.checkpoint.own.adapter import OwnModel, vocabulary
-from harness.engine.model.compiled import compiled_trunk
+from harness.engine.model import caches
+from harness.engine.model.compiled import CompiledTrunk
 from harness.engine.model.head import OwnHead, last_states
 from harness.engine.model.last_block import only, position_wise
+from harness.engine.model.masks import Mask, Reach, masks, reaches
 from harness.engine.model.out_of_memory import is_out_of_memory
 from harness.engine.model.self_test_results import SelfTestResults
 from harness.engine.queries.query import Sharing
@@ -25,7 +27,6 @@ from harness.errors import CheckpointError, short_reason
 
 # Bytes of logits at a time. On a CPU, blocks beyond 32 MB are allocated anew at every use.
 _CPU_LOGITS, _ACCELERATOR_LOGITS = 20 << 20, 64 << 20
-_MASK_WINDOWS = ("sliding_window", "attention_chunk_size")  # part of the mask, which ours replaces
 _COLUMN_WINDOWS = ("window_size", "local_attention_window")  # applied by layers, to columns
 _ATTENTION_OVERHEAD = 2.0  # masked attention runs at about half the rate of plain products
 
@@ -39,9 +40,11 @@ class Forward:
 
     Attributes:
         all_logits: whether the trunk returns logits at every position, the last resort.
+        processes: number of those that compute together, each with a part of every matrix.
         last_block: modules of the last block that compute only what is read.
         self_tests: results of self-tests that have run, now or earlier.
-        takes_cache: whether the model takes a KV cache.
+        parameters: of the trunk's `forward`.
+        takes_cache: whether the model takes a KV cache, or the state of its layers.
         rope_limit: length beyond which all positions of a call are rotated differently; None if
             there is none. Under longrope and dynamic RoPE the model chooses its frequencies by the
             largest position id of the whole call. A row within the limit must not share a call
@@ -52,13 +55,14 @@ class Forward:
     def __init__(self, checkpoint: Checkpoint, self_tests: SelfTestResults | None = None) -> None:
         self.model = checkpoint.model
         self._lent = checkpoint.lent
+        self.processes = checkpoint.tensor_parallel
         self.self_tests = self_tests or SelfTestResults()
         self.device = checkpoint.device
         self.context = checkpoint.identity.context
         limit = _rope_limit(self.model.config.get_text_config())
         self.rope_limit = limit if limit is not None and limit < self.context else None
         self._buffer: Tensor | None = None
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled: CompiledTrunk | None = None
         self._bytes_per_token: int | None = None
         self.split(self.model.base_model)
 
@@ -73,10 +77,11 @@ class Forward:
         self.all_logits = trunk is self.model
         layers = getattr(self.model.config.get_text_config(), "num_hidden_layers", 0)
         self.last_block = position_wise(trunk, layers)
-        parameters = set(inspect.signature(trunk.forward).parameters)
-        self._takes_use_cache = "use_cache" in parameters
-        self.takes_cache = "past_key_values" in parameters
-        self._takes_tree = {"position_ids", "attention_mask", "past_key_values"} <= parameters
+        self.parameters = caches.parameters(trunk)
+        self._cache_argument = caches.cache_argument(self.parameters)
+        self.takes_cache = bool(self._cache_argument)
+        needed = {"position_ids", "attention_mask", "past_key_values"}
+        self._takes_tree = needed <= self.parameters.keys()
 
     @property
     def vocabulary(self) -> int:
@@ -108,7 +113,8 @@ class Forward:
         """Hidden states (B, T, H) of `ids` (B, T) on the plain causal path, or over trees.
 
         Right padding needs no mask on the causal path: no token sees a later one. `tree` contains
-        `position_ids` (B, T), `attention_mask` (B, 1, T, past + T) and `past_key_values`.
+        `position_ids` (B, T), `attention_mask` as `mask` makes it, `past_key_values`, and what the
+        attention function takes beside them.
         `reads` (N,) are those of the B * T states that will be read; the others are undefined.
 
         Raises:
@@ -120,8 +126,10 @@ class Forward:
             with only(self.last_block, reads):
                 return self.trunk(ids, **tree)
         tree = {name: value for name, value in tree.items() if value is not None}
-        if self._takes_use_cache:
-            tree.setdefault("use_cache", "past_key_values" in tree)
+        cache = tree.pop("past_key_values", None)
+        if "use_cache" in self.parameters:
+            tree["use_cache"] = cache is not None
+        tree |= caches.passed(self._cache_argument, cache)
         try:
             output = self._base(input_ids=ids, **tree)
         except CheckpointError:
@@ -133,14 +141,20 @@ class Forward:
                 f"the model's own pass over {ids.shape[1]} tokens ends in {type(error).__name__}: "
                 f"{short_reason(error)}; try a smaller --context"
             ) from error
+        caches.keep(self._cache_argument, cache, output)
         states = output.logits if self.all_logits else last_states(output)
         assert states is not None, "a trunk returns hidden states"
-        return states
+        return states.to(self.device)  # from that of the last layer, if it is another
 
     def compile(self, budget: int) -> None:
         """Compile the plain causal path for batches of `budget` padded tokens."""
         if not self.all_logits:
-            self._compiled = compiled_trunk(self._base, budget, self.context)
+            self._compiled = CompiledTrunk(self._base, budget, self.context, self.rope_limit)
+
+    def limit_compiled(self, budget: int) -> None:
+        """Let compiled passes compute no more than `budget` padded tokens from now on."""
+        if self._compiled:
+            self._compiled.budget = budget
 
     def head(self, states: Tensor) -> Tensor:
         """Logits (N, V) in float32 of hidden states (N, H); the next call may overwrite them."""
@@ -157,7 +171,8 @@ class Forward:
         of the product itself.
         """
         head = self.model.get_output_embeddings()
-        if type(head) is not torch.nn.Linear or head.bias is not None:
+        is_plain = type(head) is torch.nn.Linear and head.bias is None
+        if not is_plain or "forward" in vars(head):  # its weight may be elsewhere, or in parts
             logits: Tensor = head(states)
             return logits.float()
         n, v = len(states), head.weight.shape[0]
@@ -166,13 +181,9 @@ class Forward:
         return torch.mm(states, head.weight.t(), out=self._buffer[:n]).float()
 
     def empty_cache(self) -> Any:
-        """A KV cache of the kind that the model's config, or its `forward`, asks for."""
-        parameter = inspect.signature(self._base.forward).parameters.get("past_key_values")
-        for kind in get_args(parameter.annotation) if parameter else ():
-            own = isinstance(kind, type) and issubclass(kind, DynamicCache)
-            if own and kind is not DynamicCache:
-                return kind()
-        return DynamicCache(config=self.model.config)
+        """A cache of the kind that the model's config, or its `forward`, asks for."""
+        parameter = self.parameters[self._cache_argument]
+        return caches.empty_cache(parameter, self.model.config)
 
     @staticmethod
     def full_cache() -> Any:
@@ -193,7 +204,7 @@ class Forward:
             try:
                 cache = self.empty_cache()
                 with self.inference():
-                    self._base(input_ids=ids, past_key_values=cache, use_cache=True)
+                    self.trunk(ids, past_key_values=cache)
                 tensors = [
                     getattr(x, name, None) for x in cache.layers for name in ("keys", "values")
                 ]
@@ -207,11 +218,29 @@ class Forward:
             self._bytes_per_token = max(1, size)
         return self._bytes_per_token
 
-    def mask(self, allowed: Tensor) -> Tensor:
-        """(B, 1, M, N) additive mask, in the model's dtype, from boolean `allowed` (B, M, N)."""
+    def mask(self, allowed: Tensor, positions: Tensor, key_positions: Tensor) -> Mask:
+        """Additive masks (B, 1, M, N), in the model's dtype, that narrow `allowed` layer by layer.
+
+        Args:
+            allowed: (B, M, N) boolean, which columns are a query's ancestors, or itself.
+            positions: (B, M) position ids of the queries.
+            key_positions: (B, N) position ids of all columns of the cache.
+        """
+        return masks(self._reaches, allowed, positions, key_positions, self._additive)
+
+    def _additive(self, seen: Tensor) -> Tensor:
         dtype = self.model.dtype
-        zeros = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
-        return zeros.masked_fill_(~allowed, torch.finfo(dtype).min).unsqueeze(1)
+        zeros = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return zeros.masked_fill_(~seen, torch.finfo(dtype).min).unsqueeze(1)
+
+    @property
+    def sees_everything(self) -> bool:
+        """Whether every layer sees all columns of the longest row: there are no windows."""
+        return all(reach.within(self.context) == Reach() for reach in self._reaches.values())
+
+    @cached_property
+    def _reaches(self) -> Mapping[str, Reach]:
+        return reaches(self.model.config.get_text_config())
 
     def sharing(self, max_row: int) -> tuple[Sharing | None, str]:
         """How rows may share prefixes, or None and the reason why they may not."""
@@ -221,8 +250,6 @@ class Forward:
         config = self.model.config.get_text_config()
         embeddings = self.model.get_input_embeddings().weight.numel()
         trunk = max(1, sum(p.numel() for p in self._base.parameters()) - embeddings)
-        window = _window(config, _MASK_WINDOWS)
-        max_row = min(max_row, window or max_row)  # caches and masks may count columns
         pair = 4 * config.hidden_size * config.num_hidden_layers
         return Sharing(_ATTENTION_OVERHEAD * pair / (2 * trunk), max_row), ""
 
@@ -232,25 +259,19 @@ class Forward:
             return "the model is given token ids and nothing else"
         if not self._takes_tree:
             return "the model takes no position ids with an attention mask"
-        config = self.model.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ())
-        windowed = kinds - {"full_attention"}
-        columns = _window(config, _COLUMN_WINDOWS)
+        columns = _column_window(self.model.config.get_text_config())
         if columns is not None:
             return f"layers see the last {columns} tokens of a row, whether on its path or not"
-        window = _window(config, _MASK_WINDOWS)
-        if windowed - {"sliding_attention", "chunked_attention"} or (windowed and window is None):
-            return f"the model has layers of kind {', '.join(sorted(windowed))}"
-        if window is not None and window < self.context and (windowed or not kinds):
-            return f"layers see {window} tokens, less than the context of {self.context}"
+        try:
+            reaches(self.model.config.get_text_config())
+        except ValueError as error:
+            return str(error)
         return ""
 
 
-def _window(config: Any, names: Sequence[str]) -> int | None:
-    """The shortest attention window that a config gives under one of these names."""
-    if not getattr(config, "use_sliding_window", True):
-        names = [name for name in names if name != "sliding_window"]
-    sizes = [getattr(config, name, None) for name in names]
+def _column_window(config: Any) -> int | None:
+    """The shortest attention window that counts columns, if a config gives one."""
+    sizes = [getattr(config, name, None) for name in _COLUMN_WINDOWS]
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
 
@@ -273,14 +294,3 @@ def _rope_limit(config: Any) -> int | None:
             if kind in ("longrope", "su", "dynamic") and limit:
                 limits.append(int(limit))
     return min(limits, default=None)
-
-
-def tree_allowed(ends: Tensor, begin: int = 0) -> Tensor:
-    """(B, T - begin, T) boolean: whether token i sees token j, its ancestor or itself.
-
-    `ends` (B, T) is where the subtree of each token ends (see `prefix_tree`); rows begin with
-    token i = `begin`.
-    """
-    j = torch.arange(ends.shape[1], device=ends.device)
-    i = j[begin:, None]
-    return (j <= i) & (i < ends[:, None, :])

@@ -20,14 +20,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
 
 
-def recover(error: Exception, device: torch.device, smallest: str = "") -> None:
+def recover(error: Exception, device: torch.device, smallest: str = "", processes: int = 1) -> None:
     """Free memory for another attempt with less; raise the error if memory is not its cause.
 
+    Args:
+        error: what ended the attempt.
+        device: whose memory may have run out.
+        smallest: what was attempted, if there is nothing less.
+        processes: that compute together.
+
     Raises:
-        CheckpointError: the attempt was at `smallest`, so there is nothing less to attempt.
+        CheckpointError: there is nothing less to attempt, or other processes wait for this one.
     """
     if not is_out_of_memory(error):
         raise error
+    if processes > 1:
+        raise CheckpointError(
+            "out of memory in a process of --tensor-parallel, for which the others wait; give a "
+            "smaller --batch-tokens or --context"
+        ) from error
     if smallest:
         raise CheckpointError(
             f"out of memory on {smallest}; use a smaller --context, --dtype bfloat16 or another "

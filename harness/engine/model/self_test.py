@@ -1,11 +1,12 @@
 """What all self-tests of a model share: made-up tokens, tolerances and comparisons.
 
 `capabilities` tests how a model splits into trunk and head, `scoring.verify_prefix_sharing` rows
-that share prefixes, and `decoding.verify_decoding` decoding over a KV cache.
+that share prefixes, `scoring.verify_states` copies of a model's state, and
+`decoding.verify_decoding` decoding over a KV cache.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.engine.checkpoint.onednn import products_in_bfloat16
 from harness.engine.model.forward import Forward
 from harness.errors import short_reason
 
@@ -23,11 +25,12 @@ class Tolerance(NamedTuple):
     """The largest difference that counts as rounding, relative to a scale that the test chooses."""
 
     full: float  # float32 and float64
-    half: float  # bfloat16, which has 8 significant bits, and float16
+    half: float  # bfloat16, which has 8 significant bits, and float16; or products in them
 
     def of(self, forward: Forward) -> float:
-        """The tolerance for a model's dtype."""
-        return self.full if forward.model.dtype in (torch.float32, torch.float64) else self.half
+        """The tolerance for a model's dtype, or for that of its products."""
+        is_full = forward.model.dtype in (torch.float32, torch.float64)
+        return self.full if is_full and not products_in_bfloat16(forward.model) else self.half
 
 
 def usable_tokens(forward: Forward) -> NDArray[np.int64]:
@@ -45,6 +48,29 @@ def usable_tokens(forward: Forward) -> NDArray[np.int64]:
 def made_up_tokens(forward: Forward, count: int, seed: int = 0) -> tuple[int, ...]:
     """Random token ids from the whole vocabulary; the same seed gives the same ids."""
     return tuple(np.random.default_rng(seed).choice(usable_tokens(forward), count).tolist())
+
+
+def full_pass(forward: Forward, rows: Sequence[Sequence[int]], begins: Sequence[int]) -> Tensor:
+    """Log-probabilities (N, V) of what may follow tokens of rows, by one pass over padded rows.
+
+    `begins` are the first tokens that count, one per row; all later ones of their row do.
+    """
+    ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+    for r, row in enumerate(rows):
+        ids[r, : len(row)] = torch.tensor(row)
+    states = forward.trunk(ids.to(forward.device))
+    return torch.cat(
+        [
+            logprobs(forward, states[r, begin : len(row)])
+            for r, (row, begin) in enumerate(zip(rows, begins, strict=True))
+        ]
+    )
+
+
+def logprobs(forward: Forward, states: Tensor) -> Tensor:
+    """Log-probabilities (N, V) by hidden states (N, H)."""
+    parts = torch.split(states, forward.chunk)
+    return torch.cat([forward.head(part).log_softmax(-1) for part in parts])
 
 
 def largest(tensor: Tensor) -> float:

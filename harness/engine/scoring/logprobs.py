@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.core import Tokens
-from harness.engine.model.forward import Forward, tree_allowed
+from harness.engine.model.forward import Forward
+from harness.engine.model.masks import tree_allowed
 from harness.engine.queries.prefix_tree import TreeRow
 from harness.engine.queries.query import Span, SpanScores
+from harness.engine.scoring.target_logprobs import target_logprobs
 from harness.engine.scoring.ties import tie_counts, tied
 from harness.engine.scoring.word_search import TOP
 from harness.errors import NumericsError
@@ -39,13 +41,16 @@ class PrefilledBatch:
     positions: Tensor  # (B, T)
     last_nodes: dict[int, tuple[int, int]]  # span -> (row, node) of its last input
 
+    def __contains__(self, span: int) -> bool:
+        return span in self.last_nodes
+
     def keep_rows_of(self, spans: set[int]) -> None:
         """Drop all rows but those of these spans."""
         rows = sorted({self.last_nodes[span][0] for span in spans})
         if len(rows) == len(self.ends):
             return
         index = torch.tensor(rows, device=self.ends.device)
-        self.cache.batch_select_indices(index)
+        self.cache.reorder_cache(index)  # layers may be on several devices
         self.ends, self.positions = self.ends[index], self.positions[index]
         new = {row: k for k, row in enumerate(rows)}
         self.last_nodes = {s: (new[r], n) for s, (r, n) in self.last_nodes.items() if r in new}
@@ -65,7 +70,7 @@ class DeviceBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reads:
+class Reads:
     """Which logits of a batch are read. Sorted by state, so that a chunk is a slice of each."""
 
     states: Ints  # (N,) distinct indices among the B * T states, ascending
@@ -73,6 +78,7 @@ class _Reads:
     targets: Ints  # (R,) token ids
     order: Ints  # (R,) index of each target in the order of the spans
     tops: Ints  # indices into `states` whose best tokens are needed, ascending
+    spans: Sequence[int]  # in the order of the rows
 
 
 def score(
@@ -84,20 +90,35 @@ def score(
         NumericsError: the most probable tokens were asked for, and a logit is not a number.
     """
     order = [(r, s) for r, row in enumerate(rows) for s in row.nodes]
-    reads = _reads(rows, spans, order)
+    reads = plan_reads(rows, spans, order)
     more = reads.at, reads.targets, reads.tops
     batch, on_device = to_device_batch(forward, rows, reads.states, more)
     cache = forward.full_cache() if keep or rows[0].branches else None
     states = batch_states(forward, batch, cache)  # (N, H)
-    values = _read_logits(forward, states, reads, on_device).cpu().numpy()  # the one copy back
     kept = None
     if keep:
         last = {s: (r, rows[r].nodes[s][-1]) for r, s in order if spans[s].top}
         kept = PrefilledBatch(cache, batch.ends, batch.positions, last)
-    scores, ties = _unpack(values, reads, [(s, spans[s]) for _, s in order])
+    scores, ties = scores_of(forward, states, reads, on_device, spans)
+    return scores, kept, ties
+
+
+def scores_of(
+    forward: Forward,
+    states: Tensor,
+    reads: Reads,
+    on_device: Sequence[Tensor],
+    spans: Sequence[Span],
+) -> tuple[dict[int, SpanScores], Tokens]:
+    """Scores by the hidden states (N, H) that are read; the ties seen.
+
+    `on_device` are `reads.at`, `reads.targets` and `reads.tops`.
+    """
+    values = _read_logits(forward, states, reads, on_device).cpu().numpy()  # the one copy back
+    scores, ties = _unpack(values, reads, [(s, spans[s]) for s in reads.spans])
     count, chunk = len(states), forward.chunk
     chunks = [min(chunk, count - begin) for begin in range(0, count, chunk)]
-    return scores, kept, tie_counts(chunks, ties)
+    return scores, tie_counts(chunks, ties)
 
 
 def to_device_batch(
@@ -150,20 +171,22 @@ def batch_states(forward: Forward, batch: DeviceBatch, cache: Any) -> Tensor:
     ids, cut = batch.ids, batch.causal_columns
     states = forward.trunk(ids[:, :cut], batch.causal_reads, past_key_values=cache)
     if cut < ids.shape[1]:
+        positions = batch.positions[:, cut:]
         masked = forward.trunk(
             ids[:, cut:],
             batch.masked_reads,
-            position_ids=batch.positions[:, cut:],
-            attention_mask=forward.mask(tree_allowed(batch.ends, cut)),
+            position_ids=positions,
+            attention_mask=forward.mask(tree_allowed(batch.ends, cut), positions, batch.positions),
             past_key_values=cache,
         )
         states = torch.cat([states, masked], dim=1)
     return states.flatten(0, 1)[batch.reads]
 
 
-def _reads(
+def plan_reads(
     rows: Sequence[TreeRow], spans: Sequence[Span], order: Sequence[tuple[int, int]]
-) -> _Reads:
+) -> Reads:
+    """Which logits the spans of `order`, (row, span), read in rows of equal width."""
     width = max(len(row) for row in rows)
     read: list[int] = []
     targets: list[int] = []
@@ -178,17 +201,18 @@ def _reads(
     distinct = np.unique(np.array(read + tops, np.int64))
     at = np.searchsorted(distinct, np.array(read, np.int64))
     by_state = np.argsort(at, kind="stable")
-    return _Reads(
+    return Reads(
         distinct,
         at[by_state],
         np.array(targets, np.int64)[by_state],
         by_state,
         np.unique(np.searchsorted(distinct, np.array(tops, np.int64))),
+        [s for _, s in order],
     )
 
 
 def _read_logits(
-    forward: Forward, states: Tensor, reads: _Reads, on_device: Sequence[Tensor]
+    forward: Forward, states: Tensor, reads: Reads, on_device: Sequence[Tensor]
 ) -> Tensor:
     """One flat float32 tensor, so that one copy brings everything back.
 
@@ -214,10 +238,9 @@ def _read_logits(
             highest.append(peak[row])
         first, last = np.searchsorted(reads.at, [begin, begin + chunk])
         row, target = at[first:last] - begin, targets[first:last]
-        chosen = logits[row, target]
-        greedy.append(_is_argmax(logits, row, target, chosen == peak[row]))
-        total = logits.sub_(peak[:, None]).exp_().sum(dim=-1).log_().add_(peak)  # log-sum-exp
-        logprobs.append(chosen - total[row])
+        is_peak = logits[row, target] == peak[row]
+        greedy.append(_is_argmax(logits, row, target, is_peak))
+        logprobs.append(target_logprobs(logits, peak, row, target))  # overwrites the logits
     parts = (*logprobs, *greedy, *best, *highest, torch.cat(ties).sum()[None])
     return torch.cat([part.float() for part in parts])
 
@@ -238,7 +261,7 @@ def _is_argmax(logits: Tensor, row: Tensor, target: Tensor, highest: Tensor) -> 
 
 
 def _unpack(
-    values: NDArray[np.float32], reads: _Reads, order: Sequence[tuple[int, Span]]
+    values: NDArray[np.float32], reads: Reads, order: Sequence[tuple[int, Span]]
 ) -> tuple[dict[int, SpanScores], float]:
     """The scores of each span and the number of ties, from what `_read_logits` returns."""
     count, tops_count = len(reads.targets), len(reads.tops)

@@ -16,6 +16,7 @@ from harness.engine.model.forward import Forward
 from harness.engine.queries.prefix_tree import arrange, batches
 from harness.engine.queries.query import Span, SpanScores
 from harness.engine.scoring.logprobs import PrefilledBatch, check_finite, score, to_device
+from harness.engine.scoring.shared_states import KeptState
 from harness.engine.scoring.ties import tie_counts, tied
 from harness.engine.scoring.word_search import TOP, Path, WordSearch
 from harness.errors import NumericsError
@@ -32,7 +33,7 @@ class NextTokens:
         self,
         forward: Forward,
         spans: Sequence[Span],
-        prefilled: PrefilledBatch | None,
+        prefilled: PrefilledBatch | KeptState | None,
         budget: int,
     ) -> None:
         self.tokens = Tokens()
@@ -45,10 +46,18 @@ class NextTokens:
         branches = [path for path in paths if self._fits_cache(*path)]
         if self._prefilled is not None and branches:
             self.tokens += Tokens(computed=sum(len(p) for _, p in branches), scored=len(branches))
-            states = branch_states(self._forward, self._prefilled, branches)
+            states = self._branch_states(self._prefilled, branches)
             best.update(zip(branches, self._best(states, branches), strict=True))
         best.update(self._in_plain_rows([path for path in paths if path not in best]))
         return [best[path] for path in paths]
+
+    def _branch_states(
+        self, prefilled: PrefilledBatch | KeptState, branches: Sequence[tuple[int, Path]]
+    ) -> Tensor:
+        """Hidden states (N, H) of the last tokens of branches."""
+        if isinstance(prefilled, KeptState):
+            return prefilled.branch_states([path for _, path in branches])
+        return branch_states(self._forward, prefilled, branches)
 
     def _best(self, states: Tensor, branches: Sequence[tuple[int, Path]]) -> list[list[int]]:
         """Most probable tokens by the hidden states (N, H) of branches."""
@@ -60,8 +69,10 @@ class NextTokens:
             values, ids = logits.topk(min(TOP, logits.shape[1]), dim=-1)
             found.append(torch.cat([ids, values[:, :1].isfinite()], dim=-1))
             ties += tied(logits)
-        rows: list[list[int]] = torch.cat(found).tolist()
-        self.tokens += tie_counts([len(chunk) for chunk in chunks], ties.item())
+        table = torch.cat(found)
+        *flat, tie_count = torch.cat([table.flatten(), ties[None]]).tolist()  # the one copy back
+        self.tokens += tie_counts([len(chunk) for chunk in chunks], tie_count)
+        rows = [flat[i : i + table.shape[1]] for i in range(0, len(flat), table.shape[1])]
         for (s, _), row in zip(branches, rows, strict=True):
             if not row[-1]:
                 check_finite(math.nan, self._spans[s])
@@ -70,7 +81,7 @@ class NextTokens:
     def _fits_cache(self, s: int, path: Path) -> bool:
         """Whether a path may follow the cached keys, which were rotated for the span's length."""
         limit = self._forward.rope_limit
-        cached = self._prefilled is not None and s in self._prefilled.last_nodes
+        cached = self._prefilled is not None and s in self._prefilled
         return cached and (limit is None or len(self._spans[s].inputs) + len(path) <= limit)
 
     def _in_plain_rows(
@@ -135,10 +146,13 @@ def branch_states(
     on_path = (columns <= nodes[:, :, None]) & (nodes[:, :, None] < ends)  # (B, M, T)
     same = (branch[:, :, None] == branch[:, None, :]) & (branch[:, None, :] >= 0)
     in_branch = same & (depth[:, :, None] >= depth[:, None, :])  # (B, M, M)
+    allowed = torch.cat([on_path, in_branch], dim=2)
+    positions = prefilled.positions.gather(1, nodes) + 1 + depth
+    key_positions = torch.cat([prefilled.positions, positions], dim=1)
     states = forward.trunk(
         ids,
-        position_ids=prefilled.positions.gather(1, nodes) + 1 + depth,
-        attention_mask=forward.mask(torch.cat([on_path, in_branch], dim=2)),
+        position_ids=positions,
+        attention_mask=forward.mask(allowed, positions, key_positions),
         past_key_values=prefilled.cache,
     )
     prefilled.cache.crop(-width)  # negative: remove the last columns

@@ -11,11 +11,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from harness.core import Tokens
 from harness.engine.model.forward import Forward
 from harness.engine.model.out_of_memory import recover
+from harness.engine.queries.prefix_groups import GroupRow
 from harness.engine.queries.prefix_tree import TreeRow, batches
 from harness.engine.queries.query import Advance, Answer, Query, Span, SpanScores, WordQuery
 from harness.engine.scoring.logprobs import PrefilledBatch, score
 from harness.engine.scoring.next_word import NextTokens, run_searches
 from harness.engine.scoring.planner import Planner
+from harness.engine.scoring.shared_states import KeptState, SharedStates
 from harness.engine.scoring.word_search import TokenTexts, WordSearch
 from harness.engine.tokenizer.tokenizer import Tokenizer
 from harness.errors import NumericsError
@@ -33,9 +35,15 @@ class Scorer:
     """
 
     def __init__(
-        self, forward: Forward, planner: Planner, tokenizer: Tokenizer, budget: int
+        self,
+        forward: Forward,
+        planner: Planner,
+        tokenizer: Tokenizer,
+        budget: int,
+        states: SharedStates,
     ) -> None:
         self.tokens = Tokens()
+        self._states = states
         self._forward, self._planner, self._budget = forward, planner, budget
         self._strings = TokenTexts(tokenizer)
         self._space_apart = tokenizer.has_lone_spaces
@@ -61,9 +69,11 @@ class Scorer:
                 answers = self._answer_batch(batch, spans, needed)
             except (RuntimeError, MemoryError) as error:
                 width = len(batch[0])
-                single = f"a single row of {width} tokens" if len(batch) == 1 else ""
-                recover(error, self._forward.device, single)
+                smallest = len(batch) == 1 and not self._fewer_copies(batch[0])
+                single = f"a single row of {width} tokens" if smallest else ""
+                recover(error, self._forward.device, single, self._forward.processes)
                 self._budget = max(width, min(self._budget, width * len(batch)) // 2)
+                self._forward.limit_compiled(self._budget)
                 log.warning("out of memory: going on with batches of %d tokens", self._budget)
                 continue
             rows = rows[len(batch) :]
@@ -71,6 +81,10 @@ class Scorer:
             advance(done, total)
             if answers:
                 yield answers
+
+    def _fewer_copies(self, row: TreeRow) -> bool:
+        """Make fewer copies of states at once; whether that is possible for a row."""
+        return isinstance(row, GroupRow) and self._states.halve()
 
     def _answer_batch(
         self, batch: Sequence[TreeRow], spans: Sequence[Span], needed: Needed
@@ -89,11 +103,13 @@ class Scorer:
     def _score(
         self, batch: Sequence[TreeRow], spans: Sequence[Span], needed: Needed
     ) -> dict[Query, Answer]:
+        if isinstance(batch[0], GroupRow) and len(batch) > 1:  # each has a prefix of its own
+            return {q: a for row in batch for q, a in self._score([row], spans, needed).items()}
         in_batch = [spans[s] for row in batch for s in row.nodes]
         keep = self._planner.sharing is not None and any(span.top for span in in_batch)
         with self._forward.inference():
             try:
-                scores, prefilled, ties = score(self._forward, batch, spans, keep=keep)
+                scores, prefilled, ties = self._scores(batch, spans, keep=keep)
                 answers = self._search(scores, prefilled, spans, needed)
             except NumericsError as error:
                 [error.query, *_] = needed[error.query]  # the search that began with this span
@@ -105,10 +121,20 @@ class Scorer:
                 answers[spans[s]] = Answer(span_scores, len(spans[s].inputs))
         return answers
 
+    def _scores(
+        self, batch: Sequence[TreeRow], spans: Sequence[Span], *, keep: bool
+    ) -> tuple[dict[int, SpanScores], PrefilledBatch | KeptState | None, Tokens]:
+        """Scores of a batch, what is kept of it, and the ties seen."""
+        method = self._planner.state_method
+        if isinstance(batch[0], GroupRow):
+            assert method is not None, "groups are arranged for a method"
+            return self._states.score(batch[0], spans, method)
+        return score(self._forward, batch, spans, keep=keep)
+
     def _search(
         self,
         scores: Mapping[int, SpanScores],
-        prefilled: PrefilledBatch | None,
+        prefilled: PrefilledBatch | KeptState | None,
         spans: Sequence[Span],
         needed: Needed,
     ) -> dict[Query, Answer]:

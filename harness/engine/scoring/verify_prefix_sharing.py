@@ -68,17 +68,20 @@ class _Tree:
 def _tree(forward: Forward, length: int, width: int, *, main_last: bool = False) -> _Tree:
     r"""A tree with branches of different lengths, before and after each other, and nested ones.
 
-        1 2 - 3 ... 4 - 5 6 7       the longest path, `length` tokens
-         \           \
-          \            8 9 10
-           \- 11 ...              so long that the row has `width` columns
-            \- 12 13 14
-             \   \
-              \   15
-               16
+        1 2 - 3 ..... 4 - 5 6 7     the longest path, `length` tokens
+         \     \       \
+          \     \        8 9 10
+           \      11 12 13        before or after its rest
+            \- 14 ...             so long that the row has `width` columns
+             \- 15 16 17
+              \   \
+               \   18
+                19
 
     A branch of three tokens is read at these and at the one that it parts from, which must not
-    change with what follows it. If `main_last`, the longest path comes after the others.
+    change with what follows it. If `main_last`, the longest path comes after the others. A window
+    that is shorter than the longest path ends within it: for 8, and for 11, whose columns are not
+    next to those of their ancestors.
     """
     usable = usable_tokens(forward)
     length = min(max(length, _MIN_LENGTH), forward.rope_limit or length)
@@ -100,10 +103,11 @@ def _tree(forward: Forward, length: int, width: int, *, main_last: bool = False)
     deep = [
         Span((*trunk, forks[2], *tail[4:6]), (0,) * (4 if main_last else 0)),
         Span((*trunk, forks[5], *tail[6:8]), (0,) * 4),
+        Span((*trunk[: 3 * length // 4], forks[9 if main_last else 0], *tail[:2]), (0,) * 4),
     ]
     if length + 2 <= min(forward.context, forward.rope_limit or forward.context):
         paths.append((4, (forks[1], forks[3])))
-    missing, at_most = width - length - 8, max(length - 4, 1)  # columns, tokens per branch
+    missing, at_most = width - length - 11, max(length - 4, 1)  # columns, tokens per branch
     fillers = [
         Span((*root, forks[1], int(usable[k]), *tokens[2 : 2 + min(at_most, missing - begin)]), ())
         for k, begin in enumerate(range(0, missing, at_most))

@@ -50,7 +50,8 @@ def text_losses(tokenizer: Tokenizer, encoded: Sequence[EncodedText]) -> list[Te
     }
     losses = [by_text.get(entry.text, NO_LOSS) for entry in encoded]
     for i, (entry, loss) in enumerate(zip(encoded, losses, strict=True)):
-        if loss.unknown > _loss(tokenizer, entry.text[: entry.scored_from]).unknown:
+        before = entry.text[: entry.scored_from]
+        if loss.unknown and loss.unknown > _loss(tokenizer, before).unknown:
             share = sum(loss.lost for loss in losses) / sum(len(entry.text) for entry in encoded)
             scored = entry.text[entry.scored_from :]
             example = _loss(tokenizer, scored).example or scored

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.evaluate.watch.candidates import Found
-from harness.commands.options import DTYPE, ModelOptions
+from harness.commands.model_options import DTYPE, ModelOptions
 from harness.errors import RecordError, UsageError
 from harness.files import atomic, output
 from harness.records import folder, schema

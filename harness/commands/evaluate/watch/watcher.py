@@ -42,7 +42,7 @@ def run_watch(
     progress.check()
     jobs, reasons = jobs_of(tasks, options)
     with opened(options) as session, journals.opened(options.output.out) as journal:
-        from harness.engine.checkpoint.load import pick_device
+        from harness.engine.checkpoint.placement.device import pick_device
 
         pick_device(options.model.device)  # an unknown one is no fault of the checkpoints
         left_out = [options.output.out, *filter(None, [watch.tensorboard, options.cache.folder])]

@@ -74,6 +74,7 @@ def _refuse_settings(name: str, settings: Settings) -> None:
         "--revision": settings.revision is not None,
         "--trust-remote-code": settings.trust_remote_code,
         "--model-config": settings.config_file is not None,
+        "--device-map": settings.device_map is not None,
     }
     for flag, is_given in given.items():
         if is_given:

@@ -96,24 +96,34 @@ def plain_arithmetic(device: torch.device) -> Iterator[None]:
         restoring.enter_context(torch.autocast(device.type, enabled=False))
         if device.type != "cpu":
             restoring.enter_context(torch.autocast("cpu", enabled=False))
-        for backend, precision in use_full_precision():
-            restoring.callback(setattr, backend, "fp32_precision", precision)
+        for backend, attribute, before in use_full_precision():
+            restoring.callback(setattr, backend, attribute, before)
         if "torch._dynamo" in sys.modules:  # otherwise nothing has been compiled
             restoring.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 
-def use_full_precision() -> list[tuple[Any, str]]:
-    """Let products of float32 be computed in float32.
+def use_full_precision() -> list[tuple[Any, str, Any]]:
+    """Let products and convolutions of float32 be computed in float32.
 
-    Returns the parts of torch that did not, each with how they did.
+    By default convolutions on NVIDIA GPUs are not, and in some containers nothing is.
+
+    Returns what was changed in torch: (object, attribute, its value before).
     """
     backends: Any = torch.backends
     changed = [
-        (backend, precision)
+        (backend, "fp32_precision", precision)
         for backend in (backends.cuda.matmul, backends.mkldnn.matmul)
         if (precision := backend.fp32_precision) not in _PRECISE
     ]
-    for backend, _ in changed:
-        backend.fp32_precision = "ieee"
+    try:  # the older switch first: once the newer ones differ from it, torch refuses to read it
+        changed += [(backends.cudnn, "allow_tf32", True)] * backends.cudnn.allow_tf32
+    except RuntimeError:
+        changed += [
+            (backend, "fp32_precision", precision)
+            for backend in (backends.cudnn.conv, backends.cudnn.rnn)
+            if (precision := backend.fp32_precision) not in _PRECISE
+        ]
+    for backend, attribute, _ in changed:
+        setattr(backend, attribute, "ieee" if attribute == "fp32_precision" else False)
     return changed
