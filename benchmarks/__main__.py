@@ -35,6 +35,9 @@ SUITE = {
     "demo-writing": Part(
         "Writing, demo model", "speed --model demo --only coqa,nq,wmt,cnn --rounds 3"
     ),
+    "bfloat16": Part("bfloat16 beside float32, GPT-2", "bfloat16 --model gpt2 --rounds 3"),
+    "windows": Part("Shared prefixes past attention windows", "windows"),
+    "states": Part("Copied states", "states"),
     "shares": Part("Where the time goes", "shares"),
     "growth": Part("Growth", "growth"),
     "plan": Part("Plans and runs", "plan_accuracy"),

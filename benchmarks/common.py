@@ -5,6 +5,7 @@ and the real tokenizer, built from `gpt2-bpe/` in the folder that HARNESS_DATA n
 """
 
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -39,8 +40,6 @@ def random_gpt2() -> str:
 
     folder = cache_root() / "benchmarks" / f"gpt2-random-{SEED}"
     if not (folder / "model.safetensors").is_file():
-        torch.manual_seed(SEED)
-        GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
         bpe = data_dir() / "gpt2-bpe"
         GPT2TokenizerFast(
             vocab=str(bpe / "encoder.json"),
@@ -48,6 +47,8 @@ def random_gpt2() -> str:
             bos_token="<|endoftext|>",
             eos_token="<|endoftext|>",
         ).save_pretrained(folder)
+        torch.manual_seed(SEED)
+        GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)  # last: it marks the folder complete
     return str(folder)
 
 
@@ -117,6 +118,47 @@ def choices(questions: int, checkpoint: Checkpoint) -> list[Request]:
     return found
 
 
+def questions(
+    lengths: Sequence[int], checkpoint: Checkpoint, size: Callable[[int, int], int]
+) -> list[Request]:
+    """Ten options after each context, as in the Children's Book Test.
+
+    Args:
+        lengths: of the contexts, in tokens.
+        checkpoint: its tokenizer counts.
+        size: numbers of a question and of an option -> tokens of the option.
+    """
+    text = (data_dir() / "tinyshakespeare" / "input.txt").read_text("utf-8")
+    ids = checkpoint.tokenizer.encode([text])[0]
+    decode = checkpoint.tokenizer.decode
+    found: list[Request] = []
+    for q, length in enumerate(lengths):
+        begin = 900 * q
+        context = decode(ids[begin : begin + length]).rstrip()
+        for option in range(10):
+            at = begin + 800 + 10 * option
+            found.append(Loglikelihood(context, " " + decode(ids[at : at + size(q, option)])))
+    return found
+
+
+def random_checkpoint(make: Callable[[], Any], folder: Path, context: int) -> Checkpoint:
+    """A model of random weights with the tokenizer of GPT-2, written to a folder and loaded."""
+    from transformers import AutoTokenizer
+
+    torch.manual_seed(SEED)
+    make().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(random_gpt2()).save_pretrained(folder)
+    return load(str(folder), Settings(device="cpu", context=context))
+
+
+def ratio_cell(ratios: Sequence[float], digits: int = 1) -> str:
+    """The median of paired ratios, with the smallest and the largest of them."""
+    low, median, high = (
+        f"{ratio:.{digits}f}" for ratio in (min(ratios), statistics.median(ratios), max(ratios))
+    )
+    return f"**{median}** ({low} to {high})"
+
+
 def seconds(work: Callable[[], object]) -> float:
     """Wall time of one call."""
     begun = time.perf_counter()
@@ -133,7 +175,7 @@ def lm_eval_model(checkpoint: Checkpoint, batch_size: int, softmax_dtype: str | 
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder, _ = locate(checkpoint.identity.name, Settings())
+    folder = locate(checkpoint.identity.name, Settings()).folder
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return HFLM(
         pretrained=model,

@@ -17,12 +17,14 @@ from harness.engine.checkpoint.settings import Settings
 from harness.engine.queries.encode import Encoded
 from harness.engine.queries.query import Span
 
-SIZES = (1, 8, 16, 32)  # of lm-eval's batches
+SIZES = (1, 8, 16, 32)  # of lm-eval's batches, those that are tried
 Run = Callable[[], object]
 
 
-def lm_eval(checkpoint: Checkpoint, asked: Sequence[Request]) -> tuple[Run, int]:
-    """lm-eval on requests of one kind at the best of four batch sizes, each tried once.
+def lm_eval(
+    checkpoint: Checkpoint, asked: Sequence[Request], sizes: Sequence[int] = SIZES
+) -> tuple[Run, int]:
+    """lm-eval on requests of one kind at the best of some batch sizes, each tried once.
 
     On all requests: a part of them would fill large batches badly, and choose another size.
     """
@@ -33,7 +35,7 @@ def lm_eval(checkpoint: Checkpoint, asked: Sequence[Request]) -> tuple[Run, int]
     }
     instances = common.lm_eval_instances(asked)
     tried: dict[int, tuple[float, Run]] = {}
-    for size in SIZES:
+    for size in sizes:
         method = getattr(common.lm_eval_model(checkpoint, batch_size=size), kinds[type(asked[0])])
         spent = seconds(lambda m=method: m(instances, disable_tqdm=True))  # type: ignore[misc]
         tried[size] = (spent, lambda m=method: m(instances, disable_tqdm=True))  # type: ignore[misc]
@@ -45,7 +47,7 @@ def plain(checkpoint: Checkpoint, asked: Sequence[Request], encoded: Sequence[En
     """One request after the other through the whole model, with `generate` for texts."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder, _ = locate(checkpoint.identity.name, Settings())
+    folder = locate(checkpoint.identity.name, Settings()).folder
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)

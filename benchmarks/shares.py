@@ -14,8 +14,13 @@ from harness.engine.engine import Engine
 
 KINDS = {
     "products": ("mkldnn::_linear_pointwise", "aten::mm", "aten::addmm", "aten::linear"),
-    "attention": ("aten::_scaled_dot_product_flash_attention_for_cpu",),
-    "log-sum-exp": ("aten::exp_", "aten::sub_", "aten::sum", "aten::amax", "aten::topk"),
+    "attention": (  # bmm and softmax are those of cascade attention
+        "aten::_scaled_dot_product_flash_attention_for_cpu", "aten::bmm", "aten::_softmax",
+    ),
+    "log-sum-exp": (
+        "aten::exp2_", "aten::exp_", "aten::sub_", "aten::add.out", "aten::sum", "aten::amax",
+        "aten::topk",
+    ),
     "norms and activations": (
         "aten::native_layer_norm", "aten::gelu", "aten::silu", "aten::mul", "aten::pow",
         "aten::mean", "aten::rsqrt", "aten::add", "aten::neg",

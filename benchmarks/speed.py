@@ -1,19 +1,22 @@
 """Compare our speed with lm-eval and a plain loop: same weights, requests and threads.
 
     python -m benchmarks.speed [--model gpt2|demo] [--rounds 3] [--only lambada,choices,...]
+    python -m benchmarks.speed --beside PATH    our own time here and in another checkout
+    python -m benchmarks.speed --server         vLLM, on this CPU, and what it answers for us
 
 Needs HARNESS_DATA and `pip install -c constraints.txt -e '.[bench]'`. Float32, CPU, two threads;
-lm-eval runs at the best of its batch sizes 1, 8, 16 and 32. All sides take turns. Shows medians,
-and the median of the paired ratios with the smallest and the largest of them. The plain loop runs
-once, on every fourth request, and its time is scaled by their share of the tokens. The last column
-is the time that the products of our run would take at the rate of packed products measured in the
-same run, as a share of our time.
+lm-eval runs at the best of its batch sizes 1, 8, 16 and 32, or of those that `--sizes` gives. All
+sides take turns. Shows medians, and the median of the paired ratios with the smallest and the
+largest of them. The plain loop runs once, on every fourth request, and its time is scaled by their
+share of the tokens. The last column is the time that the products of our run would take at the rate
+of packed products measured in the same run, as a share of our time.
 """
 
 import argparse
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -30,10 +33,10 @@ TARGETS = {
     "lambada": 4.0,
     "choices": 18.0,
     "wikitext": 1.8,
-    "coqa": 8.0,
-    "nq": 4.0,
-    "wmt": 2.5,
-    "cnn": 1.5,
+    "coqa": 14.0,
+    "nq": 6.0,
+    "wmt": 6.0,
+    "cnn": 4.0,
 }
 """The required ratio to lm-eval, for GPT-2."""
 COUNTS = {"lambada": 200, "choices": 3, "wikitext": 8000, "coqa": 3, "nq": 50, "wmt": 25, "cnn": 12}
@@ -98,7 +101,7 @@ class Timed:
             f"{statistics.median(self.lm_eval):.1f} ({self.size})",
             f"{self.plain:.1f}",
             f"{mine:.1f}",
-            f"**{statistics.median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f})",
+            common.ratio_cell(ratios),
             f"{wanted}",
             f"{self.plain / self.ours[0]:.1f}",
             f"{self.tokens.asked:,} / {self.tokens.computed:,}",
@@ -106,10 +109,12 @@ class Timed:
         ]
 
 
-def measure(work: Work, checkpoint: Checkpoint, engine: Engine, rounds: int) -> Timed:
+def measure(
+    work: Work, checkpoint: Checkpoint, engine: Engine, rounds: int, sizes: Sequence[int]
+) -> Timed:
     """All sides in turn, after a run of ours that counts for nothing."""
     encoded: list[Encoded] = engine.encode(work.asked, work.encoding)
-    theirs, size = peers.lm_eval(checkpoint, work.asked)
+    theirs, size = peers.lm_eval(checkpoint, work.asked, sizes)
     part = slice(None, None, PLAIN_PART)
     loop = peers.plain(checkpoint, work.asked[part], encoded[part])
     plain = seconds(loop) * _fed(encoded) / _fed(encoded[part])
@@ -137,29 +142,54 @@ def run(engine: Engine, work: Work) -> None:
         pass
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="gpt2", choices=["gpt2", "demo"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default=",".join(TARGETS))
-    options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    checkpoint = common.checkpoint(options.model)
+def beside_lm_eval(model: str, works: Sequence[str], rounds: int, sizes: Sequence[int]) -> None:
+    """Print one row per work."""
+    checkpoint = common.checkpoint(model)
     engine = Engine(checkpoint)
     packed, plain = rates.product_rates(checkpoint.model)
-    print(f"{common.title(options.model)}; {options.rounds} rounds; float32 products of one block:")
+    print(f"{rounds} rounds; float32 products of one block:")
     print(f"{packed / 1e9:.0f} GFLOP/s packed, {plain / 1e9:.0f} GFLOP/s by plain torch\n")
     print(
         "| work (requests) | lm-eval s (batch) | plain loop s | ours s | lm-eval / ours |", end=""
     )
     print(" wanted | plain / ours | tokens asked / computed | products of our time |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
-    for name in options.only.split(","):
+    for name in works:
         done = work(name, checkpoint, engine)
-        timed = measure(done, checkpoint, engine, options.rounds)
-        wanted = TARGETS[name] if options.model == "gpt2" else "-"
+        timed = measure(done, checkpoint, engine, rounds, sizes)
+        wanted = TARGETS[name] if model == "gpt2" else "-"
         print(f"| {' | '.join(timed.cells(done, packed, wanted))} |", flush=True)
+
+
+def main() -> None:
+    """Print the table."""
+    from benchmarks import checkouts, server_speed, vllm_server
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="gpt2", choices=["gpt2", "demo"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", type=lambda text: text.split(","))
+    parser.add_argument(
+        "--sizes", type=lambda text: [*map(int, text.split(","))], default=peers.SIZES,
+        help="lm-eval's batch sizes, of which the best counts",
+    )  # fmt: skip
+    sides = parser.add_mutually_exclusive_group()
+    sides.add_argument("--beside", type=Path, metavar="PATH", help="another checkout")
+    sides.add_argument(
+        "--server", type=Path, nargs="?", metavar="ENVIRONMENT",
+        const=vllm_server.default_environment(), help="vLLM, and where it is installed",
+    )  # fmt: skip
+    options = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    print(f"{common.title(options.model)}; ", end="")
+    if options.beside:
+        checkouts.compare(options.beside, options.model, options.only or [*TARGETS], options.rounds)
+    elif options.server:
+        works = options.only or server_speed.WORKS
+        server_speed.compare(options.server, options.model, works, options.rounds)
+    else:
+        works = options.only or [*TARGETS]
+        beside_lm_eval(options.model, works, options.rounds, options.sizes)
 
 
 if __name__ == "__main__":
