@@ -14,6 +14,7 @@ import torch
 from conftest import byte_tokenizer, save_tiny
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from harness.engine.checkpoint import onednn
 from harness.engine.checkpoint.formats import gguf
 from harness.engine.checkpoint.load import context_length, load, tokenizer_and_context
 from harness.engine.checkpoint.locate import locate
@@ -104,7 +105,8 @@ def test_pickled_code_is_not_run(tiny_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_dtype(tiny_folder: Path, dtype: str) -> None:
+def test_dtype(tiny_folder: Path, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn, "multiplies_bfloat16", lambda: False)
     loaded = load(str(tiny_folder), Settings(device="cpu", dtype=dtype))
     assert loaded.identity.dtype == dtype
     assert next(loaded.model.parameters()).dtype == getattr(torch, dtype)

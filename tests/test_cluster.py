@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +17,10 @@ from mixed import answers
 
 from harness.commands.evaluate import concurrent_models
 from harness.commands.evaluate.session import Session, job_for, opened
+from harness.commands.model_options import ModelOptions
 from harness.commands.options import (
     CacheOptions,
     DataOptions,
-    ModelOptions,
     OutputOptions,
     RunOptions,
     WorkersOptions,
@@ -153,6 +151,25 @@ class TestTwoWorkers:
         wanted = answers(Engine(tiny, budget=64), requests)
         assert all(same(found[i], response) for i, response in enumerate(wanted))
 
+    def test_the_command_prints_the_same_numbers(
+        self,
+        workers: RayWorkers,
+        tiny_folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        asked: list[dict[str, object]] = []
+        monkeypatch.setattr(
+            ray_workers, "RayWorkers", lambda *_, **how: asked.append(how) or workers
+        )
+        monkeypatch.setattr(workers, "close", lambda: None)  # the next tests need them
+        run = ("lambada", "--model", tiny_folder, "--sample", "--no-cache", "--json")
+        run = (*run, "--out", tmp_path)
+        alone, spread = harness(*run), harness(*run, "--workers", 2)
+        assert (alone.code, spread.code) == (0, 0), spread.err
+        assert asked == [{"budget": None, "count": 2, "total": 2}]
+        assert numbers(spread.out) == pytest.approx(numbers(alone.out), rel=1e-6)
+
 
 def test_a_score_that_is_no_number_names_its_request(
     two_workers: None, tmp_path: Path, tiny: Checkpoint
@@ -193,15 +210,6 @@ def test_a_model_that_no_worker_can_load_is_one_line(two_workers: None, tmp_path
 # --- the command line -----------------------------------------------------------------------
 
 
-def test_the_command_prints_the_same_numbers(
-    two_workers: None, tiny_folder: Path, tmp_path: Path
-) -> None:
-    run = ("lambada", "--model", tiny_folder, "--sample", "--no-cache", "--out", tmp_path, "--json")
-    alone, spread = harness(*run), harness(*run, "--workers", 2)
-    assert (alone.code, spread.code) == (0, 0), spread.err
-    assert numbers(spread.out) == pytest.approx(numbers(alone.out), rel=1e-6)
-
-
 def numbers(out: str) -> list[float]:
     scores: list[dict[str, Any]] = json.loads(out)["records"][0]["scores"]
     return [score["value"] for score in scores]
@@ -221,7 +229,7 @@ def test_options_that_contradict_each_other(
     assert expected in refused("lambada", "--model", tiny_folder, "--sample", *words)
 
 
-# --- several checkpoints side by side ---------------------------------------------------------
+# --- several checkpoints, with Ray as the command starts it ------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -236,10 +244,19 @@ def scores(out: str) -> dict[str, list[float]]:
     return {r["model"]["name"]: [score["value"] for score in r["scores"]] for r in records}
 
 
+@pytest.fixture
+def no_ray() -> Iterator[None]:
+    """As in a new process, nothing has connected."""
+    ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("no_ray")
 def test_models_side_by_side_score_as_they_do_alone(
-    two_workers: None, pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third one, which fails, costs them nothing."""
+    """Both threads need the connection; a third model, which fails, costs them nothing."""
     together = threading.Barrier(2, timeout=120)
     real = concurrent_models.evaluate_job
 
@@ -326,23 +343,12 @@ def test_the_same_model_twice_has_two_lanes(tmp_path: Path) -> None:
     assert first.scores == second.scores
 
 
-# --- Ray as the command starts it ---------------------------------------------------------------
-
-
-def test_models_side_by_side_in_a_process_of_its_own(pair: list[Path], tmp_path: Path) -> None:
-    """Nothing has connected before, and both threads need the connection."""
-    result = alone_in_a_process(*two_models(pair, tmp_path), "--workers", 2)
-    assert result.returncode == 0, result.stderr
-    assert_both_are_recorded(result.stdout, pair, 2)
-
-
+@pytest.mark.usefixtures("no_ray")
 def test_the_workers_of_one_model_make_room_for_the_next_ones(
     pair: list[Path], tmp_path: Path
 ) -> None:
-    """The command starts Ray with one CPU, whatever the tests above were connected to."""
-    ray.shutdown()
+    """The command starts Ray with one CPU."""
     result = harness(*two_models(pair, tmp_path), "--workers", 1, "--vary", "bos=none,eot")
-    ray.shutdown()
     assert result.code == 0, result.err
     assert_both_are_recorded(result.out, pair, 4)
 
@@ -395,8 +401,3 @@ def test_workers_are_gone_before_the_next_model_is_loaded(
     assert result.code == 0, result.err
     assert len(made) >= 2
     assert not alive
-
-
-def alone_in_a_process(*words: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "harness", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)

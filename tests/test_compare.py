@@ -520,7 +520,7 @@ def test_one_bad_pair_does_not_hide_the_others(sides: tuple[Path, Path], tmp_pat
 def test_other_circumstances_are_marked_and_compared(place: Path, sides: tuple[Path, Path]) -> None:
     one = of(sides[0], "lambada")
     for words, mark in (
-        (["--dtype", "bfloat16"], "dtype: float32 / bfloat16"),
+        (["--dtype", "float16"], "dtype: float32 / float16"),
         (["--context", 64], "context: 128 / 64"),
         (["--limit", 5, "--seed", 3], "rows: 12 / 5~seed3"),
     ):

@@ -1,6 +1,7 @@
 """Compiled passes: few shapes, equal scores, and a one-line error without a compiler."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from harness.engine.checkpoint.load import load
 from harness.engine.checkpoint.settings import Settings
 from harness.engine.engine import Engine
 from harness.engine.model import compiled
-from harness.engine.model.compiled import padded_length, static_shape
+from harness.engine.model.compiled import CompiledTrunk, padded_length, static_shape
 from harness.errors import CheckpointError
 
 BUDGET = 64  # a row or a few
@@ -39,6 +40,49 @@ def test_all_batches_of_a_size_have_one_shape(width: int, budget: int) -> None:
 
 def test_there_are_few_sizes() -> None:
     assert len({padded_length(length) for length in range(16, 1025)}) == 49
+
+
+class Base:
+    """A trunk that notes the shapes that it is given."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, input_ids: torch.Tensor, use_cache: bool) -> SimpleNamespace:
+        self.shapes.append(tuple(input_ids.shape))
+        return SimpleNamespace(last_hidden_state=input_ids[..., None].float())
+
+
+def passes(
+    monkeypatch: pytest.MonkeyPatch, budget: int, rope_limit: int | None
+) -> tuple[CompiledTrunk, Base]:
+    monkeypatch.setattr(compiled.torch, "compile", lambda base, **options: base)
+    base = Base()
+    return CompiledTrunk(base, budget, 1024, rope_limit), base
+
+
+@pytest.mark.parametrize(
+    ("limit", "width", "padded"), [(None, 90, 96), (94, 90, 94), (94, 97, 97), (94, 94, 94)]
+)
+def test_padding_does_not_change_how_positions_are_rotated(
+    limit: int | None, width: int, padded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trunk, base = passes(monkeypatch, width, limit)
+    ids = torch.arange(width)[None]
+    assert torch.equal(trunk(ids)[..., 0], ids.float())
+    assert base.shapes == [(1, padded)]
+
+
+def test_out_of_memory_makes_compiled_batches_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are padded to as many rows as the budget allows, whatever a batch has."""
+    trunk, base = passes(monkeypatch, 640, None)
+    trunk(torch.ones(2, 64, dtype=torch.long))
+    trunk.budget = 320
+    trunk(torch.ones(2, 64, dtype=torch.long))
+    first, second = (rows for rows, _ in base.shapes)
+    assert (first, second) == (10, 5)
 
 
 def asked() -> list[Loglikelihood]:
@@ -93,3 +137,24 @@ def test_a_pass_that_cannot_be_compiled_is_one_line(
     engine = Engine(load(str(tiny_folder), Settings(device="cpu", compiled=True)), share=False)
     with pytest.raises(CheckpointError, match=r"\(No working C\+\+ compiler found\); leave out"):
         scores(engine)
+
+
+def test_a_compiled_run_goes_on_after_running_out_of_memory(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[torch.Size] = []
+
+    def small(base: object, **options: object) -> object:
+        def call(input_ids: torch.Tensor, **more: object) -> object:
+            shapes.append(input_ids.shape)
+            if input_ids.numel() > BUDGET:
+                raise torch.OutOfMemoryError("out of memory")
+            return base(input_ids=input_ids, **more)  # type: ignore[operator]
+
+        return call
+
+    monkeypatch.setattr(compiled.torch, "compile", small)
+    wanted = scores(Engine(load(str(tiny_folder), Settings(device="cpu")), share=False))
+    fast = load(str(tiny_folder), Settings(device="cpu", compiled=True))
+    assert scores(Engine(fast, budget=4 * BUDGET, share=False)) == pytest.approx(wanted, abs=1e-4)
+    assert shapes[0].numel() > BUDGET >= shapes[-1].numel()

@@ -18,8 +18,8 @@ from console import harness
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from harness.commands.setup import bfloat16_checks, installation_checks
 from harness.commands.setup import checkpoint_checks as checks
-from harness.commands.setup import installation_checks
 from harness.commands.setup.checkpoint_checks import Fact, Facts
 from harness.commands.setup.installation_checks import Finding
 from harness.core import Example, Response
@@ -71,7 +71,7 @@ def test_what_is_declared_and_tested_is_read_from_this_project() -> None:
 def test_device_threads_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "MATRIX_SIZE", 64)
     names = [f.name for f in installation_checks.hardware("cpu", None)]
-    assert names == ["device", "threads", "products"]
+    assert names == ["device", "threads", "products", "bfloat16"]
     [found] = installation_checks.hardware("no-such-device", None)
     assert found.state == "fail"
     assert "this machine has: cpu" in found.seen
@@ -302,6 +302,67 @@ def test_the_published_facts_fit_the_published_tokenizer(data_dir: Path) -> None
         assert fact.source.startswith("https://github.com/")
 
 
+@pytest.mark.parametrize(
+    ("gain", "lacks", "seen"),
+    [
+        (1.94, "", "products run at 1.9 times the rate of float32"),
+        (
+            0.5, "this CPU has no instructions",
+            "this CPU has no instructions; products run at 0.5 times the rate of float32: --dtype "
+            "bfloat16 is slower here, and less exact",
+        ),
+    ],
+)  # fmt: skip
+def test_what_bfloat16_gains(gain: float, lacks: str, seen: str) -> None:
+    assert installation_checks.bfloat16(gain, lacks) == ("bfloat16", "ok", seen, "")
+
+
+def test_the_cost_of_bfloat16_is_measured_once(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(device="cpu")
+    checkpoint = load(str(tiny_folder), settings)
+    first = bfloat16_checks.cost(checkpoint, settings)
+    assert (first.name, first.state) == ("bfloat16 cost", "ok")
+    monkeypatch.setattr(bfloat16_checks, "compare", None)
+    assert bfloat16_checks.cost(checkpoint, settings) == first
+
+
+def test_the_cost_of_bfloat16_is_that_of_each_token(tiny_folder: Path) -> None:
+    full = Engine(load(str(tiny_folder), Settings(device="cpu")))
+    nothing = bfloat16_checks.compare(full, full)
+    assert nothing[1:] == (0.0, 0.0, 0.0)
+    half = Engine(load(str(tiny_folder), Settings(device="cpu", dtype="bfloat16")))
+    found = bfloat16_checks.compare(full, half)
+    assert 0 < found.mean < found.high < found.largest < 1
+
+
+def test_a_large_model_is_measured_in_one_round(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Engine] = []
+
+    def counted(engine: Engine, spans: Any) -> object:
+        asked.append(engine)
+        return span_answers(engine, spans)
+
+    span_answers = bfloat16_checks.span_answers
+    monkeypatch.setattr(bfloat16_checks, "span_answers", counted)
+    one, two = (Engine(load(str(tiny_folder), Settings(device="cpu"))) for _ in range(2))
+    bfloat16_checks.compare(one, two)
+    assert asked == [one, two] * bfloat16_checks.ROUNDS
+    monkeypatch.setattr(bfloat16_checks, "ENOUGH", 0.0)
+    bfloat16_checks.compare(one, two)
+    assert asked[2 * bfloat16_checks.ROUNDS :] == [one, two]
+
+
+def test_a_slower_bfloat16_is_not_recommended() -> None:
+    slow, fast = (
+        bfloat16_checks.judge(bfloat16_checks.Cost(speed, 0.01, 0.02, 0.5)) for speed in (0.8, 1.8)
+    )
+    assert slow.seen == f"{fast.seen.replace('1.8', '0.8')}: keep --dtype float32, which is faster"
+
+
 # --- the command ------------------------------------------------------------------------------
 
 
@@ -313,7 +374,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_says_all_and_fails_for_a_random_model(tiny_folder: Path) -> None:
     result = harness("doctor", "--model", tiny_folder, "--device", "cpu")
     names = [line[6:28].strip() for line in result.out.split("\n") if line[:4].strip()]
-    assert names[:5] == ["versions", "device", "threads", "products", "hub"]
+    assert names[:6] == ["versions", "device", "threads", "products", "bfloat16", "hub"]
     check_names = [
         "model",
         "uniform bound",
@@ -321,8 +382,9 @@ def test_the_command_says_all_and_fails_for_a_random_model(tiny_folder: Path) ->
         "shared rows",
         "cached steps",
         "released model",
+        "bfloat16 cost",
     ]
-    assert names[-7:-1] == check_names
+    assert names[-8:-1] == check_names
     assert result.code == 1, "random weights of a large spread are worse than uniform"
     assert "1 failed: uniform bound" in result.out
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from conftest import save_tiny
 
@@ -38,16 +39,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def harness(installed: Path, folder: Path, *arguments: object) -> str:
     """Standard output of `python -m harness ...` with the plugin on the path."""
-    environment = os.environ | {"PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(installed)}
     environment.pop("HARNESS_DATA", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, arguments)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.run("harness", *arguments, folder=folder, environment=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

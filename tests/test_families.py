@@ -56,8 +56,6 @@ SHARED: dict[str, Make] = {
     "wide window": lambda v: tf.MistralForCausalLM(
         tf.MistralConfig(vocab_size=v, **LLAMA, sliding_window=4096)
     ),
-}
-ALONE: dict[str, Make] = {
     "narrow window": lambda v: tf.MistralForCausalLM(
         tf.MistralConfig(vocab_size=v, **LLAMA, sliding_window=8)
     ),
@@ -69,6 +67,28 @@ ALONE: dict[str, Make] = {
             layer_types=["sliding_attention", "full_attention"],
         )
     ),
+    "gpt-oss": lambda v: tf.GptOssForCausalLM(
+        tf.GptOssConfig(
+            vocab_size=v,
+            **LLAMA,
+            sliding_window=8,
+            layer_types=["sliding_attention", "full_attention"],
+            num_local_experts=4,
+            num_experts_per_tok=2,
+        )
+    ),
+    "chunks": lambda v: tf.Llama4ForCausalLM(
+        tf.Llama4TextConfig(
+            vocab_size=v,
+            **LLAMA,
+            intermediate_size_mlp=48,
+            attention_chunk_size=16,
+            layer_types=["chunked_attention", "full_attention"],
+            moe_layers=[],
+        )
+    ),
+}
+COPIED: dict[str, Make] = {
     "gpt-neo": lambda v: tf.GPTNeoForCausalLM(
         tf.GPTNeoConfig(
             vocab_size=v,
@@ -144,16 +164,33 @@ def test_shared_prefixes_score_as_separate_rows(tmp_path: Path, family: str) -> 
     assert found[-1] == alone[-1]
 
 
-@pytest.mark.parametrize("family", ALONE)
-def test_models_that_cannot_share_say_so(
+@pytest.mark.parametrize("family", COPIED)
+def test_copied_states_score_as_separate_rows(
     tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checkpoint = build(tmp_path, ALONE[family])
+    checkpoint = build(tmp_path, COPIED[family])
+    engine = Engine(checkpoint)
+    found = answers(engine)
+    assert engine.backend.options.sharing is None
+    assert engine.describe()["sharing"] is True
+    assert not caplog.messages
+    assert_naive(checkpoint, found)
+    separate = Engine(checkpoint, share=False)
+    assert found[-1] == answers(separate)[-1]
+    assert engine.tokens.computed < 0.7 * separate.tokens.computed
+
+
+@pytest.mark.parametrize(("make", "fault"), [("gpt1", ""), ("recurrent", "after a copied state")])
+def test_models_that_cannot_share_say_so(
+    tmp_path: Path, make: str, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = build(tmp_path, {"gpt1": gpt1, "recurrent": recurrent_gemma}[make])
     with caplog.at_level(logging.WARNING, "harness"):
         engine = Engine(checkpoint)
         found = answers(engine)
     assert engine.describe()["sharing"] is False
-    assert any("prefixes are not shared" in message for message in caplog.messages)
+    [said] = [message for message in caplog.messages if "prefixes are not shared" in message]
+    assert fault in said
     assert_naive(checkpoint, found)
 
 
@@ -181,22 +218,22 @@ def test_self_test_finds_a_window_that_the_config_hides(
         assert not tree_fault(forward, [(20, 36)])
         assert tree_fault(forward, [(50, 0)])
         assert tree_fault(forward, [(20, 60)]), "columns count, however short the paths"
-    with caplog.at_level(logging.WARNING, "harness"):
+    with caplog.at_level(logging.DEBUG, "harness"):
         found = answers(engine)
-    assert engine.describe()["sharing"] is False
+    assert engine.backend.options.sharing is None
     assert "scores rows with branches differently" in caplog.text
     assert_naive(checkpoint, found)
 
 
-def test_a_window_of_columns_is_never_shared(
+def test_a_window_of_columns_is_never_shared_in_trees(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A context below the window does not help: rows of several branches are wider."""
     checkpoint = build(tmp_path, lambda v: gpt_neo(v, 48), context=40)
-    with caplog.at_level(logging.WARNING, "harness"):
+    with caplog.at_level(logging.DEBUG, "harness"):
         engine = Engine(checkpoint)
         found = answers(engine)
-    assert engine.describe()["sharing"] is False
+    assert engine.backend.options.sharing is None
     assert "layers see the last 48 tokens of a row" in caplog.text
     assert_naive(checkpoint, found)
 
@@ -291,7 +328,7 @@ def test_layers_that_look_ahead_in_long_rows_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Causal only while a layer can choose all tokens, as with an indexer's top 64."""
-    checkpoint = build(tmp_path, ALONE["narrow window"])
+    checkpoint = build(tmp_path, SHARED["narrow window"])
     attention = type(checkpoint.model.model.layers[0].self_attn)
     plain = attention.forward
 
@@ -373,8 +410,18 @@ def gpt1(vocabulary: int) -> tf.PreTrainedModel:
     )  # fmt: skip
 
 
+def recurrent_gemma(vocabulary: int) -> tf.PreTrainedModel:
+    """Part of its state is in its layers, so that nothing else can go on from a copy."""
+    return tf.RecurrentGemmaForCausalLM(
+        tf.RecurrentGemmaConfig(
+            vocab_size=vocabulary, **{**LLAMA, "num_hidden_layers": 3}, attention_window_size=128,
+            lru_width=32, w_init_variance_scale=1.0,
+        )
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("make", "shares"),
+    ("make", "shares"),  # in trees
     [
         (gemma2, True),  # caps its logits
         (gpt_oss, True),  # its feed-forward part returns a tuple
@@ -394,7 +441,7 @@ def test_a_family_that_comes_apart_in_its_own_way_is_scored_as_by_itself(
     found = answers(engine)
     assert_naive(checkpoint, found)
     assert found[-1] == answers(Engine(checkpoint, share=False))[-1]
-    assert engine.describe()["sharing"] is shares, caplog.text
+    assert (engine.backend.options.sharing is not None) is shares, caplog.text
     assert not engine.backend.forward.all_logits
     if make is gpt_oss:
         assert len(engine.backend.forward.last_block) == 2, "where a tuple comes back, too"

@@ -28,12 +28,12 @@ from harness.cli.evaluate.benchmark import benchmark_command
 from harness.cli.group import cli
 from harness.commands.compare import jitter
 from harness.commands.evaluate.watch import completeness, watcher
-from harness.commands.setup import doctor, server_checks
+from harness.commands.setup import bfloat16_checks, doctor, server_checks
 from harness.commands.setup import installation_checks as installation
 from harness.data import load as data
 from harness.engine import engine as engines
 from harness.engine.backends import in_process as locals_
-from harness.engine.backends import ray_workers
+from harness.engine.backends import ray_workers, tensor_parallel
 from harness.engine.backends.in_process import InProcess
 from harness.engine.backends.rates import Rates
 from harness.engine.checkpoint import load as checkpoints
@@ -48,6 +48,8 @@ from harness.records.folder import write
 from harness.runner import evaluation
 
 LAST = "acc-last-token"
+
+pytestmark = pytest.mark.usefixtures("self_tests_once")
 
 Given = dict[str, str | None]  # option -> its value; None for a flag
 
@@ -106,6 +108,8 @@ TRIED: dict[str, tuple[str | None, Given, tuple[str, ...]]] = {
     "--batch-tokens": ("64", {}, ()),
     "--threads": ("3", {}, ()),
     "--compile": (None, {}, ()),
+    "--device-map": ("auto", {}, ()),
+    "--tensor-parallel": ("2", {}, ()),
     "--workers": ("1", {}, ()),
     "--address": ("10.0.0.1:1", {"--workers": "1"}, ()),
     "--concurrency": ("3", SERVED, ("--batch-tokens",)),
@@ -375,14 +379,24 @@ def observed(
     monkeypatch.setattr(checkpoints, "tokenizer_and_context", tokenizer)
     monkeypatch.setattr(engines, "Engine", Counted)
     monkeypatch.setattr(ray_workers, "RayWorkers", Workers)
+    monkeypatch.setattr(tensor_parallel, "TensorParallel", Workers)
     monkeypatch.setattr(ray_workers, "connect", lambda *words: calls.append(f"connect {words}"))
     monkeypatch.setattr(data, "load", data_loaded)
     published = (world / "data" / "lambada_test.jsonl").read_bytes()
     monkeypatch.setattr(data, "download", lambda hub: (published,))
-    rates = Rates(token=0.01, path=0.0, tree=0.0, head=0.0, step=0.01)
-    monkeypatch.setattr(locals_, "rates", lambda forward, key: rates)
     one_column = PAPER_TABLES["table3"]._replace(columns=("LAMBADA PPL",))
     monkeypatch.setitem(PAPER_TABLES, "table3", one_column)
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    monkeypatch.setenv("SERVER_KEY", "sesame")
+    without_measurements(calls, monkeypatch)
+    behind_servers(tiny, calls, monkeypatch)
+    return Observed(world, tmp_path, calls, monkeypatch)
+
+
+def without_measurements(calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take no time for what is measured, waited for, or computed in other processes."""
+    rates = Rates(token=0.01, path=0.0, tree=0.0, head=0.0, step=0.01)
+    monkeypatch.setattr(locals_, "rates", lambda forward, key: rates)
     monkeypatch.setattr(jitter, "variants", lambda threads: [jitter.Variant("float32", 64)])
     monkeypatch.setattr(installation, "hardware", lambda *words: calls.append(f"{words}") or ())
     real_exact = scan.exact
@@ -396,10 +410,7 @@ def observed(
     monkeypatch.setattr(watcher, "time", clock)
     monkeypatch.setattr(completeness, "time", clock)
     monkeypatch.setattr(doctor, "_check_model", lambda checkpoint: iter(()))
-    monkeypatch.delenv("HARNESS_DATA", raising=False)
-    monkeypatch.setenv("SERVER_KEY", "sesame")
-    behind_servers(tiny, calls, monkeypatch)
-    return Observed(world, tmp_path, calls, monkeypatch)
+    monkeypatch.setattr(bfloat16_checks, "is_measurable", lambda checkpoint, name: False)
 
 
 def behind_servers(tiny: Checkpoint, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,6 +520,11 @@ def test_the_option_has_an_effect(
         (("table3", "--plan", "--leaderboard", "x.csv"), "--plan computes no scores"),
         (("show", "lambada", "--model", "y"), "show takes one --model; 2 were given"),
         (("jitter", "lambada", "--model", "y"), "jitter takes one --model; 2 were given"),
+        (("lambada", "--device-map", "auto", "--device", "cpu"), "leave out --device"),
+        (("lambada", "--tensor-parallel", "2", "--compile"), "leave out --compile"),
+        (("lambada", "--tensor-parallel", "2", "--device-map", "auto"), "give one of them"),
+        (("lambada", "--tensor-parallel", "2", "--workers", "2"), "leave out --tensor-parallel"),
+        (("lambada", "--device-map", "auto", "--workers", "2"), "leave out --device-map"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
@@ -532,6 +548,11 @@ def test_contradictions_of_runs(words: tuple[str, ...], expected: str) -> None:
         (("doctor", "--tokenizer", "x"), "--tokenizer says how a model is loaded"),
         (("overlap", "lambada", "--corpus", "x", "--rate", "0.1"), "--rate is for --backend bloom"),
         (("explain", "x", "0", "--model", "a", "--model", "b"), "explain takes one --model"),
+        (
+            ("gate", "--baseline", "x", "--self-test", "--tensor-parallel", "2"),
+            "noise into weights",
+        ),
+        (("gate", "--baseline", "x", "--self-test", "--device-map", "auto"), "noise into weights"),
         (("explain", "x", "0", "--cache", "a", "--no-cache"), "--cache and --no-cache"),
         (("cache", "--cache", "a", "prune", "--cache", "b"), "--cache names both 'a' and 'b'"),
         (("cache", "--cache", "a", "check", "--cache", "b"), "--cache names both 'a' and 'b'"),

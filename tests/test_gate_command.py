@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
-import subprocess
-import sys
+import signal
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from conftest import save_tiny
 from console import harness, record_files, refused
@@ -22,7 +23,7 @@ from harness.analysis.baseline import Baseline
 from harness.analysis.rules.rule import Rule
 from harness.analysis.runs import label, load
 from harness.data.load import Where
-from harness.engine.cache.response_cache import ResponseCache
+from harness.engine.cache.response_cache import ResponseCache, key
 from harness.errors import HarnessError
 from harness.gate.plan import plan
 from harness.gate.state import FILE
@@ -303,63 +304,52 @@ def test_records_outside_the_folder_stay(tmp_path: Path, place: Path) -> None:
 
 
 KILLS = 10
-KILLED = """
-import json, os, random, signal, sys
-from console import harness
-from harness.engine.cache import response_cache
-import scipy.stats
-import transformers.models.gpt2.modeling_gpt2
-from harness.engine import engine
-from harness.engine.checkpoint import load
-from harness.commands.compare import gate
 
-place, kills = sys.argv[1], int(sys.argv[2])
-keep, log = response_cache.ResponseCache.keep, os.open(f"{place}/log", os.O_WRONLY | os.O_CREAT)
 
-def run(after):
-    calls = 0
-    def counted(self, answers):
-        nonlocal calls
-        keep(self, answers)
-        calls += 1
-        keys = [response_cache.key(q, self._ends).hex() for q in answers]
-        os.lseek(log, 0, os.SEEK_END)
-        os.write(log, "".join(f"{key}\\n" for key in keys).encode())
-        if calls == after:
-            os.kill(os.getpid(), signal.SIGKILL)
-    response_cache.ResponseCache.keep = counted
-    result = harness(
-        "gate", "--model", "first", "--baseline", "main.toml", "--sample", "--batch-tokens", "64",
-        "--out", f"{place}/out", "--cache", f"{place}/cache", "--json",
-    )
-    response_cache.ResponseCache.keep = keep
-    return result
+def gate_killed(place: Path, kills: int) -> None:
+    """Run a gate that is killed so often, and then to its end; all in forks of this process.
 
-rng, died = random.Random(0), 0
-for _ in range(kills):
-    child = os.fork()
-    if child == 0:
-        run(rng.randint(1, 4))
-        os._exit(0)
-    rng.random()
-    died += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-result = run(None)
-print("\\n", json.dumps({"died": died, "value": json.loads(result.out)}))
-"""
+    It computes nothing before it forks, so that no thread is lost.
+    """
+    keep, log = ResponseCache.keep, os.open(place / "log", os.O_WRONLY | os.O_CREAT, 0o600)
+
+    def run(after: int | None) -> Any:
+        calls = 0
+
+        def counted(self: ResponseCache, answers: Any) -> None:
+            nonlocal calls
+            keep(self, answers)
+            calls += 1
+            keys = [key(query, self._ends).hex() for query in answers]
+            os.lseek(log, 0, os.SEEK_END)
+            os.write(log, "".join(f"{text}\n" for text in keys).encode())
+            if calls == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        ResponseCache.keep = counted  # type: ignore[method-assign]
+        return harness(
+            "gate", "--model", "first", "--baseline", "main.toml", "--sample", *BATCH,
+            "--out", place / "out", "--cache", place / "cache", "--json",
+        )  # fmt: skip
+
+    rng, died = random.Random(0), 0
+    for _ in range(kills):
+        child = os.fork()
+        if child == 0:
+            run(rng.randint(1, 4))
+            os._exit(0)
+        rng.random()
+        died += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    value = json.loads(run(None).out)
+    (place / "found.json").write_text(json.dumps({"died": died, "value": value}))
 
 
 def test_killed_ten_times_it_gives_the_same_verdicts(tmp_path: Path, undisturbed: Any) -> None:
-    """The parent imports what a gate needs, and computes nothing, so that no thread is lost."""
-    (tmp_path / "killed").mkdir()
-    words = (sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(KILLS))
-    tests = str(Path(__file__).parent)
-    done = subprocess.run(
-        words, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.strip().split("\n")[-1])
-    computed = (tmp_path / "killed" / "log").read_text().split()
+    process = forked.calling(gate_killed, tmp_path, KILLS)
+    process.join()
+    assert process.exitcode == 0
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    computed = (tmp_path / "log").read_text().split()
     assert found["died"] == KILLS
     assert len(computed) == len(set(computed)), "an answer was computed twice"
     assert statuses(found["value"]) == statuses(undisturbed)

@@ -100,8 +100,9 @@ OVER_A_CACHE: dict[str, Make] = {
         "XGLM", d_model=32, num_layers=2, attention_heads=2, ffn_dim=48,
         max_position_embeddings=256, init_std=0.4,
     ),
+    "mamba": causal("Mamba", hidden_size=32, num_hidden_layers=2, state_size=4),
 }  # fmt: skip
-# Those whose cached steps are not what a full pass gives, or that keep no keys and values.
+# Those whose cached steps are not what a full pass gives.
 BY_FULL_PASSES: dict[str, Make] = {
     "zamba2": causal(
         "Zamba2", **{**MAMBA, "num_hidden_layers": 4, "num_key_value_heads": 2}, mamba_d_state=8,
@@ -113,7 +114,6 @@ BY_FULL_PASSES: dict[str, Make] = {
         conv_kernel=4, chunk_size=16, use_mamba_kernels=False,
         layers_block_type=["mamba", "attention"],
     ),
-    "mamba": causal("Mamba", hidden_size=32, num_hidden_layers=2, state_size=4),
 }  # fmt: skip
 STORY = "the sand and the sea said, “é” the end.\n"
 # Prompts that prolong one another, and some of equal length whose answers end at different steps.
@@ -322,7 +322,7 @@ def test_a_wrong_cached_step_is_found_and_not_used(
 
 def test_a_sound_model_takes_the_first_way_at_any_length(tmp_path: Path) -> None:
     methods = DecodingMethods(Forward(llama(tmp_path)))
-    assert methods.shares()
+    assert methods.sharing()
     assert [methods.step_method(grown) for grown in (1, 7, 40, 256)] == [CACHED_METHODS[0]] * 4
 
 
@@ -348,7 +348,7 @@ def test_nan_is_found_by_its_item_and_not_by_a_trial(tmp_path: Path) -> None:
     with torch.no_grad():
         checkpoint.model.model.norm.weight[0] = torch.nan
     methods = DecodingMethods(Forward(checkpoint))
-    assert methods.shares()
+    assert methods.sharing()
     assert methods.step_method(20) == CACHED_METHODS[0]
 
 

@@ -19,6 +19,8 @@ from harness.records.folder import read
 
 LAMBADA = load_task("lambada")
 
+pytestmark = pytest.mark.usefixtures("self_tests_once")
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

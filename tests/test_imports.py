@@ -44,14 +44,16 @@ RULES = {
     "engine.tokenizer": Rule("core errors files", TENSORS),
     "engine.queries": Rule("core errors engine.tokenizer", "numpy"),
     "engine.checkpoint": Rule(
-        "core errors files engine.tokenizer", f"{TENSORS} platformdirs xxhash yaml"
+        "core errors files engine.tokenizer", f"{TENSORS} accelerate platformdirs xxhash yaml"
     ),
     "engine.model": Rule("core errors files engine.checkpoint engine.queries", TENSORS),
     "engine.scoring": Rule(
         "core errors engine.checkpoint engine.model engine.queries engine.tokenizer", TENSORS
     ),
+    "engine.attention": Rule("", TENSORS),
     "engine.decoding": Rule(
-        "core errors engine.checkpoint engine.model engine.queries engine.scoring engine.tokenizer",
+        "core errors engine.attention engine.checkpoint engine.model engine.queries "
+        "engine.scoring engine.tokenizer",
         TENSORS,
     ),
     "engine.cache": Rule(

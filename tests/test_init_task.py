@@ -4,10 +4,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
+import forked
 import pytest
 from console import harness, refused
 
@@ -19,15 +19,7 @@ NAME = "odd-one-2"
 
 def run(*words: object, folder: Path, path: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{Path.cwd()}"}
-    environment["OMP_NUM_THREADS"] = "1"
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, words)],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked.run(*words, folder=folder, environment=environment)
 
 
 @pytest.fixture(scope="module")

@@ -157,8 +157,8 @@ def test_every_token_costs_a_full_pass_where_no_cache_is_kept(
     tmp_path: Path, known_rates: None
 ) -> None:
     tokenizer = byte_tokenizer()
-    tf.MambaForCausalLM(
-        tf.MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=4)
+    tf.OpenAIGPTLMHeadModel(
+        tf.OpenAIGPTConfig(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2)
     ).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     engine = Engine(load(str(tmp_path), Settings(device="cpu")))

@@ -28,7 +28,11 @@ def forward_of(model: Any, context: int = 128) -> Forward:
     identity = SimpleNamespace(context=context, name="made")
     return Forward(
         SimpleNamespace(  # type: ignore[arg-type]
-            model=model.eval(), device=torch.device("cpu"), identity=identity, lent=False
+            model=model.eval(),
+            device=torch.device("cpu"),
+            identity=identity,
+            lent=False,
+            tensor_parallel=1,
         )
     )
 

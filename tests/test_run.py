@@ -11,6 +11,8 @@ from harness.plugins.registry import load_task
 
 QUICK = ("--sample", "--limit", "2", "--no-cache")
 
+pytestmark = pytest.mark.usefixtures("self_tests_once")
+
 
 @pytest.fixture
 def place(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -1,6 +1,7 @@
 """The self-test of a gate: it accepts its own checkpoint, and refuses it with noise."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -12,8 +13,10 @@ from console import Result, harness, made_record, refused
 
 from harness.analysis.rules.rule import Rule
 from harness.commands.compare import self_test as command
-from harness.commands.options import ModelOptions
-from harness.errors import UsageError
+from harness.commands.model_options import ModelOptions
+from harness.engine.checkpoint.load import Checkpoint
+from harness.engine.checkpoint.settings import BFLOAT16_PRODUCTS
+from harness.errors import CheckpointError, UsageError
 from harness.gate.scores import GatedScore
 from harness.gate.self_test import BATCHES, Candidate, candidates, catch, parse_noise
 from harness.metrics import Metric
@@ -84,7 +87,25 @@ def test_baseline_names_the_model(place: Path) -> None:
     assert f"model {str(other)!r} has the digest" in line
     assert f"the baseline's {str(place / 'tiny')!r} has" in line
     assert line.endswith("the self-test runs the baseline's own checkpoint; give its --model")
-    assert refused_gate(place, "--dtype", "bfloat16").endswith("give --dtype float32")
+    line = refused_gate(place, "--dtype", "float16")
+    assert f"computes in float16, the baseline's {str(place / 'tiny')!r} in float32" in line
+    assert line.endswith("give --dtype float32")
+
+
+@pytest.mark.parametrize(
+    ("own", "now", "remedy"),
+    [
+        (BFLOAT16_PRODUCTS, "float32", "give --dtype bfloat16"),
+        (BFLOAT16_PRODUCTS, "bfloat16", "run it on a CPU that computes as that of the baseline"),
+        ("bfloat16", BFLOAT16_PRODUCTS, "run it on a CPU that computes as that of the baseline"),
+    ],
+)
+def test_weights_that_are_computed_otherwise(
+    tiny: Checkpoint, own: str, now: str, remedy: str
+) -> None:
+    record = made_record(model={**made_record().model, "dtype": own})
+    with pytest.raises(CheckpointError, match=f"computes in {now}, .*; {remedy}$"):
+        command.check_own(record, replace(tiny.identity, dtype=now))
 
 
 def refused_gate(place: Path, *words: object) -> str:

@@ -159,7 +159,7 @@ def test_a_stored_fault_is_logged_as_it_was(
         caplog.clear()
         with caplog.at_level(logging.WARNING, "harness"):
             run(checkpoint, store=on_disk(tmp_path / f"{k}"))
-        notices.append([m for m in caplog.messages if "prefixes are not shared" in m])
+        notices.append([m for m in caplog.messages if "differently from separate rows" in m])
     assert len(calls) == 1
     assert len(notices[0]) == 1
     assert notices[1] == notices[0]

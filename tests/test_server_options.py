@@ -14,7 +14,7 @@ from served import NAME, URL, Calls, Served, serve
 import harness as public
 from harness.cli.group import cli
 from harness.commands.evaluate.models import matching
-from harness.commands.options import ModelOptions
+from harness.commands.model_options import ModelOptions
 from harness.commands.server_options import ServerOptions
 from harness.engine.backends.in_process import InProcess
 from harness.engine.checkpoint.load import Checkpoint
@@ -44,6 +44,7 @@ def served(
         ("--revision", "main"), ("--trust-remote-code",), ("--device", "cpu"),
         ("--dtype", "float32"), ("--batch-tokens", "64"), ("--threads", "1"), ("--compile",),
         ("--model-option", "activation=gelu"), ("--model-config", "config.json"),
+        ("--device-map", "auto"), ("--tensor-parallel", "2"),
         ("--workers", "1"), ("--workers", "1", "--address", "a:1"),
     ],
     ids=" ".join,

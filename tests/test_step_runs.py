@@ -21,7 +21,8 @@ from harness.analysis import leaderboard
 from harness.analysis.steps import step_curves
 from harness.commands.evaluate.models import matching
 from harness.commands.inspect import rerun
-from harness.commands.options import CacheOptions, DataOptions, ModelOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import CacheOptions, DataOptions
 from harness.core import Score
 from harness.display import curves as display
 from harness.engine.checkpoint.formats import registry

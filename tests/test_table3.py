@@ -13,6 +13,8 @@ from harness.errors import UsageError
 from harness.records.folder import read
 from harness.report.number_format import distance, number
 
+pytestmark = pytest.mark.usefixtures("self_tests_once")
+
 
 def shown_distance(cell: table3.Cell) -> str:
     return distance(cell.score.value, cell.paper, cell.score.unit) if cell.score else ""

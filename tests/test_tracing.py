@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.commands.inspect.rerun import Again, run_again
-from harness.commands.options import CacheOptions, DataOptions, ModelOptions
+from harness.commands.model_options import ModelOptions
+from harness.commands.options import CacheOptions, DataOptions
 from harness.core import RollingLoglikelihood
 from harness.display.preview import MAX_WINDOWS
 from harness.engine.checkpoint.load import Checkpoint

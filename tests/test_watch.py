@@ -5,18 +5,17 @@ import math
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import forked
 import pytest
 import torch
 from conftest import save_tiny
@@ -27,7 +26,7 @@ from harness.commands.evaluate.watch.candidates import scan
 from harness.commands.evaluate.watch.completeness import Folder
 from harness.commands.evaluate.watch.journal import evaluation_key
 from harness.commands.evaluate.watch.progress import Evaluated, Progress
-from harness.commands.options import ModelOptions
+from harness.commands.model_options import ModelOptions
 from harness.data import load as data
 from harness.engine.checkpoint import load as checkpoints
 from harness.engine.checkpoint.digest import cache_root
@@ -218,16 +217,15 @@ def step_in(name: str) -> int:
     return int(re.findall(r"\d+", name)[0])
 
 
-def test_killed_in_the_middle_it_goes_on(made: Path, place: Path, loaded: list[str]) -> None:
+def test_killed_in_the_middle_it_goes_on(old: Callable[..., Path], loaded: list[str]) -> None:
     names = [f"checkpoint-{step}" for step in (100, 300, 400, 600, 700, 900)]
     for name in names:
-        put(made, name)
-    command = [sys.executable, "-m", "harness", "watch", "run", *QUICK, "--tokenizer", "tokenizer"]
-    with Path("output").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        old(name)
+    command = ("harness", "watch", "run", *QUICK, "--tokenizer", "tokenizer")
+    process = forked.start(*command, out=Path("output"), err=Path("output"))
     wait_for(lambda: Path("results/records/watch.json").exists() and len(journal()) >= 2, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = journal()
     assert 2 <= len(before) <= len(names)
     result = harness("watch", "run", *QUICK, "--tokenizer", "tokenizer", "--once", "--settle", "1s")
@@ -236,10 +234,10 @@ def test_killed_in_the_middle_it_goes_on(made: Path, place: Path, loaded: list[s
     assert list(last_table(result.out)) == names
 
 
-def wait_for(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
+def wait_for(condition: Callable[[], bool], process: BaseProcess) -> None:
     deadline = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, Path("output").read_text()
+        assert process.is_alive(), Path("output").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
