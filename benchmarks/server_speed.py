@@ -98,7 +98,9 @@ def apart(one: Sequence[Value], other: Sequence[Value]) -> str:
     return f"{max(abs(float(a) - float(b)) for a, b in pairs):.1e} nats"
 
 
-def compare(environment: Path, model: str, works: Sequence[str], rounds: int) -> None:
+def compare(
+    environment: Path, model: str, works: Sequence[str], count: int | None, rounds: int
+) -> None:
     """Print one row per work: medians, and the median of the paired ratios."""
     vllm_server.install(environment)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # ends the server as well
@@ -112,7 +114,8 @@ def compare(environment: Path, model: str, works: Sequence[str], rounds: int) ->
         print("| work (requests) | vLLM s | ours behind vLLM s | ours s | vLLM / ours behind it "
               "| vLLM / ours | apart |\n|---|--:|--:|--:|--:|--:|--:|", flush=True)  # fmt: skip
         for one in works:
-            work = speed.work(one, common.checkpoint(model), behind)  # of the shorter context
+            # Prompts are cut to the shorter context.
+            work = speed.work(one, common.checkpoint(model), behind, count)
             encoded = behind.encode(work.asked, work.encoding)
             ours(here, work)  # the first run is slower
             turns: list[tuple[Answers, ...]] = []

@@ -3,6 +3,7 @@
     python -m benchmarks.speed [--model gpt2|demo] [--rounds 3] [--only lambada,choices,...]
     python -m benchmarks.speed --beside PATH    our own time here and in another checkout
     python -m benchmarks.speed --server         vLLM, on this CPU, and what it answers for us
+    python -m benchmarks.speed --only choices --count 30    30 questions instead of 3
 
 Needs HARNESS_DATA and `pip install -c constraints.txt -e '.[bench]'`. Float32, CPU, two threads;
 lm-eval runs at the best of its batch sizes 1, 8, 16 and 32, or of those that `--sizes` gives. All
@@ -53,9 +54,9 @@ class Work:
     encoding: Encoding
 
 
-def work(name: str, checkpoint: Checkpoint, engine: Engine) -> Work:
-    """The requests of one comparison."""
-    count = COUNTS[name]
+def work(name: str, checkpoint: Checkpoint, engine: Engine, count: int | None = None) -> Work:
+    """The requests of one comparison; without a count those of `COUNTS`."""
+    count = count or COUNTS[name]
     if name == "lambada":
         return Work(name, common.lambada(count), PLAIN)
     if name == "choices":
@@ -142,7 +143,9 @@ def run(engine: Engine, work: Work) -> None:
         pass
 
 
-def beside_lm_eval(model: str, works: Sequence[str], rounds: int, sizes: Sequence[int]) -> None:
+def beside_lm_eval(
+    model: str, works: Sequence[str], count: int | None, rounds: int, sizes: Sequence[int]
+) -> None:
     """Print one row per work."""
     checkpoint = common.checkpoint(model)
     engine = Engine(checkpoint)
@@ -155,7 +158,7 @@ def beside_lm_eval(model: str, works: Sequence[str], rounds: int, sizes: Sequenc
     print(" wanted | plain / ours | tokens asked / computed | products of our time |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
     for name in works:
-        done = work(name, checkpoint, engine)
+        done = work(name, checkpoint, engine, count)
         timed = measure(done, checkpoint, engine, rounds, sizes)
         wanted = TARGETS[name] if model == "gpt2" else "-"
         print(f"| {' | '.join(timed.cells(done, packed, wanted))} |", flush=True)
@@ -169,6 +172,7 @@ def main() -> None:
     parser.add_argument("--model", default="gpt2", choices=["gpt2", "demo"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", type=lambda text: text.split(","))
+    parser.add_argument("--count", type=int, help="of passages, questions, stories and so on")
     parser.add_argument(
         "--sizes", type=lambda text: [*map(int, text.split(","))], default=peers.SIZES,
         help="lm-eval's batch sizes, of which the best counts",
@@ -180,16 +184,18 @@ def main() -> None:
         const=vllm_server.default_environment(), help="vLLM, and where it is installed",
     )  # fmt: skip
     options = parser.parse_args()
+    if options.beside and options.count:
+        parser.error("--beside takes no --count: an older checkout knows only its own")
     torch.set_num_threads(THREADS)
     print(f"{common.title(options.model)}; ", end="")
     if options.beside:
         checkouts.compare(options.beside, options.model, options.only or [*TARGETS], options.rounds)
     elif options.server:
         works = options.only or server_speed.WORKS
-        server_speed.compare(options.server, options.model, works, options.rounds)
+        server_speed.compare(options.server, options.model, works, options.count, options.rounds)
     else:
         works = options.only or [*TARGETS]
-        beside_lm_eval(options.model, works, options.rounds, options.sizes)
+        beside_lm_eval(options.model, works, options.count, options.rounds, options.sizes)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ whether that is the published one.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -228,17 +228,20 @@ def download(hub: Hub) -> tuple[bytes, ...]:
         return restored if isinstance(restored, tuple) else (restored,)
     except KeyError as error:
         raise DataError(f"{hub.file} of {hub.repo} has no column {error}") from error
-    except Exception as error:  # of pyarrow or datasets, on a damaged file in the cache
+    except Exception as error:  # of pyarrow, on a damaged file in the cache
         raise DataError(
             f"{hub.file} of {hub.repo} cannot be read: {in_one_line(error)}; download it again"
         ) from error
 
 
-def _parquet_rows(path: str) -> Iterable[Fields]:
-    """Rows of a local parquet file, streamed without a prepared copy on disk."""
-    from datasets import load_dataset
+def _parquet_rows(path: str) -> Iterator[Fields]:
+    """Rows of a local parquet file, a batch in memory at a time.
 
-    rows: Iterable[Fields] = load_dataset(
-        "parquet", data_files={"rows": path}, split="rows", streaming=True
-    )
-    return rows
+    `datasets` would read them through Arrow's scanner, whose threads may abort the process when it
+    ends (https://github.com/apache/arrow/issues/34314).
+    """
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        for batch in file.iter_batches():
+            yield from batch.to_pylist()
