@@ -305,11 +305,11 @@ def test_the_published_facts_fit_the_published_tokenizer(data_dir: Path) -> None
 @pytest.mark.parametrize(
     ("gain", "lacks", "seen"),
     [
-        (1.94, "", "products run at 1.9 times the rate of float32"),
+        (1.94, "", "products of large matrices run at 1.9 times the rate of float32"),
         (
             0.5, "this CPU has no instructions",
-            "this CPU has no instructions; products run at 0.5 times the rate of float32: --dtype "
-            "bfloat16 is slower here, and less exact",
+            "this CPU has no instructions; products of large matrices run at 0.5 times the rate of "
+            "float32: --dtype bfloat16 is slower here, and less exact",
         ),
     ],
 )  # fmt: skip

@@ -144,7 +144,7 @@ def rate(gflops: float, device: str) -> Finding:
 
 def bfloat16(gain: float, lacks: str = "") -> Finding:
     """Judge how many times as fast products are in bfloat16; `lacks` is what the CPU lacks."""
-    seen = f"products run at {gain:.2g} times the rate of float32"
+    seen = f"products of large matrices run at {gain:.2g} times the rate of float32"
     if gain < 1:
         seen += ": --dtype bfloat16 is slower here, and less exact"
     return Finding("bfloat16", "ok", f"{lacks}; {seen}" if lacks else seen)
