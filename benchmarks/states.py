@@ -9,7 +9,6 @@ Float32, CPU, two threads.
 """
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +18,9 @@ import torch
 import transformers as tf
 
 from benchmarks import common, speed
-from harness.core import Scored
+from benchmarks.sharing import take_turns
+from harness.engine.backends.in_process import InProcess
 from harness.engine.checkpoint.load import Checkpoint
-from harness.engine.engine import Engine
 
 CONTEXT = 1024
 LENGTHS = (336, 440, 550)  # tokens of the contexts
@@ -77,32 +76,16 @@ CASES: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-def compare(checkpoint: Checkpoint, rounds: int) -> list[str]:
+def cells(checkpoint: Checkpoint, rounds: int) -> list[str]:
     """The measured cells of a row of the table."""
     asked = common.questions(LENGTHS, checkpoint, lambda q, option: 1 + option % 7)
-    copied, separate = Engine(checkpoint), Engine(checkpoint, share=False)
-    scores: dict[Engine, list[float]] = {}
-
-    def run(engine: Engine) -> None:
-        found = dict(engine.answer(asked, engine.encode(asked, speed.PLAIN)))
-        scores[engine] = [a.logprob for i in range(len(asked)) if isinstance(a := found[i], Scored)]
-
-    run(copied)  # self-tests
-    spent: dict[Engine, list[float]] = {copied: [], separate: []}
-    for _ in range(rounds):
-        for engine in spent:
-            spent[engine].append(common.seconds(lambda engine=engine: run(engine)))
-    ratios = [alone / shared for shared, alone in zip(*spent.values(), strict=True)]
-    apart = max(abs(a - b) for a, b in zip(*scores.values(), strict=True))
-    planner = copied.backend.planner
+    measured = take_turns(checkpoint, asked, rounds)
+    backend = measured.sharing.backend
+    assert isinstance(backend, InProcess)
+    planner = backend.planner
     method = planner.state_method if planner.copies_states else None
-    return [
-        "-" if method is None else "at once" if method.at_once else "one by one",
-        f"{statistics.median(spent[separate]):.2f}",
-        f"{statistics.median(spent[copied]):.2f}",
-        common.ratio_cell(ratios),
-        f"{apart:.0e}",
-    ]
+    fed = "-" if method is None else "at once" if method.at_once else "one by one"
+    return [fed, *measured.cells()]
 
 
 def main() -> None:
@@ -117,8 +100,8 @@ def main() -> None:
     for name in options.only.split(","):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = common.random_checkpoint(CASES[name], Path(folder), CONTEXT)
-            cells = compare(checkpoint, options.rounds)
-        print(f"| {' | '.join([name, *cells])} |", flush=True)
+            row = [name, *cells(checkpoint, options.rounds)]
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ HARNESS_DATA. Float32, CPU, two threads.
 """
 
 import argparse
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,9 +18,9 @@ import torch
 import transformers as tf
 
 from benchmarks import common, speed
-from harness.core import Generated, Request, Response, Scored
+from benchmarks.sharing import take_turns
+from harness.core import Request
 from harness.engine.checkpoint.load import Checkpoint
-from harness.engine.engine import Engine
 
 CONTEXT = 1024
 MIXED = ["sliding_attention", "sliding_attention", "full_attention"]
@@ -73,7 +72,6 @@ CASES = {
     "gpt-oss": Case("gpt-oss-like", gpt_oss, 128, (336, 390, 440, 500, 550)),
 }
 KINDS = ("questions", "coqa")
-Answers = dict[int, Response]
 
 
 def turns(count: int) -> list[Request]:
@@ -83,47 +81,12 @@ def turns(count: int) -> list[Request]:
     return [request for request in asked if request.parts[0] in stories]
 
 
-def difference(one: Answers, two: Answers) -> float:
-    """The largest difference between scores in nats, as far as answers are of the same tokens."""
-    worst = 0.0
-    for i, mine in one.items():
-        other = two[i]
-        if isinstance(mine, Scored) and isinstance(other, Scored):
-            worst = max(worst, abs(mine.logprob - other.logprob))
-        elif isinstance(mine, Generated) and isinstance(other, Generated):
-            if mine.tokens != other.tokens:
-                return float("inf")
-            pairs = zip(mine.logprobs, other.logprobs, strict=True)
-            worst = max(worst, abs(sum(a - b for a, b in pairs)))
-    return worst
-
-
-def compare(checkpoint: Checkpoint, asked: Sequence[Request], rounds: int) -> list[str]:
+def cells(checkpoint: Checkpoint, asked: Sequence[Request], rounds: int) -> list[str]:
     """The measured cells of a row of the table."""
-    sides = [Engine(checkpoint), Engine(checkpoint, share=False)]
-    answers: list[Answers] = [{}, {}]
-
-    def run(side: int) -> None:
-        engine = sides[side]
-        answers[side] = dict(engine.answer(asked, engine.encode(asked, speed.PLAIN)))
-
-    run(0)  # self-tests
-    spent: list[list[float]] = [[], []]
-    before = [engine.tokens for engine in sides]
-    for _ in range(rounds):
-        for side in (0, 1):
-            spent[side].append(common.seconds(partial(run, side)))
-    fed = [(e.tokens - b).computed // rounds for e, b in zip(sides, before, strict=True)]
-    ratios = [alone / shared for shared, alone in zip(*spent, strict=True)]
-    shares = "yes" if sides[0].describe()["sharing"] else "no"
-    return [
-        shares,
-        f"{fed[1]:,} / {fed[0]:,}",
-        f"{statistics.median(spent[1]):.2f}",
-        f"{statistics.median(spent[0]):.2f}",
-        common.ratio_cell(ratios),
-        f"{difference(*answers):.0e}",
-    ]
+    measured = take_turns(checkpoint, asked, rounds)
+    shared, separate = measured.tokens
+    shares = "yes" if measured.sharing.describe()["sharing"] else "no"
+    return [shares, f"{separate:,} / {shared:,}", *measured.cells()]
 
 
 def main() -> None:
@@ -151,8 +114,8 @@ def main() -> None:
                     if kind == "coqa"
                     else common.questions(case.contexts, checkpoint, lambda q, option: 2 + q)
                 )
-                cells = compare(checkpoint, asked, options.rounds)
-                row = [case.title, f"{case.window}", f"{len(asked)} {kind}", *cells]
+                title = [case.title, f"{case.window}", f"{len(asked)} {kind}"]
+                row = [*title, *cells(checkpoint, asked, options.rounds)]
                 print(f"| {' | '.join(row)} |", flush=True)
 
 
