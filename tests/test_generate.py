@@ -4,6 +4,7 @@ import gc
 import random
 import weakref
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +21,12 @@ from transformers import Cache, DynamicLayer
 from harness.core import Encoding, Generate, Generated, Loglikelihood, Request, Scored
 from harness.engine.checkpoint.load import Checkpoint, load
 from harness.engine.checkpoint.settings import Settings
-from harness.engine.decoding import generator as generate_module
+from harness.engine.decoding import drafts, verify_decoding
 from harness.engine.decoding import shared_rows as rows_module
-from harness.engine.decoding import verify_decoding
 from harness.engine.decoding.cascade_rows import CascadeRows
+from harness.engine.decoding.generator import Generator
 from harness.engine.decoding.kv_slots import Slots
-from harness.engine.decoding.rows import Limits, PlainRows
+from harness.engine.decoding.rows import Limits, PlainRows, Step
 from harness.engine.engine import Engine
 from harness.errors import CheckpointError, EncodingError, NumericsError
 
@@ -222,15 +223,14 @@ def test_scored_and_written_requests_mix(engine: Engine) -> None:
 def scripted(checkpoint: Checkpoint, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make every answer spell `text`, then the end-of-text token, whatever the model says."""
     script = [*checkpoint.tokenizer.encode([text])[0], *sorted(checkpoint.end_tokens)]
-    place: Counter[int] = Counter()
+    script += [0] * drafts.LONGEST  # chosen after drafts that go beyond the end
 
-    def choose(logits: torch.Tensor, top_k: list[int], draw: list[float]) -> torch.Tensor:
-        del top_k, draw
-        step = place["steps"]
-        place["steps"] += 1
-        return torch.tensor([[float(script[step])] * len(logits), [-0.5] * len(logits)])
+    def chosen(self: Generator, step: Step) -> Iterator[tuple[int, float]]:
+        del self
+        drafted = [(len(c.tokens), len(c.tokens) + len(draft)) for c, draft in step.drafted()]
+        return iter([(script[k], -0.5) for first, last in drafted for k in range(first, last + 1)])
 
-    monkeypatch.setattr(generate_module, "choose", choose)
+    monkeypatch.setattr(Generator, "_chosen", chosen)
 
 
 @pytest.mark.parametrize(

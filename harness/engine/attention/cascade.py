@@ -3,13 +3,16 @@
 A prompt level holds the columns of one row that several branches see, or whole rows with one branch
 each. The own level has a buffer for every branch: the end of its prompt that no other branch sees,
 and its new tokens. A step attends to either level by itself and adds up both parts, so that no
-branch reads the columns of another.
+branch reads the columns of another. It feeds one token of every branch, or several: its last one
+and drafted ones.
 
-Letters: N branches, B rows of a prompt level, T their columns, D size of a head.
+Letters: N branches, R >= N tokens of a step, M of the branch with the most, B rows of a prompt
+level, T their columns, D size of a head.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from harness.engine.attention.buffers import empty_buffers
 from harness.engine.attention.parts import Part, attend, merge
+from harness.engine.attention.side_by_side import SideBySide
 
 
 class KeysValues(NamedTuple):
@@ -24,6 +28,14 @@ class KeysValues(NamedTuple):
 
     keys: Tensor
     values: Tensor
+
+
+class Fed(NamedTuple):
+    """The tokens of a step; those of a branch follow each other."""
+
+    columns: Tensor  # (R,), of the own level, for their keys and values
+    counts: Sequence[int]  # tokens of each branch
+    lengths: Sequence[int]  # columns of each branch that are in use after the step
 
 
 class OwnColumns(NamedTuple):
@@ -41,6 +53,9 @@ class PromptLevel:
     hidden: Tensor | None  # (B, branches of a row, T), added to scores
     rows: int  # that there is memory for, more than B once members have left
     layers: list[KeysValues] = field(default_factory=list)
+    # Of the present step.
+    _seen: Tensor | None = field(default=None, init=False)
+    _side: SideBySide | None = field(default=None, init=False)
 
     @property
     def columns(self) -> int:
@@ -66,12 +81,25 @@ class PromptLevel:
         if is_copied:
             self.rows = len(kept)
 
+    def begin(self, counts: Sequence[int]) -> None:
+        """Begin a step with so many tokens of each member."""
+        keys, _ = self.layers[0]
+        self._seen, self._side = self.hidden, None
+        if max(counts) == 1:
+            return
+        side = SideBySide(counts, keys.device)
+        if len(keys) > 1:
+            self._side = side
+        elif self.hidden is not None:
+            self._seen = self.hidden[:, side.branches]
+
     def attend(self, layer: int, query: Tensor, scale: float) -> Part:
-        """Attention of the members' queries (N, heads, 1, D)."""
+        """Attention of the members' queries (R, heads, 1, D)."""
         keys, values = self.layers[layer]
         if len(keys) > 1:
-            return attend(query, keys, values, self.hidden, scale)
-        part = attend(query.transpose(0, 2), keys, values, self.hidden, scale)
+            one = self._side.attend if self._side else attend
+            return one(query, keys, values, self._seen, scale)
+        part = attend(query.transpose(0, 2), keys, values, self._seen, scale)
         return Part(part.output.transpose(0, 2), part.total.transpose(0, 2))
 
 
@@ -83,21 +111,17 @@ class OwnLevel:
         self._size = branches, columns
         self._layers: list[KeysValues] = []
         self._zeroed = 0  # layers
-        self._hidden: Tensor | None = None  # (branches, columns), added to scores
-        # Rows and columns of the present step.
+        # Rows and columns of the present step, and what its tokens see.
         self._at: tuple[Tensor, Tensor] | None = None
         self._seen: Tensor | None = None
+        self._side: SideBySide | None = None
 
     def add(self, own: Sequence[OwnColumns], layers: Sequence[KeysValues]) -> None:
         """Add branches that begin with columns of these layers, which `fill` copies."""
-        if self._hidden is None:
+        if not self._layers:
             keys, values = (empty_buffers(like, *self._size) for like in zip(*layers, strict=True))
             self._layers = [*map(KeysValues, keys, values)]
-            self._hidden = layers[0].keys.new_full(self._size, -torch.inf)
-        for _, columns in own:
-            self._hidden[len(self.lengths), : len(columns)] = 0
-            self._hidden[len(self.lengths), len(columns) :] = -torch.inf
-            self.lengths.append(len(columns))
+        self.lengths += [len(columns) for _, columns in own]
 
     def fill(self, index: int, layer: KeysValues, own: Sequence[OwnColumns]) -> None:
         """Copy the columns of the branches added last from a layer."""
@@ -112,29 +136,36 @@ class OwnLevel:
                 for buffer, source in zip(self._layers[index], layer, strict=True):
                     buffer[n, :, : len(columns)] = source[row][:, chosen]
 
-    def begin(self, columns: Tensor) -> None:
-        """Begin a step that writes one new column (N,) for each branch."""
-        assert self._hidden is not None
-        rows = torch.arange(len(columns), device=columns.device)
+    def begin(self, fed: Fed) -> None:
+        """Begin a step. No token sees columns after its own, as those of rejected drafts."""
+        columns, counts, lengths = fed
+        self.lengths = [*lengths]
+        self._side = SideBySide(counts, columns.device) if max(counts) > 1 else None
+        if self._side is None:
+            rows, own = torch.arange(len(columns), device=columns.device), columns[:, None]
+        else:
+            rows, own = self._side.branches, columns[self._side.tokens]
         self._at = rows, columns
-        self._hidden[rows, columns] = 0
-        self.lengths = [length + 1 for length in self.lengths]
-        width = max(self.lengths)
-        uneven = min(self.lengths) < width
-        self._seen = self._hidden[: len(rows), None, :width] if uneven else None
+        width = max(lengths)
+        self._seen = None
+        if self._side is not None or min(lengths) < width:
+            later = torch.arange(width, device=columns.device) > own[..., None]  # (N, M, width)
+            zeros = self._layers[0].keys.new_zeros(later.shape)
+            self._seen = zeros.masked_fill_(later, -torch.inf)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Write the new keys and values (N, heads, 1, D) of a layer."""
+        """Write the new keys and values (R, heads, 1, D) of a layer."""
         assert self._at is not None
         rows, columns = self._at
         for buffer, new in zip(self._layers[layer], (keys, values), strict=True):
             buffer[rows, :, columns] = new.squeeze(2)
 
     def attend(self, layer: int, query: Tensor, scale: float) -> Part:
-        """Attention of queries (N, heads, 1, D), each over its own columns."""
-        n, width = len(query), max(self.lengths)
+        """Attention of queries (R, heads, 1, D), each over its own columns."""
+        n, width = len(self.lengths), max(self.lengths)
         keys, values = (buffer[:n, :, :width] for buffer in self._layers[layer])
-        return attend(query, keys, values, self._seen, scale)
+        one = self._side.attend if self._side else attend
+        return one(query, keys, values, self._seen, scale)
 
     def keep(self, kept: Sequence[int]) -> None:
         """Keep these branches, in this order, as `close_gaps` has found it."""
@@ -142,8 +173,6 @@ class OwnLevel:
         for layer in self._layers:
             for buffer in layer:
                 move_rows(buffer[:, :, :width], kept)
-        if self._hidden is not None:
-            move_rows(self._hidden, kept)
         self.lengths = [self.lengths[k] for k in kept]
 
 
@@ -157,6 +186,8 @@ class Cascade:
     def __init__(self, own: OwnLevel) -> None:
         self.own = own
         self.prompts: list[PromptLevel] = []
+        # Of the present step: tokens of each prompt level, and their order, if it is another.
+        self._splits: list[int] = []
         self._order: tuple[Tensor, Tensor] | None = None
 
     def add(
@@ -181,26 +212,36 @@ class Cascade:
                 level.layers.append(KeysValues(*map(choose_columns, layer)))
         self.prompts += [level for level, _ in prompts]
 
-    def begin(self, columns: Tensor, order: Sequence[int]) -> None:
+    def begin(self, fed: Fed, members: Sequence[Sequence[int]]) -> None:
         """Begin a step.
 
         Args:
-            columns: (N,) of the new keys and values.
-            order: the branches of all prompt levels in turn, as numbers in the own level.
+            fed: its tokens.
+            members: the branches of each prompt level, as numbers in the own level.
         """
-        self.own.begin(columns)
+        self.own.begin(fed)
+        counts = [[fed.counts[branch] for branch in of_level] for of_level in members]
+        for level, of_level in zip(self.prompts, counts, strict=True):
+            level.begin(of_level)
+        self._splits = [*map(sum, counts)]
+        ends = [*accumulate(fed.counts)]
+        order = [
+            token
+            for of_level in members
+            for branch in of_level
+            for token in range(ends[branch] - fed.counts[branch], ends[branch])
+        ]
         self._order = None
-        if [*order] != [*range(len(order))]:
-            there = torch.tensor(order, device=columns.device)
+        if order != [*range(len(order))]:
+            there = torch.tensor(order, device=fed.columns.device)
             self._order = there, there.argsort()
 
     def attend(self, layer: int, query: Tensor, scale: float) -> Tensor:
-        """Attention (N, heads, 1, D) of the step's queries over all that each branch sees."""
+        """Attention (R, heads, 1, D) of the step's queries over all that each branch sees."""
         own = self.own.attend(layer, query, scale)
         if self._order is not None:
             query = query[self._order[0]]
-        counts = [len(level.members) for level in self.prompts]
-        queries = torch.split(query, counts)
+        queries = torch.split(query, self._splits)
         parts = [
             level.attend(layer, of_level, scale)
             for level, of_level in zip(self.prompts, queries, strict=True)

@@ -45,7 +45,7 @@ def attention_configs(model: Any) -> list[Any]:
 
 
 class CascadeCache(Cache):
-    """A cascade as a cache of transformers, for one pass of one token per branch."""
+    """A cascade as a cache of transformers, for one pass over rows of one token each."""
 
     def __init__(self, cascade: Cascade, layers: int) -> None:
         super().__init__(layers=[_Layer(cascade, index) for index in range(layers)])
@@ -62,7 +62,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write new keys and values (N, heads, 1, D); the attention function reads the rest."""
+        """Write new keys and values (R, heads, 1, D); the attention function reads the rest."""
         del args, kwargs
         self._cascade.own.write(self._index, key_states, value_states)
         return key_states, value_states
@@ -75,7 +75,7 @@ class _Layer(DynamicLayer):  # type: ignore[no-untyped-call]
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **others: Any
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers: (N, heads, 1, D) -> (N, 1, heads, D)."""
+    """An attention function of transformers: (R, heads, 1, D) -> (R, 1, heads, D)."""
     del key, value, mask  # the levels hold all keys, and only what is seen
     cascade, scale = others.get("cascade"), others.get("scaling")
     steps = [name for name in _OTHER_STEPS if others.get(name) is not None]

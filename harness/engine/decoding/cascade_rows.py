@@ -1,15 +1,17 @@
 """Rows whose prompts share prefixes, decoded with cascade attention.
 
 As `shared_rows`, for models whose attention is plain: no completion reads the columns of another,
-and rows with different numbers of completions are not padded.
+and rows with different numbers of completions are not padded. A step feeds the last token of every
+completion, and what is drafted to follow it.
 
 Letters: N completions.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate, chain
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from transformers import DynamicLayer
 from harness.engine.attention.cascade import (
     Cascade,
     ChooseColumns,
+    Fed,
     KeysValues,
     OwnColumns,
     OwnLevel,
@@ -28,12 +31,14 @@ from harness.engine.attention.cascade import (
 )
 from harness.engine.attention.cascade_cache import CascadeCache, attention_configs, cascading
 from harness.engine.decoding.completion import Completion
+from harness.engine.decoding.drafts import Drafter, worth
 from harness.engine.decoding.plan import PromptRow
 from harness.engine.decoding.prefill import prefill, take_rows
 from harness.engine.decoding.rows import Limits, Step
 from harness.engine.model.forward import Forward
 from harness.engine.queries.query import GenerationQuery
 from harness.engine.scoring.logprobs import to_device
+from harness.engine.scoring.planner import pass_cost
 
 # Columns of a prompt that only one completion sees and that go to its own level. More stay in the
 # level of their row, and so do more than twice the average: every own buffer is as wide as the
@@ -41,13 +46,22 @@ from harness.engine.scoring.logprobs import to_device
 MAX_OWN = 128
 
 
+class Drafts(Protocol):
+    """What drafts the next tokens of one completion."""
+
+    def draft(self, worth: float) -> list[int]:
+        """As `Drafter.draft`."""
+
+
 @dataclass(slots=True, eq=False)
 class _Branch:
     """One completion, and its place in the own level."""
 
     completion: Completion
+    drafter: "Drafts"
     row: "_Layout"
-    position: int  # of the next token
+    position: int  # of its first new token
+    column: int  # of the own level, for that token
     index: int
 
 
@@ -80,7 +94,7 @@ class CascadeRows:
     """Trees and paths, whose branches are fed as one batch of single tokens.
 
     The model must honour tree masks and cascade attention. Methods and attributes are those of
-    `PlainRows`.
+    `PlainRows`; `make_drafter` gives what drafts for each completion.
     """
 
     def __init__(
@@ -89,8 +103,10 @@ class CascadeRows:
         rows: Sequence[PromptRow],
         completions: Mapping[GenerationQuery, Completion],
         limits: Limits,
+        make_drafter: Callable[[Completion], Drafts] = Drafter,
     ) -> None:
         self.computed = self.done = 0
+        self._make_drafter = make_drafter
         self._forward, self._completions, self._limits = forward, completions, limits
         self._waiting = deque(rows)
         layouts = [_Layout(planned) for planned in rows]
@@ -114,7 +130,7 @@ class CascadeRows:
         layouts = [self._layouts.popleft() for _ in batch]
         cache, _, states = prefill(self._forward, batch)
         self.computed += sum(layout.tokens for layout in layouts)
-        return self._open(layouts, _taken_layers(cache)), states
+        return Step(self._open(layouts, _taken_layers(cache)), states)
 
     def _fits(self, rows: int, padded: int, completions: int) -> bool:
         """Whether there is room for so many more tokens and completions."""
@@ -130,10 +146,7 @@ class CascadeRows:
         alone: list[tuple[int, _Layout, _Branch]] = []
         before = len(self._branches)
         for row, layout in enumerate(layouts):
-            branches = [
-                _Branch(self._completions[query], layout, depth, len(self._branches) + k)
-                for k, (query, depth) in enumerate(zip(layout.queries, layout.depths, strict=True))
-            ]
+            branches = self._branches_of(layout)
             own += [OwnColumns(row, columns) for columns in layout.own]
             self._branches += branches
             if len(branches) == 1:
@@ -145,21 +158,45 @@ class CascadeRows:
         self._cascade.add(layers, own, prompts)
         return [branch.completion for branch in self._branches[before:]]
 
+    def _branches_of(self, layout: _Layout) -> list[_Branch]:
+        """The branches of a new row."""
+        branches: list[_Branch] = []
+        for k, query in enumerate(layout.queries):
+            completion, index = self._completions[query], len(self._branches) + k
+            first = layout.depths[k], len(layout.own[k])
+            drafter = self._make_drafter(completion)
+            branches.append(_Branch(completion, drafter, layout, *first, index))
+        return branches
+
     def feed(self) -> Step | None:
-        """Feed the last token of every completion."""
+        """Feed the last token of every completion, and its draft."""
         if not self._branches:
             return None
         assert not self._finished, "gaps are closed before a step"
-        tokens = [branch.completion.tokens[-1] for branch in self._branches]
-        positions = [branch.position for branch in self._branches]
-        columns = self._cascade.own.lengths
-        for branch in self._branches:
-            branch.position += 1
-        table = np.array([tokens, positions, columns], np.int64)
+        least = worth(len(self._branches), pass_cost(self._forward.device))
+        drafts = [branch.drafter.draft(least) for branch in self._branches]
+        counts = [1 + len(draft) for draft in drafts]
+        last = [branch.completion.tokens[-1] for branch in self._branches]
+        tokens = chain.from_iterable([t, *draft] for t, draft in zip(last, drafts, strict=True))
+        before = [len(branch.completion.tokens) - 1 for branch in self._branches]  # fed already
+        places = [
+            (branch.position + new, branch.column + new)
+            for branch, begin, count in zip(self._branches, before, counts, strict=True)
+            for new in range(begin, begin + count)
+        ]
+        table = np.array([[*tokens], *zip(*places, strict=True)], np.int64)
+        lengths = [table[2, end - 1].item() + 1 for end in accumulate(counts)]
         [on_device] = to_device([table], self._forward.device)
-        ids, position_ids, column = on_device
-        order = [branch.index for level in self._cascade.prompts for branch in level.members]
-        self._cascade.begin(column, order)
+        states = self._pass(on_device, counts, lengths)
+        self.computed += len(places)
+        completions = [branch.completion for branch in self._branches]
+        return Step(completions, states, drafts if any(drafts) else ())
+
+    def _pass(self, table: Tensor, counts: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        """Hidden states (R, H) of the tokens whose ids, positions and columns are in `table`."""
+        ids, position_ids, columns = table
+        members = [[branch.index for branch in of.members] for of in self._cascade.prompts]
+        self._cascade.begin(Fed(columns, counts, lengths), members)
         with cascading(self._configs):
             states = self._forward.trunk(
                 ids[:, None],
@@ -167,8 +204,7 @@ class CascadeRows:
                 position_ids=position_ids[:, None],
                 cascade=self._cascade,
             )
-        self.computed += len(tokens)
-        return [branch.completion for branch in self._branches], states[:, 0]
+        return states[:, 0]
 
     def leave(self, completion: Completion) -> None:
         """Take out a finished completion, before the next step."""

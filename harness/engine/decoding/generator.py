@@ -1,6 +1,6 @@
 """Prompts -> completions: a shared prefix is computed once, its completions are decoded together.
 
-    queries --plan--> rows --admit--> slots of keys and values --feed--> one token per completion
+    queries --plan--> rows --admit--> slots of keys and values --feed--> tokens per completion
 
 Completions that differ only in their seeds share their prompt. Groups of rows are planned from all
 queries, including those with a known answer, so that an interrupted run is resumed with the same
@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ from harness.engine.decoding.plan import (
     plan_generation,
     split_by_rope_limit,
 )
-from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows
+from harness.engine.decoding.rows import FULL_PASSES, Limits, PlainRows, Step
 from harness.engine.decoding.sampling import choose
 from harness.engine.decoding.verify_decoding import DecodingMethods, Rows, SharingRows
 from harness.engine.model.forward import Forward
@@ -139,7 +140,7 @@ class Generator:
                         step = rows.admit() or rows.feed()
                         if step is None:
                             break
-                        finished = self._choose_tokens(rows, *step)
+                        finished = self._choose_tokens(rows, step)
                     if finished:
                         yield done + rows.done, finished
                 done += rows.done
@@ -168,30 +169,63 @@ class Generator:
             parts.append(PlainRows(self._forward, alone, self._limits, FULL_PASSES))
         return parts
 
-    def _choose_tokens(
-        self, rows: Rows, completions: Sequence[Completion], states: Tensor
-    ) -> Finished:
-        """Append the next token to each completion; finished ones leave the rows.
+    def _choose_tokens(self, rows: Rows, step: Step) -> Finished:
+        """Append the next tokens to each completion; finished ones leave the rows.
+
+        Of the tokens chosen after a draft, those count that the draft has right, and the next one.
 
         Raises:
             NumericsError: a log-probability is not finite.
         """
-        top_k = [c.query.top_k for c in completions]
-        draws = [c.draws[len(c.tokens)] for c in completions]
-        logits = self._forward.head(states)
-        ties = tied(logits)
-        chosen = torch.cat([choose(logits, top_k, draws).flatten(), ties.float()[None]])
-        *values, found = chosen.cpu().tolist()  # the one copy to the host
-        tokens, logprobs = values[: len(completions)], values[len(completions) :]
+        chosen = self._chosen(step)
+        going = [(c, draft, [*islice(chosen, 1 + len(draft))]) for c, draft in step.drafted()]
+        finished: Finished = []
+        k = 0
+        while going:
+            for completion, _, tokens in going:
+                _append(completion, *tokens[k])
+            ended = dict(self._endings.finished([completion for completion, _, _ in going]))
+            for completion, generated in ended.items():
+                rows.leave(completion)
+                finished.append((completion.query, generated))
+            going = [
+                (completion, draft, tokens)
+                for completion, draft, tokens in going
+                if completion not in ended and [*draft[k : k + 1]] == completion.tokens[-1:]
+            ]
+            k += 1
+        return finished
+
+    def _chosen(self, step: Step) -> Iterator[tuple[int, float]]:
+        """The token chosen after each state, with its log-probability."""
+        places = [
+            (completion, len(completion.tokens) + k)
+            for completion, draft in step.drafted()
+            for k in range(1 + len(draft))
+        ]
+        top_k = [completion.query.top_k for completion, _ in places]
+        draws = [completion.draws[place] for completion, place in places]
+        chosen: list[Tensor] = []
+        ties: list[Tensor] = []
+        # Drafts must not need more memory for logits than there is.
+        parts = torch.split(step.states, max(self._forward.chunk, len(step.completions)))
+        counts = [len(part) for part in parts]
+        for part, end in zip(parts, accumulate(counts), strict=True):
+            these = slice(end - len(part), end)
+            logits = self._forward.head(part)
+            ties.append(tied(logits))
+            chosen.append(choose(logits, top_k[these], draws[these]))
+        found = torch.stack(ties).sum().float()[None]
+        values = torch.cat([torch.cat(chosen, dim=1).flatten(), found])
+        *flat, tie_count = values.cpu().tolist()  # the one copy to the host
         if max(top_k) == 1:  # a sample does not depend on which of equal tokens is the first
-            self.tokens += tie_counts([len(completions)], found)
-        for completion, token, logprob in zip(completions, tokens, logprobs, strict=True):
-            if not math.isfinite(logprob):
-                message = f"a log-probability is {logprob}, expected a finite number"
-                raise NumericsError(message, query=completion.query)
-            completion.tokens.append(int(token))
-            completion.logprobs.append(logprob)
-        finished = self._endings.finished(completions)
-        for completion, _ in finished:
-            rows.leave(completion)
-        return [(completion.query, generated) for completion, generated in finished]
+            self.tokens += tie_counts(counts, tie_count)
+        return zip(map(int, flat[: len(places)]), flat[len(places) :], strict=True)
+
+
+def _append(completion: Completion, token: int, logprob: float) -> None:
+    if not math.isfinite(logprob):
+        message = f"a log-probability is {logprob}, expected a finite number"
+        raise NumericsError(message, query=completion.query)
+    completion.tokens.append(token)
+    completion.logprobs.append(logprob)

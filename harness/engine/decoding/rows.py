@@ -8,7 +8,7 @@ import inspect
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,8 +18,18 @@ from harness.engine.decoding.completion import Completion
 from harness.engine.model.forward import Forward
 from harness.engine.scoring.logprobs import to_device
 
-Step = tuple[list[Completion], Tensor]
-"""Completions, and the hidden states (N, H) from which the next token of each is chosen."""
+
+class Step(NamedTuple):
+    """Completions, and the hidden states from which their next tokens are chosen."""
+
+    completions: list[Completion]
+    states: Tensor  # (R, H): of each completion one, and one more for every token of its draft
+    drafts: Sequence[Sequence[int]] = ()  # one per completion, if there are any
+
+    def drafted(self) -> list[tuple[Completion, Sequence[int]]]:
+        """Each completion with the tokens that were fed after its last one."""
+        drafts = self.drafts or [()] * len(self.completions)
+        return [*zip(self.completions, drafts, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ class PlainRows:
         self._cached, self._filled = [*self._active], 0
         windows = self._method.windows
         self._cache = self._forward.empty_cache() if windows else self._forward.full_cache()
-        return [*self._active], self._over_cache([c.query.prompt for c in self._active])
+        return Step([*self._active], self._over_cache([c.query.prompt for c in self._active]))
 
     def feed(self) -> Step | None:
         """Feed one token per completion, or all again without a cache; None if none are left."""
@@ -111,7 +121,7 @@ class PlainRows:
         states = self._over_cache([c.tokens[-1:] for c in self._cached], **self._positions())
         if len(self._cached) > len(self._active):
             states = states[self._active_rows()]
-        return [*self._active], states
+        return Step([*self._active], states)
 
     def leave(self, completion: Completion) -> None:
         """Take out a finished completion."""
@@ -131,7 +141,8 @@ class PlainRows:
         return {name: value for name, value in arguments.items() if name in self._takes}
 
     def _full_pass(self) -> Step:
-        return [*self._active], self._last([[*c.query.prompt, *c.tokens] for c in self._active])
+        rows = [[*c.query.prompt, *c.tokens] for c in self._active]
+        return Step([*self._active], self._last(rows))
 
     def _over_cache(self, rows: Sequence[Sequence[int]], **positions: Tensor) -> Tensor:
         states = self._last(rows, past_key_values=self._cache, **positions)

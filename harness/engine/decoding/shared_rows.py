@@ -93,7 +93,7 @@ class SharedRows:
             own = positions[b, : slot.prompt_tokens]
             self._positions[slot.index, : slot.prompt_tokens] = own
         self.computed += sum(slot.prompt_tokens for slot in slots)
-        return [branch.completion for slot in slots for branch in slot.branches], states
+        return Step([branch.completion for slot in slots for branch in slot.branches], states)
 
     def _fits(self, rows: int, padded: int, completions: int) -> bool:
         """Whether there are slots for so many more rows, whatever their length."""
@@ -139,7 +139,7 @@ class SharedRows:
         self.computed += len(completions)
         reads = np.flatnonzero(valid.ravel())
         device_table, device_reads = to_device([table, reads], self._forward.device)
-        return completions, self._pass(device_table, device_reads)[device_reads]
+        return Step(completions, self._pass(device_table, device_reads)[device_reads])
 
     def _pass(self, table: Tensor, reads: Tensor) -> Tensor:
         """Hidden states (B * M, H) of the tokens in `table` (4, B, M); `reads` are no padding."""

@@ -9,6 +9,7 @@ fails with every method is decoded by full passes.
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -46,6 +47,7 @@ CACHED_METHODS = (
 )
 SHORT_PROMPT = 5  # tokens; rows that share nothing are tested at their own length too
 NEW_TOKENS = 2  # after a prompt
+DRAFTED_TOKENS = 5  # likewise, where they are drafted: kept, refused, and kept once more
 # Relative to the largest log-probability. Rounding alone makes 2e-6 in float32, 1e-2 in bfloat16.
 TOLERANCE = Tolerance(2e-5, 3e-2)
 Rows = PlainRows | SharedRows | CascadeRows
@@ -66,6 +68,21 @@ class Text(NamedTuple):
         """One that will be fed the new tokens."""
         query = GenerationQuery(self.prompt, len(self.new) + 1, (), 1, ())
         return Completion(query)
+
+
+class HalfRight:
+    """Drafts the next token of a text and a wrong one; nothing after prompts of even length."""
+
+    def __init__(self, texts: Sequence[Text], completion: Completion) -> None:
+        self._completion = completion
+        [self._text] = [text for text in texts if text.prompt == completion.query.prompt]
+
+    def draft(self, worth: float) -> list[int]:
+        """As `Drafter.draft`, whatever it is worth."""
+        del worth
+        (prompt, new), begin = self._text, len(self._completion.tokens)
+        room = len(new) - begin if len(prompt) % 2 else 0
+        return [*new[begin : begin + 1], prompt[0]][:room]
 
 
 class DecodingMethods:
@@ -89,7 +106,8 @@ class DecodingMethods:
 
     def _tested_sharing(self) -> SharingRows | None:
         get = self._forward.self_tests.get
-        if _may_take_cascade(self._forward) and not get("decoding, cascade", self._test_cascade):
+        name = "decoding, cascade with drafts"
+        if _may_take_cascade(self._forward) and not get(name, self._test_cascade):
             return CascadeRows
         fault = get("decoding, shared prefixes", self._test_sharing)
         if fault:
@@ -121,11 +139,13 @@ class DecodingMethods:
         return FULL_PASSES
 
     def _test_cascade(self) -> str:
-        path = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
+        new = DRAFTED_TOKENS
+        path = _texts(self._forward, SHORT_PROMPT, [0, 2], new=new, shared=True)
         branch = made_up_tokens(self._forward, len(path[0].prompt), 1)
-        texts = [path[0], Text((*path[0].prompt[:2], *branch), path[0].new), path[1]]
-        alone = _texts(self._forward, SHORT_PROMPT, [1, 0])
-        return self._test(partial(self._shared_rows, CascadeRows), [*texts, *alone])
+        alone = _texts(self._forward, SHORT_PROMPT, [1, 0], new=new)
+        texts = [path[0], Text((*path[0].prompt[:2], *branch), path[0].new), path[1], *alone]
+        kind = partial(CascadeRows, make_drafter=partial(HalfRight, texts))
+        return self._test(partial(self._shared_rows, kind), texts)
 
     def _test_sharing(self) -> str:
         texts = _texts(self._forward, SHORT_PROMPT, [0, 2], shared=True)
@@ -135,7 +155,7 @@ class DecodingMethods:
         texts = _texts(self._forward, length, [0, 0] if length == SHORT_PROMPT else [0])
         return self._test(partial(PlainRows, self._forward, limits=_LIMITS, method=method), texts)
 
-    def _shared_rows(self, kind: SharingRows, completions: Sequence[Completion]) -> Rows:
+    def _shared_rows(self, kind: Callable[..., Rows], completions: Sequence[Completion]) -> Rows:
         by_query = {completion.query: completion for completion in completions}
         rows = plan_generation([*by_query], lambda spans, _: arrange(spans, _ALWAYS_SHARE), None)
         return kind(self._forward, rows, by_query, _LIMITS)
@@ -165,18 +185,23 @@ def _may_take_cascade(forward: Forward) -> bool:
 
 
 def _texts(
-    forward: Forward, length: int, extra: Sequence[int], *, shared: bool = False
+    forward: Forward,
+    length: int,
+    extra: Sequence[int],
+    *,
+    new: int = NEW_TOKENS,
+    shared: bool = False,
 ) -> list[Text]:
     """Made-up texts, one per entry of `extra`, with prompts of `length` + extra tokens.
 
     If `shared`, the prompts begin with the same tokens. The first of two texts is finished first.
     """
-    length = max(1, min(length, forward.context - NEW_TOKENS - max(extra)))
+    length = max(1, min(length, forward.context - new - max(extra)))
     texts: list[Text] = []
     for k, more in enumerate(extra):
-        tokens = made_up_tokens(forward, length + max(extra) + NEW_TOKENS, 0 if shared else k)
-        new = NEW_TOKENS if k + 1 == len(extra) else NEW_TOKENS - 1
-        texts.append(Text(tokens[: length + more], tokens[length + more :][:new]))
+        tokens = made_up_tokens(forward, length + max(extra) + new, 0 if shared else k)
+        count = new if k + 1 == len(extra) else new - 1
+        texts.append(Text(tokens[: length + more], tokens[length + more :][:count]))
     return texts
 
 
@@ -188,11 +213,17 @@ def _decode(
     logprobs: list[list[Tensor]] = [[] for _ in texts]
     rows = make_rows(completions)
     while (step := rows.admit() or rows.feed()) is not None:
-        for completion, row in zip(step[0], forward.head(step[1]).log_softmax(-1), strict=True):
+        found = iter(forward.head(step.states).log_softmax(-1))
+        for completion, draft in step.drafted():
             t = completions.index(completion)
-            if len(completion.tokens) == len(texts[t].new):
-                rows.leave(completion)
-            else:
-                completion.tokens.append(texts[t].new[len(completion.tokens)])
-            logprobs[t].append(row)
+            new = texts[t].new
+            of_completion = [*islice(found, 1 + len(draft))]
+            for k, row in enumerate(of_completion):
+                logprobs[t].append(row)
+                if len(completion.tokens) == len(new):
+                    rows.leave(completion)
+                    break
+                completion.tokens.append(new[len(completion.tokens)])
+                if [*draft[k : k + 1]] != completion.tokens[-1:]:
+                    break
     return torch.stack([row for of_text in logprobs for row in of_text])

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
+
 from harness.engine.model import capabilities
 from harness.engine.model.forward import Forward
 from harness.engine.queries.encode import WORD_TOKENS
@@ -24,9 +26,15 @@ log = logging.getLogger(__name__)
 # Shorter rows need no test of causality: layers that choose what they attend to choose more.
 MIN_CAUSAL_TEST = 64
 WORD_COLUMNS = CANDIDATES * WORD_TOKENS  # fed after a prefix in the search for a word
-# Tokens of a full batch that cost as much as a pass over a few. An accelerator computes thousands
-# in the time in which the operators of a pass are started.
 _CPU_PASS, _ACCELERATOR_PASS = 16, 1024
+
+
+def pass_cost(device: torch.device) -> int:
+    """Tokens of a full batch that cost as much as a pass over a few.
+
+    An accelerator computes thousands in the time in which the operators of a pass are started.
+    """
+    return _CPU_PASS if device.type == "cpu" else _ACCELERATOR_PASS
 
 
 class Planner:
@@ -95,9 +103,9 @@ class Planner:
         return arrange(spans, None, limit)
 
     def _group_cost(self, at_once: bool) -> GroupCost:
-        on_cpu = self._forward.device.type == "cpu"
-        pass_cost = _CPU_PASS if on_cpu else _ACCELERATOR_PASS
-        return GroupCost(pass_cost, at_once, self._budget, keep_searched=on_cpu)
+        device = self._forward.device
+        on_cpu = device.type == "cpu"
+        return GroupCost(pass_cost(device), at_once, self._budget, keep_searched=on_cpu)
 
     def prompt_rows(self, prompts: Sequence[Span], longest: int, max_prompts: int) -> list[TreeRow]:
         """Rows of distinct prompts for generation, one prompt per row if prefixes are not shared.
