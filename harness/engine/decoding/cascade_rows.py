@@ -10,8 +10,8 @@ Letters: N completions.
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -53,16 +53,30 @@ class Drafts(Protocol):
         """As `Drafter.draft`."""
 
 
+class _FedToken(NamedTuple):
+    token: int
+    position: int
+    column: int  # of the own level
+
+
 @dataclass(slots=True, eq=False)
 class _Branch:
     """One completion, and its place in the own level."""
 
     completion: Completion
-    drafter: "Drafts"
+    drafter: Drafts
     row: "_Layout"
     position: int  # of its first new token
     column: int  # of the own level, for that token
     index: int
+
+    def fed(self, draft: Sequence[int]) -> list[_FedToken]:
+        """The last token and its draft; the columns of a draft refused before are written anew."""
+        tokens = self.completion.tokens
+        return [
+            _FedToken(token, self.position + k, self.column + k)
+            for k, token in enumerate([tokens[-1], *draft], len(tokens) - 1)
+        ]
 
 
 class _Layout:
@@ -175,20 +189,12 @@ class CascadeRows:
         assert not self._finished, "gaps are closed before a step"
         least = worth(len(self._branches), pass_cost(self._forward.device))
         drafts = [branch.drafter.draft(least) for branch in self._branches]
-        counts = [1 + len(draft) for draft in drafts]
-        last = [branch.completion.tokens[-1] for branch in self._branches]
-        tokens = chain.from_iterable([t, *draft] for t, draft in zip(last, drafts, strict=True))
-        before = [len(branch.completion.tokens) - 1 for branch in self._branches]  # fed already
-        places = [
-            (branch.position + new, branch.column + new)
-            for branch, begin, count in zip(self._branches, before, counts, strict=True)
-            for new in range(begin, begin + count)
-        ]
-        table = np.array([[*tokens], *zip(*places, strict=True)], np.int64)
-        lengths = [table[2, end - 1].item() + 1 for end in accumulate(counts)]
+        fed = [branch.fed(draft) for branch, draft in zip(self._branches, drafts, strict=True)]
+        table = np.array([*chain.from_iterable(fed)], np.int64).T
         [on_device] = to_device([table], self._forward.device)
-        states = self._pass(on_device, counts, lengths)
-        self.computed += len(places)
+        lengths = [of_branch[-1].column + 1 for of_branch in fed]
+        states = self._pass(on_device, [*map(len, fed)], lengths)
+        self.computed += table.shape[1]
         completions = [branch.completion for branch in self._branches]
         return Step(completions, states, drafts if any(drafts) else ())
 

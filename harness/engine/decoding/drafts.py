@@ -13,7 +13,9 @@ from harness.engine.decoding.completion import Completion
 LONGEST = 8  # tokens of a draft
 _FIRST_RATE = 0.5  # of tokens that are predicted right, before any is known
 _WEIGHT = 0.1  # of the latest token in the rate
-_MARGIN = 1.2  # a drafted token costs more than one of a full batch: attention is padded
+# A drafted token costs more than one of a full batch, because attention is padded, and a step with
+# few of them costs more than one without.
+_MARGIN, _LEAST = 1.2, 0.2
 
 
 class Drafter:
@@ -62,4 +64,4 @@ def worth(completions: int, pass_cost: int) -> float:
 
     A step costs `pass_cost` tokens and those that it feeds, and gives one token per completion.
     """
-    return _MARGIN * completions / (completions + pass_cost)
+    return max(_MARGIN * completions / (completions + pass_cost), _LEAST)
