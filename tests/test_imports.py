@@ -35,7 +35,7 @@ RULES = {
     "prompt": Rule("errors"),
     "task": Rule("core errors metrics moved prompt"),
     "plugins": Rule("core errors metrics prompt task"),
-    "data": Rule("core errors files", "huggingface_hub datasets"),
+    "data": Rule("core errors files", "huggingface_hub pyarrow"),
     "tasks": Rule("core errors data.parsers data.encodings files metrics prompt task text"),
     "stats": Rule("core errors metrics task", "numpy scipy"),
     "records": Rule("core errors files metrics task", ANY),
