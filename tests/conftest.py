@@ -115,7 +115,7 @@ def tiny(tiny_folder: Path) -> "Checkpoint":
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> "Checkpoint":
-    """The demo checkpoint; converted once for all tests, which takes half a minute."""
+    """The demo checkpoint; converted once for all tests, which takes ten seconds."""
     from harness.engine.checkpoint.load import load
     from harness.engine.checkpoint.locate import DEMO, DEMO_WHEEL
     from harness.engine.checkpoint.settings import Settings

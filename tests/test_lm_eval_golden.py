@@ -57,7 +57,7 @@ def test_rolling_articles_agree(demo: Checkpoint) -> None:
 
 
 def test_pieces_of_the_demo_model_are_its_tokens_decoded_alone(demo: Checkpoint) -> None:
-    """Here, because the checkpoint is in memory: converting it takes half a minute."""
+    """Here, because the checkpoint is in memory: converting it takes ten seconds."""
     tokenizer = demo.tokenizer
     assert tokenizer.token_texts(range(len(tokenizer))) == decoded_alone(tokenizer, len(tokenizer))
     assert not tokenizer.has_lone_spaces

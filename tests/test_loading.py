@@ -695,6 +695,23 @@ def test_gguf_without_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "'model.layers.1.mlp.up_proj.weight' is not in its files" in refused(tmp_path / "x.gguf")
 
 
+def test_gguf_metadata_are_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf = pytest.importorskip("gguf")
+    parsed: list[str] = []
+
+    class Counted(gguf.GGUFReader):
+        def __init__(self, path: Path) -> None:
+            parsed.append(path.name)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counted)
+    names = gguf.get_tensor_name_map
+    write_gguf(tmp_path / "x.gguf", llama())
+    load(str(tmp_path / "x.gguf"), CPU)
+    assert parsed == ["x.gguf"]
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == (Counted, names), "as before"
+
+
 def test_gguf_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(b"GGUF")

@@ -1,13 +1,17 @@
 """Convert a GGUF file into a folder of safetensors and tokenizer files.
 
-transformers reads GGUF by dequantising every tensor, which takes 20 seconds and more for a small
+transformers reads GGUF by dequantising every tensor, which takes many seconds even for a small
 model. The converted folder loads as fast as any other.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from harness.engine.checkpoint.digest import file_digest
@@ -16,6 +20,7 @@ from harness.engine.checkpoint.from_pretrained import check_report
 from harness.errors import CheckpointError, short_reason
 
 MAGIC = b"GGUF"
+_converting = Lock()  # while functions of gguf are exchanged
 
 
 class GGUF:
@@ -67,23 +72,11 @@ def convert(path: Path, folder: Path) -> None:
             tensors, or the package `gguf` is not installed.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
-        _check_block_count(path)
-        source = os.fspath(path.parent.resolve())
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            gguf_file=path.name,
-            dtype=torch.float32,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the report names them
-        )
-        model, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, gguf_file=path.name, local_files_only=True
-        )
+        with _converting, _metadata_read_once():
+            _check_block_count(path)
+            model, report, tokenizer = _read(path)
     except CheckpointError:
         raise
     except ImportError as error:
@@ -102,10 +95,48 @@ def convert(path: Path, folder: Path) -> None:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.dtype = torch.float32
-    plain = type(model)(config)
-    plain.load_state_dict(model.state_dict())
+    with torch.device("meta"):  # no random numbers for weights that are replaced
+        plain = type(model)(config)
+    plain.load_state_dict(model.state_dict(), assign=True)
+    plain.tie_weights()
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _metadata_read_once() -> Iterator[None]:
+    """Let gguf parse each file only once, and build its table of tensor names only once.
+
+    transformers parses the metadata anew for the config, for the weights and for the tokenizer, and
+    builds the table for each module of the model. That takes most of the time of a small model.
+    """
+    gguf: Any = import_module("gguf")
+    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
+    read = cache(reader)
+    gguf.GGUFReader = lambda path: read(Path(path).resolve())
+    gguf.get_tensor_name_map = cache(names)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = reader, names
+
+
+def _read(path: Path) -> tuple[Any, dict[str, Any], Any]:
+    """The model, what `from_pretrained` reports of its tensors, and the tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source, where = os.fspath(path.parent.resolve()), {"gguf_file": path.name}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=torch.float32,
+        local_files_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # the report names them
+        **where,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, **where)
+    return (*loaded, tokenizer)
 
 
 def _check_block_count(path: Path) -> None:
