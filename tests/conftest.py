@@ -151,6 +151,16 @@ def self_tests_once(
     monkeypatch.setattr(self_test_results, "FILE", str(file))  # whatever folder the cache is in
 
 
+@pytest.fixture
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`harness doctor` multiplies small matrices, and for a moment instead of two seconds."""
+    from harness.engine.backends import machine
+
+    monkeypatch.setattr(machine, "MATRIX_SIZE", 64)
+    for measure in (machine.product_rate, machine.bfloat16_gain):
+        monkeypatch.setattr(measure, "__defaults__", (0.01,))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     folder = os.environ.get("HARNESS_DATA")

@@ -30,6 +30,8 @@ from harness.engine.engine import Engine
 from harness.plugins.registry import load_task
 from harness.task import Options
 
+pytestmark = pytest.mark.usefixtures("short_measurements")
+
 # --- versions ---------------------------------------------------------------------------------
 
 
@@ -68,8 +70,7 @@ def test_what_is_declared_and_tested_is_read_from_this_project() -> None:
 # --- machine ----------------------------------------------------------------------------------
 
 
-def test_device_threads_and_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "MATRIX_SIZE", 64)
+def test_device_threads_and_rate() -> None:
     names = [f.name for f in installation_checks.hardware("cpu", None)]
     assert names == ["device", "threads", "products", "bfloat16"]
     [found] = installation_checks.hardware("no-such-device", None)
@@ -366,11 +367,6 @@ def test_a_slower_bfloat16_is_not_recommended() -> None:
 # --- the command ------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "MATRIX_SIZE", 64)
-
-
 def test_the_command_says_all_and_fails_for_a_random_model(tiny_folder: Path) -> None:
     result = harness("doctor", "--model", tiny_folder, "--device", "cpu")
     names = [line[6:28].strip() for line in result.out.split("\n") if line[:4].strip()]
@@ -472,6 +468,8 @@ def test_a_check_that_raises_is_a_finding_and_the_others_go_on(
     def raising(*words: object, **more: object) -> None:
         raise RuntimeError("The size of tensor a (5) must match\nthe size of tensor b (502)")
 
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    monkeypatch.setattr(bfloat16_checks, "is_measurable", lambda checkpoint, name: False)
     for check in ("uniform_bound", "shuffled_options", "shared_rows", "cached_steps", "released"):
         monkeypatch.setattr(checks, check, lambda *engines: Finding("stub", "ok", "fine"))
     monkeypatch.setattr(where, name, raising)

@@ -10,7 +10,7 @@ import signal
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -309,8 +309,10 @@ KILLS = 10
 def gate_killed(place: Path, kills: int) -> None:
     """Run a gate that is killed so often, and then to its end; all in forks of this process.
 
-    It computes nothing before it forks, so that no thread is lost.
+    It computes nothing before it forks, so that no thread is lost; but it imports what all need.
     """
+    for name in ("compare.gate", "evaluate.run"):
+        import_module(f"harness.commands.{name}")
     keep, log = ResponseCache.keep, os.open(place / "log", os.O_WRONLY | os.O_CREAT, 0o600)
 
     def run(after: int | None) -> Any:

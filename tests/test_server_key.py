@@ -12,7 +12,6 @@ from fake_server import FakeServer
 
 import harness as public
 from harness.commands.setup import checkpoint_checks
-from harness.engine.backends import machine
 from harness.engine.endpoint.connect import connect
 from harness.engine.endpoint.settings import EndpointSettings
 from harness.errors import EndpointError
@@ -75,8 +74,8 @@ def test_a_wrong_one_is_not_repeated(server: FakeServer, words: tuple[str, ...])
     assert "name the environment variable that holds the key by --api-key-env" in line
 
 
+@pytest.mark.usefixtures("short_measurements")
 def test_doctor_names_it_in_no_finding(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "product_rate", lambda device: 1.0)  # takes a second
     monkeypatch.setattr(checkpoint_checks, "SAMPLE_QUESTIONS", 1)
     for variable, code in (("RIGHT_KEY", 0), ("WRONG_KEY", 1)):
         result = harness("doctor", "--model", server.url, "--api-key-env", variable)

@@ -72,6 +72,7 @@ def test_show_and_explain_fit(
     assert max(map(cell_len, explained)) <= width
 
 
+@pytest.mark.usefixtures("short_measurements")
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("words", [["tasks"], ["tasks", "lambada"], ["tasks", "coqa"], ["doctor"]])
 def test_lists_fit(monkeypatch: pytest.MonkeyPatch, words: list[str], width: int) -> None:
