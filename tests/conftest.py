@@ -66,10 +66,10 @@ importlib.metadata.version = read_once(importlib.metadata.version)
 
 # By the seconds that they take: a long file that starts last is waited for by all other workers.
 LONGEST = (
-    "test_cluster", "test_flags", "test_lm_eval_golden", "test_gate_command", "test_training",
-    "test_endpoint_runs", "test_endpoint_traps", "test_generation_families", "test_watch",
-    "test_doctor", "test_server_connect", "test_families", "test_cli", "test_checkpoint",
-    "test_accelerator",
+    "test_cluster", "test_training", "test_flags", "test_endpoint_runs", "test_watch",
+    "test_family_models", "test_gate_command", "test_generation_families", "test_generate",
+    "test_lm_eval_golden", "test_endpoint_traps", "test_families", "test_doctor", "test_items",
+    "test_cli", "test_grid", "test_server_connect", "test_checkpoint", "test_accelerator",
 )  # fmt: skip
 
 
