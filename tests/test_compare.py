@@ -25,6 +25,8 @@ from harness.records.outcomes import MetricOutcomes, Outcomes, Shown
 from harness.report.number_format import number
 from harness.stats.paired import difference
 
+pytestmark = pytest.mark.usefixtures("self_tests_once")
+
 TASKS: dict[str, list[Any]] = {
     "lambada": [],
     "cbt-cn": [],

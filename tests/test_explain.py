@@ -21,6 +21,8 @@ from harness.plugins.registry import load_task
 from harness.records.folder import outcomes_path
 from harness.records.trace import RequestTrace, TokenTrace
 
+pytestmark = pytest.mark.usefixtures("self_tests_once")
+
 
 @pytest.fixture
 def run(tiny_folder: Path, tmp_path: Path) -> Any:

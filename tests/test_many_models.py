@@ -13,6 +13,8 @@ from transformers import AutoTokenizer
 from harness.engine.checkpoint import load as checkpoint
 from harness.engine.queries.encode import Encoder
 
+pytestmark = pytest.mark.usefixtures("self_tests_once")
+
 RUN = ("--sample", "--limit", 3, "--no-cache")
 
 

@@ -34,6 +34,8 @@ from harness.errors import CheckpointError
 from harness.records.folder import write
 from harness.records.record import Record
 
+pytestmark = pytest.mark.usefixtures("self_tests_once")
+
 RUN = ("--sample", "--limit", 2)
 STEPS = (0, 1000, 10_000)
 

@@ -39,6 +39,8 @@ from harness.engine.decoding import generator
 from harness.engine.engine import Engine
 from harness.engine.queries.query import Answer, GenerationQuery, Query, Span, SpanScores, WordQuery
 
+pytestmark = pytest.mark.usefixtures("self_tests_once")
+
 ONE, TWO = (
     CheckpointKey("weights", "tokenizer", "float32"),
     CheckpointKey("others", "tokenizer", "float32"),
