@@ -2,15 +2,20 @@
 
 import copy
 import ctypes
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from harness.commands.setup.checkpoint_checks import span_answers
 from harness.engine.cache.response_cache import numerics
@@ -252,40 +257,32 @@ def test_the_numerics_say_who_multiplies(tiny_folder: Path) -> None:
     assert "|products:torch|" in numerics(own)
 
 
-MEMORY = """
-import ctypes
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel
-from harness.engine.checkpoint.onednn import pack, products
-
 class Use(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "abcdefghij"]
+    _fields_ = tuple((name, ctypes.c_size_t) for name in "abcdefghij")
 
-library = ctypes.CDLL(None)
-library.mallinfo2.restype = Use
 
-def used():
-    return library.mallinfo2().h  # bytes in blocks that are not free
-
-config = dict(n_embd=64, n_head=2, n_layer=2, n_positions=1024, vocab_size=100)
-model = GPT2LMHeadModel(GPT2Config(**config)).eval()
-pack(model)
-assert products(model) == "onednn"
-with torch.inference_mode():
-    model(torch.zeros(1, 8, dtype=torch.long))
-    begun = used()
-    for width in range(100, 220):
-        model.transformer(torch.zeros(1, width, dtype=torch.long), use_cache=False)
-print(used() - begun)
-"""
+def grow(out: Path) -> None:
+    """Write by how many bytes 120 shapes of four layers make a process grow."""
+    library = ctypes.CDLL(None)
+    library.mallinfo2.restype = Use
+    config = {"n_embd": 64, "n_head": 2, "n_layer": 2, "n_positions": 1024, "vocab_size": 100}
+    model = GPT2LMHeadModel(GPT2Config(**config)).eval()
+    pack(model)
+    assert products(model) == "onednn"
+    with torch.inference_mode():
+        model(torch.zeros(1, 8, dtype=torch.long))
+        begun = library.mallinfo2().h  # bytes in blocks that are not free
+        for width in range(100, 220):
+            model.transformer(torch.zeros(1, width, dtype=torch.long), use_cache=False)
+    out.write_text(str(library.mallinfo2().h - begun))
 
 
 @pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33 to ask what is in use"
 )
-def test_memory_does_not_grow_with_the_number_of_shapes() -> None:
-    """120 shapes of four layers: by default, oneDNN would cache 1,024 of 0.6 MB each."""
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) < 64e6
+def test_memory_does_not_grow_with_the_number_of_shapes(tmp_path: Path) -> None:
+    """By default, oneDNN would cache 1,024 shapes of 0.6 MB each. It reads how many at first."""
+    process = forked.calling(grow, tmp_path / "bytes")
+    process.join()
+    assert process.exitcode == 0
+    assert int((tmp_path / "bytes").read_text()) < 64e6
