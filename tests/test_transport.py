@@ -18,6 +18,8 @@ from raw_server import HANG, Asked, RawServer, raw, reply, wait_for
 from harness.engine.endpoint.call import Call
 from harness.engine.endpoint.http import client, patience, retries
 from harness.engine.endpoint.http.address import roots
+from harness.engine.endpoint.http.dispatcher import Dispatcher
+from harness.engine.endpoint.http.loop_thread import LoopThread
 from harness.engine.endpoint.http.replica import Replica
 from harness.engine.endpoint.transport import Transport
 from harness.errors import EndpointError, UsageError
@@ -397,6 +399,22 @@ def test_closed() -> None:
                 transport.call(ask(0))
         thread.join()
         wait_for(lambda: server.hung_up == 1)
+
+
+def test_no_call_enters_a_loop_that_ends() -> None:
+    """asyncio accepts functions until its loop is closed, and drops those that come too late."""
+    refused: list[bool] = []
+
+    class Ending(LoopThread):
+        async def _main(self) -> None:
+            await super()._main()
+            with pytest.raises(EndpointError, match="has been closed"):
+                self.submit([])
+            refused.append(True)
+
+    replicas: list[Replica] = []
+    Ending(Dispatcher(replicas, print, concurrency=1, timeout=1.0, patience=1.0)).close()
+    assert refused
 
 
 class Cluster:
