@@ -72,11 +72,11 @@ def test_a_text_that_is_predicted_well_is_drafted_further_ahead() -> None:
 @given(st.integers(1, 300), st.integers(1, 2000))
 def test_tokens_must_be_surer_the_more_share_a_step(completions: int, cost: int) -> None:
     least = worth(completions, cost)
-    assert 0.2 <= worth(completions, cost + 1) <= least <= worth(completions + 1, cost) < 1.2
+    assert 0.2 <= worth(completions, cost + 1) <= least <= worth(completions + 1, cost) < 1.8
 
 
 @pytest.mark.parametrize(
-    ("completions", "cost", "least"), [(24, 16, 0.72), (4, 16, 0.24), (1, 16, 0.2), (64, 1024, 0.2)]
+    ("completions", "cost", "least"), [(24, 16, 1.08), (4, 16, 0.36), (1, 16, 0.2), (64, 1024, 0.2)]
 )
 def test_what_a_drafted_token_is_worth(completions: int, cost: int, least: float) -> None:
     assert worth(completions, cost) == pytest.approx(least)

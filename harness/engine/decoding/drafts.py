@@ -13,9 +13,9 @@ from harness.engine.decoding.completion import Completion
 LONGEST = 8  # tokens of a draft
 _FIRST_RATE = 0.5  # of tokens that are predicted right, before any is known
 _WEIGHT = 0.1  # of the latest token in the rate
-# A drafted token costs more than one of a full batch, because attention is padded, and a step with
-# few of them costs more than one without.
-_MARGIN, _LEAST = 1.2, 0.2
+# A drafted token costs more than one of a full batch, because attention is padded and every new
+# number of tokens is a new shape for oneDNN. In full batches only safe drafts pay.
+_MARGIN, _LEAST = 1.8, 0.2
 
 
 class Drafter:
@@ -63,5 +63,6 @@ def worth(completions: int, pass_cost: int) -> float:
     """The least probability with which a drafted token must be needed to pay for its cost.
 
     A step costs `pass_cost` tokens and those that it feeds, and gives one token per completion.
+    From 1 on, no draft pays.
     """
     return max(_MARGIN * completions / (completions + pass_cost), _LEAST)
