@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,17 +100,23 @@ def test_a_layer_that_is_more_than_linear_stays(plain: Any) -> None:
     torch.testing.assert_close(logits(plain), before, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("fault", ["wrong", "raises"])
-def test_a_model_whose_packed_layers_fail_is_given_back_bit_by_bit(
-    plain: Any, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def faulty(fault: str) -> Callable[[Packed, torch.Tensor], torch.Tensor]:
+    """A packed layer's `forward` that raises, or returns zeros."""
+
     def forward(self: Packed, states: torch.Tensor) -> torch.Tensor:
         if fault == "raises":
             raise RuntimeError("no such primitive")
         return states.new_zeros(*states.shape[:-1], self.weight.shape[0])
 
+    return forward
+
+
+@pytest.mark.parametrize("fault", ["wrong", "raises"])
+def test_a_model_whose_packed_layers_fail_is_given_back_bit_by_bit(
+    plain: Any, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     before = logits(plain)
-    monkeypatch.setattr(Packed, "forward", forward)
+    monkeypatch.setattr(Packed, "forward", faulty(fault))
     pack(plain)
     assert layers(plain) == []
     assert torch.equal(logits(plain), before)
@@ -187,15 +194,10 @@ def test_a_model_multiplies_in_bfloat16_and_keeps_the_rest_in_float32(
 def test_where_that_fails_all_of_the_model_is_in_bfloat16(
     plain: Any, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    def forward(self: Packed, states: torch.Tensor) -> torch.Tensor:
-        if fault == "raises":
-            raise RuntimeError("no such primitive")
-        return states.new_zeros(*states.shape[:-1], self.weight.shape[0])
-
     if fault == "few":
         monkeypatch.setattr(onednn, "_packed_share", lambda model: 0.5)
     else:
-        monkeypatch.setattr(Bfloat16Product, "forward", forward)
+        monkeypatch.setattr(Bfloat16Product, "forward", faulty(fault))
     whole = copy.deepcopy(plain).to(torch.bfloat16)
     assert not pack_in_bfloat16(plain)
     assert layers(plain) == []
